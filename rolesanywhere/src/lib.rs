@@ -1,1 +1,13 @@
-//! Under construction.
+//! What both sides of the socket know of AWS IAM Roles Anywhere: ARNs, partitions and endpoints,
+//! and the limits of a session's parameters. Each is a type once read. Sources: the IAM Roles
+//! Anywhere user guide, "The CreateSession API" and "Endpoints and quotas".
+
+mod arn;
+mod endpoint;
+mod partition;
+mod session;
+
+pub use arn::{ArnError, ProfileArn, RoleArn, Target, TrustAnchorArn};
+pub use endpoint::{Endpoint, EndpointError};
+pub use partition::{Partition, Region};
+pub use session::{DEFAULT_DURATION, DURATION, SessionDuration, SessionName};

@@ -1,0 +1,108 @@
+//! The caller's side of a connection.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::{
+    Call, Identity, Refusal, Reply, Request, Transport, TransportError, UnsignedRequest, codec,
+};
+
+/// How long an answer may take. The agent gives up earlier (25 s), with a reason.
+const REPLY_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long the agent may take to read a request or to send the rest of an answer.
+const TRANSFER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A connection to the agent.
+#[derive(Debug)]
+pub struct Client(Transport);
+
+/// Why a call brought no result.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// Nobody listens at the socket, or the caller may not connect.
+    #[error("cannot connect: {0}")]
+    Connect(#[source] io::Error),
+    /// The connection broke or the agent did not answer.
+    #[error("the agent did not answer: {0}")]
+    Transport(#[from] TransportError),
+    /// What came back is not an answer to the call.
+    #[error("the agent's answer makes no sense: {0}")]
+    Garbled(String),
+    /// The agent said no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+impl Client {
+    /// Connects to the agent's socket.
+    pub fn connect(socket: &Path) -> Result<Client, ClientError> {
+        let stream = UnixStream::connect(socket).map_err(ClientError::Connect)?;
+        Ok(Client(Transport::new(stream)))
+    }
+
+    /// The identities that this process may use.
+    pub fn list_identities(&mut self) -> Result<Vec<Identity>, ClientError> {
+        let request = Request {
+            call: Call::ListIdentities,
+            more: true,
+            oneway: false,
+        };
+        self.send(&request)?;
+        let mut all = Vec::new();
+        loop {
+            match self.receive(&request.call)? {
+                Reply::Identities {
+                    identities,
+                    continues,
+                } => {
+                    all.extend(identities);
+                    if !continues {
+                        return Ok(all);
+                    }
+                }
+                other => return Err(ClientError::Garbled(format!("{other:?}"))),
+            }
+        }
+    }
+
+    /// The headers that sign the request, by name.
+    pub fn sign_create_session(
+        &mut self,
+        unsigned: UnsignedRequest,
+    ) -> Result<BTreeMap<String, String>, ClientError> {
+        let request = Request {
+            call: Call::SignCreateSession(unsigned),
+            more: false,
+            oneway: false,
+        };
+        self.send(&request)?;
+        match self.receive(&request.call)? {
+            Reply::Signed(headers) => Ok(headers),
+            other => Err(ClientError::Garbled(format!("{other:?}"))),
+        }
+    }
+
+    fn send(&mut self, request: &Request) -> Result<(), ClientError> {
+        Ok(self
+            .0
+            .send(codec::encode_request(request), TRANSFER_DEADLINE)?)
+    }
+
+    /// The next reply; a refusal is an error.
+    fn receive(&mut self, call: &Call) -> Result<Reply, ClientError> {
+        let frame = self
+            .0
+            .receive(REPLY_DEADLINE, TRANSFER_DEADLINE)?
+            .ok_or(TransportError::Cut)?;
+        match codec::decode_reply(call, &frame).map_err(ClientError::Garbled)? {
+            Reply::Refused(refusal) => Err(refusal.into()),
+            reply => Ok(reply),
+        }
+    }
+}

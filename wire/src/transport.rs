@@ -1,0 +1,228 @@
+//! Frames over a Unix stream socket: a frame ends with a NUL byte. Every frame has a limit
+//! ([`MESSAGE_LIMIT`]), every wait a deadline.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use crate::MESSAGE_LIMIT;
+
+/// A Unix stream socket that carries frames.
+#[derive(Debug)]
+pub struct Transport {
+    stream: UnixStream,
+    /// What arrived and was not yet handed out: part of a frame, or the frames after it.
+    received: Vec<u8>,
+}
+
+/// Why no frame could be received or sent. After any of these the connection is of no more use.
+#[derive(Debug, Error)]
+pub enum TransportError {
+    /// The peer closed the connection within a frame.
+    #[error("the connection was closed in the middle of a message")]
+    Cut,
+    /// A frame longer than [`MESSAGE_LIMIT`].
+    #[error("a message of more than {MESSAGE_LIMIT} bytes")]
+    TooLarge,
+    /// Nothing arrived until the deadline.
+    #[error("nothing arrived in time")]
+    Idle,
+    /// A frame began, and its end did not arrive until the deadline; or the peer does not read.
+    #[error("a message was not finished in time")]
+    Stalled,
+    /// The socket failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Transport {
+    /// Takes over a connected socket.
+    pub fn new(stream: UnixStream) -> Transport {
+        Transport {
+            stream,
+            received: Vec::new(),
+        }
+    }
+
+    /// The next frame, without its NUL; `None` when the peer closed the connection between frames.
+    /// It must begin within `idle`, and end within `whole` after that.
+    pub fn receive(
+        &mut self,
+        idle: Duration,
+        whole: Duration,
+    ) -> Result<Option<Vec<u8>>, TransportError> {
+        let mut deadline = Instant::now()
+            + if self.received.is_empty() {
+                idle
+            } else {
+                whole
+            };
+        let mut searched = 0;
+        loop {
+            let unsearched = self.received.get(searched..).unwrap_or_default();
+            if let Some(at) = unsearched.iter().position(|byte| *byte == 0) {
+                return self.cut_frame(searched + at).map(Some);
+            }
+            searched = self.received.len();
+            if searched >= MESSAGE_LIMIT {
+                return Err(TransportError::TooLarge);
+            }
+            let began = searched > 0;
+            match self.read_some(deadline) {
+                Ok(0) if began => return Err(TransportError::Cut),
+                Ok(0) => return Ok(None),
+                Ok(_) if !began => deadline = Instant::now() + whole,
+                Ok(_) => {}
+                Err(TransportError::Stalled) if !began => return Err(TransportError::Idle),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Takes the frame that ends before the NUL at `end` out of what was received.
+    fn cut_frame(&mut self, end: usize) -> Result<Vec<u8>, TransportError> {
+        if end >= MESSAGE_LIMIT {
+            return Err(TransportError::TooLarge);
+        }
+        let rest = self.received.split_off(end + 1);
+        let mut frame = std::mem::replace(&mut self.received, rest);
+        frame.pop();
+        Ok(frame)
+    }
+
+    fn read_some(&mut self, deadline: Instant) -> Result<usize, TransportError> {
+        // Small, so that a thousand idle connections' stacks stay small; a signed request fits in one.
+        let mut chunk = [0; 4096];
+        let count = within(deadline, |left| {
+            self.stream.set_read_timeout(Some(left))?;
+            self.stream.read(&mut chunk)
+        })?;
+        self.received
+            .extend_from_slice(chunk.get(..count).unwrap_or_default());
+        Ok(count)
+    }
+
+    /// Sends one frame, its NUL added, within `whole`.
+    pub fn send(&mut self, mut frame: Vec<u8>, whole: Duration) -> Result<(), TransportError> {
+        if frame.len() >= MESSAGE_LIMIT {
+            return Err(TransportError::TooLarge);
+        }
+        frame.push(0);
+        let deadline = Instant::now() + whole;
+        let mut unsent = frame.as_slice();
+        while !unsent.is_empty() {
+            let count = within(deadline, |left| {
+                self.stream.set_write_timeout(Some(left))?;
+                self.stream.write(unsent)
+            })?;
+            unsent = unsent.get(count..).unwrap_or_default();
+        }
+        Ok(())
+    }
+}
+
+/// Runs one read or write, again when a signal interrupts it, until `deadline`.
+fn within(
+    deadline: Instant,
+    mut run: impl FnMut(Duration) -> io::Result<usize>,
+) -> Result<usize, TransportError> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(TransportError::Stalled);
+        }
+        match run(left) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                return Err(TransportError::Stalled);
+            }
+            result => return Ok(result?),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(50);
+    const LONG: Duration = Duration::from_secs(10);
+
+    fn pair() -> (UnixStream, Transport) {
+        let (peer, ours) = UnixStream::pair().unwrap();
+        (peer, Transport::new(ours))
+    }
+
+    #[test]
+    fn frames_come_out_as_they_went_in() {
+        let (peer, mut receiver) = pair();
+        let mut sender = Transport::new(peer);
+        sender.send(b"one".to_vec(), LONG).unwrap();
+        sender.send(b"two".to_vec(), LONG).unwrap();
+        sender.send(vec![7; 30_000], LONG).unwrap();
+        drop(sender);
+        assert_eq!(receiver.receive(LONG, LONG).unwrap().unwrap(), b"one");
+        assert_eq!(receiver.receive(LONG, LONG).unwrap().unwrap(), b"two");
+        assert_eq!(
+            receiver.receive(LONG, LONG).unwrap().unwrap(),
+            vec![7; 30_000]
+        );
+        assert_eq!(receiver.receive(LONG, LONG).unwrap(), None);
+    }
+
+    #[test]
+    fn the_limit_counts_the_nul() {
+        for (length, fits) in [(MESSAGE_LIMIT - 1, true), (MESSAGE_LIMIT, false)] {
+            let (mut peer, mut receiver) = pair();
+            let writer = std::thread::spawn(move || {
+                let mut bytes = vec![b'x'; length];
+                bytes.push(0);
+                let _ = peer.write_all(&bytes); // refused half-way where it does not fit
+            });
+            match receiver.receive(LONG, LONG) {
+                Ok(Some(frame)) => assert!(fits && frame.len() == length),
+                Err(TransportError::TooLarge) => assert!(!fits),
+                other => panic!("{other:?}"),
+            }
+            drop(receiver);
+            writer.join().unwrap();
+        }
+        let (_peer, mut sender) = pair();
+        assert!(matches!(
+            sender.send(vec![1; MESSAGE_LIMIT], LONG),
+            Err(TransportError::TooLarge)
+        ));
+    }
+
+    #[test]
+    fn silence_half_a_frame_and_a_cut_differ() {
+        let (mut peer, mut receiver) = pair();
+        assert!(matches!(
+            receiver.receive(SOON, LONG),
+            Err(TransportError::Idle)
+        ));
+        peer.write_all(b"half").unwrap();
+        assert!(matches!(
+            receiver.receive(LONG, SOON),
+            Err(TransportError::Stalled)
+        ));
+        drop(peer);
+        assert!(matches!(
+            receiver.receive(LONG, LONG),
+            Err(TransportError::Cut)
+        ));
+    }
+
+    #[test]
+    fn a_peer_that_does_not_read_is_given_up() {
+        let (_peer, mut sender) = pair();
+        let error = loop {
+            if let Err(error) = sender.send(vec![1; 60_000], SOON) {
+                break error;
+            }
+        };
+        assert!(matches!(error, TransportError::Stalled));
+    }
+}
