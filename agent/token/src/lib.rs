@@ -1,1 +1,18 @@
-//! Under construction.
+//! What `roleseal-agent` and its token programs share.
+//!
+//! The agent starts one token program for each token and speaks with it over a socketpair: first it
+//! sends [`link::Open`], then any number of strings to sign. The token program reads the PIN itself,
+//! and reads each [`StringToSign`] again before it signs: whatever happens to the agent, the key
+//! signs nothing but IAM Roles Anywhere requests.
+
+pub mod host;
+mod key;
+pub mod link;
+mod pin;
+mod pkcs11_uri;
+mod string_to_sign;
+
+pub use key::{Key, Signature, TokenError};
+pub use pin::{Pin, PinError, PinSource};
+pub use pkcs11_uri::{ObjectMatch, Pkcs11Uri, TokenMatch, UriError};
+pub use string_to_sign::{Algorithm, AmzDate, NotASignableText, Scope, StringToSign};

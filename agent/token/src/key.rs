@@ -1,0 +1,41 @@
+//! The seam between the agent and every kind of token.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::StringToSign;
+
+/// A private key that stays where it is.
+///
+/// No public key here: whether a key belongs to a certificate is proved by a signature, which every
+/// token can make, while public-key objects are missing from many.
+pub trait Key {
+    /// Signs the text: with SHA-256 for RSA and ECDSA, whatever the curve.
+    fn sign(&mut self, text: &StringToSign) -> Result<Signature, TokenError>;
+}
+
+/// A signature as AWS wants it: PKCS#1 v1.5 for RSA, DER `SEQUENCE { r, s }` for ECDSA.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Signature(#[serde(with = "crate::link::hex_bytes")] pub Vec<u8>);
+
+/// Why a token did not do what it was asked, named by what helps. Each text says what failed, on
+/// what, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
+pub enum TokenError {
+    /// The token or its session is not there, or no longer: open it again.
+    #[error("{0}")]
+    Gone(String),
+    /// No answer in time: end the token program and open the token again.
+    #[error("{0}")]
+    Hung(String),
+    /// The PIN was refused, or must not be tried: an operator has to act first.
+    #[error("{0}")]
+    PinRejected(String),
+    /// Key, certificate or configuration do not fit the token: an operator has to mend them.
+    #[error("{0}")]
+    Unusable(String),
+    /// The token answered nonsense.
+    #[error("{0}")]
+    Broken(String),
+}

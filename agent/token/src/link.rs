@@ -1,0 +1,197 @@
+//! What agent and token program say to each other: JSON with its length in front, over a socketpair
+//! that is the token program's standard input. Both ends are ours and of the same version.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::PathBuf;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::{PinSource, Pkcs11Uri, Signature, TokenError};
+
+/// From the agent.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToToken {
+    /// The first message.
+    Open(Box<Open>),
+    /// Any number of these, before or after the answers to earlier ones.
+    Sign {
+        /// Comes back with the answer.
+        id: u64,
+        /// Which of [`Open::keys`].
+        key: usize,
+        /// A [`StringToSign`](crate::StringToSign), as text.
+        text: String,
+    },
+}
+
+/// From the token program.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub enum FromToken {
+    /// The answer to [`ToToken::Open`]: each key's report, in the order of [`Open::keys`]; or why the
+    /// token as a whole cannot be used.
+    Opened(Result<Vec<KeyReport>, TokenError>),
+    /// The answer to [`ToToken::Sign`], in any order.
+    Signed {
+        /// The request's.
+        id: u64,
+        /// The signature, or why there is none.
+        result: Result<Signature, TokenError>,
+    },
+}
+
+/// Which token to open, and what on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Open {
+    /// The PKCS#11 module.
+    pub module: PathBuf,
+    /// The token's attributes; its object is of no account here.
+    pub token: Pkcs11Uri,
+    /// The user PIN; `None` where the token needs no login.
+    pub pin: Option<PinSource>,
+    /// How many sessions to sign with, at the most.
+    pub sessions: usize,
+    /// The keys, of which one failing leaves the others alone.
+    pub keys: Vec<OpenKey>,
+}
+
+/// One key to open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenKey {
+    /// Which private key.
+    pub uri: Pkcs11Uri,
+    /// Which certificate to read from the token, if any.
+    pub certificate: Option<CertificateOnToken>,
+}
+
+/// A certificate object of the token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CertificateOnToken {
+    /// The one with the key's `CKA_ID`.
+    OfTheKey,
+    /// The one that the URI names.
+    Named(Box<Pkcs11Uri>),
+}
+
+/// What was found of a key.
+pub type KeyReport = Result<OpenedKey, TokenError>;
+
+/// A key that can sign.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenedKey {
+    /// DER of the certificate that was asked for.
+    #[serde(with = "optional_hex_bytes")]
+    pub certificate: Option<Vec<u8>>,
+    /// What works, but should not stay so.
+    pub warnings: Vec<String>,
+}
+
+/// The longest message, in bytes: a thousand certificates of 8 KiB in hex.
+const MESSAGE_LIMIT: usize = 16 * 1024 * 1024;
+
+/// Sends one message. Its buffer is wiped, since [`Open`] may carry a PIN.
+pub fn send(to: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
+    let text = Zeroizing::new(serde_json::to_vec(message)?);
+    let length = u32::try_from(text.len()).map_err(io::Error::other)?;
+    let mut frame = Zeroizing::new(Vec::with_capacity(4 + text.len()));
+    frame.extend_from_slice(&length.to_be_bytes());
+    frame.extend_from_slice(&text);
+    to.write_all(&frame)
+}
+
+/// Receives one message; `None` when the other side is gone.
+pub fn receive<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<Option<T>> {
+    let mut length = [0; 4];
+    match from.read_exact(&mut length) {
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
+        result => result?,
+    }
+    let length = u32::from_be_bytes(length) as usize;
+    if length > MESSAGE_LIMIT {
+        return Err(io::Error::other(format!("a message of {length} bytes")));
+    }
+    let mut text = Zeroizing::new(vec![0; length]);
+    from.read_exact(&mut text)?;
+    Ok(Some(serde_json::from_slice(&text)?))
+}
+
+/// Bytes as a hex string.
+pub(crate) mod hex_bytes {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&hex::encode(bytes))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        hex::decode(String::deserialize(from)?).map_err(D::Error::custom)
+    }
+}
+
+/// Bytes that may be absent, as a hex string or null.
+mod optional_hex_bytes {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(
+        bytes: &Option<Vec<u8>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        bytes.as_ref().map(hex::encode).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Vec<u8>>, D::Error> {
+        Option::<String>::deserialize(from)?
+            .map(|text| hex::decode(text).map_err(D::Error::custom))
+            .transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_survive_the_link() {
+        let open = ToToken::Open(Box::new(Open {
+            module: "/lib/module.so".into(),
+            token: "pkcs11:token=lab".parse().unwrap(),
+            pin: Some(PinSource::Value("1234".to_owned().into())),
+            sessions: 4,
+            keys: vec![OpenKey {
+                uri: "pkcs11:object=web".parse().unwrap(),
+                certificate: Some(CertificateOnToken::OfTheKey),
+            }],
+        }));
+        let mut bytes = Vec::new();
+        send(&mut bytes, &open).unwrap();
+        let mut from = bytes.as_slice();
+        assert_eq!(receive::<ToToken>(&mut from).unwrap(), Some(open));
+        assert_eq!(receive::<ToToken>(&mut from).unwrap(), None);
+
+        let opened = FromToken::Opened(Ok(vec![
+            Ok(OpenedKey {
+                certificate: Some(vec![0, 255]),
+                warnings: vec!["extractable".into()],
+            }),
+            Err(TokenError::Unusable("no key".into())),
+        ]));
+        let mut bytes = Vec::new();
+        send(&mut bytes, &opened).unwrap();
+        assert_eq!(receive(&mut bytes.as_slice()).unwrap(), Some(opened));
+    }
+
+    #[test]
+    fn a_broken_message_is_an_error() {
+        for bytes in [
+            &[255, 255, 255, 255][..],
+            &[0, 0, 0, 9, b'{'],
+            &[0, 0, 0, 2, b'{', b'}'],
+            &[0, 0, 0, 1, 0xff],
+        ] {
+            assert!(receive::<FromToken>(&mut &*bytes).is_err(), "{bytes:?}");
+        }
+    }
+}
