@@ -1,2 +1,102 @@
-//! Under construction.
-fn main() {}
+//! Arguments, configuration, hardening; then opens the tokens, listens, and waits for the end.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use roleseal_agent::config::{CertificateSource, Config};
+use roleseal_agent::identity::{Identities, load_certificate};
+use roleseal_agent::listener::Listener;
+use roleseal_agent::{audit, harden};
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// Signs AWS IAM Roles Anywhere requests with keys that stay in their HSM
+///
+/// Runs in the foreground, logs to standard error and serves at its Unix socket until SIGTERM or
+/// SIGINT. It opens each token once, with a PIN that only the token program reads.
+///
+/// Exit status: 0 ended by a signal, or the configuration is valid; 1 it is not, or the agent cannot
+/// start; 2 wrong arguments.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Arguments {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = "/etc/roleseal/agent.toml")]
+    config: PathBuf,
+
+    /// Check the configuration, PIN files and certificate files, then exit; no token is touched
+    #[arg(long)]
+    check: bool,
+}
+
+/// How long the tokens may take to close at the end.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = if arguments.check {
+        check(&arguments.config)
+    } else {
+        serve(&arguments.config)
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("roleseal-agent: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(path: &Path) -> Result<(), Box<dyn Error>> {
+    harden::harden()?;
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let config = Config::load(path)?;
+    let socket = config.socket.clone();
+    // Beside our own, never from the environment.
+    let own = std::env::current_exe()?;
+    let programs = own.parent().ok_or("no directory holds this program")?;
+    let identities = Arc::new(Identities::start(config, programs)?);
+    let listener = Arc::new(Listener::bind(&socket, identities.serve_others())?);
+    audit::info(&format!("listening at {}", socket.display()));
+    sd_notify::notify(&[NotifyState::Ready])?;
+    std::thread::spawn({
+        let (listener, identities) = (Arc::clone(&listener), Arc::clone(&identities));
+        move || listener.run(&identities)
+    });
+    signals.forever().next();
+    audit::info("ending");
+    listener.remove();
+    identities.close(Instant::now() + CLOSE_DEADLINE);
+    Ok(())
+}
+
+/// Says what is wrong with each identity, as far as it shows without its token.
+fn check(path: &Path) -> Result<(), Box<dyn Error>> {
+    let config = Config::load(path)?;
+    let mut faults = Vec::new();
+    for token in &config.tokens {
+        if let Some(Err(error)) = token.pin.as_ref().map(token::PinSource::check) {
+            faults.push(error.to_string());
+        }
+    }
+    for identity in &config.identities {
+        if let CertificateSource::File(_) = identity.certificate
+            && let Err(error) =
+                load_certificate(&identity.certificate, identity.chain.as_ref(), None)
+        {
+            faults.push(format!("identity {:?}: {error}", identity.name));
+        }
+    }
+    if faults.is_empty() {
+        let count = config.identities.len();
+        println!("{}: {count} identities, no fault found", path.display());
+        return Ok(());
+    }
+    Err(format!("{}:\n  {}", path.display(), faults.join("\n  ")).into())
+}

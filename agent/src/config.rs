@@ -1,0 +1,413 @@
+//! `agent.toml`, read into a validated [`Config`]. A file with any fault is refused as a whole, with
+//! its line. What can only be seen on the token or in another file (a PIN, a certificate) is no fault
+//! of this file: it becomes the state of the identity concerned.
+
+mod file;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rolesanywhere::Endpoint;
+use thiserror::Error;
+use token::link::CertificateOnToken;
+use token::{PinSource, Pkcs11Uri, TokenMatch};
+
+use crate::policy::Policy;
+
+/// A configuration without faults of its own.
+#[derive(Debug)]
+pub struct Config {
+    /// Where to listen, unless systemd passes a socket.
+    pub socket: PathBuf,
+    /// In the order of the file; each name once.
+    pub identities: Vec<IdentityConfig>,
+    /// The tokens of the identities, each once.
+    pub tokens: Vec<TokenConfig>,
+}
+
+/// One `[[identity]]`.
+#[derive(Debug)]
+pub struct IdentityConfig {
+    /// Its name, unique.
+    pub name: String,
+    /// The private key.
+    pub key: Pkcs11Uri,
+    /// Where leaf and intermediates come from.
+    pub certificate: CertificateSource,
+    /// A file with more intermediates.
+    pub chain: Option<PathBuf>,
+    /// What may be called beside AWS's own endpoints.
+    pub endpoints: Vec<Endpoint>,
+    /// Who may use it, and for what.
+    pub policy: Policy,
+}
+
+/// Where a certificate comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CertificateSource {
+    /// A PEM file, the leaf first.
+    File(PathBuf),
+    /// The token.
+    Token(CertificateOnToken),
+}
+
+/// One token, which one token program serves.
+#[derive(Debug)]
+pub struct TokenConfig {
+    /// The PKCS#11 module: absolute, or a bare name for the dynamic linker.
+    pub module: PathBuf,
+    /// Which token of the module.
+    pub token: TokenMatch,
+    /// Its user PIN.
+    pub pin: Option<PinSource>,
+    /// Sessions to sign with in parallel.
+    pub sessions: usize,
+    /// Its identities, as indices into [`Config::identities`].
+    pub identities: Vec<usize>,
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, Error)]
+#[error("{path}{line}: {message}", path = path.display(), line = line.map(|n| format!(":{n}")).unwrap_or_default())]
+pub struct ConfigError {
+    path: PathBuf,
+    line: Option<usize>,
+    message: String,
+}
+
+/// The largest configuration that is read, in bytes: some thousand identities.
+const SIZE_LIMIT: u64 = 4 * 1024 * 1024;
+
+impl Config {
+    /// Reads and validates `path`.
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        let fault = |message| ConfigError {
+            path: path.to_owned(),
+            line: None,
+            message,
+        };
+        let (text, mode) = read(path).map_err(fault)?;
+        let parsed: file::Document = toml::from_str(&text).map_err(|error| ConfigError {
+            path: path.to_owned(),
+            line: error.span().map(|span| line_of(&text, span.start)),
+            // Not the error's Display: it repeats the line, which may hold a PIN.
+            message: error.message().to_owned(),
+        })?;
+        let config = parsed.validate().map_err(fault)?;
+        let pin_inside = |token: &TokenConfig| matches!(token.pin, Some(PinSource::Value(_)));
+        if mode & 0o077 != 0 && config.tokens.iter().any(pin_inside) {
+            return Err(fault(format!(
+                "it holds a pin-value and has mode {mode:04o}, so that others can read the PIN: run \
+                 `chmod 600 {}`, or use pin = {{ file = … }}",
+                path.display()
+            )));
+        }
+        Ok(config)
+    }
+
+    /// The tokens of `identities`, or why two of them cannot share one.
+    fn gather_tokens(
+        identities: &[(IdentityConfig, file::TokenPart)],
+    ) -> Result<Vec<TokenConfig>, String> {
+        let mut tokens: Vec<TokenConfig> = Vec::new();
+        for (at, (identity, part)) in identities.iter().enumerate() {
+            let name = &identity.name;
+            let wanted = &identity.key.token;
+            let same =
+                |token: &&mut TokenConfig| token.module == part.module && token.token == *wanted;
+            let Some(token) = tokens.iter_mut().find(same) else {
+                tokens.push(TokenConfig {
+                    module: part.module.clone(),
+                    token: wanted.clone(),
+                    pin: part.pin.clone(),
+                    sessions: part.sessions,
+                    identities: vec![at],
+                });
+                continue;
+            };
+            match (&token.pin, &part.pin) {
+                (Some(one), Some(other)) if one != other => {
+                    return Err(format!(
+                        "identity {name:?}: another identity gives the same token another PIN; a \
+                         token has one user PIN"
+                    ));
+                }
+                (None, Some(pin)) => token.pin = Some(pin.clone()),
+                _ => {}
+            }
+            token.sessions = token.sessions.max(part.sessions);
+            token.identities.push(at);
+        }
+        Ok(tokens)
+    }
+}
+
+/// The file's text and mode.
+fn read(path: &Path) -> Result<(String, u32), String> {
+    let explain = |error| format!("cannot read the configuration: {error}");
+    let file = File::open(path).map_err(explain)?;
+    let metadata = file.metadata().map_err(explain)?;
+    let mut text = String::new();
+    file.take(SIZE_LIMIT)
+        .read_to_string(&mut text)
+        .map_err(explain)?;
+    if text.len() as u64 == SIZE_LIMIT {
+        return Err(format!("a configuration has at most {SIZE_LIMIT} bytes"));
+    }
+    Ok((text, metadata.mode() & 0o7777))
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    1 + text
+        .bytes()
+        .take(offset)
+        .filter(|byte| *byte == b'\n')
+        .count()
+}
+
+/// Refuses a name that comes twice.
+fn check_unique(identities: &[(IdentityConfig, file::TokenPart)]) -> Result<(), String> {
+    let mut seen = BTreeSet::new();
+    for (identity, _) in identities {
+        if !seen.insert(&identity.name) {
+            return Err(format!("identity {:?} is configured twice", identity.name));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+    use token::Pin;
+
+    const WEB: &str = "[[identity]]\nname = \"web\"\nkey = \"pkcs11:token=lab;object=web\"\n";
+
+    fn load_with_mode(text: &str, mode: u32) -> Result<Config, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("agent.toml");
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let shown = path.display().to_string();
+        Config::load(&path).map_err(|error| error.to_string().replace(&shown, "FILE"))
+    }
+
+    fn load(text: &str) -> Result<Config, String> {
+        load_with_mode(text, 0o600)
+    }
+
+    #[test]
+    fn the_smallest_configuration_has_defaults() {
+        let config = load(WEB).unwrap();
+        assert_eq!(config.socket, Path::new("/run/roleseal/agent.sock"));
+        let identity = &config.identities[0];
+        assert_eq!(
+            identity.certificate,
+            CertificateSource::Token(CertificateOnToken::OfTheKey)
+        );
+        assert!(identity.policy.rules.is_empty());
+        let token = &config.tokens[0];
+        assert_eq!(token.module, Path::new("p11-kit-proxy.so"));
+        assert_eq!((token.sessions, &token.pin), (4, &None));
+    }
+
+    #[test]
+    fn everything_is_understood() {
+        let config = load(
+            r#"
+            socket = "/run/a.sock"
+            pkcs11-module = "/usr/lib/default.so"
+            [[identity]]
+            name = "web"
+            key = "pkcs11:token=lab;object=web?module-path=/usr/lib/own.so&pin-source=file:/etc/pin"
+            certificate = "/etc/web.pem"
+            chain = "/etc/chain.pem"
+            sessions = 2
+            endpoints = ["https://localhost:8443"]
+            [[identity.allow]]
+            users = ["root", 1001]
+            groups = ["root", 7]
+            roles = ["arn:aws:iam::123456789012:role/web-*"]
+            profiles = ["*"]
+            trust-anchors = ["arn:aws:rolesanywhere:*:123456789012:trust-anchor/*"]
+            max-duration = "1h"
+            [[identity.allow]]
+            users = ["*"]
+            [[identity]]
+            name = "batch"
+            key = "pkcs11:token=other;object=batch"
+            pin = { credential = "lab" }
+            certificate = "pkcs11:object=batch"
+            "#,
+        )
+        .unwrap();
+        let [web, batch] = &config.identities[..] else {
+            panic!()
+        };
+        assert_eq!(
+            web.certificate,
+            CertificateSource::File("/etc/web.pem".into())
+        );
+        assert_eq!(web.chain, Some("/etc/chain.pem".into()));
+        assert_eq!(web.endpoints[0].host(), "localhost:8443");
+        let rule = &web.policy.rules[0];
+        assert_eq!(
+            (&rule.users[..], &rule.groups[..]),
+            (&[0, 1001][..], &[0, 7][..])
+        );
+        assert_eq!(rule.max_duration.unwrap().seconds(), 3600);
+        assert!(web.policy.rules[1].everyone);
+        assert!(matches!(
+            batch.certificate,
+            CertificateSource::Token(CertificateOnToken::Named(_))
+        ));
+        let [own, default] = &config.tokens[..] else {
+            panic!()
+        };
+        assert_eq!(own.module, Path::new("/usr/lib/own.so"));
+        assert_eq!(own.pin, Some(PinSource::File("/etc/pin".into())));
+        assert_eq!((own.sessions, default.sessions), (2, 4));
+        assert_eq!(default.module, Path::new("/usr/lib/default.so"));
+        assert_eq!(default.pin, Some(PinSource::Credential("lab".into())));
+    }
+
+    #[test]
+    fn identities_of_one_token_share_it() {
+        let text = format!(
+            "{WEB}sessions = 2\n{}pin = {{ file = \"/etc/pin\" }}\nsessions = 8\n",
+            WEB.replace("web", "batch")
+        );
+        let config = load(&text).unwrap();
+        let [token] = &config.tokens[..] else {
+            panic!()
+        };
+        assert_eq!((token.sessions, &token.identities[..]), (8, &[0, 1][..]));
+        assert_eq!(token.pin, Some(PinSource::File("/etc/pin".into())));
+    }
+
+    #[test]
+    fn faults_are_named_with_their_line_or_identity() {
+        let pin = |value: &str| format!("{WEB}pin = {value}\n");
+        for (text, expected) in [
+            ("".to_owned(), "no [[identity]]"),
+            ("socket = 1".to_owned(), "FILE:1: "),
+            (
+                format!("{WEB}colour = 1\n"),
+                "FILE:4: unknown field `colour`",
+            ),
+            (
+                format!("sock = \"/x\"\n{WEB}"),
+                "FILE:1: unknown field `sock`",
+            ),
+            (
+                format!("socket = \"x.sock\"\n{WEB}"),
+                "FILE:1: \"x.sock\" is not an absolute path",
+            ),
+            (
+                format!("{WEB}certificate = \"web.pem\"\n"),
+                "FILE:4: \"web.pem\" is not an absolute path",
+            ),
+            (format!("{WEB}chain = \"c.pem\"\n"), "FILE:4: "),
+            (pin("{ file = \"lab.pin\" }"), "not an absolute path"),
+            (pin("{ file = \"/a\", credential = \"b\" }"), "one of"),
+            (pin("{}"), "one of"),
+            (pin("{ credential = \"a/b\" }"), "credential"),
+            (
+                format!("{WEB}{WEB}"),
+                "identity \"web\" is configured twice",
+            ),
+            (WEB.replace("\"web\"", "\"we b\""), "FILE:2: "),
+            (
+                WEB.replace("pkcs11:", "pkcs12:"),
+                "FILE:3: a PKCS#11 URI starts with",
+            ),
+            (
+                WEB.replace("object", "objekt"),
+                "FILE:3: attribute \"objekt\"",
+            ),
+            (WEB.replace("object=web", "type=cert"), "identity \"web\""),
+            (format!("{WEB}sessions = 0\n"), "sessions"),
+            (format!("{WEB}sessions = 65\n"), "sessions"),
+            (format!("{WEB}endpoints = [\"http://x\"]\n"), "FILE:4: "),
+            (format!("{WEB}[[identity.allow]]\n"), "users or groups"),
+            (
+                format!("{WEB}[[identity.allow]]\nusers = [\"no-such-user-here\"]\n"),
+                "no-such-user-here",
+            ),
+            (
+                format!("{WEB}[[identity.allow]]\ngroups = [\"no-such-group\"]\n"),
+                "no-such-group",
+            ),
+            (
+                format!("{WEB}[[identity.allow]]\nusers = [-1]\n"),
+                "FILE:5: ",
+            ),
+            (
+                format!("{WEB}[[identity.allow]]\nusers = [0]\nroles = [\"web-*\"]\n"),
+                "FILE:6: ",
+            ),
+            (
+                format!("{WEB}[[identity.allow]]\nusers = [0]\nmax-duration = \"1m\"\n"),
+                "FILE:6: ",
+            ),
+            (
+                format!("{WEB}[[identity.allow]]\nusers = [0]\nmax-duration = 900\n"),
+                "FILE:6: ",
+            ),
+            (
+                format!("{WEB}certificate = \"pkcs11:token=other\"\n"),
+                "same token",
+            ),
+            (
+                format!("{WEB}pin = {{ file = \"/a\" }}\n").replace("=web", "=web?pin-source=/b"),
+                "the key's URI and in pin",
+            ),
+            (
+                format!(
+                    "{WEB}pin = {{ file = \"/a\" }}\n{}pin = {{ file = \"/b\" }}\n",
+                    WEB.replace("web", "b")
+                ),
+                "another PIN",
+            ),
+        ] {
+            let message = load(&text).map(|config| format!("{config:?}")).unwrap_err();
+            assert!(message.contains(expected), "{text}\n{message}");
+            assert!(message.starts_with("FILE:"), "{message}");
+        }
+    }
+
+    #[test]
+    fn no_message_shows_a_pin() {
+        for text in [
+            format!("{WEB}pin = \"271828\"\n"),
+            format!("{WEB}pin = 271828\n"),
+            format!("{WEB}pin = {{ value = \"271828\" }}\n"),
+            WEB.replace("=web\"", "=web?pin-value=271828&x\""),
+            WEB.replace("=web\"", "=web?pin-value=271828\nx\""),
+            WEB.replace("=web\"", "=web?pin-value=%zz271828\""),
+        ] {
+            let message = load(&text).unwrap_err();
+            assert!(!message.contains("271828"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_pin_in_the_file_wants_a_private_file() {
+        let text = WEB.replace("=web\"", "=web?pin-value=1234\"");
+        let config = load(&text).unwrap();
+        assert_eq!(
+            config.tokens[0].pin,
+            Some(PinSource::Value(Pin::from("1234".to_owned())))
+        );
+        let message = load_with_mode(&text, 0o640).unwrap_err();
+        assert!(
+            message.contains("0640") && message.contains("chmod 600"),
+            "{message}"
+        );
+        assert!(load_with_mode(WEB, 0o644).is_ok());
+    }
+}

@@ -1,0 +1,426 @@
+//! The text of `agent.toml`, as serde reads it, and its validation.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use jiff::SignedDuration;
+use nix::unistd::{Group, User, geteuid};
+use rolesanywhere::{Endpoint, SessionDuration};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, Unexpected, Visitor};
+use token::link::CertificateOnToken;
+use token::{PinSource, Pkcs11Uri, TokenMatch};
+
+use super::{CertificateSource, Config, IdentityConfig};
+use crate::policy::{ArnPattern, Policy, Rule};
+
+/// The whole file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Document {
+    #[serde(default = "default_socket")]
+    socket: AbsolutePath,
+    pkcs11_module: Option<AbsolutePath>,
+    #[serde(default, rename = "identity")]
+    identities: Vec<IdentityTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IdentityTable {
+    name: Name,
+    key: Text<Pkcs11Uri>,
+    pin: Option<PinTable>,
+    certificate: Option<CertificateText>,
+    chain: Option<AbsolutePath>,
+    #[serde(default)]
+    sessions: Sessions,
+    #[serde(default)]
+    endpoints: Vec<Text<Endpoint>>,
+    #[serde(default, rename = "allow")]
+    rules: Vec<RuleTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RuleTable {
+    #[serde(default)]
+    users: Vec<Account>,
+    #[serde(default)]
+    groups: Vec<Account>,
+    #[serde(default)]
+    roles: Vec<Text<ArnPattern>>,
+    #[serde(default)]
+    profiles: Vec<Text<ArnPattern>>,
+    #[serde(default)]
+    trust_anchors: Vec<Text<ArnPattern>>,
+    max_duration: Option<Text<MaxDuration>>,
+}
+
+/// What an identity says of its token.
+pub(super) struct TokenPart {
+    pub(super) module: PathBuf,
+    pub(super) pin: Option<PinSource>,
+    pub(super) sessions: usize,
+}
+
+/// Every module that p11-kit is configured with, as one; found by the dynamic linker.
+const DEFAULT_MODULE: &str = "p11-kit-proxy.so";
+
+fn default_socket() -> AbsolutePath {
+    AbsolutePath(PathBuf::from("/run/roleseal/agent.sock"))
+}
+
+impl Document {
+    /// The configuration, or what is wrong beyond the grammar.
+    pub(super) fn validate(self) -> Result<Config, String> {
+        if self.identities.is_empty() {
+            return Err("there is no [[identity]] in it: add one with a name and a key".to_owned());
+        }
+        let default_module = match self.pkcs11_module {
+            Some(AbsolutePath(path)) => path,
+            None => PathBuf::from(DEFAULT_MODULE),
+        };
+        let identities: Vec<_> = self
+            .identities
+            .into_iter()
+            .map(|table| {
+                let name = table.name.0.clone();
+                table
+                    .validate(&default_module)
+                    .map_err(|message| format!("identity {name:?}: {message}"))
+            })
+            .collect::<Result<_, String>>()?;
+        super::check_unique(&identities)?;
+        let tokens = Config::gather_tokens(&identities)?;
+        Ok(Config {
+            socket: self.socket.0,
+            identities: identities
+                .into_iter()
+                .map(|(identity, _)| identity)
+                .collect(),
+            tokens,
+        })
+    }
+}
+
+impl IdentityTable {
+    fn validate(self, default_module: &Path) -> Result<(IdentityConfig, TokenPart), String> {
+        let mut key = self.key.0;
+        if !matches!(key.object.class.as_deref(), None | Some("private")) {
+            return Err("key must name a private key: leave type out, or type=private".to_owned());
+        }
+        let module = key
+            .module_path
+            .take()
+            .unwrap_or_else(|| default_module.to_owned());
+        let pin = match (key.pin.take(), self.pin) {
+            (Some(_), Some(_)) => {
+                return Err("a PIN is given in the key's URI and in pin: keep one".to_owned());
+            }
+            (from_uri, from_table) => from_uri.or(from_table.map(|PinTable(source)| source)),
+        };
+        let certificate = match self.certificate {
+            None => CertificateSource::Token(CertificateOnToken::OfTheKey),
+            Some(CertificateText::File(path)) => CertificateSource::File(path),
+            Some(CertificateText::OnToken(uri)) => on_the_same_token(*uri, &key.token)?,
+        };
+        let rules = self
+            .rules
+            .into_iter()
+            .map(RuleTable::validate)
+            .collect::<Result<_, String>>()?;
+        let identity = IdentityConfig {
+            name: self.name.0,
+            key,
+            certificate,
+            chain: self.chain.map(|path| path.0),
+            endpoints: self.endpoints.into_iter().map(|text| text.0).collect(),
+            policy: Policy {
+                own_uid: geteuid().as_raw(),
+                rules,
+            },
+        };
+        let sessions = self.sessions.0;
+        Ok((
+            identity,
+            TokenPart {
+                module,
+                pin,
+                sessions,
+            },
+        ))
+    }
+}
+
+/// A certificate is read in the key's own session, so it has to be on the key's token.
+fn on_the_same_token(uri: Pkcs11Uri, token: &TokenMatch) -> Result<CertificateSource, String> {
+    let elsewhere = uri.token != TokenMatch::default() && uri.token != *token;
+    if elsewhere || uri.module_path.is_some() || uri.pin.is_some() {
+        return Err(
+            "certificate must be on the same token as the key: write only its object or id, \
+             as in pkcs11:object=NAME"
+                .to_owned(),
+        );
+    }
+    if !matches!(uri.object.class.as_deref(), None | Some("cert")) {
+        return Err("certificate must name a certificate: leave type out".to_owned());
+    }
+    Ok(CertificateSource::Token(CertificateOnToken::Named(
+        Box::new(uri),
+    )))
+}
+
+impl RuleTable {
+    fn validate(self) -> Result<Rule, String> {
+        if self.users.is_empty() && self.groups.is_empty() {
+            return Err(
+                "an [[identity.allow]] rule names no users or groups: add some; users = [\"*\"] \
+                 means every local user"
+                    .to_owned(),
+            );
+        }
+        let everyone = Account::Name("*".to_owned());
+        let unwrap =
+            |patterns: Vec<Text<ArnPattern>>| patterns.into_iter().map(|text| text.0).collect();
+        Ok(Rule {
+            everyone: self.users.contains(&everyone),
+            users: self
+                .users
+                .iter()
+                .filter(|user| **user != everyone)
+                .map(|user| user.number("user", uid_of))
+                .collect::<Result<_, String>>()?,
+            groups: self
+                .groups
+                .iter()
+                .map(|group| group.number("group", gid_of))
+                .collect::<Result<_, String>>()?,
+            roles: unwrap(self.roles),
+            profiles: unwrap(self.profiles),
+            trust_anchors: unwrap(self.trust_anchors),
+            max_duration: self.max_duration.map(|text| text.0.0),
+        })
+    }
+}
+
+/// A value that is read from a string by its `FromStr`.
+struct Text<T>(T);
+
+impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Text<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Text<T>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map(Text).map_err(D::Error::custom)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "PathBuf")]
+struct AbsolutePath(PathBuf);
+
+impl TryFrom<PathBuf> for AbsolutePath {
+    type Error = String;
+
+    fn try_from(path: PathBuf) -> Result<AbsolutePath, String> {
+        if path.is_absolute() {
+            Ok(AbsolutePath(path))
+        } else {
+            Err(format!("{path:?} is not an absolute path"))
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Name(String);
+
+impl TryFrom<String> for Name {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Name, String> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if (1..=64).contains(&name.len()) && name.chars().all(plain) {
+            Ok(Name(name))
+        } else {
+            Err("an identity's name has 1 to 64 letters, digits or any of ._-".to_owned())
+        }
+    }
+}
+
+/// `{ file = "/path" }` or `{ credential = "NAME" }`.
+struct PinTable(PinSource);
+
+impl<'de> Deserialize<'de> for PinTable {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<PinTable, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Members {
+            file: Option<AbsolutePath>,
+            credential: Option<String>,
+        }
+        // Through a value whose own errors are dropped: they repeat what was written, and somebody
+        // will write the PIN itself here.
+        let usage =
+            "pin must be one of { file = \"/absolute/path\" } and { credential = \"NAME\" }";
+        let value = toml::Value::deserialize(deserializer)?;
+        if !value.is_table() {
+            return Err(D::Error::custom(usage));
+        }
+        if let Some(path) = value.get("file").and_then(toml::Value::as_str)
+            && !Path::new(path).is_absolute()
+        {
+            return Err(D::Error::custom(format!(
+                "{path:?} is not an absolute path"
+            )));
+        }
+        match value.try_into() {
+            Ok(Members {
+                file: Some(AbsolutePath(path)),
+                credential: None,
+            }) => Ok(PinTable(PinSource::File(path))),
+            Ok(Members {
+                file: None,
+                credential: Some(name),
+            }) => match name.as_str() {
+                "" | "." | ".." => Err(D::Error::custom("the credential has no name")),
+                _ if name.contains('/') => {
+                    Err(D::Error::custom("a credential is named, not a path"))
+                }
+                _ => Ok(PinTable(PinSource::Credential(name))),
+            },
+            _ => Err(D::Error::custom(usage)),
+        }
+    }
+}
+
+/// An absolute path or a PKCS#11 URI.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+enum CertificateText {
+    File(PathBuf),
+    OnToken(Box<Pkcs11Uri>),
+}
+
+impl TryFrom<String> for CertificateText {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<CertificateText, String> {
+        if text.to_ascii_lowercase().starts_with("pkcs11:") {
+            let uri = text
+                .parse()
+                .map_err(|error: token::UriError| error.to_string())?;
+            return Ok(CertificateText::OnToken(Box::new(uri)));
+        }
+        AbsolutePath::try_from(PathBuf::from(text)).map(|path| CertificateText::File(path.0))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "i64")]
+struct Sessions(usize);
+
+impl Default for Sessions {
+    fn default() -> Sessions {
+        Sessions(4)
+    }
+}
+
+impl TryFrom<i64> for Sessions {
+    type Error = String;
+
+    fn try_from(number: i64) -> Result<Sessions, String> {
+        match usize::try_from(number) {
+            Ok(number @ 1..=64) => Ok(Sessions(number)),
+            _ => Err("sessions is a number from 1 to 64".to_owned()),
+        }
+    }
+}
+
+/// A user or group, by name or number.
+#[derive(PartialEq)]
+enum Account {
+    Name(String),
+    Number(u32),
+}
+
+impl Account {
+    fn number(
+        &self,
+        kind: &str,
+        find: impl Fn(&str) -> nix::Result<Option<u32>>,
+    ) -> Result<u32, String> {
+        match self {
+            Account::Number(number) => Ok(*number),
+            Account::Name(name) => match find(name) {
+                Ok(Some(number)) => Ok(number),
+                Ok(None) => Err(format!(
+                    "there is no {kind} {name:?} on this machine: create it, or write a number"
+                )),
+                Err(error) => Err(format!("cannot look up {kind} {name:?}: {error}")),
+            },
+        }
+    }
+}
+
+fn uid_of(name: &str) -> nix::Result<Option<u32>> {
+    Ok(User::from_name(name)?.map(|user| user.uid.as_raw()))
+}
+
+fn gid_of(name: &str) -> nix::Result<Option<u32>> {
+    Ok(Group::from_name(name)?.map(|group| group.gid.as_raw()))
+}
+
+impl<'de> Deserialize<'de> for Account {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Account, D::Error> {
+        struct NameOrNumber;
+        impl Visitor<'_> for NameOrNumber {
+            type Value = Account;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a name or a number from 0 to 4294967294")
+            }
+
+            fn visit_str<E: Error>(self, name: &str) -> Result<Account, E> {
+                Ok(Account::Name(name.to_owned()))
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Account, E> {
+                match u32::try_from(number) {
+                    Ok(id) if id != u32::MAX => Ok(Account::Number(id)),
+                    _ => Err(E::invalid_value(Unexpected::Signed(number), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(NameOrNumber)
+    }
+}
+
+impl FromStr for ArnPattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ArnPattern, String> {
+        if text == "*" || text.starts_with("arn:") {
+            Ok(ArnPattern(text.to_owned()))
+        } else {
+            Err(format!(
+                "{text:?} matches no ARN: write one, with * for any characters"
+            ))
+        }
+    }
+}
+
+/// A time such as `1h` or `90m`, within what AWS grants.
+struct MaxDuration(SessionDuration);
+
+impl FromStr for MaxDuration {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<MaxDuration, String> {
+        let duration: SignedDuration = text
+            .parse()
+            .map_err(|_| format!("{text:?} is not a time: write one like 1h or 90m"))?;
+        let seconds = u64::try_from(duration.as_secs()).unwrap_or(0);
+        seconds.try_into().map(MaxDuration)
+    }
+}

@@ -1,0 +1,202 @@
+//! One client: read a call, answer it, write the reply, until it goes away.
+
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use token::AmzDate;
+use wire::{
+    Call, INTERFACE, INTERFACE_NAME, MESSAGE_LIMIT, Refusal, Reply, Request, ServiceInfo,
+    Transport, TransportError, UnsignedRequest, codec,
+};
+
+use crate::audit::Decision;
+use crate::create_session::CreateSession;
+use crate::identity::{Identities, Identity};
+use crate::peer::Peer;
+use crate::sigv4;
+
+/// How long a client may hold a connection without a call. A library that keeps one opens another.
+const IDLE_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long a message may take from its first byte to its last: it fits into the socket's buffer.
+const MESSAGE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a request may take, its token's recovery included. The client waits 30 s.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(25);
+
+/// How much of a message one batch of identities takes, in bytes; the rest is for the envelope.
+const BATCH_LIMIT: usize = MESSAGE_LIMIT - 1024;
+
+/// Serves a client until it goes away, stalls or sends what cannot be read.
+pub fn serve(stream: UnixStream, peer: &Peer, identities: &Identities) {
+    let mut client = Transport::new(stream);
+    loop {
+        let frame = match client.receive(IDLE_DEADLINE, MESSAGE_DEADLINE) {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return,
+            Err(error) => {
+                if let Some(refusal) = last_words(&error) {
+                    let _ = send(&mut client, &[Reply::Refused(refusal)]); // it may be gone
+                }
+                return;
+            }
+        };
+        let result = match codec::decode_request(&frame) {
+            Ok(Request {
+                call,
+                more,
+                oneway: false,
+            }) => send(&mut client, &reply(call, more, peer, identities)),
+            Ok(_) => Ok(()), // nothing here has an effect but its answer
+            Err(refusal) => {
+                let malformed = matches!(refusal, Refusal::MalformedMessage { .. });
+                let sent = send(&mut client, &[Reply::Refused(refusal)]);
+                if malformed {
+                    return;
+                }
+                sent
+            }
+        };
+        if result.is_err() {
+            return;
+        }
+    }
+}
+
+/// What to tell a client whose message could not be received, if anything.
+fn last_words(error: &TransportError) -> Option<Refusal> {
+    match error {
+        TransportError::TooLarge => Some(Refusal::MessageTooLarge {
+            limit: MESSAGE_LIMIT,
+            message: format!("a message has at most {MESSAGE_LIMIT} bytes"),
+        }),
+        TransportError::Stalled => Some(Refusal::DeadlineExceeded {
+            message: format!(
+                "the message was not finished within {} s: end it with a NUL byte",
+                MESSAGE_DEADLINE.as_secs()
+            ),
+        }),
+        TransportError::Idle | TransportError::Cut | TransportError::Io(_) => None,
+    }
+}
+
+fn send(client: &mut Transport, replies: &[Reply]) -> Result<(), TransportError> {
+    replies
+        .iter()
+        .try_for_each(|reply| client.send(codec::encode_reply(reply), MESSAGE_DEADLINE))
+}
+
+fn reply(call: Call, more: bool, peer: &Peer, identities: &Identities) -> Vec<Reply> {
+    let reply = match call {
+        Call::GetInfo => Reply::Info(info()),
+        Call::GetInterfaceDescription { interface } => describe(interface),
+        Call::ListIdentities => {
+            return in_batches(identities.list(peer, Timestamp::now()), more);
+        }
+        Call::SignCreateSession(unsigned) => sign_create_session(unsigned, peer, identities),
+    };
+    vec![reply]
+}
+
+fn info() -> ServiceInfo {
+    ServiceInfo {
+        vendor: "roleseal".to_owned(),
+        product: "roleseal-agent".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        url: env!("CARGO_PKG_REPOSITORY").to_owned(),
+        interfaces: vec!["org.varlink.service".to_owned(), INTERFACE_NAME.to_owned()],
+    }
+}
+
+fn describe(interface: String) -> Reply {
+    match interface.as_str() {
+        INTERFACE_NAME => Reply::Description(INTERFACE.to_owned()),
+        _ => Reply::Refused(Refusal::InterfaceNotFound { interface }),
+    }
+}
+
+/// The identities in as many replies as they need, if the caller takes several.
+fn in_batches(identities: Vec<wire::Identity>, more: bool) -> Vec<Reply> {
+    let mut batches = vec![Vec::new()];
+    let mut size = 0;
+    for identity in identities {
+        let length = codec::encoded_len(&identity) + 1;
+        size += length;
+        if size > BATCH_LIMIT {
+            batches.push(Vec::new());
+            size = length;
+        }
+        if let Some(batch) = batches.last_mut() {
+            batch.push(identity);
+        }
+    }
+    if batches.len() > 1 && !more {
+        return vec![Reply::Refused(Refusal::ExpectedMore {})];
+    }
+    let last = batches.len() - 1;
+    batches
+        .into_iter()
+        .enumerate()
+        .map(|(at, identities)| Reply::Identities {
+            identities,
+            continues: at < last,
+        })
+        .collect()
+}
+
+fn sign_create_session(unsigned: UnsignedRequest, peer: &Peer, identities: &Identities) -> Reply {
+    let start = Instant::now();
+    let mut known = Known::default();
+    let result = answer(
+        unsigned,
+        peer,
+        identities,
+        start + REQUEST_DEADLINE,
+        &mut known,
+    );
+    Decision {
+        peer,
+        identity: known.identity.map(|identity| identity.name.as_str()),
+        request: known.request.as_ref(),
+        outcome: match &result {
+            Ok(_) => Ok(known.serial.as_str()),
+            Err(refusal) => Err(refusal),
+        },
+        took: start.elapsed(),
+    }
+    .log();
+    match result {
+        Ok(headers) => Reply::Signed(headers),
+        Err(refusal) => Reply::Refused(refusal),
+    }
+}
+
+/// What is known of a request for the log, however far it came.
+#[derive(Default)]
+struct Known<'a> {
+    identity: Option<&'a Identity>,
+    request: Option<CreateSession>,
+    serial: String,
+}
+
+/// The story of one signature.
+fn answer<'a>(
+    unsigned: UnsignedRequest,
+    peer: &Peer,
+    identities: &'a Identities,
+    deadline: Instant,
+    known: &mut Known<'a>,
+) -> Result<std::collections::BTreeMap<String, String>, Refusal> {
+    let identity = identities.choose(unsigned.identity.as_deref(), peer)?;
+    known.identity = Some(identity);
+    let request = CreateSession::parse(unsigned, &identity.endpoints)?;
+    known.request = Some(request.clone());
+    let authorised = identity.policy.judge(peer, request)?;
+    let now = Timestamp::now();
+    let certificate = identity.certificate(now, deadline)?;
+    known.serial.clone_from(&certificate.serial);
+    let text = sigv4::string_to_sign(&authorised, &certificate, AmzDate::from(now));
+    let signature = identity.sign(&text, &certificate, deadline)?;
+    Ok(sigv4::headers(&authorised, &certificate, &text, &signature))
+}

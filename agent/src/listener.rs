@@ -1,0 +1,168 @@
+//! systemd's socket or our own, and a thread for each connection.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use listenfd::ListenFd;
+use thiserror::Error;
+use wire::{Refusal, Reply, Transport, codec};
+
+use crate::audit;
+use crate::connection;
+use crate::identity::Identities;
+use crate::peer::Peer;
+
+/// Where clients connect.
+#[derive(Debug)]
+pub struct Listener {
+    socket: UnixListener,
+    /// The path to remove at the end, where it is ours.
+    path: Option<PathBuf>,
+}
+
+/// Why nobody can connect.
+#[derive(Debug, Error)]
+pub enum ListenError {
+    /// Another agent is there.
+    #[error("another agent listens at {0}: stop it, or configure another socket")]
+    Taken(PathBuf),
+    /// What is there is not a socket.
+    #[error("{0} exists and is not a socket: remove it, or configure another socket")]
+    NotASocket(PathBuf),
+    /// The system refused.
+    #[error("cannot listen at {0}: {1}; its directory must exist and be writable for this user")]
+    Io(PathBuf, #[source] io::Error),
+    /// systemd passed something else.
+    #[error(
+        "the socket from systemd cannot be used: {0}; it must be one ListenStream= Unix socket"
+    )]
+    Activation(#[source] io::Error),
+}
+
+/// As many clients as a large host has at once. Each costs a thread with some 10 KiB of its stack in use.
+const CONNECTION_LIMIT: usize = 1024;
+
+/// A connection's thread: P-521 verification in a debug build takes most of it.
+const STACK: usize = 512 * 1024;
+
+impl Listener {
+    /// Takes systemd's socket, or else binds `path`. `others` lets other users connect; whom the agent
+    /// serves is the policy's decision all the same.
+    pub fn bind(path: &Path, others: bool) -> Result<Listener, ListenError> {
+        let passed = ListenFd::from_env()
+            .take_unix_listener(0)
+            .map_err(ListenError::Activation)?;
+        if let Some(socket) = passed {
+            return Ok(Listener { socket, path: None });
+        }
+        clear(path)?;
+        let mode = if others { 0o666 } else { 0o600 };
+        let socket =
+            bind_with_mode(path, mode).map_err(|error| ListenError::Io(path.to_owned(), error))?;
+        Ok(Listener {
+            socket,
+            path: Some(path.to_owned()),
+        })
+    }
+
+    /// Serves for ever, a thread for each connection.
+    pub fn run(&self, identities: &Arc<Identities>) {
+        let connections = Arc::new(AtomicUsize::new(0));
+        loop {
+            match self.socket.accept() {
+                Ok((stream, _)) => accept(stream, identities, &connections),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    audit::warn(&format!("cannot accept a connection: {error}"));
+                    // Out of descriptors, most likely: connections that end give some back.
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+            }
+        }
+    }
+
+    /// Removes the socket, if it is ours, so that clients see at once that nobody is there.
+    pub fn remove(&self) {
+        if let Some(path) = &self.path {
+            let _ = fs::remove_file(path); // somebody else may have done it
+        }
+    }
+}
+
+/// Makes room at `path`: removes a socket where nobody listens.
+fn clear(path: &Path) -> Result<(), ListenError> {
+    match fs::symlink_metadata(path) {
+        Err(_) => Ok(()), // nothing there; or bind says what is wrong
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            Err(ListenError::NotASocket(path.to_owned()))
+        }
+        Ok(_) if UnixStream::connect(path).is_ok() => Err(ListenError::Taken(path.to_owned())),
+        Ok(_) => fs::remove_file(path).map_err(|error| ListenError::Io(path.to_owned(), error)),
+    }
+}
+
+/// Binds under another name first: the socket has its mode before anybody can see it.
+fn bind_with_mode(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let socket = UnixListener::bind(&temporary)?;
+    fs::set_permissions(&temporary, fs::Permissions::from_mode(mode))
+        .and_then(|()| fs::rename(&temporary, path))
+        .inspect_err(|_| {
+            let _ = fs::remove_file(&temporary); // the first error is the one to tell
+        })?;
+    Ok(socket)
+}
+
+fn accept(stream: UnixStream, identities: &Arc<Identities>, connections: &Arc<AtomicUsize>) {
+    let peer = match Peer::of(&stream) {
+        Ok(peer) => peer,
+        Err(error) => return audit::warn(&format!("cannot tell who connects: {error}")),
+    };
+    let Some(permit) = Permit::take(connections) else {
+        audit::warn(&format!("refused reason=\"too many connections\" {peer}"));
+        return refuse(stream);
+    };
+    let identities = Arc::clone(identities);
+    let serve = move || {
+        let _permit = permit;
+        connection::serve(stream, &peer, &identities);
+    };
+    let thread = std::thread::Builder::new()
+        .name("connection".to_owned())
+        .stack_size(STACK);
+    if let Err(error) = thread.spawn(serve) {
+        audit::warn(&format!("cannot start a thread for {peer}: {error}"));
+    }
+}
+
+fn refuse(stream: UnixStream) {
+    let busy = Reply::Refused(Refusal::Busy {
+        message: format!("the agent has {CONNECTION_LIMIT} connections: try again later"),
+    });
+    // An empty socket takes it at once; nothing is waited for here.
+    let _ = Transport::new(stream).send(codec::encode_reply(&busy), Duration::from_millis(1));
+}
+
+/// One connection of those that may be open; given back on drop.
+struct Permit(Arc<AtomicUsize>);
+
+impl Permit {
+    fn take(connections: &Arc<AtomicUsize>) -> Option<Permit> {
+        let permit = Permit(Arc::clone(connections));
+        (connections.fetch_add(1, Ordering::Relaxed) < CONNECTION_LIMIT).then_some(permit)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

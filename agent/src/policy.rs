@@ -1,0 +1,340 @@
+//! Who may have what signed. Any rule that matches permits; without rules only the agent's own user
+//! is served.
+
+use rolesanywhere::SessionDuration;
+use wire::{Refusal, Rule as Part};
+
+use crate::create_session::CreateSession;
+use crate::peer::Peer;
+
+/// A request that the policy permits: the evidence, since nothing else can make one.
+#[derive(Debug)]
+#[must_use]
+pub struct Authorised(CreateSession);
+
+impl Authorised {
+    /// What was permitted.
+    pub fn request(&self) -> &CreateSession {
+        &self.0
+    }
+}
+
+/// An identity's policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// The user that the agent runs as.
+    pub own_uid: u32,
+    /// The `allow` rules.
+    pub rules: Vec<Rule>,
+}
+
+/// One `allow` rule. Lists left empty permit anything, but for the callers, of which there is one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rule {
+    /// `users = ["*"]`
+    pub everyone: bool,
+    /// `users`, by number.
+    pub users: Vec<u32>,
+    /// `groups`, by number.
+    pub groups: Vec<u32>,
+    /// `roles`
+    pub roles: Vec<ArnPattern>,
+    /// `profiles`
+    pub profiles: Vec<ArnPattern>,
+    /// `trust-anchors`
+    pub trust_anchors: Vec<ArnPattern>,
+    /// `max-duration`
+    pub max_duration: Option<SessionDuration>,
+}
+
+/// An ARN in which `*` stands for any characters and `?` for one, as in IAM policies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArnPattern(pub String);
+
+impl Policy {
+    /// Whether any request of this caller could be permitted.
+    pub fn knows(&self, peer: &Peer) -> bool {
+        self.rules_for(peer).next().is_some() || self.serves_as_owner(peer)
+    }
+
+    /// Permits the request, or says which part of the policy does not.
+    pub fn judge(&self, peer: &Peer, request: CreateSession) -> Result<Authorised, Refusal> {
+        if self.serves_as_owner(peer) {
+            return Ok(Authorised(request));
+        }
+        // Of several rules for this caller, the one that came closest tells what is wrong.
+        let mut closest = None;
+        for rule in self.rules_for(peer) {
+            match rule.objection(&request) {
+                None => return Ok(Authorised(request)),
+                Some(objection) => closest = closest.max(Some(objection)),
+            }
+        }
+        let (part, what) = closest.unwrap_or((Part::Caller, format!("user {}", peer.uid)));
+        Err(Refusal::NotPermitted {
+            rule: part,
+            message: format!(
+                "{what} is not permitted by any [[identity.allow]] rule for this user: ask for \
+                 another, or have the agent's configuration changed"
+            ),
+        })
+    }
+
+    fn serves_as_owner(&self, peer: &Peer) -> bool {
+        self.rules.is_empty() && peer.uid == self.own_uid
+    }
+
+    fn rules_for(&self, peer: &Peer) -> impl Iterator<Item = &Rule> {
+        self.rules.iter().filter(|rule| {
+            rule.everyone
+                || rule.users.contains(&peer.uid)
+                || rule.groups.iter().any(|gid| peer.is_in_group(*gid))
+        })
+    }
+}
+
+impl Rule {
+    /// What this rule has against the request, if anything.
+    fn objection(&self, request: &CreateSession) -> Option<(Part, String)> {
+        let target = request.target();
+        let parts = [
+            (Part::Role, "role", &self.roles, target.role().as_ref()),
+            (
+                Part::Profile,
+                "profile",
+                &self.profiles,
+                target.profile().as_ref(),
+            ),
+            (
+                Part::TrustAnchor,
+                "trust anchor",
+                &self.trust_anchors,
+                target.trust_anchor().as_ref(),
+            ),
+        ];
+        for (part, name, patterns, arn) in parts {
+            if !patterns.is_empty() && !patterns.iter().any(|pattern| pattern.matches(arn)) {
+                return Some((part, format!("{name} {arn}")));
+            }
+        }
+        let limit = self.max_duration?;
+        match request.duration() {
+            Some(duration) if duration <= limit => None,
+            Some(duration) => Some((
+                Part::Duration,
+                format!(
+                    "a session of {} s (the limit is {} s)",
+                    duration.seconds(),
+                    limit.seconds()
+                ),
+            )),
+            // The profile's default is not known here, and may be longer.
+            None => Some((
+                Part::Duration,
+                format!(
+                    "a session without durationSeconds (the limit is {} s)",
+                    limit.seconds()
+                ),
+            )),
+        }
+    }
+}
+
+impl ArnPattern {
+    fn matches(&self, arn: &str) -> bool {
+        glob(self.0.as_bytes(), arn.as_bytes())
+    }
+}
+
+/// Matches in time linear in the product of the lengths: on a mismatch, only the last `*` takes one
+/// character more.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    let mut star = None; // where to go back to: behind the last `*`, and what it has taken so far
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                p += 1;
+                star = Some((p, t));
+            }
+            Some(c) if *c == b'?' || Some(c) == text.get(t) => {
+                p += 1;
+                t += 1;
+            }
+            _ => match &mut star {
+                Some((after, taken)) => {
+                    *taken += 1;
+                    (p, t) = (*after, *taken);
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern.iter().skip(p).all(|c| *c == b'*')
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::create_session::tests::unsigned;
+
+    const STRANGER: Peer = Peer {
+        uid: 4_000_001,
+        gid: 4_000_002,
+        pid: 1,
+    };
+
+    fn request(body: &str) -> CreateSession {
+        CreateSession::parse(unsigned(body), &[]).unwrap()
+    }
+
+    fn rule() -> Rule {
+        Rule {
+            users: vec![STRANGER.uid],
+            ..Rule::default()
+        }
+    }
+
+    fn patterns(text: &str) -> Vec<ArnPattern> {
+        vec![ArnPattern(text.to_owned())]
+    }
+
+    fn judge(rules: Vec<Rule>, body: &str) -> Result<(), Part> {
+        let policy = Policy { own_uid: 0, rules };
+        match policy.judge(&STRANGER, request(body)) {
+            Ok(_) => Ok(()),
+            Err(Refusal::NotPermitted { rule, .. }) => Err(rule),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    /// What the policy of the agent's own user permits.
+    pub(crate) fn authorised(body: &str) -> Authorised {
+        Authorised(request(body))
+    }
+
+    #[test]
+    fn without_rules_only_the_agents_user_is_served() {
+        let policy = |own_uid| Policy {
+            own_uid,
+            rules: vec![],
+        };
+        assert!(policy(STRANGER.uid).judge(&STRANGER, request("{}")).is_ok());
+        assert!(policy(STRANGER.uid).knows(&STRANGER));
+        assert!(policy(0).judge(&STRANGER, request("{}")).is_err());
+        assert!(!policy(0).knows(&STRANGER));
+    }
+
+    #[test]
+    fn a_rule_replaces_the_agents_user() {
+        let policy = Policy {
+            own_uid: STRANGER.uid,
+            rules: vec![Rule {
+                users: vec![1],
+                ..Rule::default()
+            }],
+        };
+        assert!(policy.judge(&STRANGER, request("{}")).is_err());
+    }
+
+    #[test]
+    fn callers_match_by_user_group_or_everyone() {
+        let nobody = Rule {
+            users: vec![1],
+            groups: vec![1],
+            ..Rule::default()
+        };
+        assert_eq!(judge(vec![nobody.clone()], "{}"), Err(Part::Caller));
+        assert_eq!(judge(vec![rule()], "{}"), Ok(()));
+        let group = Rule {
+            groups: vec![STRANGER.gid],
+            ..Rule::default()
+        };
+        assert_eq!(judge(vec![nobody, group], "{}"), Ok(()));
+        let everyone = Rule {
+            everyone: true,
+            ..Rule::default()
+        };
+        assert_eq!(judge(vec![everyone], "{}"), Ok(()));
+    }
+
+    #[test]
+    fn each_part_can_object() {
+        let limit = |seconds: u64| Rule {
+            max_duration: Some(seconds.try_into().unwrap()),
+            ..rule()
+        };
+        let role = |pattern| Rule {
+            roles: patterns(pattern),
+            ..rule()
+        };
+        let good = "arn:aws:iam::123456789012:role/web-*";
+        assert_eq!(judge(vec![role(good)], "{}"), Ok(()));
+        assert_eq!(
+            judge(vec![role("arn:aws:iam::123456789012:role/web")], "{}"),
+            Err(Part::Role)
+        );
+        let profiles = patterns("arn:*:profile/0b");
+        assert_eq!(
+            judge(
+                vec![Rule {
+                    profiles,
+                    ..role(good)
+                }],
+                "{}"
+            ),
+            Err(Part::Profile)
+        );
+        let trust_anchors = patterns("arn:*:trust-anchor/");
+        assert_eq!(
+            judge(
+                vec![Rule {
+                    trust_anchors,
+                    ..rule()
+                }],
+                "{}"
+            ),
+            Err(Part::TrustAnchor)
+        );
+        let body = r#"{"durationSeconds":3600}"#;
+        assert_eq!(judge(vec![limit(3600)], body), Ok(()));
+        assert_eq!(judge(vec![limit(3599)], body), Err(Part::Duration));
+        assert_eq!(judge(vec![limit(43_200)], "{}"), Err(Part::Duration));
+        // Any rule may permit; the one that came closest explains.
+        assert_eq!(judge(vec![role("arn:x"), limit(3600)], body), Ok(()));
+        assert_eq!(
+            judge(vec![limit(900), role("arn:x")], body),
+            Err(Part::Duration)
+        );
+    }
+
+    #[test]
+    fn globs_match_as_in_iam() {
+        for (pattern, text, matches) in [
+            ("*", "", true),
+            ("", "", true),
+            ("", "a", false),
+            ("a", "a", true),
+            ("a", "ab", false),
+            ("a*", "abc", true),
+            ("*c", "abc", true),
+            ("a*c", "abcbc", true),
+            ("a*c", "abcb", false),
+            ("a?c", "abc", true),
+            ("a?c", "ac", false),
+            ("a**", "a", true),
+            ("*a*b*", "xxaxxbxx", true),
+            ("*a*b*", "xxbxxaxx", false),
+            ("?", "", false),
+        ] {
+            assert_eq!(
+                glob(pattern.as_bytes(), text.as_bytes()),
+                matches,
+                "{pattern} {text}"
+            );
+        }
+        // Would take for ever by backtracking.
+        let text = "a".repeat(10_000);
+        assert!(!glob("a*a*a*a*a*a*a*a*b".as_bytes(), text.as_bytes()));
+    }
+}

@@ -1,0 +1,184 @@
+//! The agent's half of the socketpair: starts a token program, speaks with it, ends and reaps it.
+
+use std::io::{self, ErrorKind};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use token::link::{self, FromToken, KeyReport, Open, ToToken};
+use token::{Signature, StringToSign, TokenError};
+
+use crate::audit;
+
+/// A running token program whose token is open.
+#[derive(Debug)]
+pub struct TokenProcess {
+    /// `None` once it is being reaped.
+    child: Option<Child>,
+    link: UnixStream,
+}
+
+impl TokenProcess {
+    /// Starts `program` and opens the token. The reports are of `open.keys`, in that order.
+    pub fn start(
+        program: &Path,
+        open: Open,
+        deadline: Instant,
+    ) -> Result<(TokenProcess, Vec<KeyReport>), TokenError> {
+        let mut process = TokenProcess::spawn(program).map_err(|error| {
+            TokenError::Gone(format!("cannot start {}: {error}", program.display()))
+        })?;
+        let keys = open.keys.len();
+        match process.call(&ToToken::Open(Box::new(open)), deadline)? {
+            FromToken::Opened(Ok(reports)) if reports.len() == keys => Ok((process, reports)),
+            FromToken::Opened(Err(error)) => Err(error),
+            _ => Err(nonsense()),
+        }
+    }
+
+    fn spawn(program: &Path) -> io::Result<TokenProcess> {
+        let (link, theirs) = UnixStream::pair()?;
+        let stderr = io::stderr().as_fd().try_clone_to_owned()?;
+        let child = Command::new(program)
+            .stdin(OwnedFd::from(theirs))
+            .stdout(stderr) // vendor modules print; their words belong into the log
+            .env_remove("NOTIFY_SOCKET")
+            .process_group(0) // Ctrl-C is for the agent, which ends its token programs itself
+            .spawn()?;
+        Ok(TokenProcess {
+            child: Some(child),
+            link,
+        })
+    }
+
+    /// Signs with key number `key` and waits for it. Only before [`read_into`](Self::read_into).
+    pub fn sign_and_wait(
+        &mut self,
+        key: usize,
+        text: &StringToSign,
+        deadline: Instant,
+    ) -> Result<Signature, TokenError> {
+        let message = ToToken::Sign {
+            id: 0,
+            key,
+            text: text.to_string(),
+        };
+        match self.call(&message, deadline)? {
+            FromToken::Signed { id: 0, result } => result,
+            _ => Err(nonsense()),
+        }
+    }
+
+    /// Sends a request to sign; its answer comes by [`read_into`](Self::read_into).
+    pub fn send(&mut self, message: &ToToken) -> Result<(), TokenError> {
+        link::send(&mut self.link, message).map_err(gone)
+    }
+
+    /// From now on hands each answer to `events`, and `None` when the program is gone.
+    pub fn read_into<E: Send + 'static>(
+        &self,
+        events: Sender<E>,
+        event: impl Fn(Option<FromToken>) -> E + Send + 'static,
+    ) -> Result<(), TokenError> {
+        let mut link = self.link.try_clone().map_err(gone)?;
+        link.set_read_timeout(None).map_err(gone)?;
+        let read = move || loop {
+            let answer = link::receive(&mut link).unwrap_or_default();
+            let last = answer.is_none();
+            if events.send(event(answer)).is_err() || last {
+                return;
+            }
+        };
+        std::thread::Builder::new()
+            .name("token-reader".to_owned())
+            .stack_size(SMALL_STACK)
+            .spawn(read)
+            .map_err(gone)?;
+        Ok(())
+    }
+
+    fn call(&mut self, message: &ToToken, deadline: Instant) -> Result<FromToken, TokenError> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = left.max(Duration::from_millis(1)); // zero would mean for ever
+        self.link.set_write_timeout(Some(left)).map_err(gone)?;
+        self.link.set_read_timeout(Some(left)).map_err(gone)?;
+        let answer =
+            link::send(&mut self.link, message).and_then(|()| link::receive(&mut self.link));
+        match answer {
+            Ok(Some(answer)) => Ok(answer),
+            Ok(None) => Err(ended()),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                Err(TokenError::Hung(format!(
+                    "the token did not answer within {} s",
+                    left.as_secs()
+                )))
+            }
+            Err(error) => Err(gone(error)),
+        }
+    }
+}
+
+/// A reader parses one message at a time, in bytes.
+const SMALL_STACK: usize = 256 * 1024;
+
+/// How long a token program may take to log out and close, a little more than it allows itself.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(3);
+
+impl TokenProcess {
+    /// Lets the program log out and close, and waits for that.
+    pub fn close(mut self) {
+        let _ = self.link.shutdown(Shutdown::Both);
+        if let Some(child) = self.child.take() {
+            let _ = reap(child).recv_timeout(CLOSE_DEADLINE);
+        }
+    }
+}
+
+impl Drop for TokenProcess {
+    /// Ends the program at once. A reader of it sees the end and stops.
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            reap(child);
+        }
+    }
+}
+
+/// Waits for the program's end, in a thread of its own: one that is stuck in a driver ends when the
+/// driver lets it, and that must not hold us up. Tells when that was; says so in the log if the program
+/// ended otherwise than by us.
+fn reap(mut child: Child) -> Receiver<()> {
+    let (ended, end) = mpsc::channel();
+    let wait = move || {
+        if let Ok(status) = child.wait()
+            && !status.success()
+            && status.signal() != Some(Signal::KILL.as_raw())
+        {
+            audit::warn(&format!("token program {}: {status}", child.id()));
+        }
+        let _ = ended.send(()); // nobody need wait
+    };
+    let _ = std::thread::Builder::new()
+        .stack_size(SMALL_STACK)
+        .spawn(wait);
+    end
+}
+
+/// The error of a program that is no longer there.
+pub fn ended() -> TokenError {
+    TokenError::Gone("the token program ended; its own words are in the log".to_owned())
+}
+
+fn gone(error: io::Error) -> TokenError {
+    TokenError::Gone(format!("the token program cannot be reached: {error}"))
+}
+
+fn nonsense() -> TokenError {
+    TokenError::Broken("the token program's answer makes no sense".to_owned())
+}

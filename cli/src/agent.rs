@@ -1,0 +1,191 @@
+//! What `roleseal` asks of the agent, and what it says when that fails.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use wire::{Client, ClientError, Identity, Refusal, UnsignedRequest};
+
+use crate::exit::Exit;
+
+/// The headers that sign the request, by name.
+pub(crate) fn sign(
+    socket: &Path,
+    unsigned: UnsignedRequest,
+) -> Result<BTreeMap<String, String>, AgentError> {
+    Client::connect(socket)
+        .and_then(|mut client| client.sign_create_session(unsigned))
+        .map_err(|error| AgentError::new(socket, error))
+}
+
+/// The identities that this process may use.
+pub(crate) fn identities(socket: &Path) -> Result<Vec<Identity>, AgentError> {
+    Client::connect(socket)
+        .and_then(|mut client| client.list_identities())
+        .map_err(|error| AgentError::new(socket, error))
+}
+
+/// Why the agent brought no result.
+#[derive(Debug)]
+pub(crate) struct AgentError {
+    socket: PathBuf,
+    error: ClientError,
+}
+
+impl std::error::Error for AgentError {}
+
+impl AgentError {
+    fn new(socket: &Path, error: ClientError) -> AgentError {
+        AgentError {
+            socket: socket.to_owned(),
+            error,
+        }
+    }
+
+    pub(crate) fn exit(&self) -> Exit {
+        match &self.error {
+            ClientError::Refused(refusal) => exit_of(refusal),
+            _ => Exit::AgentUnreachable,
+        }
+    }
+}
+
+fn exit_of(refusal: &Refusal) -> Exit {
+    match refusal {
+        Refusal::IdentityUnusable { .. }
+        | Refusal::TokenUnavailable { .. }
+        | Refusal::PinRejected { .. }
+        | Refusal::SignatureInvalid { .. }
+        | Refusal::Busy { .. }
+        | Refusal::DeadlineExceeded { .. } => Exit::TokenTrouble,
+        Refusal::IdentityNotFound { .. }
+        | Refusal::IdentityAmbiguous { .. }
+        | Refusal::NotPermitted { .. }
+        | Refusal::RequestRefused { .. }
+        | Refusal::MalformedMessage { .. }
+        | Refusal::MessageTooLarge { .. }
+        | Refusal::InterfaceNotFound { .. }
+        | Refusal::MethodNotFound { .. }
+        | Refusal::InvalidParameter { .. }
+        | Refusal::ExpectedMore {} => Exit::RefusedByAgent,
+    }
+}
+
+impl fmt::Display for AgentError {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let socket = self.socket.display();
+        match &self.error {
+            ClientError::Connect(error) => write!(
+                f,
+                "cannot connect to roleseal-agent at {socket}: {error}\n{}",
+                remedy(error.kind())
+            ),
+            ClientError::Refused(refusal) => write_refusal(f, refusal),
+            error => write!(
+                f,
+                "{error} (socket {socket})\nThe agent's log says why: journalctl -u roleseal-agent"
+            ),
+        }
+    }
+}
+
+fn remedy(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::PermissionDenied => {
+            "The socket belongs to a group that you are not in (ls -l shows it): become a member, \
+             then log in again."
+        }
+        ErrorKind::ConnectionRefused => {
+            "The socket is left over, and nobody listens: start roleseal-agent."
+        }
+        _ => {
+            "Is roleseal-agent running? Where its socket is another, name it with --socket or \
+             ROLESEAL_SOCKET."
+        }
+    }
+}
+
+fn write_refusal(f: &mut fmt::Formatter, refusal: &Refusal) -> fmt::Result {
+    match exit_of(refusal) {
+        Exit::TokenTrouble => write!(f, "roleseal-agent could not sign: {refusal}")?,
+        _ => write!(f, "roleseal-agent refused: {refusal}")?,
+    }
+    match refusal {
+        Refusal::IdentityAmbiguous { identities, .. } => {
+            write!(f, "\nChoose one with --identity: {}", identities.join(", "))
+        }
+        Refusal::IdentityNotFound { .. } => {
+            write!(f, "\n\"roleseal identities\" lists those that you may use.")
+        }
+        Refusal::TokenUnavailable {
+            retry_after_seconds: Some(seconds),
+            ..
+        } => write!(f, "\nTry again in {seconds} s."),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_that_fails_names_the_socket_and_the_remedy() {
+        for (kind, expected) in [
+            (ErrorKind::NotFound, "--socket or ROLESEAL_SOCKET"),
+            (ErrorKind::ConnectionRefused, "start roleseal-agent"),
+            (ErrorKind::PermissionDenied, "group"),
+        ] {
+            let error = AgentError::new(Path::new("/a.sock"), ClientError::Connect(kind.into()));
+            assert_eq!(error.exit(), Exit::AgentUnreachable);
+            let text = error.to_string();
+            assert!(
+                text.contains("/a.sock") && text.contains(expected),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_agent_that_falls_silent_points_to_its_log() {
+        let error = ClientError::Transport(io::Error::from(ErrorKind::ConnectionReset).into());
+        let error = AgentError::new(Path::new("/a.sock"), error);
+        assert_eq!(error.exit(), Exit::AgentUnreachable);
+        assert!(error.to_string().contains("journalctl"));
+    }
+
+    #[test]
+    fn a_refusal_says_what_to_do_where_its_members_tell() {
+        let message = || "why".to_owned();
+        let cases = [
+            (
+                Refusal::IdentityAmbiguous {
+                    identities: vec!["a".into(), "b".into()],
+                    message: message(),
+                },
+                Exit::RefusedByAgent,
+                "roleseal-agent refused: why\nChoose one with --identity: a, b",
+            ),
+            (
+                Refusal::TokenUnavailable {
+                    retry_after_seconds: Some(3),
+                    message: message(),
+                },
+                Exit::TokenTrouble,
+                "roleseal-agent could not sign: why\nTry again in 3 s.",
+            ),
+            (
+                Refusal::PinRejected { message: message() },
+                Exit::TokenTrouble,
+                "roleseal-agent could not sign: why",
+            ),
+        ];
+        for (refusal, exit, text) in cases {
+            let error = AgentError::new(Path::new("/a.sock"), refusal.into());
+            assert_eq!((error.exit(), error.to_string().as_str()), (exit, text));
+        }
+    }
+}

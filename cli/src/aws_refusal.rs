@@ -1,0 +1,235 @@
+//! An answer of AWS that is not a session: what it says, and what it usually means.
+
+use std::fmt;
+
+use jiff::fmt::rfc2822;
+use jiff::{SignedDuration, Timestamp};
+use secrecy::ExposeSecret;
+use serde::Deserialize;
+
+use crate::http::Answer;
+
+/// AWS's refusal.
+#[derive(Debug)]
+pub(crate) struct AwsRefusal {
+    status: u16,
+    kind: Option<String>,
+    message: Option<String>,
+    /// How far this host's clock is ahead of AWS's, where it is too far.
+    ahead: Option<SignedDuration>,
+}
+
+impl std::error::Error for AwsRefusal {}
+
+impl AwsRefusal {
+    pub(crate) fn from_answer(answer: &Answer, now: Timestamp) -> AwsRefusal {
+        AwsRefusal {
+            status: answer.status,
+            kind: answer.error_type.as_deref().map(bare_kind),
+            message: message(answer.body.expose_secret()),
+            ahead: answer.date.as_deref().and_then(|date| ahead(date, now)),
+        }
+    }
+
+    /// What it usually means.
+    fn hint(&self) -> Option<&'static str> {
+        let message = self.message.as_deref().unwrap_or_default().to_lowercase();
+        let about = |words: &[&str]| words.iter().any(|word| message.contains(word));
+        if about(&["rolesessionname", "session name"]) {
+            return Some(
+                "The profile does not accept a session name: leave out --role-session-name, or set \
+                 acceptRoleSessionName in the profile.",
+            );
+        }
+        if about(&["instanceproperties", "instance properties"]) {
+            return Some("The profile requires instance properties: see --instance-property.");
+        }
+        if about(&["certificate"]) {
+            return Some(
+                "Usually: the trust anchor is not the CA of the identity's certificate, an \
+                 intermediate certificate is missing from the identity's chain, or the certificate \
+                 has expired or was revoked. \"roleseal identities\" shows the certificate.",
+            );
+        }
+        match (self.kind.as_deref(), self.status) {
+            (Some("AccessDeniedException"), _) => Some(
+                "Usually: the profile does not list the role or is disabled, or the role's trust \
+                 policy does not allow rolesanywhere.amazonaws.com sts:AssumeRole, sts:TagSession \
+                 and sts:SetSourceIdentity for this trust anchor and certificate.",
+            ),
+            (Some("ResourceNotFoundException"), _) => Some(
+                "Usually: the region or the ID in --profile-arn or --trust-anchor-arn is another, \
+                 or it was deleted.",
+            ),
+            (Some("ThrottlingException"), _) | (_, 429) => {
+                Some("The service takes about ten sessions a second and account: try again later.")
+            }
+            (_, 300..400) => Some("Redirects are not followed: check --endpoint."),
+            (_, 500..) => Some("The trouble is on the service's side: try again later."),
+            (None, _) => Some("The answer is not in AWS's form: check --endpoint."),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for AwsRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "AWS refused the session: HTTP {}", self.status)?;
+        if let Some(kind) = &self.kind {
+            write!(f, " {kind}")?;
+        }
+        if let Some(message) = &self.message {
+            write!(f, ": {message}")?;
+        }
+        if let Some(hint) = self.hint() {
+            write!(f, "\n{hint}")?;
+        }
+        if let Some(ahead) = self.ahead {
+            let minutes = ahead.as_mins().abs();
+            let direction = if ahead.is_positive() {
+                "ahead of"
+            } else {
+                "behind"
+            };
+            write!(
+                f,
+                "\nThis host's clock is {minutes} minutes {direction} AWS's, which accepts 5: \
+                 set it right."
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// The service adds the kind's URL after a colon.
+fn bare_kind(header: &str) -> String {
+    header.split(':').next().unwrap_or_default().to_owned()
+}
+
+/// More than a person reads.
+const MESSAGE_LIMIT: usize = 1000;
+
+/// The message only: the rest of a body of unknown kind might be credentials.
+fn message(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Body {
+        #[serde(alias = "Message")]
+        message: String,
+    }
+    let body: Body = serde_json::from_slice(body).ok()?;
+    Some(body.message.chars().take(MESSAGE_LIMIT).collect())
+}
+
+/// What SigV4 tolerates.
+const SKEW_LIMIT: SignedDuration = SignedDuration::from_mins(5);
+
+fn ahead(date: &str, now: Timestamp) -> Option<SignedDuration> {
+    let theirs = rfc2822::parse(date).ok()?.timestamp();
+    let ahead = now.duration_since(theirs);
+    (ahead.abs() > SKEW_LIMIT).then_some(ahead)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(status: u16, kind: Option<&str>, date: Option<&str>, body: &str) -> String {
+        let answer = Answer {
+            status,
+            error_type: kind.map(str::to_owned),
+            date: date.map(str::to_owned),
+            body: body.as_bytes().to_vec().into(),
+        };
+        AwsRefusal::from_answer(&answer, "2026-01-01T00:00:00Z".parse().unwrap()).to_string()
+    }
+
+    #[test]
+    fn it_says_what_aws_said() {
+        assert_eq!(
+            refusal(
+                400,
+                Some("ValidationException:http://internal.amazon.com/coral/x/"),
+                Some("Thu, 01 Jan 2026 00:04:59 GMT"),
+                r#"{"message":"durationSeconds is wrong"}"#
+            ),
+            "AWS refused the session: HTTP 400 ValidationException: durationSeconds is wrong"
+        );
+        let long = format!(r#"{{"message":"{}"}}"#, "x".repeat(2 * MESSAGE_LIMIT));
+        assert!(refusal(400, Some("X"), None, &long).len() < MESSAGE_LIMIT + 100);
+    }
+
+    #[test]
+    fn what_is_not_aws_form_is_not_shown() {
+        for body in ["<html>s3cret", r#"{"secretAccessKey":"s3cret"}"#, ""] {
+            for status in [200, 403] {
+                let text = refusal(status, None, None, body);
+                assert!(
+                    !text.contains("s3cret") && text.contains("--endpoint"),
+                    "{text}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn common_refusals_say_what_they_usually_mean() {
+        let denied = Some("AccessDeniedException");
+        let cases = [
+            (
+                403,
+                denied,
+                "Untrusted certificate. Insufficient certificate",
+                "trust anchor",
+            ),
+            (
+                403,
+                denied,
+                "Unable to assume role for arn:x",
+                "trust policy",
+            ),
+            (
+                403,
+                denied,
+                "Not authorized to set roleSessionName",
+                "--role-session-name",
+            ),
+            (
+                400,
+                Some("ValidationException"),
+                "instanceProperties required",
+                "--instance-property",
+            ),
+            (
+                404,
+                Some("ResourceNotFoundException"),
+                "Trust anchor not found",
+                "region",
+            ),
+            (
+                429,
+                Some("ThrottlingException"),
+                "Rate exceeded",
+                "ten sessions",
+            ),
+            (429, None, "", "ten sessions"),
+            (302, None, "", "--endpoint"),
+            (503, None, "", "service's side"),
+        ];
+        for (status, kind, message, hint) in cases {
+            let text = refusal(status, kind, None, &format!(r#"{{"message":"{message}"}}"#));
+            let (first, rest) = text.split_once('\n').unwrap();
+            assert!(first.ends_with(message) || message.is_empty(), "{text}");
+            assert!(rest.contains(hint), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_off_is_named() {
+        let at = |date| refusal(400, None, Some(date), "");
+        assert!(at("Wed, 31 Dec 2025 23:50:00 GMT").contains("10 minutes ahead of AWS's"));
+        assert!(at("Thu, 01 Jan 2026 01:00:00 GMT").contains("60 minutes behind AWS's"));
+        for date in ["Thu, 01 Jan 2026 00:05:00 GMT", "yesterday"] {
+            assert!(!at(date).contains("clock"));
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What goes to standard output and standard error, and in which shape.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use secrecy::{ExposeSecret, SecretSlice};
+use serde::Serialize;
+
+use crate::credentials::Credentials;
+use crate::error::Error;
+
+/// Prints the credentials as `credential_process` wants them: the only place that shows a secret.
+pub(crate) fn print_credentials(credentials: &Credentials) -> io::Result<()> {
+    print(credential_process_json(credentials)?.expose_secret())
+}
+
+/// Prints a text.
+pub(crate) fn print_text(text: &str) -> io::Result<()> {
+    print(printable(text).as_bytes())
+}
+
+/// Says on standard error why a command failed.
+pub(crate) fn report(error: &Error) {
+    let text = printable(&error.to_string()).replace('\n', "\n  ");
+    let line = format!("roleseal: {text}\n");
+    let _ = io::stderr().write_all(line.as_bytes()); // there is nobody left to tell
+}
+
+/// In one write: a reader sees all of it or nothing.
+fn print(text: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text)?;
+    stdout.flush()
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct CredentialProcess<'c> {
+    version: u8,
+    access_key_id: &'c str,
+    secret_access_key: &'c str,
+    session_token: &'c str,
+    expiration: String,
+}
+
+fn credential_process_json(credentials: &Credentials) -> serde_json::Result<SecretSlice<u8>> {
+    let mut json = serde_json::to_vec(&CredentialProcess {
+        version: 1,
+        access_key_id: &credentials.access_key_id,
+        secret_access_key: credentials.secret_access_key.expose_secret(),
+        session_token: credentials.session_token.expose_secret(),
+        expiration: credentials.expiration.to_string(),
+    })?;
+    json.push(b'\n');
+    Ok(json.into())
+}
+
+/// The text with every character but the line break escaped that could steer a terminal or reorder
+/// what it shows: much of what is printed came from the agent, from certificates or from AWS. The
+/// escape is also JSON's, where such characters can stand only within a string.
+fn printable(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        let steers = c.is_control() && c != '\n';
+        // Unicode's Bidi_Control, line and paragraph separators
+        let reorders = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if steers || reorders {
+            let _ = write!(safe, "\\u{:04x}", u32::from(c)); // a String takes any text
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_json_is_what_credential_process_wants() {
+        let credentials = Credentials {
+            access_key_id: "ASIA1".into(),
+            secret_access_key: "s/+\"".into(),
+            session_token: "t==".into(),
+            expiration: "2026-01-01T01:00:00Z".parse().unwrap(),
+        };
+        let json = credential_process_json(&credentials).unwrap();
+        assert_eq!(
+            str::from_utf8(json.expose_secret()).unwrap(),
+            "{\"Version\":1,\"AccessKeyId\":\"ASIA1\",\"SecretAccessKey\":\"s/+\\\"\",\
+             \"SessionToken\":\"t==\",\"Expiration\":\"2026-01-01T01:00:00Z\"}\n"
+        );
+    }
+
+    #[test]
+    fn nothing_steers_the_terminal() {
+        assert_eq!(
+            printable("a\x1b[2Jb\r\x07\u{9b}c\u{202e}\x7f\nä\u{2066}"),
+            "a\\u001b[2Jb\\u000d\\u0007\\u009bc\\u202e\\u007f\nä\\u2066"
+        );
+        let json = serde_json::to_string("\u{9b}\u{202e}\x1b").unwrap();
+        let back: String = serde_json::from_str(&printable(&json)).unwrap();
+        assert_eq!(back, "\u{9b}\u{202e}\x1b");
+    }
+}
