@@ -1,1 +1,14 @@
-//! Under construction.
+//! The real binaries on real tokens. Each scene has its own token store, PKI, service and agent, so
+//! everything runs in parallel.
+
+mod agent; // what the modules share: a running agent to call, by its socket and by the CLI
+
+mod credentials; // from a key on a token to credentials that work, for every kind of key
+mod foreign_tokens; // tokens, certificates and clients made by others
+mod identities; // identities that cannot sign: each says why, none takes another down
+mod life; // start, end, sockets, --check
+mod pins; // a wrong PIN is tried once
+mod policy; // who may have what
+mod recovery; // token programs that die or hang
+mod refusals; // what is not signed, each with its error
+mod separation; // what is in which process, and what a signature costs

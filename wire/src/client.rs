@@ -6,16 +6,20 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use thiserror::Error;
 
 use crate::{
-    Call, Identity, Refusal, Reply, Request, Transport, TransportError, UnsignedRequest, codec,
+    Call, Identity, MESSAGE_LIMIT, Refusal, Reply, Request, Transport, TransportError,
+    UnsignedRequest, codec,
 };
 
 /// How long an answer may take. The agent gives up earlier (25 s), with a reason.
 const REPLY_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How long the agent may take to read a request or to send the rest of an answer.
+/// How long the agent may take to accept a connection, to read a request, or to send the rest of an
+/// answer.
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A connection to the agent.
@@ -28,6 +32,9 @@ pub enum ClientError {
     /// Nobody listens at the socket, or the caller may not connect.
     #[error("cannot connect: {0}")]
     Connect(#[source] io::Error),
+    /// The request does not fit into a message.
+    #[error("the request is too large: a message to the agent has at most {MESSAGE_LIMIT} bytes")]
+    TooLarge,
     /// The connection broke or the agent did not answer.
     #[error("the agent did not answer: {0}")]
     Transport(#[from] TransportError),
@@ -42,7 +49,7 @@ pub enum ClientError {
 impl Client {
     /// Connects to the agent's socket.
     pub fn connect(socket: &Path) -> Result<Client, ClientError> {
-        let stream = UnixStream::connect(socket).map_err(ClientError::Connect)?;
+        let stream = connect(socket).map_err(ClientError::Connect)?;
         Ok(Client(Transport::new(stream)))
     }
 
@@ -89,9 +96,11 @@ impl Client {
     }
 
     fn send(&mut self, request: &Request) -> Result<(), ClientError> {
-        Ok(self
-            .0
-            .send(codec::encode_request(request), TRANSFER_DEADLINE)?)
+        let frame = codec::encode_request(request);
+        match self.0.send(frame, TRANSFER_DEADLINE) {
+            Err(TransportError::TooLarge) => Err(ClientError::TooLarge),
+            result => Ok(result?),
+        }
     }
 
     /// The next reply; a refusal is an error.
@@ -105,4 +114,14 @@ impl Client {
             reply => Ok(reply),
         }
     }
+}
+
+/// Connects within the deadline: an agent that no longer accepts would hold us for ever once its
+/// backlog is full. A socket's send time-out bounds its connect, too (socket(7)).
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let address = SocketAddrUnix::new(path)?;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    set_socket_timeout(&socket, Timeout::Send, Some(TRANSFER_DEADLINE))?;
+    rustix::net::connect(&socket, &address)?;
+    Ok(socket.into())
 }

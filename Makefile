@@ -1,0 +1,43 @@
+# make demo    the whole system on this machine: token, PKI, service, agent, credentials
+# make test    every test, on real SoftHSM and a strict local IAM Roles Anywhere
+# make check   format, lints, documentation
+#
+# demo and test install the Debian or Ubuntu packages that they lack (as root, or by sudo) and say so.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test check packages
+
+PACKAGES := build-essential ca-certificates pkg-config libssl-dev openssl softhsm2 opensc opensc-pkcs11 curl python3-venv
+SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
+VENV := target/venv
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+demo: packages $(VENV)/ready
+	cargo build --release --bins
+	HSM_FIXTURES_AWS=$(VENV)/bin/aws target/release/hsm-fixtures demo
+
+test: packages $(VENV)/ready
+	cargo build --workspace --bins
+	@status=0; cargo test --workspace --no-fail-fast 2>&1 | tee target/test.log || status=$$?; \
+	awk '/^test result:/ { p += $$4; f += $$6 } END { print p + 0 " passed, " f + 0 " failed" }' target/test.log; exit $$status
+
+check: packages
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+
+packages:
+	@missing=$$(for p in $(PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q ' installed$$' || echo $$p; done); \
+	test -z "$$missing" || { echo "installing Debian packages:" $$missing; \
+	$(SUDO) apt-get update -qq; $(SUDO) apt-get install -y -qq --no-install-recommends $$missing; }
+
+# The clients that we did not write: the AWS CLI and the Varlink client, from PyPI.
+$(VENV)/ready: tests/requirements.txt
+	@echo "installing into $(VENV):" $$(grep -v '^#' $<)
+	/usr/bin/python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@

@@ -1,0 +1,162 @@
+//! A key that signs: two PKCS#11 calls, `C_SignInit` and `C_Sign`.
+
+use std::sync::Arc;
+
+use cryptoki_sys::*;
+use sha2::{Digest, Sha256};
+use token::{Algorithm, Key, Signature, StringToSign, TokenError};
+
+use crate::der;
+use crate::error::Failure;
+use crate::login::ContextLogin;
+use crate::properties::KeyType;
+use crate::raw::Session;
+
+/// A private key, in one worker's session.
+pub(crate) struct Pkcs11Key {
+    /// Shared with the worker's other keys; a session does one thing at a time, and so does a worker.
+    pub(crate) session: Arc<Session>,
+    /// Good in every session of this process.
+    pub(crate) handle: CK_OBJECT_HANDLE,
+    /// Its URI, for people.
+    pub(crate) name: Arc<str>,
+    pub(crate) mechanism: Mechanism,
+    /// Where each signature needs the PIN.
+    pub(crate) context_login: Option<Arc<ContextLogin>>,
+}
+
+impl Key for Pkcs11Key {
+    fn sign(&mut self, text: &StringToSign) -> Result<Signature, TokenError> {
+        let name = &self.name;
+        if text.algorithm != self.mechanism.algorithm() {
+            return Err(TokenError::Broken(format!(
+                "{name} signs {}, but was asked for {}: the certificate is another key's",
+                self.mechanism.algorithm(),
+                text.algorithm
+            )));
+        }
+        if let Some(login) = &self.context_login {
+            login.check()?;
+        }
+        let failed =
+            |failure: Failure| failure.while_doing(format_args!("cannot sign with {name}"));
+        self.session
+            .sign_init(self.mechanism.number(), self.handle)
+            .map_err(failed)?;
+        if let Some(login) = &self.context_login {
+            login.log_in(&self.session, name)?;
+        }
+        let input = self.mechanism.input(text.to_string().as_bytes());
+        let output = self.session.sign(&input).map_err(failed)?;
+        let length = output.len();
+        self.mechanism
+            .signature(output)
+            .map(Signature)
+            .ok_or_else(|| {
+                TokenError::Broken(format!(
+                    "{name}: C_Sign made {length} bytes that are no signature of a key that we know"
+                ))
+            })
+    }
+}
+
+/// How a key signs with SHA-256.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mechanism {
+    /// `CKM_SHA256_RSA_PKCS`: the token hashes.
+    Sha256RsaPkcs,
+    /// `CKM_RSA_PKCS`: the token pads what we hashed.
+    RsaPkcs,
+    /// `CKM_ECDSA` on what we hashed: few tokens have `CKM_ECDSA_SHA256`, all have this.
+    Ecdsa,
+}
+
+impl Mechanism {
+    /// For a key of this type, on a token that signs with these mechanisms.
+    pub(crate) fn choose(
+        key: KeyType,
+        token_has: impl FnOnce(CK_MECHANISM_TYPE) -> bool,
+    ) -> Mechanism {
+        match key {
+            KeyType::Rsa if token_has(CKM_SHA256_RSA_PKCS) => Mechanism::Sha256RsaPkcs,
+            KeyType::Rsa => Mechanism::RsaPkcs,
+            KeyType::Ec => Mechanism::Ecdsa,
+        }
+    }
+
+    fn number(self) -> CK_MECHANISM_TYPE {
+        match self {
+            Mechanism::Sha256RsaPkcs => CKM_SHA256_RSA_PKCS,
+            Mechanism::RsaPkcs => CKM_RSA_PKCS,
+            Mechanism::Ecdsa => CKM_ECDSA,
+        }
+    }
+
+    fn algorithm(self) -> Algorithm {
+        match self {
+            Mechanism::Sha256RsaPkcs | Mechanism::RsaPkcs => Algorithm::RsaSha256,
+            Mechanism::Ecdsa => Algorithm::EcdsaSha256,
+        }
+    }
+
+    /// What `C_Sign` gets.
+    fn input(self, text: &[u8]) -> Vec<u8> {
+        match self {
+            Mechanism::Sha256RsaPkcs => text.to_vec(),
+            Mechanism::RsaPkcs => [SHA256_DIGEST_INFO, &Sha256::digest(text)].concat(),
+            Mechanism::Ecdsa => Sha256::digest(text).to_vec(),
+        }
+    }
+
+    /// What `C_Sign` made, as AWS wants it. The agent verifies it: here only its form matters.
+    fn signature(self, output: Vec<u8>) -> Option<Vec<u8>> {
+        match self {
+            Mechanism::Ecdsa => der::ecdsa_signature(&output),
+            _ => matches!(output.len(), 256 | 384 | 512).then_some(output),
+        }
+    }
+}
+
+/// The DER of a SHA-256 `DigestInfo` up to the digest (RFC 8017, section 9.2, note 1).
+const SHA256_DIGEST_INFO: &[u8] = &[
+    0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05,
+    0x00, 0x04, 0x20,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rsa_hashes_where_the_token_cannot() {
+        let choose = |key, has| Mechanism::choose(key, |_| has);
+        assert_eq!(choose(KeyType::Rsa, true), Mechanism::Sha256RsaPkcs);
+        assert_eq!(choose(KeyType::Rsa, false), Mechanism::RsaPkcs);
+        assert_eq!(choose(KeyType::Ec, false), Mechanism::Ecdsa);
+    }
+
+    #[test]
+    fn inputs_are_text_digest_info_and_digest() {
+        // SHA-256("abc"), FIPS 180-4
+        let digest =
+            hex::decode("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        let digest = digest.unwrap();
+        assert_eq!(Mechanism::Sha256RsaPkcs.input(b"abc"), b"abc");
+        assert_eq!(Mechanism::Ecdsa.input(b"abc"), digest);
+        let info = Mechanism::RsaPkcs.input(b"abc");
+        assert_eq!(info.len(), 2 + usize::from(info[1]));
+        assert!(info.ends_with(&digest));
+    }
+
+    #[test]
+    fn rsa_signatures_have_three_lengths() {
+        for length in [256, 384, 512] {
+            let output = vec![7; length];
+            let signature = Mechanism::RsaPkcs.signature(output.clone());
+            assert_eq!(signature, Some(output));
+        }
+        for length in [0, 64, 128, 255, 511] {
+            assert_eq!(Mechanism::Sha256RsaPkcs.signature(vec![7; length]), None);
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! The login: one `C_Login` for the token, and one for each signature of an always-authenticate key.
+//! A PIN that was refused is not tried again: tokens lock after a few.
+
+use std::sync::{Mutex, PoisonError};
+
+use cryptoki_sys::*;
+use token::{Pin, PinSource, TokenError};
+
+use crate::error::{Failure, is_about_the_pin};
+use crate::raw::Session;
+use crate::slot::Token;
+
+/// What a login leaves behind.
+pub(crate) struct Login {
+    /// To log in for single signatures; `None` where the token has no PIN. Holds the PIN.
+    pub(crate) context: Option<ContextLogin>,
+    pub(crate) warning: Option<String>,
+}
+
+/// The login for one signature (`CKA_ALWAYS_AUTHENTICATE`), shared by all workers.
+pub(crate) struct ContextLogin {
+    pin: Pin,
+    source: PinSource,
+    token: String,
+    /// Why the PIN was refused. Locked while a login is under way, so that a wrong PIN is tried by one
+    /// worker alone.
+    refused: Mutex<Option<TokenError>>,
+}
+
+/// Logs in, where the token or the configuration asks for it.
+pub(crate) fn log_in(
+    session: &Session,
+    token: &Token,
+    source: Option<&PinSource>,
+) -> Result<Login, TokenError> {
+    let Some(source) = source_for(token, source)? else {
+        return Ok(Login {
+            context: None,
+            warning: None,
+        });
+    };
+    let pin = source
+        .read()
+        .map_err(|error| TokenError::Unusable(error.to_string()))?;
+    accepted(session.login(CKU_USER, &pin))
+        .map_err(|failure| refusal(failure, &token.to_string(), source))?;
+    let count_low = token.flags & CKF_USER_PIN_COUNT_LOW != 0;
+    Ok(Login {
+        context: Some(ContextLogin {
+            pin,
+            source: source.clone(),
+            token: token.to_string(),
+            refused: Mutex::new(None),
+        }),
+        warning: count_low.then(|| {
+            format!(
+                "before this login somebody gave {token} a wrong PIN (CKF_USER_PIN_COUNT_LOW): \
+                 look for a program with an old PIN before it locks the token"
+            )
+        }),
+    })
+}
+
+/// Where the PIN is, if it is needed and may be tried.
+fn source_for<'a>(
+    token: &Token,
+    source: Option<&'a PinSource>,
+) -> Result<Option<&'a PinSource>, TokenError> {
+    let has = |flag| token.flags & flag != 0;
+    let Some(source) = source else {
+        return match (
+            has(CKF_LOGIN_REQUIRED),
+            has(CKF_PROTECTED_AUTHENTICATION_PATH),
+        ) {
+            (false, _) => Ok(None),
+            (true, false) => Err(TokenError::Unusable(format!(
+                "{token} needs a PIN: set pin = {{ file = \"/path\" }}"
+            ))),
+            (true, true) => Err(TokenError::Unusable(format!(
+                "{token} takes its PIN from a PIN pad (CKF_PROTECTED_AUTHENTICATION_PATH), where nobody \
+                 stands beside a daemon: set pin = {{ file = \"/path\" }} if it takes one from \
+                 programs too, or use another token"
+            ))),
+        };
+    };
+    if has(CKF_USER_PIN_LOCKED) {
+        return Err(TokenError::PinRejected(format!(
+            "the user PIN of {token} is locked (CKF_USER_PIN_LOCKED), so none was tried: have the \
+             security officer unlock it, then {}",
+            put_right(source)
+        )));
+    }
+    if has(CKF_USER_PIN_FINAL_TRY) {
+        return Err(TokenError::PinRejected(format!(
+            "{token} takes one more try before it locks (CKF_USER_PIN_FINAL_TRY), so none was made: \
+             log in once by hand with the right PIN (pkcs11-tool --login --list-objects), then {}",
+            put_right(source)
+        )));
+    }
+    if !has(CKF_USER_PIN_INITIALIZED) {
+        return Err(TokenError::Unusable(format!(
+            "{token} has no user PIN yet (CKF_USER_PIN_INITIALIZED is not set): have the security \
+             officer set one (pkcs11-tool --init-pin)"
+        )));
+    }
+    Ok(Some(source))
+}
+
+impl ContextLogin {
+    /// Between `sign_init` and `sign`. After a refusal the started signature stays open: no session of
+    /// this process signs with the key again.
+    pub(crate) fn log_in(&self, session: &Session, key: &str) -> Result<(), TokenError> {
+        self.unless_refused(key, || session.login(CKU_CONTEXT_SPECIFIC, &self.pin))
+    }
+
+    /// Asked before a signature is started.
+    pub(crate) fn check(&self) -> Result<(), TokenError> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.clone().map_or(Ok(()), Err)
+    }
+
+    fn unless_refused(
+        &self,
+        key: &str,
+        login: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<(), TokenError> {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = &*refused {
+            return Err(error.clone());
+        }
+        let result = accepted(login())
+            .map_err(|failure| refusal(failure, &format!("{key} on {}", self.token), &self.source));
+        if let Err(error @ TokenError::PinRejected(_)) = &result {
+            *refused = Some(error.clone());
+        }
+        result
+    }
+}
+
+/// Some modules share a login between processes, or keep it over `C_Initialize`.
+fn accepted(result: Result<(), Failure>) -> Result<(), Failure> {
+    match result {
+        Err(failure) if failure.code == CKR_USER_ALREADY_LOGGED_IN => Ok(()),
+        result => result,
+    }
+}
+
+fn refusal(failure: Failure, what: &str, source: &PinSource) -> TokenError {
+    // From C_Login, a vendor's own code may mean a wrong PIN too. Another start of the agent is cheaper
+    // than a locked token.
+    if !is_about_the_pin(failure.code) && failure.code < CKR_VENDOR_DEFINED {
+        return failure.while_doing(format_args!("cannot log in to {what}"));
+    }
+    let first = match failure.code {
+        CKR_PIN_LOCKED => "have the security officer unlock it, ",
+        CKR_PIN_EXPIRED => "set a new PIN on the token, ",
+        _ => "",
+    };
+    TokenError::PinRejected(format!(
+        "{what} did not take the PIN: {failure}. It was tried once and will not be tried again: \
+         {first}{} (how many wrong PINs it takes before it locks is the token's own affair)",
+        put_right(source)
+    ))
+}
+
+fn put_right(source: &PinSource) -> String {
+    let place = match source {
+        PinSource::File(path) => format!("{}", path.display()),
+        PinSource::Credential(name) => format!("the systemd credential {name:?}"),
+        PinSource::Value(_) => "pin-value in the key's URI".to_owned(),
+    };
+    format!("put the right PIN into {place} and reload the agent")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    const READY: CK_FLAGS = CKF_TOKEN_INITIALIZED | CKF_USER_PIN_INITIALIZED;
+
+    fn file() -> PinSource {
+        PinSource::File("/etc/lab.pin".into())
+    }
+
+    fn with_pin(flags: CK_FLAGS) -> Result<bool, TokenError> {
+        let source = file();
+        source_for(&Token::with_flags(flags), Some(&source)).map(|source| source.is_some())
+    }
+
+    fn without_pin(flags: CK_FLAGS) -> Result<bool, TokenError> {
+        source_for(&Token::with_flags(flags), None).map(|source| source.is_some())
+    }
+
+    #[test]
+    fn a_login_is_made_where_it_is_asked_for() {
+        assert_eq!(with_pin(READY), Ok(true));
+        assert_eq!(with_pin(READY | CKF_LOGIN_REQUIRED), Ok(true));
+        assert_eq!(with_pin(READY | CKF_USER_PIN_COUNT_LOW), Ok(true));
+        assert_eq!(
+            with_pin(READY | CKF_PROTECTED_AUTHENTICATION_PATH),
+            Ok(true)
+        );
+        assert_eq!(without_pin(READY), Ok(false));
+        assert_eq!(
+            without_pin(READY | CKF_PROTECTED_AUTHENTICATION_PATH),
+            Ok(false)
+        );
+    }
+
+    #[test]
+    fn a_missing_pin_is_the_configurations_fault() {
+        for (flags, expected) in [
+            (READY | CKF_LOGIN_REQUIRED, "set pin = { file = "),
+            (
+                READY | CKF_LOGIN_REQUIRED | CKF_PROTECTED_AUTHENTICATION_PATH,
+                "PIN pad",
+            ),
+        ] {
+            let error = without_pin(flags).unwrap_err();
+            assert!(matches!(error, TokenError::Unusable(_)));
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+        let error = with_pin(CKF_TOKEN_INITIALIZED | CKF_LOGIN_REQUIRED).unwrap_err();
+        assert!(matches!(error, TokenError::Unusable(_)));
+        assert!(error.to_string().contains("no user PIN"), "{error}");
+    }
+
+    #[test]
+    fn a_token_that_could_lock_is_left_alone() {
+        for (flag, expected) in [
+            (CKF_USER_PIN_LOCKED, "is locked"),
+            (CKF_USER_PIN_FINAL_TRY, "one more try"),
+        ] {
+            let error = with_pin(READY | CKF_LOGIN_REQUIRED | flag).unwrap_err();
+            assert!(matches!(error, TokenError::PinRejected(_)));
+            assert!(error.to_string().contains(expected), "{error}");
+            assert!(error.to_string().contains("/etc/lab.pin"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_refused_pin_is_told_with_its_remedy() {
+        let refused = |code, source| {
+            let function = "C_Login";
+            refusal(Failure { function, code }, "pkcs11:token=lab", &source)
+        };
+        for code in [CKR_PIN_INCORRECT, CKR_PIN_LOCKED, CKR_VENDOR_DEFINED + 3] {
+            let error = refused(code, file());
+            assert!(matches!(error, TokenError::PinRejected(_)), "{error}");
+            for part in ["token=lab", "C_Login", "tried once", "/etc/lab.pin"] {
+                assert!(error.to_string().contains(part), "{error}");
+            }
+        }
+        let error = refused(
+            CKR_PIN_INCORRECT,
+            PinSource::Value("7531".to_owned().into()),
+        );
+        assert!(error.to_string().contains("pin-value"), "{error}");
+        assert!(!error.to_string().contains("7531"), "{error}");
+        let error = refused(CKR_PIN_EXPIRED, PinSource::Credential("lab".to_owned()));
+        assert!(error.to_string().contains("credential \"lab\""), "{error}");
+        assert!(matches!(
+            refused(CKR_DEVICE_REMOVED, file()),
+            TokenError::Gone(_)
+        ));
+    }
+
+    #[test]
+    fn a_pin_that_one_worker_finds_refused_is_tried_by_no_other() {
+        let login = ContextLogin {
+            pin: Pin::from("1234".to_owned()),
+            source: file(),
+            token: "pkcs11:token=lab".to_owned(),
+            refused: Mutex::new(None),
+        };
+        let function = "C_Login";
+        let tried = AtomicUsize::new(0);
+        let answer = |code| {
+            login.unless_refused("pkcs11:object=piv", || {
+                tried.fetch_add(1, Ordering::SeqCst);
+                Err(Failure { function, code })
+            })
+        };
+        assert_eq!(answer(CKR_USER_ALREADY_LOGGED_IN), Ok(()));
+        assert!(matches!(
+            answer(CKR_DEVICE_REMOVED),
+            Err(TokenError::Gone(_))
+        ));
+        assert_eq!(login.check(), Ok(()));
+        tried.store(0, Ordering::SeqCst);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let error = answer(CKR_PIN_INCORRECT).unwrap_err();
+                    assert!(matches!(error, TokenError::PinRejected(_)));
+                });
+            }
+        });
+        assert_eq!(tried.load(Ordering::SeqCst), 1);
+        assert!(login.check().is_err());
+    }
+}

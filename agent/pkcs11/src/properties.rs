@@ -1,0 +1,190 @@
+//! What a private key is, and whether it can do our work.
+
+use cryptoki_sys::*;
+use token::{Pkcs11Uri, TokenError};
+
+use crate::error::Failure;
+use crate::raw::Session;
+
+/// The attributes of a private key that matter to us.
+pub(crate) struct Properties {
+    pub(crate) key_type: KeyType,
+    /// `CKA_ID`, which its certificate shares.
+    pub(crate) id: Option<Vec<u8>>,
+    /// `CKA_ALWAYS_AUTHENTICATE`: each signature needs a login of its own.
+    pub(crate) always_authenticate: bool,
+    pub(crate) warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyType {
+    Rsa,
+    Ec,
+}
+
+impl Properties {
+    /// Reads them; a key that Roles Anywhere would not take is an error. `key` is its name for people.
+    pub(crate) fn read(
+        session: &Session,
+        handle: CK_OBJECT_HANDLE,
+        key: &Pkcs11Uri,
+    ) -> Result<Properties, TokenError> {
+        let failed = |failure: Failure| failure.while_doing(format_args!("cannot read {key}"));
+        let bytes = |attribute| session.attribute(handle, attribute).map_err(failed);
+        let flag = |attribute| Ok(boolean(bytes(attribute)?));
+        let unusable = |fault: String| TokenError::Unusable(format!("{key} {fault}"));
+
+        let number = session.number(handle, CKA_KEY_TYPE).map_err(failed)?;
+        let key_type = key_type(number).map_err(unusable)?;
+        match key_type {
+            KeyType::Rsa => check_modulus(bytes(CKA_MODULUS)?),
+            KeyType::Ec => check_curve(bytes(CKA_EC_PARAMS)?),
+        }
+        .map_err(unusable)?;
+        if flag(CKA_SIGN)? == Some(false) {
+            return Err(unusable(
+                "may not sign (CKA_SIGN is false): make a key for signing".to_owned(),
+            ));
+        }
+        Ok(Properties {
+            key_type,
+            id: bytes(CKA_ID)?.filter(|id| !id.is_empty()),
+            always_authenticate: flag(CKA_ALWAYS_AUTHENTICATE)? == Some(true),
+            warnings: exposure(flag(CKA_SENSITIVE)?, flag(CKA_EXTRACTABLE)?),
+        })
+    }
+}
+
+fn boolean(value: Option<Vec<u8>>) -> Option<bool> {
+    match value?.as_slice() {
+        [byte] => Some(*byte != 0),
+        _ => None,
+    }
+}
+
+fn key_type(number: Option<CK_KEY_TYPE>) -> Result<KeyType, String> {
+    match number {
+        Some(CKK_RSA) => Ok(KeyType::Rsa),
+        Some(CKK_EC) => Ok(KeyType::Ec),
+        Some(other) => Err(format!(
+            "is of CKA_KEY_TYPE {other:#x}: Roles Anywhere takes RSA ({CKK_RSA:#x}) and EC ({CKK_EC:#x})"
+        )),
+        None => Err("does not tell its CKA_KEY_TYPE: use RSA or EC".to_owned()),
+    }
+}
+
+/// A modulus that cannot be read is judged by the length of its signatures.
+fn check_modulus(modulus: Option<Vec<u8>>) -> Result<(), String> {
+    let Some(modulus) = modulus.filter(|modulus| !modulus.is_empty()) else {
+        return Ok(());
+    };
+    let mut digits = modulus.iter().skip_while(|byte| **byte == 0);
+    let bits = match digits.next() {
+        Some(first) => 8 - first.leading_zeros() as usize + 8 * digits.count(),
+        None => 0,
+    };
+    match bits {
+        2048 | 3072 | 4096 => Ok(()),
+        bits => Err(format!(
+            "is an RSA key of {bits} bits: Roles Anywhere needs 2048, 3072 or 4096"
+        )),
+    }
+}
+
+/// `namedCurve` OIDs in DER (RFC 5480): P-256, P-384, P-521.
+const CURVES: [&[u8]; 3] = [
+    &[0x06, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07],
+    &[0x06, 5, 0x2b, 0x81, 0x04, 0x00, 0x22],
+    &[0x06, 5, 0x2b, 0x81, 0x04, 0x00, 0x23],
+];
+
+/// Parameters that cannot be read are judged by the length of the signatures.
+fn check_curve(parameters: Option<Vec<u8>>) -> Result<(), String> {
+    match parameters.filter(|parameters| !parameters.is_empty()) {
+        Some(other) if !CURVES.contains(&other.as_slice()) => Err(format!(
+            "is an EC key on a curve that Roles Anywhere does not take (CKA_EC_PARAMS {}): \
+             use P-256, P-384 or P-521",
+            hex::encode(other)
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn exposure(sensitive: Option<bool>, extractable: Option<bool>) -> Vec<String> {
+    let cause = match (sensitive, extractable) {
+        (Some(false), Some(true)) => "CKA_SENSITIVE is false and CKA_EXTRACTABLE true",
+        (Some(false), _) => "CKA_SENSITIVE is false",
+        (_, Some(true)) => "CKA_EXTRACTABLE is true",
+        _ => return Vec::new(),
+    };
+    vec![format!(
+        "the private key can be read out of the token ({cause}): make a new one on the token, \
+         sensitive and not extractable"
+    )]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_types_of_roles_anywhere() {
+        assert_eq!(key_type(Some(CKK_RSA)), Ok(KeyType::Rsa));
+        assert_eq!(key_type(Some(CKK_EC)), Ok(KeyType::Ec));
+        let error = key_type(Some(CKK_EC_EDWARDS)).unwrap_err();
+        assert!(error.contains("0x40"), "{error}");
+        assert!(key_type(None).is_err());
+    }
+
+    #[test]
+    fn moduli_have_three_lengths() {
+        let modulus = |first: u8, bytes: usize| {
+            let mut modulus = vec![0xff; bytes];
+            modulus[0] = first;
+            check_modulus(Some(modulus))
+        };
+        for bytes in [256, 384, 512] {
+            assert_eq!(modulus(0x80, bytes), Ok(()));
+            assert_eq!(modulus(0, bytes + 1), Ok(()));
+        }
+        assert!(modulus(0x7f, 256).unwrap_err().contains("2047 bits"));
+        assert!(modulus(0x80, 128).unwrap_err().contains("1024 bits"));
+        assert!(modulus(1, 257).unwrap_err().contains("2049 bits"));
+        assert!(check_modulus(Some(vec![0])).is_err());
+        assert_eq!(check_modulus(None), Ok(()));
+        assert_eq!(check_modulus(Some(vec![])), Ok(()));
+    }
+
+    #[test]
+    fn curves_are_three() {
+        for curve in CURVES {
+            assert_eq!(check_curve(Some(curve.to_vec())), Ok(()));
+        }
+        assert_eq!(check_curve(None), Ok(()));
+        let secp256k1 = vec![0x06, 5, 0x2b, 0x81, 0x04, 0x00, 0x0a];
+        assert!(check_curve(Some(secp256k1)).is_err());
+    }
+
+    #[test]
+    fn a_key_that_can_leave_is_warned_of() {
+        assert!(exposure(Some(true), Some(false)).is_empty());
+        assert!(exposure(None, None).is_empty());
+        for (sensitive, extractable) in [
+            (Some(false), Some(false)),
+            (Some(true), Some(true)),
+            (Some(false), Some(true)),
+            (None, Some(true)),
+        ] {
+            assert_eq!(exposure(sensitive, extractable).len(), 1);
+        }
+    }
+
+    #[test]
+    fn booleans_are_one_byte() {
+        assert_eq!(boolean(Some(vec![1])), Some(true));
+        assert_eq!(boolean(Some(vec![0xff])), Some(true));
+        assert_eq!(boolean(Some(vec![0])), Some(false));
+        assert_eq!(boolean(Some(vec![])), None);
+        assert_eq!(boolean(None), None);
+    }
+}

@@ -1,0 +1,310 @@
+//! The PKCS#11 functions that we call, made safe: the only file with `unsafe`.
+//!
+//! Not the `cryptoki` crate: its `sign()` makes three calls and leaves no room for a context-specific
+//! login, and its function list cannot be had for a `C_Sign` of our own. Nor can a second list be used
+//! beside it: p11-kit-proxy, our default module, makes a new instance for each `C_GetFunctionList`,
+//! which knows nothing of the other's sessions. So there is one list, and every call goes through it.
+#![allow(unsafe_code)]
+
+use std::path::Path;
+use std::ptr::null_mut;
+use std::sync::Arc;
+
+use cryptoki_sys::*;
+use secrecy::ExposeSecret;
+use token::Pin;
+
+use crate::error::Failure;
+
+/// A PKCS#11 module that was loaded. It stays loaded: vendor libraries leave threads behind.
+pub(crate) struct Library(&'static CK_FUNCTION_LIST);
+
+/// A module between `C_Initialize` and `C_Finalize`.
+pub(crate) struct Module(Library);
+
+/// A read-only session, closed on drop.
+pub(crate) struct Session {
+    module: Arc<Module>,
+    handle: CK_SESSION_HANDLE,
+}
+
+/// More slots than any module has: its count is not believed beyond this.
+const SLOT_LIMIT: CK_ULONG = 4096;
+
+/// An attribute that is longer is not read. Certificates are the longest; Roles Anywhere sends them in
+/// headers, which are shorter than this.
+const ATTRIBUTE_LIMIT: usize = 16 * 1024;
+
+/// RSA-4096; the longest ECDSA signature, on P-521, takes 132. So large that nobody has to be asked.
+const SIGNATURE_LIMIT: usize = 512;
+
+/// Calls a function of the module, which must be a function pointer of that function's type.
+macro_rules! call {
+    ($library:expr, $function:ident($($argument:expr),* $(,)?)) => {
+        match $library.0.$function {
+            Some(function) => check(stringify!($function), function($($argument),*)),
+            None => check(stringify!($function), CKR_FUNCTION_NOT_SUPPORTED),
+        }
+    };
+}
+
+impl Library {
+    /// Loads the module; the error says what the dynamic linker said.
+    pub(crate) fn load(path: &Path) -> Result<Library, String> {
+        // SAFETY: runs the module's initialisers. The operator chose it, and this process is there to
+        // take its faults.
+        let library = unsafe { cryptoki_sys::Pkcs11::new(path) };
+        let library = Box::leak(Box::new(library.map_err(|error| error.to_string())?));
+        let list = match &library.C_GetFunctionList {
+            Ok(function) => function_list(*function).map_err(|failure| failure.to_string())?,
+            Err(_) => return Err("it has no function C_GetFunctionList".to_owned()),
+        };
+        // SAFETY: null is refused; anything else points to the module's function list (PKCS#11 2.40,
+        // section 5.4), which lives as long as the module is loaded: that is for ever.
+        match unsafe { list.as_ref() } {
+            Some(list) => Ok(Library(list)),
+            None => Err("C_GetFunctionList returned nothing".to_owned()),
+        }
+    }
+
+    /// `C_Initialize`, with the system's own locks: workers call from several threads.
+    pub(crate) fn initialize(self) -> Result<Module, Failure> {
+        let mut arguments = CK_C_INITIALIZE_ARGS {
+            CreateMutex: None,
+            DestroyMutex: None,
+            LockMutex: None,
+            UnlockMutex: None,
+            flags: CKF_OS_LOCKING_OK,
+            pReserved: null_mut(),
+        };
+        // SAFETY: the arguments outlive the call; modules copy what they keep.
+        unsafe { call!(self, C_Initialize((&raw mut arguments).cast())) }?;
+        Ok(Module(self))
+    }
+}
+
+fn function_list(
+    function: unsafe extern "C" fn(*mut CK_FUNCTION_LIST_PTR) -> CK_RV,
+) -> Result<CK_FUNCTION_LIST_PTR, Failure> {
+    let mut list = null_mut();
+    // SAFETY: the module's C_GetFunctionList, which writes one pointer.
+    check("C_GetFunctionList", unsafe { function(&raw mut list) })?;
+    Ok(list)
+}
+
+fn check(function: &'static str, code: CK_RV) -> Result<(), Failure> {
+    match code {
+        CKR_OK => Ok(()),
+        code => Err(Failure { function, code }),
+    }
+}
+
+impl Module {
+    /// The slots with a token.
+    pub(crate) fn slots(&self) -> Result<Vec<CK_SLOT_ID>, Failure> {
+        // Asks for the count first, although the limit would do: that call makes modules look for
+        // tokens (PKCS#11 2.40, C_GetSlotList).
+        let mut count = 0;
+        // SAFETY: no list is given, so only the count is written.
+        unsafe { call!(self.0, C_GetSlotList(CK_TRUE, null_mut(), &raw mut count)) }?;
+        count = count.min(SLOT_LIMIT);
+        let mut slots = vec![0; count as usize];
+        let list = slots.as_mut_ptr();
+        // SAFETY: the list has room for `count` slots.
+        unsafe { call!(self.0, C_GetSlotList(CK_TRUE, list, &raw mut count)) }?;
+        slots.truncate(count as usize);
+        Ok(slots)
+    }
+
+    pub(crate) fn slot_info(&self, slot: CK_SLOT_ID) -> Result<CK_SLOT_INFO, Failure> {
+        let mut info = CK_SLOT_INFO::default();
+        // SAFETY: the module fills in the one struct.
+        unsafe { call!(self.0, C_GetSlotInfo(slot, &raw mut info)) }?;
+        Ok(info)
+    }
+
+    pub(crate) fn token_info(&self, slot: CK_SLOT_ID) -> Result<CK_TOKEN_INFO, Failure> {
+        let mut info = CK_TOKEN_INFO::default();
+        // SAFETY: the module fills in the one struct.
+        unsafe { call!(self.0, C_GetTokenInfo(slot, &raw mut info)) }?;
+        Ok(info)
+    }
+
+    /// Whether the token signs with this mechanism. One that does not tell does not.
+    pub(crate) fn signs_with(&self, slot: CK_SLOT_ID, mechanism: CK_MECHANISM_TYPE) -> bool {
+        let mut info = CK_MECHANISM_INFO::default();
+        // SAFETY: the module fills in the one struct.
+        let result = unsafe { call!(self.0, C_GetMechanismInfo(slot, mechanism, &raw mut info)) };
+        result.is_ok() && info.flags & CKF_SIGN != 0
+    }
+
+    pub(crate) fn open_session(self: &Arc<Module>, slot: CK_SLOT_ID) -> Result<Session, Failure> {
+        let mut handle = 0;
+        let (flags, handle_out) = (CKF_SERIAL_SESSION, &raw mut handle);
+        // SAFETY: no callback is registered; the module writes the one handle.
+        unsafe {
+            call!(
+                self.0,
+                C_OpenSession(slot, flags, null_mut(), None, handle_out)
+            )
+        }?;
+        let module = Arc::clone(self);
+        Ok(Session { module, handle })
+    }
+}
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        // SAFETY: no session is left, since each holds the module. What it returns helps nobody now.
+        let _ = unsafe { call!(self.0, C_Finalize(null_mut())) };
+    }
+}
+
+impl Session {
+    /// `C_Login`: as `CKU_USER`, or as `CKU_CONTEXT_SPECIFIC` between `sign_init` and `sign`.
+    pub(crate) fn login(&self, user: CK_USER_TYPE, pin: &Pin) -> Result<(), Failure> {
+        let pin = pin.secret().expose_secret();
+        let (bytes, length) = (pin.as_ptr().cast_mut(), pin.len() as CK_ULONG);
+        // SAFETY: the module reads `length` bytes and, whatever its pointer's type says, writes none.
+        unsafe { call!(self.module.0, C_Login(self.handle, user, bytes, length)) }
+    }
+
+    /// The objects with all of these attributes; no more than `limit`.
+    pub(crate) fn find(
+        &self,
+        template: &[(CK_ATTRIBUTE_TYPE, &[u8])],
+        limit: usize,
+    ) -> Result<Vec<CK_OBJECT_HANDLE>, Failure> {
+        let attribute = |(type_, value): &(CK_ATTRIBUTE_TYPE, &[u8])| CK_ATTRIBUTE {
+            type_: *type_,
+            pValue: value.as_ptr().cast_mut().cast(),
+            ulValueLen: value.len() as CK_ULONG,
+        };
+        let mut template: Vec<CK_ATTRIBUTE> = template.iter().map(attribute).collect();
+        let (list, length) = (template.as_mut_ptr(), template.len() as CK_ULONG);
+        let library = &self.module.0;
+        // SAFETY: `list` has `length` attributes, whose values the caller lends until the end of this
+        // function; the module only reads them.
+        unsafe { call!(library, C_FindObjectsInit(self.handle, list, length)) }?;
+        let found = self.found(limit);
+        // SAFETY: ends the search that was begun above.
+        let ended = unsafe { call!(library, C_FindObjectsFinal(self.handle)) };
+        found.and_then(|objects| ended.map(|()| objects))
+    }
+
+    /// What the search that is under way finds.
+    fn found(&self, limit: usize) -> Result<Vec<CK_OBJECT_HANDLE>, Failure> {
+        let mut objects = Vec::new();
+        let mut batch = [0; 64];
+        while objects.len() < limit {
+            let mut count = 0;
+            let (list, length) = (batch.as_mut_ptr(), batch.len() as CK_ULONG);
+            let (library, count_out) = (&self.module.0, &raw mut count);
+            // SAFETY: the list has room for `length` handles.
+            unsafe { call!(library, C_FindObjects(self.handle, list, length, count_out)) }?;
+            if count == 0 {
+                break; // fewer than asked for do not mean the end
+            }
+            objects.extend(batch.iter().take(count as usize));
+        }
+        objects.truncate(limit);
+        Ok(objects)
+    }
+
+    /// One attribute; `None` where the object has none or does not show it.
+    pub(crate) fn attribute(
+        &self,
+        object: CK_OBJECT_HANDLE,
+        type_: CK_ATTRIBUTE_TYPE,
+    ) -> Result<Option<Vec<u8>>, Failure> {
+        self.read(object, type_, vec![0; ATTRIBUTE_LIMIT])
+    }
+
+    /// One attribute that is a number. NSS's softoken gives four bytes of its own database instead when
+    /// there is room for more than a `CK_ULONG`.
+    pub(crate) fn number(
+        &self,
+        object: CK_OBJECT_HANDLE,
+        type_: CK_ATTRIBUTE_TYPE,
+    ) -> Result<Option<CK_ULONG>, Failure> {
+        let value = self.read(object, type_, vec![0; size_of::<CK_ULONG>()])?;
+        let number = value.and_then(|value| value.try_into().ok());
+        Ok(number.map(CK_ULONG::from_ne_bytes))
+    }
+
+    /// One attribute a call: some modules answer nothing when they do not know one of several.
+    fn read(
+        &self,
+        object: CK_OBJECT_HANDLE,
+        type_: CK_ATTRIBUTE_TYPE,
+        mut value: Vec<u8>,
+    ) -> Result<Option<Vec<u8>>, Failure> {
+        let mut attribute = CK_ATTRIBUTE {
+            type_,
+            pValue: value.as_mut_ptr().cast(),
+            ulValueLen: value.len() as CK_ULONG,
+        };
+        let (library, list) = (&self.module.0, &raw mut attribute);
+        // SAFETY: one attribute, whose value has room for `ulValueLen` bytes.
+        match unsafe { call!(library, C_GetAttributeValue(self.handle, object, list, 1)) } {
+            Ok(()) => {}
+            Err(failure) if is_about_the_attribute(failure.code) => return Ok(None),
+            Err(failure) => return Err(failure),
+        }
+        let length = attribute.ulValueLen as usize; // CK_UNAVAILABLE_INFORMATION is beyond the limit
+        if length > value.len() {
+            return Ok(None);
+        }
+        value.truncate(length);
+        Ok(Some(value))
+    }
+
+    pub(crate) fn sign_init(
+        &self,
+        mechanism: CK_MECHANISM_TYPE,
+        key: CK_OBJECT_HANDLE,
+    ) -> Result<(), Failure> {
+        let mut mechanism = CK_MECHANISM {
+            mechanism,
+            pParameter: null_mut(),
+            ulParameterLen: 0,
+        };
+        let (library, mechanism) = (&self.module.0, &raw mut mechanism);
+        // SAFETY: the mechanism outlives the call and has no parameter.
+        unsafe { call!(library, C_SignInit(self.handle, mechanism, key)) }
+    }
+
+    /// The signature, in one call.
+    pub(crate) fn sign(&self, data: &[u8]) -> Result<Vec<u8>, Failure> {
+        let mut signature = vec![0_u8; SIGNATURE_LIMIT];
+        let mut length = signature.len() as CK_ULONG;
+        let (handle, library) = (self.handle, &self.module.0);
+        let (data, data_length) = (data.as_ptr().cast_mut(), data.len() as CK_ULONG);
+        let (out, out_length) = (signature.as_mut_ptr(), &raw mut length);
+        // SAFETY: the module reads `data_length` bytes and writes no more than `length`.
+        unsafe { call!(library, C_Sign(handle, data, data_length, out, out_length)) }?;
+        if length as usize > signature.len() {
+            // The module claims more than it was given room for: what CKR_BUFFER_TOO_SMALL is for.
+            check("C_Sign", CKR_BUFFER_TOO_SMALL)?;
+        }
+        signature.truncate(length as usize);
+        Ok(signature)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // SAFETY: a handle of this module. What it returns helps nobody now.
+        let _ = unsafe { call!(self.module.0, C_CloseSession(self.handle)) };
+    }
+}
+
+fn is_about_the_attribute(code: CK_RV) -> bool {
+    matches!(
+        code,
+        CKR_ATTRIBUTE_TYPE_INVALID
+            | CKR_ATTRIBUTE_SENSITIVE
+            | CKR_ATTRIBUTE_VALUE_INVALID
+            | CKR_BUFFER_TOO_SMALL
+    )
+}

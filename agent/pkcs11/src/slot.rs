@@ -1,0 +1,261 @@
+//! Which slot has the token that is wanted.
+
+use std::fmt;
+
+use cryptoki_sys::{CK_FLAGS, CK_SLOT_ID, CKF_TOKEN_INITIALIZED};
+use token::{Pkcs11Uri, TokenError, TokenMatch};
+
+use crate::error::Failure;
+use crate::raw::Module;
+
+/// A token in its slot. `Display` is a URI that names it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Token {
+    pub(crate) slot: CK_SLOT_ID,
+    /// `CK_TOKEN_INFO.flags`
+    pub(crate) flags: CK_FLAGS,
+    /// Every attribute, as the token has it.
+    attributes: TokenMatch,
+}
+
+/// The one token that matches.
+pub(crate) fn find(module: &Module, wanted: &TokenMatch) -> Result<Token, TokenError> {
+    let slots = module
+        .slots()
+        .map_err(|failure| failure.while_doing("cannot list the module's slots"))?;
+    let mut tokens = Vec::new();
+    let mut unreadable = Vec::new();
+    for slot in slots {
+        match read(module, slot) {
+            Ok(token) if token.flags & CKF_TOKEN_INITIALIZED != 0 => tokens.push(token),
+            Ok(_) => {}
+            // A broken card in one reader is no reason to refuse the token in the next.
+            Err(failure) => unreadable.push(format!("slot-id={slot} ({failure})")),
+        }
+    }
+    choose(tokens, &unreadable, wanted)
+}
+
+fn read(module: &Module, slot: CK_SLOT_ID) -> Result<Token, Failure> {
+    let slot_info = module.slot_info(slot)?;
+    let token_info = module.token_info(slot)?;
+    Ok(Token {
+        slot,
+        flags: token_info.flags,
+        attributes: TokenMatch {
+            label: text(&token_info.label),
+            manufacturer: text(&token_info.manufacturerID),
+            model: text(&token_info.model),
+            serial: text(&token_info.serialNumber),
+            slot_description: text(&slot_info.slotDescription),
+            slot_manufacturer: text(&slot_info.manufacturerID),
+            slot_id: Some(slot),
+        },
+    })
+}
+
+/// Padded with blanks by the standard, with zeros by some modules.
+fn text(padded: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(padded);
+    Some(text.trim_end_matches([' ', '\0']).to_owned())
+}
+
+fn choose(
+    tokens: Vec<Token>,
+    unreadable: &[String],
+    wanted: &TokenMatch,
+) -> Result<Token, TokenError> {
+    let (mut matching, others): (Vec<_>, Vec<_>) =
+        tokens.into_iter().partition(|token| token.matches(wanted));
+    match (matching.pop(), matching.is_empty()) {
+        (Some(token), true) => Ok(token),
+        (Some(token), false) => {
+            matching.push(token);
+            Err(TokenError::Unusable(format!(
+                "{} tokens match {}: write which one is meant: {}",
+                matching.len(),
+                uri(wanted),
+                list(matching.iter().map(|token| token.unambiguous(&matching)))
+            )))
+        }
+        (None, _) => {
+            let there = match others.as_slice() {
+                [] => "the module shows no token: plug it in, or check the module's own settings"
+                    .to_owned(),
+                others => format!("there are: {}", list(others)),
+            };
+            let unreadable = match unreadable {
+                [] => String::new(),
+                unreadable => format!("; not readable: {}", unreadable.join(", ")),
+            };
+            Err(TokenError::Gone(format!(
+                "no token matches {}; {there}{unreadable}",
+                uri(wanted)
+            )))
+        }
+    }
+}
+
+impl Token {
+    /// Whether it has every attribute that is asked for.
+    pub(crate) fn matches(&self, wanted: &TokenMatch) -> bool {
+        fn fits<T: PartialEq>(wanted: &Option<T>, found: &Option<T>) -> bool {
+            wanted.is_none() || wanted == found
+        }
+        let found = &self.attributes;
+        fits(&wanted.label, &found.label)
+            && fits(&wanted.manufacturer, &found.manufacturer)
+            && fits(&wanted.model, &found.model)
+            && fits(&wanted.serial, &found.serial)
+            && fits(&wanted.slot_description, &found.slot_description)
+            && fits(&wanted.slot_manufacturer, &found.slot_manufacturer)
+            && fits(&wanted.slot_id, &found.slot_id)
+    }
+
+    /// The URI that names this one of the `candidates` alone.
+    fn unambiguous(&self, candidates: &[Token]) -> Pkcs11Uri {
+        let by_serial = self.name();
+        let alike = candidates.iter().filter(|token| token.matches(&by_serial));
+        if alike.count() == 1 {
+            return uri(&by_serial);
+        }
+        uri(&TokenMatch {
+            slot_id: Some(self.slot),
+            ..by_serial
+        })
+    }
+
+    fn name(&self) -> TokenMatch {
+        TokenMatch {
+            label: self.attributes.label.clone(),
+            serial: self.attributes.serial.clone(),
+            ..TokenMatch::default()
+        }
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        uri(&self.name()).fmt(f)
+    }
+}
+
+fn uri(token: &TokenMatch) -> Pkcs11Uri {
+    Pkcs11Uri {
+        token: token.clone(),
+        ..Pkcs11Uri::default()
+    }
+}
+
+fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    items.join(", ")
+}
+
+#[cfg(test)]
+impl Token {
+    pub(crate) fn with_flags(flags: CK_FLAGS) -> Token {
+        Token {
+            slot: 1,
+            flags,
+            attributes: TokenMatch::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(slot: CK_SLOT_ID, label: &str, serial: &str) -> Token {
+        Token {
+            slot,
+            flags: CKF_TOKEN_INITIALIZED,
+            attributes: TokenMatch {
+                label: Some(label.to_owned()),
+                manufacturer: Some("ACME".to_owned()),
+                model: Some("v2".to_owned()),
+                serial: Some(serial.to_owned()),
+                slot_description: Some("Slot".to_owned()),
+                slot_manufacturer: Some("ACME".to_owned()),
+                slot_id: Some(slot),
+            },
+        }
+    }
+
+    fn chosen(tokens: &[Token], wanted: &str) -> Result<CK_SLOT_ID, TokenError> {
+        let wanted: Pkcs11Uri = wanted.parse().unwrap();
+        choose(tokens.to_vec(), &[], &wanted.token).map(|token| token.slot)
+    }
+
+    #[test]
+    fn the_token_is_chosen_by_any_attribute() {
+        let tokens = [token(1, "lab", "11"), token(2, "web site", "22")];
+        for wanted in [
+            "token=web%20site",
+            "serial=22",
+            "slot-id=2",
+            "token=web%20site;serial=22",
+        ] {
+            assert_eq!(chosen(&tokens, &format!("pkcs11:{wanted}")), Ok(2));
+        }
+        assert_eq!(chosen(&tokens[..1], "pkcs11:"), Ok(1));
+        for wanted in [
+            "token=web",
+            "token=lab;serial=22",
+            "model=v1",
+            "manufacturer=X",
+            "slot-description=x",
+            "slot-manufacturer=x",
+        ] {
+            let error = chosen(&tokens, &format!("pkcs11:{wanted}")).unwrap_err();
+            assert!(matches!(error, TokenError::Gone(_)), "{wanted}");
+            let text = error.to_string();
+            assert!(text.contains(wanted), "{text}");
+            assert!(
+                text.contains("pkcs11:token=lab;serial=11, pkcs11:token=web%20site;serial=22"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn several_tokens_are_listed_so_that_one_can_be_copied() {
+        let tokens = [
+            token(1, "lab", "11"),
+            token(2, "lab", "22"),
+            token(3, "lab", "22"),
+        ];
+        let error = chosen(&tokens, "pkcs11:token=lab").unwrap_err();
+        assert!(matches!(error, TokenError::Unusable(_)));
+        let text = error.to_string();
+        let candidates = text.rsplit_once(": ").unwrap().1;
+        let slots: Vec<_> = candidates
+            .split(", ")
+            .map(|uri| chosen(&tokens, uri).unwrap())
+            .collect();
+        assert_eq!(slots, [1, 2, 3], "{text}");
+        assert!(text.contains("pkcs11:token=lab;serial=11,"), "{text}");
+        assert!(text.contains("serial=22;slot-id=3"), "{text}");
+    }
+
+    #[test]
+    fn no_token_at_all() {
+        let wanted = TokenMatch::default();
+        let unreadable =
+            ["slot-id=4 (C_GetTokenInfo returned CKR_TOKEN_NOT_RECOGNIZED)".to_owned()];
+        let text = choose(vec![], &unreadable, &wanted)
+            .unwrap_err()
+            .to_string();
+        assert!(text.contains("shows no token"), "{text}");
+        assert!(text.contains("slot-id=4"), "{text}");
+    }
+
+    #[test]
+    fn padding_is_no_part_of_a_name() {
+        assert_eq!(text(b" a b   "), Some(" a b".to_owned()));
+        assert_eq!(text(b"a\0\0\0 "), Some("a".to_owned()));
+        assert_eq!(text(b"    "), Some(String::new()));
+        assert_eq!(text(b"\xff "), Some("\u{fffd}".to_owned()));
+    }
+}

@@ -1,0 +1,778 @@
+//! The token program as the agent runs it: the real binary, on real tokens of SoftHSM.
+
+// clippy.toml allows these in tests, but does not count the helpers of an integration test.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+use std::fs::{self, Permissions};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use token::link::{
+    self, CertificateOnToken, FromToken, KeyReport, Open, OpenKey, OpenedKey, ToToken,
+};
+use token::{PinSource, TokenError};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_roleseal-pkcs11");
+const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
+const PIN: &str = "1234";
+
+const ECDSA: &str = "AWS4-X509-ECDSA-SHA256\n20261123T120000Z\n20261123/eu-central-1/rolesanywhere/aws4_request\ne3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+const RSA: &str = "AWS4-X509-RSA-SHA256\n20261123T120000Z\n20261123/eu-central-1/rolesanywhere/aws4_request\ne3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+#[test]
+fn every_kind_of_key_signs() {
+    let store = Store::new();
+    let kinds = [
+        ("01", "EC -pkeyopt ec_paramgen_curve:P-256", ECDSA),
+        ("02", "EC -pkeyopt ec_paramgen_curve:P-384", ECDSA),
+        ("03", "EC -pkeyopt ec_paramgen_curve:P-521", ECDSA),
+        ("04", "RSA -pkeyopt rsa_keygen_bits:2048", RSA),
+        ("05", "RSA -pkeyopt rsa_keygen_bits:3072", RSA),
+        ("06", "RSA -pkeyopt rsa_keygen_bits:4096", RSA),
+    ];
+    for (id, kind, _) in kinds {
+        store.import(kind, id, &[]);
+    }
+    let keys = kinds.map(|(id, ..)| format!("pkcs11:token=lab;id=%{id}"));
+    let mut program = Program::start(&store);
+    for report in program.opened(store.open(&keys)) {
+        let nothing = OpenedKey {
+            certificate: None,
+            warnings: vec![],
+        };
+        assert_eq!(report, Ok(nothing));
+    }
+    for (key, (id, kind, text)) in kinds.into_iter().enumerate() {
+        let signature = program.sign(key, text).unwrap();
+        assert!(
+            store.verifies(id, text, &signature),
+            "{kind}: {signature:02x?}"
+        );
+        // The other algorithm is not this key's.
+        let other = if text == RSA { ECDSA } else { RSA };
+        let error = program.sign(key, other).unwrap_err();
+        assert!(matches!(error, TokenError::Broken(_)), "{kind}: {error:?}");
+    }
+    assert!(program.end().success());
+}
+
+#[test]
+fn sessions_sign_at_the_same_time() {
+    let store = Store::new();
+    store.import("EC -pkeyopt ec_paramgen_curve:P-256", "01", &[]);
+    store.import("EC -pkeyopt ec_paramgen_curve:P-384", "02", &[]);
+    let mut program = Program::start(&store);
+    let mut open = store.open(&["pkcs11:id=%01", "pkcs11:id=%02"]);
+    open.sessions = 4;
+    assert!(program.opened(open).iter().all(Result::is_ok));
+    for id in 0..40 {
+        program.send(&sign_message(id, id as usize % 2, ECDSA));
+    }
+    let mut answered = Vec::new();
+    for _ in 0..40 {
+        let FromToken::Signed { id, result } = program.receive() else {
+            panic!("not a signature");
+        };
+        let key = ["01", "02"][id as usize % 2];
+        assert!(store.verifies(key, ECDSA, &result.unwrap().0), "{id}");
+        answered.push(id);
+    }
+    answered.sort_unstable();
+    assert!(answered.into_iter().eq(0..40));
+}
+
+#[test]
+fn a_signature_costs_two_calls() {
+    let store = Store::new();
+    store.generate("EC:prime256v1", "01", "web", &[]);
+    store.generate("rsa:2048", "02", "old", &[]);
+    let spy = Spy::new(&store);
+    let mut program = Program::start_with(&store, &spy.environment);
+    let keys = ["pkcs11:token=lab;object=web", "pkcs11:token=lab;object=old"];
+    assert!(
+        program
+            .opened(store.open_in(&spy.module, &keys))
+            .iter()
+            .all(Result::is_ok)
+    );
+    let opening = spy.calls();
+    assert_eq!(count(&opening, "C_Login"), 1, "{opening:?}");
+    assert_eq!(count(&opening, "C_OpenSession"), 2, "{opening:?}");
+    eprintln!("opening two keys: {} calls", opening.len());
+    for signatures in 1..=5 {
+        program.sign(0, ECDSA).unwrap();
+        program.sign(1, RSA).unwrap();
+        let calls = spy.calls();
+        let signing = &calls[opening.len()..];
+        assert_eq!(signing.len(), signatures * 4, "{signing:?}");
+        assert!(
+            signing
+                .chunks(2)
+                .all(|pair| pair == ["C_SignInit", "C_Sign"]),
+            "{signing:?}"
+        );
+    }
+    assert!(program.end().success());
+    let calls = spy.calls();
+    assert_eq!(count(&calls, "C_CloseSession"), 2, "{calls:?}");
+    assert_eq!(calls.last().unwrap(), "C_Finalize");
+}
+
+/// p11-kit-proxy hands out a new instance of itself for each C_GetFunctionList.
+#[test]
+fn the_default_module_works() {
+    let proxy = module("p11-kit-proxy.so", "p11-kit-modules");
+    let store = Store::new();
+    store.generate("EC:prime256v1", "01", "web", &["--always-auth"]);
+    let mut program = Program::start(&store);
+    let reports = program.opened(store.open_in(&proxy, &["pkcs11:token=lab;object=web"]));
+    assert!(reports[0].is_ok(), "{reports:?}");
+    let signature = program.sign(0, ECDSA).unwrap();
+    assert!(store.verifies("01", ECDSA, &signature));
+    assert!(program.end().success());
+}
+
+/// NSS's own token needs no login when its database has no password. It takes its parameters through
+/// p11-kit, from the user's own configuration, which p11-kit does not read for root.
+#[test]
+fn a_token_without_a_login_signs() {
+    let proxy = module("p11-kit-proxy.so", "p11-kit-modules");
+    let softoken = module("libsoftokn3.so", "libnss3");
+    let store = Store::new();
+    let modules = store.path("home/.config/pkcs11/modules");
+    fs::create_dir_all(&modules).unwrap();
+    let database = format!("sql:{}", store.path("").display());
+    let certutil = |command: &str| {
+        let arguments = command.split(' ').chain(["-d", &database]);
+        let arguments: Vec<&str> = arguments.collect();
+        store.run("certutil", "libnss3-tools", &arguments);
+    };
+    certutil("-N --empty-password");
+    store.file(
+        "noise",
+        "Any bytes do: the key signs this test's text alone.",
+    );
+    certutil("-S -n nss -s CN=nss -x -t u,u,u -k ec -q nistp256 -z noise");
+    let parameters = format!("configDir='{database}' flags=readOnly");
+    let settings = format!("module: {softoken}\nx-init-reserved: {parameters}\n");
+    fs::write(modules.join("softoken.module"), settings).unwrap();
+
+    // Whoever runs the tests: as the owner of the store, root's being given away.
+    let program = store.path("program");
+    fs::copy(PROGRAM, &program).unwrap();
+    let mut command = Command::new(program);
+    command.env_clear().env("HOME", store.path("home"));
+    if fs::metadata(store.path("")).unwrap().uid() == 0 {
+        store.run("chown", "coreutils", &["-R", "nobody", "."]);
+        command.uid(fs::metadata(store.path("")).unwrap().uid());
+    }
+    let mut program = Program::spawn(command);
+    let mut open = store.open_in(&proxy, &["pkcs11:token=NSS%20Certificate%20DB"]);
+    open.token = "pkcs11:token=NSS%20Certificate%20DB".parse().unwrap();
+    open.pin = None;
+    open.keys[0].certificate = Some(CertificateOnToken::OfTheKey);
+    let reports = program.opened(open);
+    let certificate = reports[0].as_ref().unwrap().certificate.as_ref();
+    fs::write(store.path("nss.der"), certificate.unwrap()).unwrap();
+    let public = "x509 -inform DER -in nss.der -pubkey -noout -out nss.pem";
+    store.run("openssl", "openssl", &public.split(' ').collect::<Vec<_>>());
+    let signature = program.sign(0, ECDSA).unwrap();
+    assert!(store.verifies("nss", ECDSA, &signature));
+}
+
+#[test]
+fn a_key_without_a_public_key_object_signs() {
+    let store = Store::new();
+    let kind = "EC -pkeyopt ec_paramgen_curve:P-256";
+    store.import(kind, "0A", &["--no-public-key"]);
+    let mut program = Program::start(&store);
+    let reports = program.opened(store.open(&["pkcs11:token=lab;id=%0A"]));
+    assert!(reports[0].is_ok(), "{reports:?}");
+    let signature = program.sign(0, ECDSA).unwrap();
+    assert!(store.verifies("0A", ECDSA, &signature));
+}
+
+#[test]
+fn several_tokens_are_listed() {
+    let store = Store::new();
+    store.token("lab");
+    store.token("other");
+    let mut open = store.open(&["pkcs11:token=lab;object=web"]);
+    open.token = "pkcs11:token=lab".parse().unwrap();
+    let error = store.refusal(open);
+    assert!(matches!(error, TokenError::Unusable(_)), "{error:?}");
+    // Each of the two that are listed names one token: its keys are looked for.
+    let text = error.to_string();
+    let candidates: Vec<&str> = text.rsplit_once(": ").unwrap().1.split(", ").collect();
+    assert_eq!(candidates.len(), 2, "{text}");
+    for candidate in candidates {
+        let mut open = store.open(&["pkcs11:object=web"]);
+        open.token = candidate.parse().unwrap();
+        let reports = Program::start(&store).opened(open);
+        let text = unusable(&reports[0]);
+        assert!(text.contains("shows none at all"), "{text}");
+    }
+}
+
+#[test]
+fn an_absent_token_is_gone() {
+    let store = Store::new();
+    let mut open = store.open(&["pkcs11:object=web"]);
+    open.token = "pkcs11:token=elsewhere".parse().unwrap();
+    let error = store.refusal(open);
+    assert!(matches!(error, TokenError::Gone(_)), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains("pkcs11:token=elsewhere"), "{text}");
+    assert!(
+        text.contains("there are: pkcs11:token=lab;serial="),
+        "{text}"
+    );
+}
+
+#[test]
+fn one_bad_key_leaves_the_others_alone() {
+    let store = Store::new();
+    store.generate("EC:prime256v1", "01", "web", &[]);
+    store.generate("EC:prime256v1", "02", "web", &[]);
+    store.generate("EC:prime256v1", "03", "api", &[]);
+    store.generate("EC:secp256k1", "04", "coin", &[]);
+    store.generate("rsa:1024", "05", "short", &[]);
+    let mut program = Program::start(&store);
+    let reports = program.opened(store.open(&[
+        "pkcs11:token=lab;object=web",
+        "pkcs11:token=lab;object=absent",
+        "pkcs11:token=lab;object=api",
+        "pkcs11:token=lab;object=api;type=public",
+        "pkcs11:token=lab;object=coin",
+        "pkcs11:token=lab;object=short",
+    ]));
+    let text = unusable(&reports[0]);
+    assert!(
+        text.contains("pkcs11:token=lab;object=web;id=%01"),
+        "{text}"
+    );
+    assert!(
+        text.contains("pkcs11:token=lab;object=web;id=%02"),
+        "{text}"
+    );
+    assert!(!text.contains("object=api"), "{text}");
+    let text = unusable(&reports[1]);
+    assert!(
+        text.contains("there are: pkcs11:token=lab;object="),
+        "{text}"
+    );
+    assert!(
+        text.contains("pkcs11:token=lab;object=api;id=%03"),
+        "{text}"
+    );
+    assert!(reports[2].is_ok(), "{reports:?}");
+    for (report, expected) in [
+        (&reports[3], "type=private"),
+        (&reports[4], "P-256, P-384 or P-521"),
+        (&reports[5], "1024 bits"),
+    ] {
+        let text = unusable(report);
+        assert!(text.contains(expected), "{text}");
+    }
+    assert!(program.sign(2, ECDSA).is_ok());
+    let error = program.sign(0, ECDSA).unwrap_err();
+    assert!(matches!(error, TokenError::Unusable(_)), "{error:?}");
+}
+
+#[test]
+fn a_key_that_can_leave_the_token_is_warned_of() {
+    let store = Store::new();
+    store.generate("EC:prime256v1", "01", "loose", &["--extractable"]);
+    let mut program = Program::start(&store);
+    let reports = program.opened(store.open(&["pkcs11:object=loose"]));
+    let warnings = &reports[0].as_ref().unwrap().warnings;
+    assert!(
+        warnings[0].contains("can be read out of the token"),
+        "{warnings:?}"
+    );
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+}
+
+#[test]
+fn certificates_are_read_from_the_token() {
+    let store = Store::new();
+    for (id, label) in [("01", "web"), ("02", "bare"), ("03", "twice")] {
+        store.generate("EC:prime256v1", id, label, &[]);
+    }
+    let web = store.certificate("web");
+    let other = store.certificate("other");
+    store.write_certificate("web.der", "01", "web", &["--private"]);
+    store.write_certificate("web.der", "03", "copy", &[]);
+    store.write_certificate("other.der", "03", "second", &[]);
+    let named = |uri: &str| CertificateOnToken::Named(Box::new(uri.parse().unwrap()));
+    let asked = [
+        ("web", CertificateOnToken::OfTheKey),
+        ("bare", named("pkcs11:token=lab;object=second")),
+        // Two objects, one certificate.
+        ("bare", named("pkcs11:object=web")),
+        ("bare", CertificateOnToken::OfTheKey),
+        ("twice", CertificateOnToken::OfTheKey),
+        ("bare", named("pkcs11:token=elsewhere;object=web")),
+        ("bare", named("pkcs11:object=web;type=data")),
+    ];
+    let keys = asked.map(|(label, certificate)| OpenKey {
+        uri: format!("pkcs11:token=lab;object={label}").parse().unwrap(),
+        certificate: Some(certificate),
+    });
+    store.write_certificate("web.der", "07", "web", &[]);
+    let mut open = store.open::<&str>(&[]);
+    open.keys = keys.to_vec();
+    let reports = Program::start(&store).opened(open);
+    let der = |report: &KeyReport| report.as_ref().unwrap().certificate.clone().unwrap();
+    assert_eq!(der(&reports[0]), web);
+    assert_eq!(der(&reports[1]), other);
+    assert_eq!(der(&reports[2]), web);
+    for (report, expected) in [
+        (&reports[3], "no certificate matches"),
+        (&reports[4], "several certificates match"),
+        (&reports[5], "another token"),
+        (&reports[6], "type=cert"),
+    ] {
+        let text = unusable(report);
+        assert!(text.contains(expected), "{text}");
+    }
+    let text = unusable(&reports[4]);
+    assert!(text.contains("object=copy;id=%03"), "{text}");
+    assert!(text.contains("object=second;id=%03"), "{text}");
+    assert!(text.contains("certificate = \"FILE\""), "{text}");
+}
+
+#[test]
+fn an_always_authenticate_key_logs_in_for_each_signature() {
+    let store = Store::new();
+    store.generate("EC:prime256v1", "01", "piv", &["--always-auth"]);
+    let spy = Spy::new(&store);
+    let mut program = Program::start_with(&store, &spy.environment);
+    let reports = program.opened(store.open_in(&spy.module, &["pkcs11:object=piv"]));
+    assert!(reports[0].is_ok(), "{reports:?}");
+    let opening = spy.calls();
+    for _ in 0..2 {
+        let signature = program.sign(0, ECDSA).unwrap();
+        assert!(store.verifies("01", ECDSA, &signature));
+    }
+    let calls = spy.calls();
+    let once = ["C_SignInit", "C_Login", "C_Sign"];
+    assert_eq!(calls[opening.len()..], [once, once].concat());
+}
+
+#[test]
+fn a_wrong_pin_is_tried_once() {
+    let store = Store::new();
+    store.generate("EC:prime256v1", "01", "web", &[]);
+    let spy = Spy::new(&store);
+    let pin = store.file("wrong.pin", "4321\n");
+    let mut open = store.open_in(&spy.module, &["pkcs11:object=web", "pkcs11:id=%01"]);
+    open.sessions = 4;
+    open.pin = Some(PinSource::File(pin.clone()));
+    let mut program = Program::start_with(&store, &spy.environment);
+    program.send(&ToToken::Open(Box::new(open)));
+    let FromToken::Opened(Err(TokenError::PinRejected(text))) = program.receive() else {
+        panic!("not refused");
+    };
+    assert!(text.contains("CKR_PIN_INCORRECT"), "{text}");
+    assert!(text.contains("pkcs11:token=lab;serial="), "{text}");
+    assert!(text.contains(pin.to_str().unwrap()), "{text}");
+    assert!(!text.contains("4321"), "{text}");
+    assert!(program.end().success());
+    assert_eq!(count(&spy.calls(), "C_Login"), 1);
+
+    // SoftHSM remembers: the next login, with the right PIN, says so.
+    let reports = Program::start(&store).opened(store.open(&["pkcs11:object=web"]));
+    let warnings = &reports[0].as_ref().unwrap().warnings;
+    assert!(
+        warnings[0].contains("CKF_USER_PIN_COUNT_LOW"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn a_pin_that_is_missing_or_exposed_is_not_used() {
+    let store = Store::new();
+    let mut open = store.open(&["pkcs11:object=web"]);
+    open.pin = None;
+    let error = store.refusal(open);
+    assert!(matches!(error, TokenError::Unusable(_)), "{error:?}");
+    assert!(error.to_string().contains("needs a PIN"), "{error}");
+
+    let mut open = store.open(&["pkcs11:object=web"]);
+    let pin = store.file("exposed.pin", PIN);
+    fs::set_permissions(&pin, Permissions::from_mode(0o644)).unwrap();
+    open.pin = Some(PinSource::File(pin));
+    let error = store.refusal(open);
+    assert!(matches!(error, TokenError::Unusable(_)), "{error:?}");
+    assert!(error.to_string().contains("chmod 600"), "{error}");
+}
+
+#[test]
+fn a_module_that_is_absent_is_named() {
+    let store = Store::new();
+    let error = store.refusal(store.open_in("/nowhere/opensc-pkcs11.so", &["pkcs11:"]));
+    assert!(matches!(error, TokenError::Unusable(_)), "{error:?}");
+    assert!(
+        error.to_string().contains("apt install opensc-pkcs11"),
+        "{error}"
+    );
+}
+
+/// SoftHSM does not start without its store's directory.
+#[test]
+fn a_module_that_does_not_start_is_gone() {
+    let store = Store::new();
+    let conf = store.file("broken.conf", "directories.tokendir = /nowhere/tokens\n");
+    let environment = [("SOFTHSM2_CONF", conf.to_str().unwrap().to_owned())];
+    let mut program = Program::start_with(&store, &environment);
+    program.send(&ToToken::Open(Box::new(store.open(&["pkcs11:"]))));
+    let FromToken::Opened(Err(error)) = program.receive() else {
+        panic!("opened");
+    };
+    assert!(matches!(error, TokenError::Gone(_)), "{error:?}");
+    assert!(error.to_string().contains("C_Initialize"), "{error}");
+}
+
+#[test]
+fn nothing_but_a_roles_anywhere_request_is_signed() {
+    let store = Store::new();
+    store.generate("EC:prime256v1", "01", "web", &[]);
+    let spy = Spy::new(&store);
+    let mut program = Program::start_with(&store, &spy.environment);
+    assert!(program.opened(store.open_in(&spy.module, &["pkcs11:object=web"]))[0].is_ok());
+    let others = [
+        String::new(),
+        ECDSA.replace("rolesanywhere", "s3"),
+        ECDSA.replace("X509-ECDSA", "HMAC"),
+        format!("{ECDSA}\n"),
+        "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855".to_owned(),
+    ];
+    for text in others {
+        let error = program.sign(0, &text).unwrap_err();
+        assert!(matches!(error, TokenError::Broken(_)), "{text}: {error:?}");
+    }
+    assert_eq!(count(&spy.calls(), "C_SignInit"), 0);
+    assert!(program.sign(0, ECDSA).is_ok());
+}
+
+#[test]
+fn by_hand_it_says_what_it_is() {
+    for (argument, code) in [
+        (Some("--help"), 0),
+        (Some("--version"), 0),
+        (Some("--other"), 2),
+        (None, 2),
+    ] {
+        let output = Command::new(PROGRAM)
+            .args(argument)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(code), "{argument:?}");
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains("for roleseal-agent"), "{text}");
+        assert!(text.lines().count() <= 2, "{text}");
+    }
+}
+
+/// A SoftHSM store of its own, with a token `lab`, in a directory that goes away.
+struct Store {
+    directory: TempDir,
+}
+
+impl Store {
+    fn new() -> Store {
+        let store = Store {
+            directory: tempfile::tempdir().unwrap(),
+        };
+        fs::create_dir(store.path("tokens")).unwrap();
+        let tokens = store.path("tokens");
+        let conf = format!(
+            "directories.tokendir = {}\nlog.level = ERROR\n",
+            tokens.display()
+        );
+        store.file("softhsm2.conf", &conf);
+        store.file("lab.pin", PIN);
+        store.token("lab");
+        store
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        path
+    }
+
+    fn conf(&self) -> String {
+        self.path("softhsm2.conf").to_str().unwrap().to_owned()
+    }
+
+    fn token(&self, label: &str) {
+        let init = ["--init-token", "--free", "--so-pin", "5678", "--pin", PIN];
+        let arguments = [&init[..], &["--label", label]].concat();
+        self.run("softhsm2-util", "softhsm2", &arguments);
+    }
+
+    /// A key pair, made on the token.
+    fn generate(&self, kind: &str, id: &str, label: &str, more: &[&str]) {
+        let key = ["--keypairgen", "--key-type", kind, "--id", id];
+        let login = ["--login", "--pin", PIN, "--label", label];
+        let usage = ["--usage-sign", "--sensitive"];
+        self.tool(&[&key, &login[..], &usage, more].concat());
+    }
+
+    /// A key pair made by `openssl`; its public half stays beside the token too.
+    fn import(&self, kind: &str, id: &str, more: &[&str]) {
+        let openssl = |command: &str| {
+            self.run(
+                "openssl",
+                "openssl",
+                &command.split(' ').collect::<Vec<_>>(),
+            );
+        };
+        openssl(&format!("genpkey -algorithm {kind} -out key.pem"));
+        openssl(&format!("pkey -in key.pem -pubout -out {id}.pem"));
+        let import = ["--import", "key.pem", "--token", "lab", "--pin", PIN];
+        let name = ["--id", id, "--label", "imported"];
+        self.run(
+            "softhsm2-util",
+            "softhsm2",
+            &[&import, &name[..], more].concat(),
+        );
+    }
+
+    fn certificate(&self, name: &str) -> Vec<u8> {
+        let der = format!("{name}.der");
+        let subject = format!("/CN={name}");
+        let request =
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem";
+        let mut arguments: Vec<&str> = request.split(' ').collect();
+        arguments.extend(["-subj", &subject, "-outform", "DER", "-out", &der]);
+        self.run("openssl", "openssl", &arguments);
+        fs::read(self.path(&der)).unwrap()
+    }
+
+    fn write_certificate(&self, file: &str, id: &str, label: &str, more: &[&str]) {
+        let write = ["--login", "--pin", PIN, "--write-object", file];
+        let what = ["--type", "cert", "--id", id, "--label", label];
+        self.tool(&[&write, &what[..], more].concat());
+    }
+
+    /// Whether `openssl` finds that this is the key's signature over the text.
+    fn verifies(&self, id: &str, text: &str, signature: &[u8]) -> bool {
+        let public = format!("{id}.pem");
+        if !self.path(&public).exists() {
+            let read = ["--read-object", "--type", "pubkey", "--id", id];
+            self.tool(&[&read[..], &["--output-file", "public.der"]].concat());
+            let convert = ["pkey", "-pubin", "-inform", "DER", "-in", "public.der"];
+            let arguments = [&convert[..], &["-out", &public]].concat();
+            self.run("openssl", "openssl", &arguments);
+        }
+        fs::write(self.path("text"), text).unwrap();
+        fs::write(self.path("signature"), signature).unwrap();
+        let verify = ["dgst", "-sha256", "-verify", &public];
+        let arguments = [&verify[..], &["-signature", "signature", "text"]].concat();
+        self.try_run("openssl", "openssl", &arguments)
+            .status
+            .success()
+    }
+
+    fn tool(&self, arguments: &[&str]) {
+        let module = ["--module", SOFTHSM, "--token-label", "lab"];
+        self.run("pkcs11-tool", "opensc", &[&module[..], arguments].concat());
+    }
+
+    fn run(&self, program: &str, package: &str, arguments: &[&str]) {
+        let output = self.try_run(program, package, arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{program} {arguments:?}: {said}");
+    }
+
+    fn try_run(&self, program: &str, package: &str, arguments: &[&str]) -> Output {
+        Command::new(program)
+            .args(arguments)
+            .current_dir(self.directory.path())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("SOFTHSM2_CONF", self.conf())
+            .output()
+            .unwrap_or_else(|error| panic!("{program}: {error}; run `apt install {package}`"))
+    }
+
+    fn open<K: AsRef<str>>(&self, keys: &[K]) -> Open {
+        self.open_in(SOFTHSM, keys)
+    }
+
+    fn open_in<K: AsRef<str>>(&self, module: &str, keys: &[K]) -> Open {
+        let key = |uri: &K| OpenKey {
+            uri: uri.as_ref().parse().unwrap(),
+            certificate: None,
+        };
+        Open {
+            module: module.into(),
+            token: "pkcs11:".parse().unwrap(),
+            pin: Some(PinSource::File(self.path("lab.pin"))),
+            sessions: 2,
+            keys: keys.iter().map(key).collect(),
+        }
+    }
+
+    /// Why the token as a whole cannot be opened.
+    fn refusal(&self, open: Open) -> TokenError {
+        let mut program = Program::start(self);
+        program.send(&ToToken::Open(Box::new(open)));
+        match program.receive() {
+            FromToken::Opened(Err(error)) => error,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+}
+
+/// pkcs11-spy: the module that logs every call to the one behind it.
+struct Spy {
+    module: String,
+    log: PathBuf,
+    environment: [(&'static str, String); 3],
+}
+
+impl Spy {
+    fn new(store: &Store) -> Spy {
+        let module = module("pkcs11-spy.so", "opensc-pkcs11");
+        let log = store.path("spy.log");
+        let environment = [
+            ("SOFTHSM2_CONF", store.conf()),
+            ("PKCS11SPY", SOFTHSM.to_owned()),
+            ("PKCS11SPY_OUTPUT", log.to_str().unwrap().to_owned()),
+        ];
+        Spy {
+            module,
+            log,
+            environment,
+        }
+    }
+
+    /// The names of the functions called so far.
+    fn calls(&self) -> Vec<String> {
+        let log = String::from_utf8_lossy(&fs::read(&self.log).unwrap()).into_owned();
+        let call = |line: &str| {
+            let (number, name) = line.split_once(": ")?;
+            number.parse::<u32>().ok()?;
+            name.starts_with("C_").then(|| name.trim().to_owned())
+        };
+        log.lines().filter_map(call).collect()
+    }
+}
+
+fn count(calls: &[String], name: &str) -> usize {
+    calls.iter().filter(|call| *call == name).count()
+}
+
+/// A module in the directory of this machine's architecture, as `/usr/lib/x86_64-linux-gnu`.
+fn module(name: &str, package: &str) -> String {
+    let directories = fs::read_dir("/usr/lib").unwrap();
+    directories
+        .map(|directory| directory.unwrap().path().join(name))
+        .find(|path| path.exists())
+        .unwrap_or_else(|| panic!("{name} is missing: run `apt install {package}`"))
+        .to_str()
+        .unwrap()
+        .to_owned()
+}
+
+/// The token program, and our end of its socketpair.
+struct Program {
+    child: Child,
+    link: Option<UnixStream>,
+}
+
+impl Program {
+    fn start(store: &Store) -> Program {
+        Program::start_with(store, &[("SOFTHSM2_CONF", store.conf())])
+    }
+
+    fn start_with(store: &Store, environment: &[(&str, String)]) -> Program {
+        let mut command = Command::new(PROGRAM);
+        command.current_dir(store.directory.path()).env_clear();
+        command.envs(environment.iter().map(|(name, value)| (*name, value)));
+        Program::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Program {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        // So that a program that hangs fails the test.
+        ours.set_read_timeout(Some(Duration::from_secs(60)))
+            .unwrap();
+        command.stdin(OwnedFd::from(theirs)).stdout(Stdio::null());
+        Program {
+            child: command.spawn().unwrap(),
+            link: Some(ours),
+        }
+    }
+
+    fn send(&mut self, message: &ToToken) {
+        link::send(self.link.as_mut().unwrap(), message).unwrap();
+    }
+
+    fn receive(&mut self) -> FromToken {
+        let message = link::receive(self.link.as_mut().unwrap()).unwrap();
+        message.expect("the program ended")
+    }
+
+    fn opened(&mut self, open: Open) -> Vec<KeyReport> {
+        self.send(&ToToken::Open(Box::new(open)));
+        match self.receive() {
+            FromToken::Opened(Ok(reports)) => reports,
+            other => panic!("not opened: {other:?}"),
+        }
+    }
+
+    fn sign(&mut self, key: usize, text: &str) -> Result<Vec<u8>, TokenError> {
+        self.send(&sign_message(7, key, text));
+        match self.receive() {
+            FromToken::Signed { id: 7, result } => result.map(|signature| signature.0),
+            other => panic!("not an answer: {other:?}"),
+        }
+    }
+
+    /// The agent is gone.
+    fn end(&mut self) -> ExitStatus {
+        self.link = None;
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn sign_message(id: u64, key: usize, text: &str) -> ToToken {
+    let text = text.to_owned();
+    ToToken::Sign { id, key, text }
+}
+
+fn unusable(report: &KeyReport) -> &str {
+    match report {
+        Err(TokenError::Unusable(text)) => text,
+        other => panic!("not unusable: {other:?}"),
+    }
+}

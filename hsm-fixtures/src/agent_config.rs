@@ -1,0 +1,134 @@
+//! The agent's configuration file, written.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::softhsm::Token;
+
+/// `roleseal-agent --config FILE`. Tests of odd configurations write their own TOML.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct AgentConfig {
+    /// Where the agent listens.
+    pub socket: PathBuf,
+    /// The PKCS#11 module of URIs that have none.
+    pub pkcs11_module: PathBuf,
+    /// The keys and their certificates.
+    pub identity: Vec<AgentIdentity>,
+}
+
+/// One `[[identity]]`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct AgentIdentity {
+    /// What clients call it.
+    pub name: String,
+    /// A `pkcs11:` URI.
+    pub key: String,
+    /// Where the PIN is.
+    pub pin: PinFile,
+    /// Leaf, then intermediates, PEM.
+    pub certificate: PathBuf,
+    /// Endpoints that requests may go to, beside AWS's own.
+    pub endpoints: Vec<String>,
+    /// Parallel sessions on the token.
+    pub sessions: u32,
+    /// Who may do what; nobody but the agent's own user where it is empty.
+    pub allow: Vec<AllowRule>,
+}
+
+/// `{ file = "PATH" }`.
+#[derive(Clone, Debug, Serialize)]
+pub struct PinFile {
+    /// A file with the PIN, readable by its owner alone.
+    pub file: PathBuf,
+}
+
+/// One `[[identity.allow]]`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct AllowRule {
+    /// User ids.
+    pub users: Vec<u32>,
+    /// Role ARNs, with `*`.
+    pub roles: Vec<String>,
+    /// The longest session, such as `1h`.
+    pub max_duration: String,
+}
+
+impl AgentConfig {
+    /// The TOML text.
+    ///
+    /// # Errors
+    ///
+    /// Where a path is not UTF-8.
+    pub fn to_toml(&self) -> anyhow::Result<String> {
+        Ok(toml::to_string(self)?)
+    }
+}
+
+impl AgentIdentity {
+    /// An identity `name` for the key of the same label on `token`, with four sessions and no rule.
+    #[must_use]
+    pub fn new(name: &str, token: &Token, pin_file: &Path, certificate: &Path) -> AgentIdentity {
+        AgentIdentity {
+            name: name.to_owned(),
+            key: format!("pkcs11:token={};object={name}", token.label()),
+            pin: PinFile {
+                file: pin_file.to_owned(),
+            },
+            certificate: certificate.to_owned(),
+            endpoints: Vec::new(),
+            sessions: 4,
+            allow: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_written_as_operators_write_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let token = crate::SoftHsm::create(dir.path())
+            .unwrap()
+            .add_token("lab", "2468")
+            .unwrap();
+        let mut web =
+            AgentIdentity::new("web", &token, Path::new("/lab.pin"), Path::new("/web.pem"));
+        web.allow.push(AllowRule {
+            users: vec![1001],
+            roles: vec!["arn:*".into()],
+            max_duration: "1h".into(),
+        });
+        let config = AgentConfig {
+            socket: "/agent.sock".into(),
+            pkcs11_module: "/module.so".into(),
+            identity: vec![web],
+        };
+        assert_eq!(
+            config.to_toml().unwrap(),
+            r#"socket = "/agent.sock"
+pkcs11-module = "/module.so"
+
+[[identity]]
+name = "web"
+key = "pkcs11:token=lab;object=web"
+certificate = "/web.pem"
+endpoints = []
+sessions = 4
+
+[identity.pin]
+file = "/lab.pin"
+
+[[identity.allow]]
+users = [1001]
+roles = ["arn:*"]
+max-duration = "1h"
+"#
+        );
+    }
+}

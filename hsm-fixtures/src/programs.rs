@@ -1,0 +1,65 @@
+//! Where the programs under test are.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+/// The daemon, `roleseal-agent`.
+///
+/// # Errors
+///
+/// Where it has not been built.
+pub fn agent() -> Result<PathBuf> {
+    beside_us("roleseal-agent")
+}
+
+/// The command-line client, `roleseal`.
+///
+/// # Errors
+///
+/// Where it has not been built.
+pub fn roleseal() -> Result<PathBuf> {
+    beside_us("roleseal")
+}
+
+fn beside_us(name: &str) -> Result<PathBuf> {
+    let executable = std::env::current_exe().context("cannot tell where this program is")?;
+    // Cargo's test programs are in target/PROFILE/deps, the others in target/PROFILE.
+    let folders = executable.ancestors().skip(1).take(2);
+    search(name, folders)
+}
+
+fn search<'a>(name: &str, folders: impl Iterator<Item = &'a Path> + Clone) -> Result<PathBuf> {
+    let found = folders
+        .clone()
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file());
+    let Some(path) = found else {
+        let searched: Vec<_> = folders.map(|folder| folder.display().to_string()).collect();
+        bail!(
+            "no {name} in {}: run `cargo build --workspace` first",
+            searched.join(" or ")
+        );
+    };
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_of_a_test_program_is_searched_and_the_one_above() {
+        let dir = tempfile::tempdir().unwrap();
+        let deps = dir.path().join("deps");
+        std::fs::write(dir.path().join("roleseal"), "").unwrap();
+        assert_eq!(
+            search("roleseal", deps.ancestors().take(2)).unwrap(),
+            dir.path().join("roleseal")
+        );
+        let error = search("roleseal-agent", deps.ancestors().take(2))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("cargo build --workspace"), "{error}");
+    }
+}

@@ -1,0 +1,400 @@
+//! The rules for one certificate: structure read by x509-parser, cryptography done by OpenSSL.
+//!
+//! From "Trust model" and "Signing process" in the IAM Roles Anywhere user guide.
+
+use jiff::Timestamp;
+use openssl::nid::Nid;
+use openssl::pkey::{Id, PKey, Public};
+use openssl::x509::X509;
+use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
+
+/// Signature algorithms with SHA-256 or stronger; RSA-PSS, whose hash hides in its parameters, is left out.
+const STRONG_SIGNATURES: [(&str, &str); 6] = [
+    ("1.2.840.113549.1.1.11", "sha256WithRSAEncryption"),
+    ("1.2.840.113549.1.1.12", "sha384WithRSAEncryption"),
+    ("1.2.840.113549.1.1.13", "sha512WithRSAEncryption"),
+    ("1.2.840.10045.4.3.2", "ecdsa-with-SHA256"),
+    ("1.2.840.10045.4.3.3", "ecdsa-with-SHA384"),
+    ("1.2.840.10045.4.3.4", "ecdsa-with-SHA512"),
+];
+
+/// A certificate that arrived, read whole; no rule has been applied yet.
+#[derive(Clone)]
+pub(crate) struct Certificate {
+    x509: X509,
+    facts: Facts,
+}
+
+/// The key types that a leaf may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyType {
+    Rsa,
+    Ec,
+}
+
+#[derive(Clone)]
+struct Facts {
+    version: X509Version,
+    serial: Vec<u8>,
+    serial_decimal: String,
+    subject: Vec<u8>,
+    issuer: Vec<u8>,
+    subject_text: String,
+    common_name: Option<String>,
+    not_before: i64,
+    not_after: i64,
+    signature_oid: String,
+    basic_constraints: Option<(bool, Option<u32>)>,
+    digital_signature: bool,
+    key_cert_sign: bool,
+    /// `None` where there is no extendedKeyUsage.
+    client_auth: Option<bool>,
+}
+
+impl Certificate {
+    /// Reads exactly one DER certificate.
+    pub(crate) fn from_der(der: &[u8]) -> Result<Certificate, String> {
+        let (rest, parsed) = X509Certificate::from_der(der)
+            .map_err(|error| format!("no DER certificate: {error}"))?;
+        if !rest.is_empty() {
+            return Err(format!("{} bytes follow the certificate", rest.len()));
+        }
+        let x509 = X509::from_der(der).map_err(|error| format!("no DER certificate: {error}"))?;
+        let facts = Facts::read(&parsed)?;
+        Ok(Certificate { x509, facts })
+    }
+
+    /// Reads a bundle of PEM certificates.
+    pub(crate) fn bundle_from_pem(pem: &str) -> Result<Vec<Certificate>, String> {
+        let stack = X509::stack_from_pem(pem.as_bytes())
+            .map_err(|error| format!("no PEM bundle: {error}"))?;
+        stack
+            .iter()
+            .map(|x509| Certificate::from_der(&x509.to_der().map_err(|error| error.to_string())?))
+            .collect()
+    }
+
+    /// Applies the rules for an end entity; returns the key's type, which decides the algorithm.
+    pub(crate) fn check_leaf(&self, now: Timestamp) -> Result<KeyType, String> {
+        let facts = &self.facts;
+        if facts.version != X509Version::V3 {
+            return Err("the leaf is not X.509 version 3".to_owned());
+        }
+        match facts.basic_constraints {
+            None => return Err("the leaf has no basicConstraints".to_owned()),
+            Some((true, _)) => {
+                return Err("the leaf is a CA certificate (basicConstraints CA:TRUE)".to_owned());
+            }
+            Some((false, _)) => {}
+        }
+        if !facts.digital_signature {
+            return Err("the leaf's keyUsage lacks digitalSignature".to_owned());
+        }
+        if facts.client_auth == Some(false) {
+            return Err("the leaf's extendedKeyUsage lacks clientAuth".to_owned());
+        }
+        self.check_signature_algorithm("leaf")?;
+        self.check_validity("leaf", now)?;
+        self.key_type()
+    }
+
+    /// Applies the rules for a CA with `below` intermediates between it and the leaf.
+    pub(crate) fn check_ca(&self, below: usize, now: Timestamp) -> Result<(), String> {
+        let name = format!("CA {}", self.facts.subject_text);
+        match self.facts.basic_constraints {
+            Some((true, limit)) => {
+                if limit.is_some_and(|limit| below > usize::try_from(limit).unwrap_or(usize::MAX)) {
+                    return Err(format!(
+                        "{name} allows fewer intermediates below it (pathLenConstraint)"
+                    ));
+                }
+            }
+            _ => return Err(format!("{name} is no CA (basicConstraints CA:TRUE)")),
+        }
+        if !self.facts.key_cert_sign {
+            return Err(format!("{name}'s keyUsage lacks keyCertSign"));
+        }
+        self.check_signature_algorithm(&name)?;
+        self.check_validity(&name, now)
+    }
+
+    /// Whether `issuer` bears the name that this certificate says, and its key made the signature.
+    pub(crate) fn is_issued_by(&self, issuer: &Certificate) -> bool {
+        self.facts.issuer == issuer.facts.subject
+            && issuer
+                .public_key()
+                .is_ok_and(|key| self.x509.verify(&key).unwrap_or(false))
+    }
+
+    /// The names of the certificate's issuer, for messages.
+    pub(crate) fn subject(&self) -> &str {
+        &self.facts.subject_text
+    }
+
+    /// The first CN of the subject: the session's source identity.
+    pub(crate) fn common_name(&self) -> Option<&str> {
+        self.facts.common_name.as_deref()
+    }
+
+    pub(crate) fn serial_decimal(&self) -> &str {
+        &self.facts.serial_decimal
+    }
+
+    /// The default session name.
+    pub(crate) fn serial_hex(&self) -> String {
+        hex::encode(&self.facts.serial)
+    }
+
+    pub(crate) fn public_key(&self) -> Result<PKey<Public>, String> {
+        self.x509
+            .public_key()
+            .map_err(|error| format!("cannot read the certificate's key: {error}"))
+    }
+
+    fn key_type(&self) -> Result<KeyType, String> {
+        let key = self.public_key()?;
+        match key.id() {
+            Id::RSA if (2048..=4096).contains(&key.bits()) => Ok(KeyType::Rsa),
+            Id::RSA => Err(format!(
+                "the leaf's RSA key has {} bits; 2048 to 4096 are allowed",
+                key.bits()
+            )),
+            Id::EC => {
+                let curve = key.ec_key().ok().and_then(|key| key.group().curve_name());
+                match curve {
+                    Some(Nid::X9_62_PRIME256V1 | Nid::SECP384R1 | Nid::SECP521R1) => {
+                        Ok(KeyType::Ec)
+                    }
+                    _ => Err("the leaf's EC key is not on P-256, P-384 or P-521".to_owned()),
+                }
+            }
+            _ => Err("the leaf's key is neither RSA nor EC".to_owned()),
+        }
+    }
+
+    fn check_signature_algorithm(&self, name: &str) -> Result<(), String> {
+        if STRONG_SIGNATURES
+            .iter()
+            .any(|(oid, _)| *oid == self.facts.signature_oid)
+        {
+            return Ok(());
+        }
+        let allowed = STRONG_SIGNATURES.map(|(_, name)| name).join(", ");
+        Err(format!(
+            "the {name}'s signature algorithm is {}, not one of {allowed}",
+            self.facts.signature_oid
+        ))
+    }
+
+    fn check_validity(&self, name: &str, now: Timestamp) -> Result<(), String> {
+        if now.as_second() < self.facts.not_before {
+            return Err(format!("the {name} is not valid yet"));
+        }
+        if now.as_second() > self.facts.not_after {
+            return Err(format!("the {name} has expired"));
+        }
+        Ok(())
+    }
+}
+
+impl Facts {
+    fn read(parsed: &X509Certificate<'_>) -> Result<Facts, String> {
+        let unreadable = |error| format!("cannot read the certificate's extensions: {error}");
+        let basic_constraints = parsed.basic_constraints().map_err(unreadable)?;
+        let key_usage = parsed.key_usage().map_err(unreadable)?;
+        let extended_key_usage = parsed.extended_key_usage().map_err(unreadable)?;
+        Ok(Facts {
+            version: parsed.version(),
+            serial: parsed.serial.to_bytes_be(),
+            serial_decimal: parsed.serial.to_string(),
+            subject: parsed.subject().as_raw().to_vec(),
+            issuer: parsed.issuer().as_raw().to_vec(),
+            subject_text: parsed.subject().to_string(),
+            common_name: parsed
+                .subject()
+                .iter_common_name()
+                .next()
+                .and_then(|name| name.as_str().ok())
+                .map(str::to_owned),
+            not_before: parsed.validity().not_before.timestamp(),
+            not_after: parsed.validity().not_after.timestamp(),
+            signature_oid: parsed.signature_algorithm.algorithm.to_id_string(),
+            basic_constraints: basic_constraints
+                .map(|found| (found.value.ca, found.value.path_len_constraint)),
+            digital_signature: key_usage
+                .as_ref()
+                .is_some_and(|found| found.value.digital_signature()),
+            key_cert_sign: key_usage
+                .as_ref()
+                .is_some_and(|found| found.value.key_cert_sign()),
+            client_auth: extended_key_usage.map(|found| found.value.client_auth),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openssl::ec::{EcGroup, EcKey};
+    use openssl::rsa::Rsa;
+
+    use super::*;
+    use crate::pki::{Digest, LeafSpec, Pki, Purpose};
+
+    fn ec(curve: Nid) -> Vec<u8> {
+        let key = EcKey::generate(&EcGroup::from_curve_name(curve).unwrap()).unwrap();
+        PKey::from_ec_key(key).unwrap().public_key_to_der().unwrap()
+    }
+
+    fn rsa(bits: u32) -> Vec<u8> {
+        Rsa::generate(bits).unwrap().public_key_to_der().unwrap()
+    }
+
+    fn judge(spki: &[u8], spec: &LeafSpec) -> Result<KeyType, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let leaf = Pki::create(dir.path()).unwrap().leaf(spki, spec).unwrap();
+        Certificate::from_der(&leaf.der)
+            .unwrap()
+            .check_leaf(Timestamp::now())
+    }
+
+    #[test]
+    fn a_good_leaf_tells_its_key_type() {
+        let good = LeafSpec::new("web");
+        for curve in [Nid::X9_62_PRIME256V1, Nid::SECP384R1, Nid::SECP521R1] {
+            assert_eq!(judge(&ec(curve), &good), Ok(KeyType::Ec));
+        }
+        assert_eq!(judge(&rsa(2048), &good), Ok(KeyType::Rsa));
+        let sha384 = LeafSpec {
+            digest: Digest::Sha384,
+            ..good.clone()
+        };
+        assert_eq!(judge(&rsa(2048), &sha384), Ok(KeyType::Rsa));
+        assert_eq!(
+            judge(
+                &rsa(2048),
+                &LeafSpec {
+                    extended_key_usage: None,
+                    ..good
+                }
+            ),
+            Ok(KeyType::Rsa)
+        );
+    }
+
+    #[test]
+    fn each_bad_leaf_is_refused_by_name() {
+        let good = || LeafSpec::new("web");
+        let now = Timestamp::now();
+        let later = now + jiff::SignedDuration::from_hours(1);
+        let cases = [
+            (
+                LeafSpec {
+                    version: 1,
+                    ..good()
+                },
+                "version 3",
+            ),
+            (
+                LeafSpec {
+                    basic_constraints: None,
+                    ..good()
+                },
+                "no basicConstraints",
+            ),
+            (
+                LeafSpec {
+                    basic_constraints: Some(true),
+                    ..good()
+                },
+                "CA:TRUE",
+            ),
+            (
+                LeafSpec {
+                    digital_signature: false,
+                    ..good()
+                },
+                "digitalSignature",
+            ),
+            (
+                LeafSpec {
+                    extended_key_usage: Some(Purpose::ServerAuth),
+                    ..good()
+                },
+                "clientAuth",
+            ),
+            (
+                LeafSpec {
+                    digest: Digest::Sha1,
+                    ..good()
+                },
+                "signature algorithm is 1.2.840.10045.4.1",
+            ),
+            (LeafSpec::expired("web"), "has expired"),
+            (
+                LeafSpec {
+                    not_before: later,
+                    ..good()
+                },
+                "not valid yet",
+            ),
+        ];
+        let key = ec(Nid::X9_62_PRIME256V1);
+        for (spec, message) in cases {
+            let error = judge(&key, &spec).unwrap_err();
+            assert!(error.contains(message), "{message}: {error}");
+        }
+        assert!(
+            judge(&rsa(1024), &good())
+                .unwrap_err()
+                .contains("1024 bits")
+        );
+        assert!(
+            judge(&ec(Nid::SECP256K1), &good())
+                .unwrap_err()
+                .contains("P-256, P-384 or P-521")
+        );
+        let ed25519 = PKey::generate_ed25519()
+            .unwrap()
+            .public_key_to_der()
+            .unwrap();
+        assert!(
+            judge(&ed25519, &good())
+                .unwrap_err()
+                .contains("neither RSA nor EC")
+        );
+    }
+
+    #[test]
+    fn bytes_that_are_no_certificate_are_refused() {
+        assert!(Certificate::from_der(b"").is_err());
+        assert!(Certificate::from_der(b"garbage").is_err());
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Pki::create(dir.path()).unwrap();
+        let mut der = pki
+            .leaf(&ec(Nid::X9_62_PRIME256V1), &LeafSpec::new("web"))
+            .unwrap()
+            .der;
+        der.push(0);
+        assert!(
+            Certificate::from_der(&der)
+                .err()
+                .unwrap()
+                .contains("1 bytes follow")
+        );
+    }
+
+    #[test]
+    fn serials_are_told_in_both_ways() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Pki::create(dir.path()).unwrap();
+        let spec = LeafSpec {
+            serial: Some(0xff01),
+            ..LeafSpec::new("web")
+        };
+        let leaf =
+            Certificate::from_der(&pki.leaf(&ec(Nid::SECP384R1), &spec).unwrap().der).unwrap();
+        assert_eq!(leaf.serial_decimal(), "65281");
+        assert_eq!(leaf.serial_hex(), "ff01");
+        assert_eq!(leaf.common_name(), Some("web"));
+    }
+}

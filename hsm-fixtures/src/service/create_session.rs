@@ -1,0 +1,263 @@
+//! CreateSession: every rule that the real service documents, one step after the other.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use openssl::hash::MessageDigest;
+use openssl::sha::sha256;
+use openssl::sign::Verifier;
+
+use super::arn::Arn;
+use super::authorization::Authorization;
+use super::certificate::{Certificate, KeyType};
+use super::config::Profile;
+use super::parameters::Parameters;
+use super::received::Received;
+use super::refusal::Refusal;
+use super::registry::Registry;
+use super::{canonical, chain, request_date};
+
+/// The most certificates that X-Amz-X509-Chain may hold ("Signing process" in the user guide).
+const CHAIN_LENGTH: usize = 5;
+
+/// What a session will be made of.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    pub(crate) role: Arn,
+    pub(crate) session_name: String,
+    pub(crate) source_identity: Option<String>,
+    pub(crate) seconds: i64,
+    pub(crate) subject_arn: String,
+}
+
+/// Grants a session for a request that keeps every rule.
+pub(crate) fn judge(
+    registry: &Registry,
+    request: &Received,
+    now: Timestamp,
+) -> Result<Grant, Refusal> {
+    if (request.method.as_str(), request.path.as_str()) != ("POST", "/sessions") {
+        return Err(Refusal::unknown_operation(&request.method, &request.path));
+    }
+    let authorization = authorization(request)?;
+    let leaf = leaf(request)?;
+    let key_type = leaf.check_leaf(now).map_err(Refusal::unfit_leaf)?;
+    check_algorithm(&authorization, key_type)?;
+    if authorization.credential_id != leaf.serial_decimal() {
+        let reason = format!(
+            "Credential is {}, the serial {}",
+            authorization.credential_id,
+            leaf.serial_decimal()
+        );
+        return Err(Refusal::denied("Invalid credential", reason));
+    }
+
+    let parameters = Parameters::read(request)?;
+    check_same_home(&parameters)?;
+    check_scope(request, &authorization, &parameters.trust_anchor, now)?;
+    canonical::check_coverage(request, &authorization.signed_headers, &["content-type"])
+        .map_err(Refusal::bad_signature)?;
+    check_signature(request, &authorization, &leaf)?;
+
+    let anchors = registry.anchor(&parameters.trust_anchor)?;
+    chain::check(&leaf, &intermediates(request)?, anchors, now).map_err(Refusal::untrusted)?;
+    let profile = registry.profile(&parameters.profile)?;
+    check_profile(registry, profile, &parameters)?;
+    Ok(grant(&leaf, profile, parameters))
+}
+
+fn authorization(request: &Received) -> Result<Authorization, Refusal> {
+    let value = request
+        .header("authorization")
+        .map_err(|reason| Refusal::denied("Missing Authentication Token", reason))?;
+    Authorization::parse(value).map_err(Refusal::invalid)
+}
+
+fn leaf(request: &Received) -> Result<Certificate, Refusal> {
+    let value = request.header("x-amz-x509").map_err(Refusal::invalid)?;
+    certificate(value).map_err(|error| Refusal::invalid(format!("X-Amz-X509: {error}")))
+}
+
+fn intermediates(request: &Received) -> Result<Vec<Certificate>, Refusal> {
+    let Some(value) = request
+        .optional_header("x-amz-x509-chain")
+        .map_err(Refusal::invalid)?
+    else {
+        return Ok(Vec::new());
+    };
+    let certificates: Vec<Certificate> = value
+        .split(',')
+        .map(certificate)
+        .collect::<Result<_, _>>()
+        .map_err(|error| Refusal::invalid(format!("X-Amz-X509-Chain: {error}")))?;
+    if certificates.len() > CHAIN_LENGTH {
+        let message = format!(
+            "X-Amz-X509-Chain has {} certificates; {CHAIN_LENGTH} are allowed",
+            certificates.len()
+        );
+        return Err(Refusal::invalid(message));
+    }
+    Ok(certificates)
+}
+
+fn certificate(value: &str) -> Result<Certificate, String> {
+    let der = STANDARD
+        .decode(value)
+        .map_err(|error| format!("no base64: {error}"))?;
+    Certificate::from_der(&der)
+}
+
+fn check_algorithm(authorization: &Authorization, key_type: KeyType) -> Result<(), Refusal> {
+    let expected = match key_type {
+        KeyType::Rsa => "AWS4-X509-RSA-SHA256",
+        KeyType::Ec => "AWS4-X509-ECDSA-SHA256",
+    };
+    if authorization.algorithm != expected {
+        let message = format!(
+            "algorithm {} does not fit the certificate's key: {expected}",
+            authorization.algorithm
+        );
+        return Err(Refusal::invalid(message));
+    }
+    Ok(())
+}
+
+/// Anchor and profile are of one region; all three are of one account and partition.
+fn check_same_home(parameters: &Parameters) -> Result<(), Refusal> {
+    let Parameters {
+        trust_anchor,
+        profile,
+        role,
+        ..
+    } = parameters;
+    let home = |arn: &Arn| (arn.partition.clone(), arn.account.clone());
+    if profile.region != trust_anchor.region {
+        return Err(Refusal::invalid(
+            "profileArn and trustAnchorArn are of different regions",
+        ));
+    }
+    if home(profile) != home(trust_anchor) || home(role) != home(trust_anchor) {
+        return Err(Refusal::invalid(
+            "the ARNs are of different accounts or partitions",
+        ));
+    }
+    Ok(())
+}
+
+fn check_scope(
+    request: &Received,
+    authorization: &Authorization,
+    anchor: &Arn,
+    now: Timestamp,
+) -> Result<(), Refusal> {
+    let scope = &authorization.scope;
+    if scope.service != "rolesanywhere" {
+        return Err(Refusal::bad_signature(format!(
+            "Credential is scoped to service {}",
+            scope.service
+        )));
+    }
+    if scope.region != anchor.region {
+        let reason = format!(
+            "Credential is scoped to {}, the trust anchor is in {}",
+            scope.region, anchor.region
+        );
+        return Err(Refusal::bad_signature(reason));
+    }
+    let date = request.header("x-amz-date").map_err(Refusal::invalid)?;
+    request_date::check(date, &scope.date, now).map_err(Refusal::bad_signature)
+}
+
+fn check_signature(
+    request: &Received,
+    authorization: &Authorization,
+    leaf: &Certificate,
+) -> Result<(), Refusal> {
+    let text = canonical::string_to_sign(request, authorization).map_err(Refusal::invalid)?;
+    let key = leaf.public_key().map_err(Refusal::unfit_leaf)?;
+    // PKCS#1 v1.5 is OpenSSL's default for RSA; an ECDSA signature has to be strict DER. Anything it cannot even
+    // read is an error of OpenSSL's, and just as wrong.
+    let verified = Verifier::new(MessageDigest::sha256(), &key)
+        .and_then(|mut verifier| verifier.verify_oneshot(&authorization.signature, text.as_bytes()))
+        .unwrap_or(false);
+    if !verified {
+        return Err(Refusal::bad_signature(format!(
+            "the signature does not fit this string to sign:\n{text}"
+        )));
+    }
+    Ok(())
+}
+
+fn check_profile(
+    registry: &Registry,
+    profile: &Profile,
+    parameters: &Parameters,
+) -> Result<(), Refusal> {
+    let role = parameters.role.to_string();
+    let unable =
+        |reason: &str| Refusal::denied(format!("Unable to assume role for {role}"), reason);
+    if !profile.enabled {
+        return Err(Refusal::denied(
+            "Profile is disabled",
+            format!("profile {} is disabled", profile.arn),
+        ));
+    }
+    if !profile.roles.contains(&role) {
+        return Err(unable("the profile does not list the role"));
+    }
+    if !registry.has_role(&parameters.role) {
+        return Err(unable("there is no such role"));
+    }
+    if parameters.role_session_name.is_some() && !profile.accept_role_session_name {
+        let reason = "the profile does not accept roleSessionName";
+        return Err(Refusal::denied(
+            "Not authorized to set roleSessionName.",
+            reason,
+        ));
+    }
+    if profile.require_instance_properties && parameters.instance_properties.is_none() {
+        return Err(Refusal::invalid(
+            "instanceProperties is missing; the profile requires it",
+        ));
+    }
+    Ok(())
+}
+
+fn grant(leaf: &Certificate, profile: &Profile, parameters: Parameters) -> Grant {
+    let longest = i64::from(profile.duration_seconds);
+    let anchor = &parameters.trust_anchor;
+    Grant {
+        session_name: parameters
+            .role_session_name
+            .unwrap_or_else(|| leaf.serial_hex()),
+        source_identity: leaf.common_name().map(str::to_owned),
+        seconds: parameters
+            .duration_seconds
+            .map_or(longest, |seconds| seconds.min(longest)),
+        subject_arn: format!(
+            "arn:{}:rolesanywhere:{}:{}:subject/{}",
+            anchor.partition,
+            anchor.region,
+            anchor.account,
+            uuid_of(leaf.subject())
+        ),
+        role: parameters.role,
+    }
+}
+
+/// The same certificate subject is always the same Roles Anywhere subject.
+fn uuid_of(text: &str) -> String {
+    let digits = hex::encode(sha256(text.as_bytes()));
+    let part = |from: usize, to: usize| digits.get(from..to).unwrap_or_default();
+    format!(
+        "{}-{}-{}-{}-{}",
+        part(0, 8),
+        part(8, 12),
+        part(12, 16),
+        part(16, 20),
+        part(20, 32)
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,593 @@
+use jiff::SignedDuration;
+use openssl::nid::Nid;
+use openssl::pkey::{PKey, Private};
+use tempfile::TempDir;
+
+use super::super::config::{ServiceConfig, TrustAnchor};
+use super::super::refusal::Kind;
+use super::super::test_client::{Draft, amz_date, base64, base64_of_pem, ec, p256, rsa, spki};
+use super::*;
+use crate::pki::{Digest, Issuer, Leaf, LeafSpec, Pki, Purpose};
+
+const ANCHOR: &str = "arn:aws:rolesanywhere:eu-central-1:123456789012:trust-anchor/1";
+const ROLE: &str = "arn:aws:iam::123456789012:role/path/web";
+const QUERY: &str = "profileArn=arn%3Aaws%3Arolesanywhere%3Aeu-central-1%3A123456789012%3Aprofile%2Fplain\
+    &roleArn=arn%3Aaws%3Aiam%3A%3A123456789012%3Arole%2Fpath%2Fweb\
+    &trustAnchorArn=arn%3Aaws%3Arolesanywhere%3Aeu-central-1%3A123456789012%3Atrust-anchor%2F1";
+
+/// A registry, the PKI that it trusts, and a client's key and certificate.
+struct Court {
+    _dir: TempDir,
+    pki: Pki,
+    registry: Registry,
+    key: PKey<Private>,
+    leaf: Leaf,
+    now: Timestamp,
+}
+
+impl Court {
+    fn new() -> Court {
+        Court::with_key(p256(), Issuer::Intermediate)
+    }
+
+    fn with_key(key: PKey<Private>, issuer: Issuer) -> Court {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Pki::create(dir.path()).unwrap();
+        let spec = LeafSpec {
+            serial: Some(0xff01),
+            issuer,
+            ..LeafSpec::new("web")
+        };
+        let leaf = pki.leaf(&spki(&key), &spec).unwrap();
+        let registry = Registry::new(&config(&pki)).unwrap();
+        Court {
+            _dir: dir,
+            pki,
+            registry,
+            key,
+            leaf,
+            now: Timestamp::now(),
+        }
+    }
+
+    fn draft(&self) -> Draft {
+        Draft::new(&self.key, &self.leaf, "localhost:8443", QUERY, self.now)
+    }
+
+    fn judge(&self, request: &Received) -> Result<Grant, Refusal> {
+        judge(&self.registry, request, self.now)
+    }
+
+    /// The outcome of a good draft with one thing changed before it is signed.
+    fn with(&self, change: impl FnOnce(&mut Draft)) -> Result<Grant, Refusal> {
+        let mut draft = self.draft();
+        change(&mut draft);
+        self.judge(&draft.sign(&self.key))
+    }
+
+    /// The outcome of a good request with one thing changed after it was signed.
+    fn tampered(&self, change: impl FnOnce(&mut Received)) -> Result<Grant, Refusal> {
+        let mut request = self.draft().sign(&self.key);
+        change(&mut request);
+        self.judge(&request)
+    }
+}
+
+fn config(pki: &Pki) -> ServiceConfig {
+    let mut config = ServiceConfig::new(pki.tls_identity().unwrap());
+    config.trust_anchors.push(TrustAnchor {
+        arn: ANCHOR.to_owned(),
+        bundle_pem: pki.root_pem().unwrap(),
+    });
+    let profile = |name: &str| {
+        let arn = format!("arn:aws:rolesanywhere:eu-central-1:123456789012:profile/{name}");
+        Profile::new(&arn, &[ROLE, "arn:aws:iam::123456789012:role/gone"])
+    };
+    config.profiles = vec![
+        profile("plain"),
+        Profile {
+            enabled: false,
+            ..profile("disabled")
+        },
+        Profile {
+            accept_role_session_name: true,
+            ..profile("named")
+        },
+        Profile {
+            require_instance_properties: true,
+            ..profile("properties")
+        },
+        Profile {
+            duration_seconds: 1800,
+            ..profile("short")
+        },
+    ];
+    config.roles = vec![
+        ROLE.to_owned(),
+        "arn:aws:iam::123456789012:role/other".to_owned(),
+    ];
+    config
+}
+
+#[track_caller]
+fn refused(outcome: Result<Grant, Refusal>, kind: Kind, reason: &str) {
+    let refusal = outcome.unwrap_err();
+    assert!(
+        refusal.kind == kind && refusal.reason.contains(reason),
+        "{reason}: {refusal:?}"
+    );
+}
+
+#[test]
+fn every_kind_of_key_gets_a_session_with_and_without_a_chain() {
+    let keys = [
+        rsa(2048),
+        rsa(3072),
+        ec(Nid::X9_62_PRIME256V1),
+        ec(Nid::SECP384R1),
+        ec(Nid::SECP521R1),
+    ];
+    for key in keys {
+        for issuer in [Issuer::Root, Issuer::Intermediate] {
+            let court = Court::with_key(key.clone(), issuer);
+            let has_chain = court
+                .draft()
+                .headers
+                .iter()
+                .any(|(name, _)| name == "x-amz-x509-chain");
+            assert_eq!(has_chain, issuer == Issuer::Intermediate);
+            court.with(|_| {}).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_grant_says_whose_session_it_is() {
+    let grant = Court::new().with(|_| {}).unwrap();
+    assert_eq!(grant.role.to_string(), ROLE);
+    assert_eq!(grant.session_name, "ff01");
+    assert_eq!(grant.source_identity.as_deref(), Some("web"));
+    assert_eq!(grant.seconds, 900);
+    assert!(
+        grant
+            .subject_arn
+            .starts_with("arn:aws:rolesanywhere:eu-central-1:123456789012:subject/")
+    );
+}
+
+#[test]
+fn a_python_client_sends_everything_in_the_body_without_a_content_type() {
+    let court = Court::new();
+    let grant = court.with(|draft| {
+        draft.query.clear();
+        draft.remove("content-type");
+        draft.body = format!(
+            r#"{{"trustAnchorArn":"{ANCHOR}","roleArn":"{ROLE}",
+                "profileArn":"arn:aws:rolesanywhere:eu-central-1:123456789012:profile/plain"}}"#
+        );
+    });
+    assert_eq!(grant.unwrap().seconds, 3600);
+}
+
+#[test]
+fn only_post_sessions_exists() {
+    let court = Court::new();
+    refused(
+        court.with(|draft| draft.method = "PUT".into()),
+        Kind::UnknownOperation,
+        "PUT /sessions",
+    );
+    refused(
+        court.with(|draft| draft.path = "/session".into()),
+        Kind::UnknownOperation,
+        "POST /session",
+    );
+    refused(
+        court.with(|draft| draft.path = "/sessions/".into()),
+        Kind::UnknownOperation,
+        "POST /sessions/",
+    );
+}
+
+#[test]
+fn the_credential_is_the_certificates() {
+    let court = Court::new();
+    refused(
+        court.with(|draft| draft.serial = "ff01".into()),
+        Kind::AccessDenied,
+        "the serial 65281",
+    );
+    refused(
+        court.with(|draft| draft.serial = "065281".into()),
+        Kind::AccessDenied,
+        "the serial 65281",
+    );
+    let algorithm = |name: &str| court.with(|draft| draft.algorithm = name.into());
+    refused(
+        algorithm("AWS4-X509-RSA-SHA256"),
+        Kind::Validation,
+        "AWS4-X509-ECDSA-SHA256",
+    );
+    refused(
+        algorithm("AWS4-HMAC-SHA256"),
+        Kind::Validation,
+        "AWS4-X509-ECDSA-SHA256",
+    );
+    let rsa = Court::with_key(rsa(2048), Issuer::Root);
+    let wrong = rsa.with(|draft| draft.algorithm = "AWS4-X509-ECDSA-SHA256".into());
+    refused(wrong, Kind::Validation, "AWS4-X509-RSA-SHA256");
+}
+
+#[test]
+fn the_scope_is_of_the_anchors_region_the_service_and_the_day() {
+    let court = Court::new();
+    let scope =
+        |from: &str, to: &str| court.with(|draft| draft.scope = draft.scope.replace(from, to));
+    refused(
+        scope("eu-central-1", "us-east-1"),
+        Kind::AccessDenied,
+        "the trust anchor is in eu-central-1",
+    );
+    refused(
+        scope("rolesanywhere", "sts"),
+        Kind::AccessDenied,
+        "service sts",
+    );
+    refused(
+        scope("aws4_request", "aws4"),
+        Kind::Validation,
+        "Credential is not",
+    );
+    let yesterday = amz_date(court.now - SignedDuration::from_hours(24));
+    let today = amz_date(court.now);
+    refused(
+        scope(&today[..8], &yesterday[..8]),
+        Kind::AccessDenied,
+        "scoped to",
+    );
+}
+
+#[test]
+fn the_date_is_near_the_services_clock() {
+    let court = Court::new();
+    for minutes in [-6, 6] {
+        let date = amz_date(court.now + SignedDuration::from_mins(minutes));
+        let outcome = court.with(|draft| {
+            draft.scope = draft.scope.replace(&draft.scope.clone()[..8], &date[..8]);
+            draft.set("x-amz-date", &date);
+        });
+        refused(outcome, Kind::AccessDenied, "from our clock");
+    }
+    refused(
+        court.with(|draft| draft.set("x-amz-date", "today")),
+        Kind::AccessDenied,
+        "YYYYMMDD",
+    );
+    refused(
+        court.with(|draft| draft.remove("x-amz-date")),
+        Kind::Validation,
+        "no x-amz-date",
+    );
+}
+
+#[test]
+fn every_header_that_matters_is_signed() {
+    let court = Court::new();
+    for name in [
+        "host",
+        "content-type",
+        "x-amz-date",
+        "x-amz-x509",
+        "x-amz-x509-chain",
+    ] {
+        let outcome = court.with(|draft| draft.unsigned.push(name.to_owned()));
+        refused(
+            outcome,
+            Kind::AccessDenied,
+            &format!("the {name} header is not signed"),
+        );
+    }
+    let extra = |request: &mut Received| {
+        request
+            .headers
+            .push(("x-amz-target".to_owned(), "x".to_owned()))
+    };
+    refused(
+        court.tampered(extra),
+        Kind::AccessDenied,
+        "the x-amz-target header is not signed",
+    );
+    court
+        .tampered(|request| {
+            request
+                .headers
+                .push(("user-agent".to_owned(), "x".to_owned()))
+        })
+        .unwrap();
+}
+
+#[test]
+fn the_signature_covers_all_that_arrived() {
+    let court = Court::new();
+    let unfit = "does not fit";
+    refused(
+        court.tampered(|request| request.body.push(b' ')),
+        Kind::AccessDenied,
+        unfit,
+    );
+    let query =
+        |request: &mut Received| request.query = request.query.replace("path%2Fweb", "other");
+    refused(court.tampered(query), Kind::AccessDenied, unfit);
+    let host = |request: &mut Received| {
+        for (name, value) in &mut request.headers {
+            if name == "host" {
+                *value = "elsewhere".to_owned();
+            }
+        }
+    };
+    refused(court.tampered(host), Kind::AccessDenied, unfit);
+    // The order of a query's pairs and of headers means nothing.
+    court.tampered(|request| request.headers.reverse()).unwrap();
+    let reversed = |request: &mut Received| {
+        request.query = request.query.split('&').rev().collect::<Vec<_>>().join("&");
+    };
+    court.tampered(reversed).unwrap();
+}
+
+#[test]
+fn the_signature_is_of_this_key_this_hash_and_this_encoding() {
+    let court = Court::new();
+    refused(
+        court.judge(&court.draft().sign(&p256())),
+        Kind::AccessDenied,
+        "does not fit",
+    );
+    let sha384 = court.draft().sign_with(&court.key, MessageDigest::sha384());
+    refused(court.judge(&sha384), Kind::AccessDenied, "does not fit");
+    // A raw r‖s, as tokens make it, is no DER.
+    let raw = court.tampered(|request| {
+        for (name, value) in &mut request.headers {
+            if name == "authorization" {
+                let head = value.split("Signature=").next().unwrap_or_default();
+                *value = format!("{head}Signature={}", "5a".repeat(64));
+            }
+        }
+    });
+    refused(raw, Kind::AccessDenied, "does not fit");
+}
+
+#[test]
+fn authorization_is_there_once_and_in_its_form() {
+    let court = Court::new();
+    let without =
+        court.tampered(|request| request.headers.retain(|(name, _)| name != "authorization"));
+    refused(without, Kind::AccessDenied, "no authorization header");
+    let twice = court.tampered(|request| {
+        request
+            .headers
+            .push(("authorization".to_owned(), "x".to_owned()))
+    });
+    refused(twice, Kind::AccessDenied, "more than one authorization");
+    let form = court.tampered(|request| {
+        request.headers.retain(|(name, _)| name != "authorization");
+        request
+            .headers
+            .push(("authorization".to_owned(), "Bearer token".to_owned()));
+    });
+    refused(form, Kind::Validation, "no Credential");
+}
+
+#[test]
+fn the_leaf_keeps_the_rules() {
+    let court = Court::new();
+    let good = || LeafSpec::new("web");
+    let later = court.now + SignedDuration::from_hours(1);
+    let cases = [
+        (
+            LeafSpec {
+                version: 1,
+                ..good()
+            },
+            "version 3",
+        ),
+        (
+            LeafSpec {
+                basic_constraints: None,
+                ..good()
+            },
+            "no basicConstraints",
+        ),
+        (
+            LeafSpec {
+                basic_constraints: Some(true),
+                ..good()
+            },
+            "CA:TRUE",
+        ),
+        (
+            LeafSpec {
+                digital_signature: false,
+                ..good()
+            },
+            "digitalSignature",
+        ),
+        (
+            LeafSpec {
+                extended_key_usage: Some(Purpose::ServerAuth),
+                ..good()
+            },
+            "clientAuth",
+        ),
+        (
+            LeafSpec {
+                digest: Digest::Sha1,
+                ..good()
+            },
+            "signature algorithm",
+        ),
+        (LeafSpec::expired("web"), "expired"),
+        (
+            LeafSpec {
+                not_before: later,
+                ..good()
+            },
+            "not valid yet",
+        ),
+    ];
+    for (spec, reason) in cases {
+        let leaf = court.pki.leaf(&spki(&court.key), &spec).unwrap();
+        let request = Draft::new(&court.key, &leaf, "localhost", QUERY, court.now).sign(&court.key);
+        let refusal = court.judge(&request).unwrap_err();
+        assert!(refusal.reason.contains(reason), "{reason}: {refusal:?}");
+        assert_eq!(
+            refusal.message,
+            "Untrusted certificate. Insufficient certificate"
+        );
+    }
+    refused(
+        court.with(|draft| draft.remove("x-amz-x509")),
+        Kind::Validation,
+        "no x-amz-x509",
+    );
+    refused(
+        court.with(|draft| draft.set("x-amz-x509", "%")),
+        Kind::Validation,
+        "X-Amz-X509: no base64",
+    );
+    refused(
+        court.with(|draft| draft.set("x-amz-x509", "AAAA")),
+        Kind::Validation,
+        "X-Amz-X509: no DER",
+    );
+}
+
+#[test]
+fn the_chain_leads_to_the_trust_anchor() {
+    let court = Court::new();
+    let set_chain = |certificates: &[String]| {
+        court.with(|draft| draft.set("x-amz-x509-chain", &certificates.join(",")))
+    };
+    let intermediate = base64_of_pem(&court.leaf.chain_pem).remove(0);
+    let root = base64_of_pem(&court.pki.root_pem().unwrap()).remove(0);
+    let stranger = base64(&court.leaf.der);
+    set_chain(&[stranger.clone(), intermediate.clone()]).unwrap();
+    set_chain(&[root.clone(), intermediate.clone()]).unwrap();
+    set_chain(&vec![intermediate.clone(); 5]).unwrap();
+    refused(
+        set_chain(&vec![intermediate.clone(); 6]),
+        Kind::Validation,
+        "6 certificates; 5 are allowed",
+    );
+    refused(
+        set_chain(&[intermediate, String::new()]),
+        Kind::Validation,
+        "X-Amz-X509-Chain: no DER",
+    );
+    refused(set_chain(&[root]), Kind::AccessDenied, "an issuer of");
+    let missing = court
+        .with(|draft| draft.remove("x-amz-x509-chain"))
+        .unwrap_err();
+    assert_eq!(missing.message, "Untrusted signing certificate");
+
+    let other = Court::new();
+    let registry = &other.registry;
+    let foreign = judge(registry, &court.draft().sign(&court.key), court.now);
+    refused(foreign, Kind::AccessDenied, "an issuer of");
+}
+
+#[test]
+fn anchor_profile_and_role_are_known_and_fit_together() {
+    let court = Court::new();
+    let query =
+        |from: &str, to: &str| court.with(|draft| draft.query = draft.query.replace(from, to));
+    refused(
+        query("trust-anchor%2F1", "trust-anchor%2F2"),
+        Kind::ResourceNotFound,
+        "no trust anchor",
+    );
+    refused(
+        query("profile%2Fplain", "profile%2Ffancy"),
+        Kind::ResourceNotFound,
+        "no profile",
+    );
+    refused(
+        query("path%2Fweb", "other"),
+        Kind::AccessDenied,
+        "does not list the role",
+    );
+    refused(
+        query("path%2Fweb", "gone"),
+        Kind::AccessDenied,
+        "no such role",
+    );
+    let message = query("path%2Fweb", "gone").unwrap_err().message;
+    assert_eq!(
+        message,
+        "Unable to assume role for arn:aws:iam::123456789012:role/gone"
+    );
+    refused(
+        query("profile%2Fplain", "profile%2Fdisabled"),
+        Kind::AccessDenied,
+        "is disabled",
+    );
+    let region = "profileArn=arn%3Aaws%3Arolesanywhere%3A";
+    refused(
+        query(
+            &format!("{region}eu-central-1"),
+            &format!("{region}eu-west-1"),
+        ),
+        Kind::Validation,
+        "different regions",
+    );
+    refused(
+        query("iam%3A%3A123456789012", "iam%3A%3A210987654321"),
+        Kind::Validation,
+        "different accounts",
+    );
+    refused(
+        query("arn%3Aaws%3Aiam", "arn%3Aaws-cn%3Aiam"),
+        Kind::Validation,
+        "different accounts or partitions",
+    );
+}
+
+#[test]
+fn the_profile_rules_name_duration_and_properties() {
+    let court = Court::new();
+    let ask = |profile: &str, body: &str| {
+        court.with(|draft| {
+            draft.query = draft
+                .query
+                .replace("profile%2Fplain", &format!("profile%2F{profile}"));
+            draft.body = body.to_owned();
+        })
+    };
+    let refusal = ask("plain", r#"{"roleSessionName":"deploy-7"}"#).unwrap_err();
+    assert_eq!(refusal.message, "Not authorized to set roleSessionName.");
+    assert_eq!(
+        ask("named", r#"{"roleSessionName":"deploy-7"}"#)
+            .unwrap()
+            .session_name,
+        "deploy-7"
+    );
+    refused(
+        ask("properties", "{}"),
+        Kind::Validation,
+        "instanceProperties is missing",
+    );
+    ask("properties", r#"{"instanceProperties":{"rack":"7"}}"#).unwrap();
+    assert_eq!(ask("short", "{}").unwrap().seconds, 1800);
+    assert_eq!(
+        ask("short", r#"{"durationSeconds":3600}"#).unwrap().seconds,
+        1800
+    );
+    assert_eq!(
+        ask("short", r#"{"durationSeconds":900}"#).unwrap().seconds,
+        900
+    );
+    refused(
+        ask("plain", r#"{"durationSeconds":60}"#),
+        Kind::Validation,
+        "durationSeconds",
+    );
+}

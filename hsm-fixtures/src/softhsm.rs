@@ -1,0 +1,505 @@
+//! A SoftHSM token store of one's own: tokens, and keys generated on them.
+
+mod listing;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use openssl::nid::Nid;
+
+use crate::command;
+use listing::{access_of, ec_point_of, ec_spki};
+
+/// The PIN of the security officer of every token; no program under test uses it.
+const SO_PIN: &str = "12345678";
+
+/// The variable through which pkcs11-tool takes the user's PIN (`--pin env:NAME`).
+const PIN_VARIABLE: &str = "HSM_FIXTURES_PIN";
+
+/// A token store in a directory of its own, found through its own `softhsm.conf`.
+///
+/// Nothing here touches this process's environment: `SOFTHSM2_CONF` is set for each child alone, so that many
+/// stores can be in use at the same time in one test process.
+#[derive(Clone, Debug)]
+pub struct SoftHsm {
+    config: PathBuf,
+}
+
+impl SoftHsm {
+    /// Makes an empty store: `DIR/tokens` and `DIR/softhsm.conf`.
+    ///
+    /// # Errors
+    ///
+    /// Where `dir` cannot be written or holds a store already.
+    pub fn create(dir: &Path) -> Result<SoftHsm> {
+        let tokens = dir.join("tokens");
+        fs::create_dir(&tokens)
+            .with_context(|| format!("cannot make the token store {}", tokens.display()))?;
+        let config = dir.join("softhsm.conf");
+        let text =
+            include_str!("../../softhsm.conf").replace("@TOKENS@", &tokens.display().to_string());
+        fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
+        Ok(SoftHsm { config })
+    }
+
+    /// Initialises one more token, with `label` and the user's `pin` (4 to 255 characters).
+    ///
+    /// # Errors
+    ///
+    /// Where softhsm2-util is missing or refuses.
+    pub fn add_token(&self, label: &str, pin: &str) -> Result<Token> {
+        // softhsm2-util takes PINs from argv or a terminal only; those of fixtures are throw-away.
+        command::output(self.tool("softhsm2-util").args([
+            "--init-token",
+            "--free",
+            "--label",
+            label,
+            "--pin",
+            pin,
+            "--so-pin",
+            SO_PIN,
+        ]))?;
+        Ok(Token {
+            store: self.clone(),
+            label: label.to_owned(),
+            pin: pin.to_owned(),
+        })
+    }
+
+    /// The store's configuration file, for `SOFTHSM2_CONF`.
+    #[must_use]
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// The environment variables that a program needs in order to use this store.
+    #[must_use]
+    pub fn env(&self) -> Vec<(String, String)> {
+        vec![(
+            "SOFTHSM2_CONF".to_owned(),
+            self.config.display().to_string(),
+        )]
+    }
+
+    /// Where this machine has SoftHSM's PKCS#11 module.
+    ///
+    /// # Errors
+    ///
+    /// Where it has none; the message names the package.
+    pub fn module() -> Result<PathBuf> {
+        find("libsofthsm2.so", "softhsm2", &["softhsm", "pkcs11"])
+    }
+
+    /// Where this machine has OpenSC's pkcs11-spy, the module that logs each call and passes it on.
+    ///
+    /// # Errors
+    ///
+    /// Where it has none; the message names the package.
+    pub fn spy_module() -> Result<PathBuf> {
+        find("pkcs11-spy.so", "opensc-pkcs11", &["pkcs11", "opensc", ""])
+    }
+
+    fn tool(&self, program: &str) -> Command {
+        let mut command = command::clean(program);
+        command.envs(self.env());
+        command
+    }
+}
+
+/// One token of a [`SoftHsm`] store.
+#[derive(Clone, Debug)]
+pub struct Token {
+    store: SoftHsm,
+    label: String,
+    pin: String,
+}
+
+impl Token {
+    /// The token's label, as `token=` of a PKCS#11 URI names it.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// The user's PIN.
+    #[must_use]
+    pub fn pin(&self) -> &str {
+        &self.pin
+    }
+
+    /// Generates a key pair on the token and returns its public key as DER SubjectPublicKeyInfo.
+    ///
+    /// # Errors
+    ///
+    /// Where pkcs11-tool is missing or refuses.
+    pub fn generate(&self, key: &KeySpec) -> Result<Vec<u8>> {
+        let id = hex::encode(&key.id);
+        let mut generate = self.pkcs11_tool()?;
+        generate.args(["--keypairgen", "--key-type", key.kind.pkcs11_tool_name()]);
+        generate.args([
+            "--label",
+            &key.label,
+            "--id",
+            &id,
+            "--usage-sign",
+            "--sensitive",
+        ]);
+        if key.always_authenticate {
+            generate.arg("--always-auth");
+        }
+        if key.extractable {
+            generate.arg("--extractable");
+        }
+        command::output(&mut generate)?;
+        let public = self.public_key(key.kind, &id)?;
+        if !key.keep_public {
+            self.delete_public_key(&id)?;
+        }
+        Ok(public)
+    }
+
+    /// Imports an unencrypted PKCS#8 key, as an operator does who brings one along.
+    ///
+    /// # Errors
+    ///
+    /// Where softhsm2-util is missing or refuses.
+    pub fn import_key(&self, label: &str, id: &[u8], pkcs8_pem: &[u8]) -> Result<()> {
+        let file =
+            tempfile::NamedTempFile::new().context("cannot make a temporary file for the key")?;
+        fs::write(file.path(), pkcs8_pem).context("cannot write the key to a temporary file")?;
+        command::output(
+            self.store
+                .tool("softhsm2-util")
+                .arg("--import")
+                .arg(file.path())
+                .args(["--token", &self.label, "--pin", &self.pin])
+                .args(["--label", label, "--id", &hex::encode(id)]),
+        )?;
+        Ok(())
+    }
+
+    /// Stores a DER certificate; a `private` one is seen only after login.
+    ///
+    /// # Errors
+    ///
+    /// Where pkcs11-tool is missing or refuses.
+    pub fn write_certificate(
+        &self,
+        label: &str,
+        id: &[u8],
+        der: &[u8],
+        private: bool,
+    ) -> Result<()> {
+        let file = tempfile::NamedTempFile::new()
+            .context("cannot make a temporary file for the certificate")?;
+        fs::write(file.path(), der).context("cannot write the certificate to a temporary file")?;
+        let mut write = self.pkcs11_tool()?;
+        write.args(["--type", "cert", "--label", label, "--id", &hex::encode(id)]);
+        write.arg("--write-object").arg(file.path());
+        if private {
+            write.arg("--private");
+        }
+        command::output(&mut write)?;
+        Ok(())
+    }
+
+    /// What pkcs11-tool says of access to the private key `label`, such as
+    /// `sensitive, always sensitive, never extractable, local`.
+    ///
+    /// # Errors
+    ///
+    /// Where pkcs11-tool is missing, or the token has no such key.
+    pub fn private_key_access(&self, label: &str) -> Result<String> {
+        let listing =
+            command::output(
+                self.pkcs11_tool()?
+                    .args(["--list-objects", "--type", "privkey"]),
+            )?;
+        access_of(&String::from_utf8_lossy(&listing), label)
+            .with_context(|| format!("token {} has no private key {label}", self.label))
+    }
+
+    fn public_key(&self, kind: KeyKind, id: &str) -> Result<Vec<u8>> {
+        // pkcs11-tool 0.23 (Debian 12) cannot make a P-384 key of what it read: "cannot create EVP_PKEY". What it
+        // lists is right for every curve.
+        match kind.curve() {
+            None => command::output(self.pkcs11_tool()?.args([
+                "--read-object",
+                "--type",
+                "pubkey",
+                "--id",
+                id,
+            ])),
+            Some(curve) => {
+                let listing = command::output(self.pkcs11_tool()?.args([
+                    "--list-objects",
+                    "--type",
+                    "pubkey",
+                ]))?;
+                let point =
+                    ec_point_of(&String::from_utf8_lossy(&listing), id).with_context(|| {
+                        format!("token {} has no public key with the id {id}", self.label)
+                    })?;
+                ec_spki(curve, &hex::decode(&point)?)
+            }
+        }
+    }
+
+    fn delete_public_key(&self, id: &str) -> Result<()> {
+        command::output(self.pkcs11_tool()?.args([
+            "--delete-object",
+            "--type",
+            "pubkey",
+            "--id",
+            id,
+        ]))?;
+        Ok(())
+    }
+
+    fn pkcs11_tool(&self) -> Result<Command> {
+        let mut command = self.store.tool("pkcs11-tool");
+        command.arg("--module").arg(SoftHsm::module()?);
+        command.args([
+            "--token-label",
+            &self.label,
+            "--login",
+            "--pin",
+            &format!("env:{PIN_VARIABLE}"),
+        ]);
+        command.env(PIN_VARIABLE, &self.pin);
+        Ok(command)
+    }
+}
+
+/// A key to generate. `KeySpec { always_authenticate: true, ..KeySpec::new("web", KeyKind::EcP256) }` says the rest.
+#[derive(Clone, Debug)]
+pub struct KeySpec {
+    /// CKA_LABEL, of both halves of the pair.
+    pub label: String,
+    /// CKA_ID, of both halves of the pair.
+    pub id: Vec<u8>,
+    /// Algorithm and size.
+    pub kind: KeyKind,
+    /// CKA_ALWAYS_AUTHENTICATE: a context-specific login before each signature.
+    pub always_authenticate: bool,
+    /// CKA_EXTRACTABLE: a key that may leave the token, which a signer should warn of.
+    pub extractable: bool,
+    /// Leave the public-key object on the token; many real tokens have none.
+    pub keep_public: bool,
+}
+
+impl KeySpec {
+    /// A sensitive key that is never extractable and needs one login, with the label's bytes as its CKA_ID.
+    #[must_use]
+    pub fn new(label: &str, kind: KeyKind) -> KeySpec {
+        KeySpec {
+            label: label.to_owned(),
+            id: label.as_bytes().to_vec(),
+            kind,
+            always_authenticate: false,
+            extractable: false,
+            keep_public: true,
+        }
+    }
+}
+
+/// The kinds of keys that IAM Roles Anywhere takes and SoftHSM has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[expect(missing_docs, reason = "each name says it")]
+pub enum KeyKind {
+    #[value(name = "rsa-2048")]
+    Rsa2048,
+    #[value(name = "rsa-3072")]
+    Rsa3072,
+    #[value(name = "rsa-4096")]
+    Rsa4096,
+    #[value(name = "ec-p256")]
+    EcP256,
+    #[value(name = "ec-p384")]
+    EcP384,
+    #[value(name = "ec-p521")]
+    EcP521,
+}
+
+impl KeyKind {
+    /// Every kind, for tests that go through all of them.
+    pub const ALL: [KeyKind; 6] = [
+        KeyKind::Rsa2048,
+        KeyKind::Rsa3072,
+        KeyKind::Rsa4096,
+        KeyKind::EcP256,
+        KeyKind::EcP384,
+        KeyKind::EcP521,
+    ];
+
+    fn pkcs11_tool_name(self) -> &'static str {
+        match self {
+            KeyKind::Rsa2048 => "rsa:2048",
+            KeyKind::Rsa3072 => "rsa:3072",
+            KeyKind::Rsa4096 => "rsa:4096",
+            KeyKind::EcP256 => "EC:secp256r1",
+            KeyKind::EcP384 => "EC:secp384r1",
+            KeyKind::EcP521 => "EC:secp521r1",
+        }
+    }
+
+    fn curve(self) -> Option<Nid> {
+        match self {
+            KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096 => None,
+            KeyKind::EcP256 => Some(Nid::X9_62_PRIME256V1),
+            KeyKind::EcP384 => Some(Nid::SECP384R1),
+            KeyKind::EcP521 => Some(Nid::SECP521R1),
+        }
+    }
+}
+
+fn find(module: &str, package: &str, folders: &[&str]) -> Result<PathBuf> {
+    let architecture = format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+    let roots = [
+        architecture.as_str(),
+        "/usr/lib",
+        "/usr/lib64",
+        "/usr/local/lib",
+    ];
+    for root in roots {
+        for folder in folders {
+            let path = Path::new(root).join(folder).join(module);
+            if path.is_file() {
+                return Ok(path);
+            }
+        }
+    }
+    bail!("no {module} on this machine (on Debian or Ubuntu: apt-get install {package})")
+}
+
+#[cfg(test)]
+mod tests {
+    use openssl::pkey::PKey;
+    use openssl::rsa::Rsa;
+
+    use super::*;
+
+    fn token() -> (tempfile::TempDir, Token) {
+        let dir = tempfile::tempdir().unwrap();
+        let token = SoftHsm::create(dir.path())
+            .unwrap()
+            .add_token("lab", "2468")
+            .unwrap();
+        (dir, token)
+    }
+
+    #[test]
+    fn each_kind_of_key_is_made_on_the_token_and_tells_its_public_key() {
+        let (_dir, token) = token();
+        for kind in KeyKind::ALL {
+            let spki = token
+                .generate(&KeySpec::new(kind.pkcs11_tool_name(), kind))
+                .unwrap();
+            let bits = PKey::public_key_from_der(&spki).unwrap().bits();
+            let expected = match kind {
+                KeyKind::Rsa2048 => 2048,
+                KeyKind::Rsa3072 => 3072,
+                KeyKind::Rsa4096 => 4096,
+                KeyKind::EcP256 => 256,
+                KeyKind::EcP384 => 384,
+                KeyKind::EcP521 => 521,
+            };
+            assert_eq!(bits, expected, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_generated_key_cannot_leave_unless_asked() {
+        let (_dir, token) = token();
+        token
+            .generate(&KeySpec::new("web", KeyKind::EcP256))
+            .unwrap();
+        let loose = KeySpec {
+            extractable: true,
+            ..KeySpec::new("loose", KeyKind::EcP256)
+        };
+        token.generate(&loose).unwrap();
+        let strict = KeySpec {
+            always_authenticate: true,
+            ..KeySpec::new("strict", KeyKind::EcP256)
+        };
+        token.generate(&strict).unwrap();
+        assert_eq!(
+            token.private_key_access("web").unwrap(),
+            "sensitive, always sensitive, never extractable, local"
+        );
+        assert!(
+            token
+                .private_key_access("loose")
+                .unwrap()
+                .contains(" extractable")
+        );
+        assert!(
+            !token
+                .private_key_access("loose")
+                .unwrap()
+                .contains("never extractable")
+        );
+        assert!(
+            token
+                .private_key_access("strict")
+                .unwrap()
+                .contains("always authenticate")
+        );
+        assert!(token.private_key_access("none").is_err());
+    }
+
+    #[test]
+    fn the_public_key_goes_where_the_spec_says_so() {
+        let (_dir, token) = token();
+        let bare = KeySpec {
+            keep_public: false,
+            ..KeySpec::new("bare", KeyKind::EcP256)
+        };
+        token.generate(&bare).unwrap();
+        assert!(token.public_key(bare.kind, &hex::encode(&bare.id)).is_err());
+        assert!(token.private_key_access("bare").is_ok());
+    }
+
+    #[test]
+    fn keys_and_certificates_made_elsewhere_can_be_brought_along() {
+        let (dir, token) = token();
+        let key = PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap();
+        token
+            .import_key("guest", b"\x07", &key.private_key_to_pem_pkcs8().unwrap())
+            .unwrap();
+        assert!(token.private_key_access("guest").is_ok());
+
+        let pki = crate::Pki::create(&dir.path().join("pki")).unwrap();
+        let leaf = pki
+            .leaf(
+                &key.public_key_to_der().unwrap(),
+                &crate::LeafSpec::new("guest"),
+            )
+            .unwrap();
+        token
+            .write_certificate("guest", b"\x07", &leaf.der, true)
+            .unwrap();
+        let read = command::output(token.pkcs11_tool().unwrap().args([
+            "--read-object",
+            "--type",
+            "cert",
+            "--id",
+            "07",
+        ]));
+        assert_eq!(read.unwrap(), leaf.der);
+    }
+
+    #[test]
+    fn two_stores_do_not_see_each_other() {
+        let (_a, first) = token();
+        let (_b, second) = token();
+        first
+            .generate(&KeySpec::new("web", KeyKind::EcP256))
+            .unwrap();
+        assert!(first.private_key_access("web").is_ok());
+        assert!(second.private_key_access("web").is_err());
+    }
+}

@@ -1,0 +1,185 @@
+//! A scene with a running agent: its socket by hand, as any Varlink client sees it, and the CLI.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use hsm_fixtures::{
+    Agent, AgentConfig, KeyKind, PROFILE_ARN, REGION, Scene, SoftHsm, TRUST_ANCHOR_ARN, Token,
+    WEB_ROLE_ARN,
+};
+use serde_json::{Value, json};
+
+/// The usual scene before its start: token `lab` with the key `web`, and a configuration to change.
+pub struct Lab {
+    pub token: Token,
+    pub config: AgentConfig,
+    pub scene: Scene,
+}
+
+impl Lab {
+    pub fn new(kind: KeyKind) -> Lab {
+        let scene = Scene::new().unwrap();
+        let token = scene.add_token("lab").unwrap();
+        let web = scene.add_identity(&token, "web", kind).unwrap();
+        let config = scene.agent_config(vec![web]).unwrap();
+        Lab {
+            token,
+            config,
+            scene,
+        }
+    }
+
+    pub fn start(self) -> Web {
+        Web {
+            agent: self.scene.start_agent(&self.config).unwrap(),
+            scene: self.scene,
+        }
+    }
+
+    /// With pkcs11-spy between token program and SoftHSM; its log is `spy.log`.
+    pub fn start_spied(mut self) -> Web {
+        self.config.pkcs11_module = SoftHsm::spy_module().unwrap();
+        let text = self.config.to_toml().unwrap();
+        let file = self.scene.write("agent.toml", &text).unwrap();
+        let mut command = self.scene.agent_command(&file).unwrap();
+        command
+            .env("PKCS11SPY", SoftHsm::module().unwrap())
+            .env("PKCS11SPY_OUTPUT", self.scene.path("spy.log"));
+        let log = self.scene.path("agent.log");
+        let agent = Agent::start(command, &self.scene.socket(), &log, || false).unwrap();
+        Web {
+            agent,
+            scene: self.scene,
+        }
+    }
+}
+
+/// The usual scene with its agent running.
+pub struct Web {
+    pub agent: Agent,
+    pub scene: Scene,
+}
+
+impl Web {
+    pub fn start() -> Web {
+        Lab::new(KeyKind::EcP256).start()
+    }
+
+    pub fn credential_process(&self) -> Command {
+        let arguments = self.scene.credential_process("web", WEB_ROLE_ARN);
+        self.scene.roleseal(&arguments).unwrap()
+    }
+}
+
+/// Standard output as JSON of a program that succeeded.
+pub fn json_of(output: &Output) -> Value {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {stderr}", output.status);
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The identities of the scene's agent, by the CLI, once none of them is being opened.
+pub fn identities(scene: &Scene) -> Vec<Value> {
+    let socket = scene.socket();
+    // A request waits for its token: afterwards the state is settled, whatever the request became.
+    let listed = call(&socket, "ListIdentities", json!({}));
+    for identity in listed["parameters"]["identities"].as_array().unwrap() {
+        let mut request = request(scene);
+        request["identity"] = identity["name"].clone();
+        sign(&socket, request);
+    }
+    let socket = socket.display().to_string();
+    let output = scene
+        .roleseal(&["identities", "--json", "--socket", &socket])
+        .unwrap()
+        .output()
+        .unwrap();
+    json_of(&output).as_array().unwrap().clone()
+}
+
+/// A request for the web role that the scene's agent signs.
+pub fn request(scene: &Scene) -> Value {
+    let query = [
+        ("profileArn", PROFILE_ARN),
+        ("roleArn", WEB_ROLE_ARN),
+        ("trustAnchorArn", TRUST_ANCHOR_ARN),
+    ]
+    .map(|(name, arn)| format!("{name}={}", arn.replace(':', "%3A").replace('/', "%2F")));
+    json!({
+        "identity": "web",
+        "region": REGION,
+        "host": format!("localhost:{}", scene.service().port()),
+        "query": query.join("&"),
+        "contentType": "application/json",
+        "body": "{\"durationSeconds\":900}",
+    })
+}
+
+pub fn sign(socket: &Path, request: Value) -> Value {
+    call(socket, "SignCreateSession", request)
+}
+
+/// One call of `org.roleseal.Agent` on a connection of its own, and its reply.
+pub fn call(socket: &Path, method: &str, parameters: Value) -> Value {
+    let method = format!("org.roleseal.Agent.{method}");
+    let message = json!({ "method": method, "parameters": parameters }).to_string();
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.write_all(format!("{message}\0").as_bytes()).unwrap();
+    read_reply(&mut stream)
+}
+
+/// Reads one reply.
+pub fn read_reply(stream: &mut UnixStream) -> Value {
+    stream
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    let mut reply = Vec::new();
+    for byte in stream.bytes() {
+        match byte.unwrap() {
+            0 => break,
+            byte => reply.push(byte),
+        }
+    }
+    serde_json::from_slice(&reply)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&reply)))
+}
+
+/// A program of the Python environment that `make test` prepares.
+pub fn venv(program: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../target/venv/bin")
+        .join(program);
+    assert!(path.exists(), "no {}: run `make test`", path.display());
+    path
+}
+
+/// The names of the PKCS#11 calls so far, in their order.
+pub fn spied_calls(scene: &Scene) -> Vec<String> {
+    let log = std::fs::read_to_string(scene.path("spy.log")).unwrap_or_default();
+    log.lines()
+        .filter_map(|line| line.split_once(": C_"))
+        .map(|(_, name)| format!("C_{name}"))
+        .collect()
+}
+
+/// The token programs that the agent has started.
+pub fn token_programs(agent: &Agent) -> Vec<i32> {
+    let own = agent.process().id();
+    let children = format!("/proc/{own}/task");
+    std::fs::read_dir(children)
+        .unwrap()
+        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok())
+        .flat_map(|pids| {
+            pids.split_whitespace()
+                .map(|pid| pid.parse().unwrap())
+                .collect::<Vec<i32>>()
+        })
+        .filter(|pid| {
+            std::fs::read_to_string(format!("/proc/{pid}/comm"))
+                .is_ok_and(|name| name.trim() == "roleseal-pkcs11")
+        })
+        .collect()
+}

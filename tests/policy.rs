@@ -1,0 +1,105 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Output;
+
+use hsm_fixtures::{AllowRule, KeyKind, WEB_ROLE_ARN};
+
+use crate::agent::{Lab, Web, json_of};
+
+/// A user without rights, on every Debian.
+const NOBODY: u32 = 65_534;
+
+/// Runs the CLI as `nobody`, who can reach it, the socket and the CA, and nothing else of the scene.
+fn as_nobody(web: &Web, arguments: &[String]) -> Output {
+    let open = |path: &std::path::Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    open(web.scene.dir(), 0o711);
+    open(&web.scene.pki().root_path(), 0o644);
+    let copy = web.scene.path("roleseal");
+    let command = web.scene.roleseal(arguments).unwrap();
+    if !copy.exists() {
+        fs::copy(command.get_program(), &copy).unwrap();
+        open(&copy, 0o755);
+    }
+    let mut command = web.scene.command(&copy);
+    command.args(arguments).uid(NOBODY).gid(NOBODY);
+    command.output().unwrap_or_else(|error| {
+        panic!("to run a program as another user takes root: {error}; run `sudo -E make test`")
+    })
+}
+
+fn refused(output: &Output, expected: &str) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{stderr}");
+    assert!(stderr.contains(expected), "{stderr}");
+    assert_eq!(output.stdout, b"");
+}
+
+#[test]
+fn another_user_is_served_as_the_rules_say() {
+    let mut lab = Lab::new(KeyKind::EcP256);
+    lab.config.identity[0].allow.push(AllowRule {
+        users: vec![NOBODY],
+        roles: vec!["arn:aws:iam::123456789012:role/batch-*".to_owned()],
+        max_duration: "15m".to_owned(),
+    });
+    let mut other = lab.config.identity[0].clone();
+    other.name = "other".to_owned();
+    other.allow.truncate(1); // the user who runs this test
+    lab.config.identity.push(other);
+    let web = lab.start();
+    let arguments = |role: &str, more: &[&str]| {
+        let mut arguments = web.scene.credential_process("web", role);
+        arguments.extend(more.iter().map(|word| (*word).to_owned()));
+        arguments
+    };
+    let batch = hsm_fixtures::BATCH_ROLE_ARN;
+    let short = ["--session-duration", "900"];
+    json_of(&as_nobody(&web, &arguments(batch, &short)));
+    refused(&as_nobody(&web, &arguments(WEB_ROLE_ARN, &short)), "role");
+    refused(&as_nobody(&web, &arguments(batch, &[])), "900");
+    let other = web.scene.credential_process("other", WEB_ROLE_ARN);
+    refused(&as_nobody(&web, &other), "65534");
+
+    // Who may use just one need not name it, and sees just that one.
+    let mut unnamed = arguments(batch, &short);
+    let at = unnamed
+        .iter()
+        .position(|word| word == "--identity")
+        .unwrap();
+    unnamed.drain(at..at + 2);
+    json_of(&as_nobody(&web, &unnamed));
+    let socket = web.scene.socket().display().to_string();
+    let list = ["identities", "--json", "--socket", &socket].map(str::to_owned);
+    let listed = json_of(&as_nobody(&web, &list));
+    assert_eq!(listed.as_array().unwrap().len(), 1);
+    assert_eq!(listed[0]["name"], "web");
+
+    // We may use both.
+    let output = web.scene.roleseal(&unnamed).unwrap().output().unwrap();
+    refused(&output, "web, other");
+}
+
+#[test]
+fn without_rules_only_the_agents_own_user_is_served() {
+    let mut lab = Lab::new(KeyKind::EcP256);
+    lab.config.identity[0].allow.clear();
+    let web = lab.start();
+    let arguments = web.scene.credential_process("web", WEB_ROLE_ARN);
+    json_of(&web.scene.roleseal(&arguments).unwrap().output().unwrap());
+    // Nobody else can as much as connect.
+    let mode = fs::metadata(web.scene.socket())
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let output = as_nobody(&web, &arguments);
+    assert_eq!(output.status.code(), Some(3));
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(stderr.contains("ermission denied"), "{stderr}");
+    // And where the socket lets them, the policy does not.
+    fs::set_permissions(web.scene.socket(), fs::Permissions::from_mode(0o666)).unwrap();
+    refused(&as_nobody(&web, &arguments), "65534");
+}
