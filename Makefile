@@ -9,7 +9,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help demo test check packages
 
-PACKAGES := build-essential ca-certificates pkg-config libssl-dev openssl softhsm2 opensc opensc-pkcs11 curl python3-venv
+PACKAGES := build-essential ca-certificates pkg-config libssl-dev openssl softhsm2 opensc opensc-pkcs11 \
+	p11-kit-modules libnss3 libnss3-tools curl python3-venv
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 VENV := target/venv
 

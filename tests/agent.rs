@@ -7,32 +7,27 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use hsm_fixtures::{
-    Agent, AgentConfig, KeyKind, PROFILE_ARN, REGION, Scene, SoftHsm, TRUST_ANCHOR_ARN, Token,
+    Agent, AgentConfig, KeyKind, PROFILE_ARN, REGION, Scene, SoftHsm, TRUST_ANCHOR_ARN,
     WEB_ROLE_ARN,
 };
 use serde_json::{Value, json};
 
 /// The usual scene before its start: token `lab` with the key `web`, and a configuration to change.
-pub struct Lab {
-    pub token: Token,
-    pub config: AgentConfig,
-    pub scene: Scene,
+pub(crate) struct Lab {
+    pub(crate) config: AgentConfig,
+    pub(crate) scene: Scene,
 }
 
 impl Lab {
-    pub fn new(kind: KeyKind) -> Lab {
+    pub(crate) fn new(kind: KeyKind) -> Lab {
         let scene = Scene::new().unwrap();
         let token = scene.add_token("lab").unwrap();
         let web = scene.add_identity(&token, "web", kind).unwrap();
         let config = scene.agent_config(vec![web]).unwrap();
-        Lab {
-            token,
-            config,
-            scene,
-        }
+        Lab { config, scene }
     }
 
-    pub fn start(self) -> Web {
+    pub(crate) fn start(self) -> Web {
         Web {
             agent: self.scene.start_agent(&self.config).unwrap(),
             scene: self.scene,
@@ -40,7 +35,7 @@ impl Lab {
     }
 
     /// With pkcs11-spy between token program and SoftHSM; its log is `spy.log`.
-    pub fn start_spied(mut self) -> Web {
+    pub(crate) fn start_spied(mut self) -> Web {
         self.config.pkcs11_module = SoftHsm::spy_module().unwrap();
         let text = self.config.to_toml().unwrap();
         let file = self.scene.write("agent.toml", &text).unwrap();
@@ -58,31 +53,31 @@ impl Lab {
 }
 
 /// The usual scene with its agent running.
-pub struct Web {
-    pub agent: Agent,
-    pub scene: Scene,
+pub(crate) struct Web {
+    pub(crate) agent: Agent,
+    pub(crate) scene: Scene,
 }
 
 impl Web {
-    pub fn start() -> Web {
+    pub(crate) fn start() -> Web {
         Lab::new(KeyKind::EcP256).start()
     }
 
-    pub fn credential_process(&self) -> Command {
+    pub(crate) fn credential_process(&self) -> Command {
         let arguments = self.scene.credential_process("web", WEB_ROLE_ARN);
         self.scene.roleseal(&arguments).unwrap()
     }
 }
 
 /// Standard output as JSON of a program that succeeded.
-pub fn json_of(output: &Output) -> Value {
+pub(crate) fn json_of(output: &Output) -> Value {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}: {stderr}", output.status);
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
 /// The identities of the scene's agent, by the CLI, once none of them is being opened.
-pub fn identities(scene: &Scene) -> Vec<Value> {
+pub(crate) fn identities(scene: &Scene) -> Vec<Value> {
     let socket = scene.socket();
     // A request waits for its token: afterwards the state is settled, whatever the request became.
     let listed = call(&socket, "ListIdentities", json!({}));
@@ -101,7 +96,7 @@ pub fn identities(scene: &Scene) -> Vec<Value> {
 }
 
 /// A request for the web role that the scene's agent signs.
-pub fn request(scene: &Scene) -> Value {
+pub(crate) fn request(scene: &Scene) -> Value {
     let query = [
         ("profileArn", PROFILE_ARN),
         ("roleArn", WEB_ROLE_ARN),
@@ -118,12 +113,12 @@ pub fn request(scene: &Scene) -> Value {
     })
 }
 
-pub fn sign(socket: &Path, request: Value) -> Value {
+pub(crate) fn sign(socket: &Path, request: Value) -> Value {
     call(socket, "SignCreateSession", request)
 }
 
 /// One call of `org.roleseal.Agent` on a connection of its own, and its reply.
-pub fn call(socket: &Path, method: &str, parameters: Value) -> Value {
+pub(crate) fn call(socket: &Path, method: &str, parameters: Value) -> Value {
     let method = format!("org.roleseal.Agent.{method}");
     let message = json!({ "method": method, "parameters": parameters }).to_string();
     let mut stream = UnixStream::connect(socket).unwrap();
@@ -132,15 +127,18 @@ pub fn call(socket: &Path, method: &str, parameters: Value) -> Value {
 }
 
 /// Reads one reply.
-pub fn read_reply(stream: &mut UnixStream) -> Value {
+pub(crate) fn read_reply(stream: &mut UnixStream) -> Value {
     stream
         .set_read_timeout(Some(Duration::from_secs(60)))
         .unwrap();
     let mut reply = Vec::new();
-    for byte in stream.bytes() {
-        match byte.unwrap() {
-            0 => break,
-            byte => reply.push(byte),
+    let mut byte = [0];
+    loop {
+        // One at a time: what follows is the next reply.
+        stream.read_exact(&mut byte).unwrap();
+        match byte {
+            [0] => break,
+            [byte] => reply.push(byte),
         }
     }
     serde_json::from_slice(&reply)
@@ -148,7 +146,7 @@ pub fn read_reply(stream: &mut UnixStream) -> Value {
 }
 
 /// A program of the Python environment that `make test` prepares.
-pub fn venv(program: &str) -> PathBuf {
+pub(crate) fn venv(program: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../target/venv/bin")
         .join(program);
@@ -157,7 +155,7 @@ pub fn venv(program: &str) -> PathBuf {
 }
 
 /// The names of the PKCS#11 calls so far, in their order.
-pub fn spied_calls(scene: &Scene) -> Vec<String> {
+pub(crate) fn spied_calls(scene: &Scene) -> Vec<String> {
     let log = std::fs::read_to_string(scene.path("spy.log")).unwrap_or_default();
     log.lines()
         .filter_map(|line| line.split_once(": C_"))
@@ -166,7 +164,7 @@ pub fn spied_calls(scene: &Scene) -> Vec<String> {
 }
 
 /// The token programs that the agent has started.
-pub fn token_programs(agent: &Agent) -> Vec<i32> {
+pub(crate) fn token_programs(agent: &Agent) -> Vec<i32> {
     let own = agent.process().id();
     let children = format!("/proc/{own}/task");
     std::fs::read_dir(children)

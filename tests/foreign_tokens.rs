@@ -5,12 +5,12 @@ use hsm_fixtures::{KeyKind, KeySpec, LeafSpec, Scene, WEB_ROLE_ARN, command};
 
 use crate::agent::{Web, identities, json_of, venv};
 
-/// A configuration by hand: what an operator writes for a token that others made.
+/// A configuration by hand: what an operator writes for a token that others made. It names no module,
+/// so that p11-kit finds SoftHSM among those that are installed.
 fn configuration(scene: &Scene, identity: &str) -> std::path::PathBuf {
     let text = format!(
-        "socket = {:?}\npkcs11-module = {:?}\n[[identity]]\nname = \"web\"\nendpoints = [{:?}]\n{identity}",
+        "socket = {:?}\n[[identity]]\nname = \"web\"\nendpoints = [{:?}]\n{identity}",
         scene.socket(),
-        hsm_fixtures::SoftHsm::module().unwrap(),
         scene.service().url(),
     );
     scene.write("agent.toml", &text).unwrap()
@@ -88,11 +88,6 @@ fn an_imported_key_with_an_openssl_certificate_works_by_configuration_alone() {
     );
     let arguments = scene.credential_process("web", WEB_ROLE_ARN);
     json_of(&scene.roleseal(&arguments).unwrap().output().unwrap());
-    // The imported key was outside once, and the state says so.
-    assert_ne!(
-        identities(&scene)[0]["warnings"].as_array().unwrap().len(),
-        0
-    );
 }
 
 /// Certificates on the token, public or seen after login only, chosen by the key's CKA_ID or by name;

@@ -8,7 +8,9 @@ use crate::agent::{identities, json_of};
 /// An identity of the EC key `name` with that certificate.
 fn with_leaf(scene: &Scene, token: &Token, leaf: LeafSpec) -> AgentIdentity {
     let key = KeySpec::new(&leaf.common_name, KeyKind::EcP256);
-    scene.add_identity_with(token, &key, &leaf).unwrap()
+    let mut identity = scene.add_identity_with(token, &key, &leaf).unwrap();
+    identity.allow[0].roles = vec![WEB_ROLE_ARN.to_owned()];
+    identity
 }
 
 fn named<'a>(identities: &'a [Value], name: &str) -> &'a Value {

@@ -120,7 +120,12 @@ impl Client {
 /// backlog is full. A socket's send time-out bounds its connect, too (socket(7)).
 fn connect(path: &Path) -> io::Result<UnixStream> {
     let address = SocketAddrUnix::new(path)?;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let socket = socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
     set_socket_timeout(&socket, Timeout::Send, Some(TRANSFER_DEADLINE))?;
     rustix::net::connect(&socket, &address)?;
     Ok(socket.into())

@@ -47,12 +47,14 @@ pub(crate) fn open(request: Open) -> Result<Opened<Pkcs11Key>, TokenError> {
 
 fn load(path: &Path) -> Result<Arc<Module>, TokenError> {
     let module = path.display();
-    if !path.is_absolute() {
+    // A bare name, as our default is, is searched by the dynamic linker.
+    let bare = path.file_name() == Some(path.as_os_str());
+    if !bare && !path.is_absolute() {
         return Err(TokenError::Unusable(format!(
             "PKCS#11 module {module}: write its absolute path"
         )));
     }
-    if let Err(error) = path.metadata() {
+    if !bare && let Err(error) = path.metadata() {
         return Err(TokenError::Unusable(format!(
             "PKCS#11 module {module} cannot be read: {error}; {}, or correct pkcs11-module \
              (or module-path in the key's URI)",
@@ -61,8 +63,9 @@ fn load(path: &Path) -> Result<Arc<Module>, TokenError> {
     }
     let library = Library::load(path).map_err(|error| {
         TokenError::Unusable(format!(
-            "{module} cannot be loaded as a PKCS#11 module: {error}; correct pkcs11-module \
-             (or module-path in the key's URI)"
+            "{module} cannot be loaded as a PKCS#11 module: {error}; {}, or correct pkcs11-module \
+             (or module-path in the key's URI)",
+            remedy(path)
         ))
     })?;
     // Whatever the code: no key and no PIN has had a part in it, and a daemon that the module needs may
@@ -207,8 +210,10 @@ mod tests {
         assert!(text.contains("apt install softhsm2"), "{text}");
         let text = refusal("/nowhere/libcs_pkcs11_R3.so");
         assert!(text.contains("the vendor's package"), "{text}");
-        let text = refusal("libsofthsm2.so");
+        let text = refusal("lib/libsofthsm2.so");
         assert!(text.contains("absolute path"), "{text}");
+        let text = refusal("libopensc-is-not-here.so");
+        assert!(text.contains("apt install opensc-pkcs11"), "{text}");
         // Neither a library, nor a library that has to do with PKCS#11.
         let text = refusal("/etc/passwd");
         assert!(
