@@ -1,7 +1,7 @@
 //! SigV4-X509, pure: no clock, no socket, no key. The steps are AWS's ("Authentication: the signing
 //! process", IAM Roles Anywhere user guide), a file each:
 //!
-//! 1. [`canonical`]: the canonical request;
+//! 1. `canonical`: the canonical request;
 //! 2. [`string_to_sign`]: its hash with date and scope, which the token signs;
 //! 3. [`headers`]: the signature in the `Authorization` header.
 

@@ -77,7 +77,7 @@ pub(crate) struct SessionArguments {
     /// The AWS region; can only be the trust anchor's [default: the trust anchor's]
     #[arg(long)]
     region: Option<Region>,
-    /// The service's URL [default: https://rolesanywhere.REGION.SUFFIX, by the ARNs' partition]
+    /// The service's URL [default: AWS's own, rolesanywhere.REGION.SUFFIX, by the ARNs' partition]
     #[arg(long, value_name = "URL")]
     endpoint: Option<Endpoint>,
     /// PEM certificates to trust instead of the system's [default: $AWS_CA_BUNDLE]
