@@ -108,6 +108,13 @@ impl Config {
         Ok(config)
     }
 
+    /// Whether anybody but the agent's own user may be served.
+    pub fn serves_others(&self) -> bool {
+        self.identities
+            .iter()
+            .any(|identity| !identity.policy.rules.is_empty())
+    }
+
     /// The tokens of `identities`, or why two of them cannot share one.
     fn gather_tokens(
         identities: &[(IdentityConfig, file::TokenPart)],

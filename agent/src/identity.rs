@@ -133,13 +133,6 @@ impl Identities {
             .collect()
     }
 
-    /// Whether anybody but the agent's own user may be served.
-    pub fn serve_others(&self) -> bool {
-        self.identities
-            .iter()
-            .any(|identity| !identity.policy.rules.is_empty())
-    }
-
     /// Closes all tokens.
     pub fn close(&self, deadline: Instant) {
         for keeper in &self.keepers {

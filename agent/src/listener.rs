@@ -71,6 +71,14 @@ impl Listener {
         })
     }
 
+    /// Where it listens, for the log.
+    pub fn address(&self) -> String {
+        match &self.path {
+            Some(path) => path.display().to_string(),
+            None => "the socket from systemd".to_owned(),
+        }
+    }
+
     /// Serves for ever, a thread for each connection.
     pub fn run(&self, identities: &Arc<Identities>) {
         let connections = Arc::new(AtomicUsize::new(0));

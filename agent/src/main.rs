@@ -57,13 +57,13 @@ fn serve(path: &Path) -> Result<(), Box<dyn Error>> {
     harden::harden()?;
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     let config = Config::load(path)?;
-    let socket = config.socket.clone();
+    // Before any token is opened: a second agent must not try the first one's PINs.
+    let listener = Arc::new(Listener::bind(&config.socket, config.serves_others())?);
+    audit::info(&format!("listening at {}", listener.address()));
     // Beside our own, never from the environment.
     let own = std::env::current_exe()?;
     let programs = own.parent().ok_or("no directory holds this program")?;
     let identities = Arc::new(Identities::start(config, programs)?);
-    let listener = Arc::new(Listener::bind(&socket, identities.serve_others())?);
-    audit::info(&format!("listening at {}", socket.display()));
     sd_notify::notify(&[NotifyState::Ready])?;
     std::thread::spawn({
         let (listener, identities) = (Arc::clone(&listener), Arc::clone(&identities));

@@ -46,6 +46,7 @@ impl AgentError {
     pub(crate) fn exit(&self) -> Exit {
         match &self.error {
             ClientError::Refused(refusal) => exit_of(refusal),
+            ClientError::TooLarge => Exit::RefusedByAgent,
             _ => Exit::AgentUnreachable,
         }
     }
@@ -82,6 +83,7 @@ impl fmt::Display for AgentError {
                 remedy(error.kind())
             ),
             ClientError::Refused(refusal) => write_refusal(f, refusal),
+            ClientError::TooLarge => write!(f, "{}: give fewer instance properties", self.error),
             error => write!(
                 f,
                 "{error} (socket {socket})\nThe agent's log says why: journalctl -u roleseal-agent"
