@@ -69,7 +69,6 @@ fn each_says_why_it_cannot_sign_and_the_others_do() {
         ),
         variant("mismatch", &|identity| {
             identity.certificate = scene.path("expired.pem");
-            std::fs::copy(scene.path("usage.pem"), scene.path("other.pem")).unwrap();
         }),
         variant("swapped", &|identity| {
             identity.key = "pkcs11:token=lab;object=expired".into()
@@ -87,7 +86,7 @@ fn each_says_why_it_cannot_sign_and_the_others_do() {
             identity.certificate = scene.path("absent.pem")
         }),
     ];
-    let _agent = scene
+    let agent = scene
         .start_agent(&scene.agent_config(all).unwrap())
         .unwrap();
     let identities = identities(&scene);
@@ -96,7 +95,7 @@ fn each_says_why_it_cannot_sign_and_the_others_do() {
         ("ca", "unusable", "CA certificate"),
         ("usage", "unusable", "digitalSignature"),
         ("server", "unusable", "clientAuth"),
-        ("mismatch", "unusable", "expired.pem"),
+        ("mismatch", "unusable", "is not of this key"),
         ("swapped", "unusable", "is not of this key"),
         ("no-key", "unusable", "pkcs11:token=lab"), // what is there instead
         ("twin", "unusable", "id=%02"),             // the URI that would be unambiguous
@@ -114,6 +113,10 @@ fn each_says_why_it_cannot_sign_and_the_others_do() {
     assert_eq!(ready["keyUri"], "pkcs11:token=lab;object=web");
     assert!(ready["subject"].as_str().unwrap().contains("CN=web"));
     assert_eq!(ready["warnings"].as_array().unwrap().len(), 0);
+
+    let log = agent.process().log();
+    assert!(log.contains("ready identity=web "), "{log}");
+    assert!(log.contains("failed identity=twin "), "{log}");
 
     let status = |name: &str| {
         let arguments = scene.credential_process(name, WEB_ROLE_ARN);

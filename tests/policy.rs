@@ -1,11 +1,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Output;
 
 use hsm_fixtures::{AllowRule, KeyKind, WEB_ROLE_ARN};
 
-use crate::agent::{Lab, Web, json_of};
+use crate::agent::{Lab, Web, json_of, read_reply};
 
 /// A user without rights, on every Debian.
 const NOBODY: u32 = 65_534;
@@ -80,6 +81,30 @@ fn another_user_is_served_as_the_rules_say() {
     // We may use both.
     let output = web.scene.roleseal(&unnamed).unwrap().output().unwrap();
     refused(&output, "web, other");
+}
+
+#[test]
+fn one_user_cannot_keep_the_others_out() {
+    let mut lab = Lab::new(KeyKind::EcP256);
+    lab.config.identity[0].allow[0].users.push(NOBODY);
+    let web = lab.start();
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let more = rustix::process::Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, more).unwrap();
+    let idle: Vec<UnixStream> = (0..512)
+        .map(|_| UnixStream::connect(web.scene.socket()).unwrap())
+        .collect();
+    let mut one_more = UnixStream::connect(web.scene.socket()).unwrap();
+    assert_eq!(
+        read_reply(&mut one_more)["error"],
+        "org.roleseal.Agent.Busy"
+    );
+    let arguments = web.scene.credential_process("web", WEB_ROLE_ARN);
+    json_of(&as_nobody(&web, &arguments));
+    drop(idle);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 mod file;
 
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -89,7 +89,9 @@ impl Config {
             line: None,
             message,
         };
-        let (text, mode) = read(path).map_err(fault)?;
+        let (text, metadata) = read(path).map_err(fault)?;
+        check_owner(&metadata).map_err(fault)?;
+        let mode = metadata.mode() & 0o7777;
         let parsed: file::Document = toml::from_str(&text).map_err(|error| ConfigError {
             path: path.to_owned(),
             line: error.span().map(|span| line_of(&text, span.start)),
@@ -123,6 +125,18 @@ impl Config {
         for (at, (identity, part)) in identities.iter().enumerate() {
             let name = &identity.name;
             let wanted = &identity.key.token;
+            let under_another_name = |token: &TokenConfig| {
+                token.module == part.module
+                    && token.token != *wanted
+                    && token.token.overlaps(wanted)
+            };
+            if tokens.iter().any(under_another_name) {
+                return Err(format!(
+                    "identity {name:?}: its key may be on the same token as another identity's, whose URI \
+                     names the token otherwise: write the token's attributes alike in both, so that \
+                     there is one login and one try of the PIN"
+                ));
+            }
             let same =
                 |token: &&mut TokenConfig| token.module == part.module && token.token == *wanted;
             let Some(token) = tokens.iter_mut().find(same) else {
@@ -152,8 +166,8 @@ impl Config {
     }
 }
 
-/// The file's text and mode.
-fn read(path: &Path) -> Result<(String, u32), String> {
+/// The file's text and metadata.
+fn read(path: &Path) -> Result<(String, Metadata), String> {
     let explain = |error| format!("cannot read the configuration: {error}");
     let file = File::open(path).map_err(explain)?;
     let metadata = file.metadata().map_err(explain)?;
@@ -164,7 +178,23 @@ fn read(path: &Path) -> Result<(String, u32), String> {
     if text.len() as u64 == SIZE_LIMIT {
         return Err(format!("a configuration has at most {SIZE_LIMIT} bytes"));
     }
-    Ok((text, metadata.mode() & 0o7777))
+    Ok((text, metadata))
+}
+
+/// The file says which code is run with the PIN: nobody else may write it.
+fn check_owner(metadata: &Metadata) -> Result<(), String> {
+    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+    if mode & 0o022 != 0 {
+        return Err(format!(
+            "it has mode {mode:04o}, so that others can write it: run `chmod go-w` on it"
+        ));
+    }
+    if owner != 0 && owner != nix::unistd::geteuid().as_raw() {
+        return Err(format!(
+            "it belongs to user {owner}: give it to root or to the agent's user"
+        ));
+    }
+    Ok(())
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
@@ -388,11 +418,37 @@ mod tests {
     }
 
     #[test]
+    fn one_token_under_two_names_is_refused() {
+        let other = WEB.replace("=web", "=b").replace("\"web\"", "\"b\"");
+        for token in [
+            "token=lab;serial=7;",
+            "serial=7;",
+            "",
+            "slot-id=1;token=lab;",
+        ] {
+            let text = format!("{WEB}{}", other.replace("token=lab;", token));
+            let message = load(&text).map(|config| format!("{config:?}")).unwrap_err();
+            assert!(message.contains("same token"), "{message}");
+        }
+        let text = format!("{WEB}{}", other.replace("token=lab;", "token=other;"));
+        assert_eq!(load(&text).unwrap().tokens.len(), 2);
+    }
+
+    #[test]
+    fn a_file_that_others_can_write_is_refused() {
+        for mode in [0o620, 0o602, 0o666] {
+            let message = load_with_mode(WEB, mode).unwrap_err();
+            assert!(message.contains("chmod go-w"), "{message}");
+        }
+    }
+
+    #[test]
     fn no_message_shows_a_pin() {
         for text in [
             format!("{WEB}pin = \"271828\"\n"),
             format!("{WEB}pin = 271828\n"),
             format!("{WEB}pin = {{ value = \"271828\" }}\n"),
+            format!("{WEB}pin = {{ file = \"271828\" }}\n"),
             WEB.replace("=web\"", "=web?pin-value=271828&x\""),
             WEB.replace("=web\"", "=web?pin-value=271828\nx\""),
             WEB.replace("=web\"", "=web?pin-value=%zz271828\""),

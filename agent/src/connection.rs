@@ -112,7 +112,9 @@ fn info() -> ServiceInfo {
 fn describe(interface: String) -> Reply {
     match interface.as_str() {
         INTERFACE_NAME => Reply::Description(INTERFACE.to_owned()),
-        _ => Reply::Refused(Refusal::InterfaceNotFound { interface }),
+        _ => Reply::Refused(Refusal::InterfaceNotFound {
+            interface: interface.chars().take(160).collect(),
+        }),
     }
 }
 

@@ -151,8 +151,12 @@ fn parse_body(body: &str) -> Result<Body, Refusal> {
         #[serde(rename = "instanceProperties")]
         _instance_properties: Option<StringMap>,
     }
+    // A struct would be read from an array as well.
+    if !body.starts_with('{') {
+        return Err(invalid("the body is not a JSON object".to_owned()));
+    }
     let members: Members = serde_json::from_str(body).map_err(|fault| {
-        let text = fault.to_string();
+        let text = shown(&fault.to_string());
         // serde_json tells these apart by text alone.
         let kind = if text.starts_with("unknown field") {
             RequestFault::UnknownParameter
@@ -209,7 +213,7 @@ impl<'de> Deserialize<'de> for StringMap {
 
 /// What a caller sent, short enough for an answer and a log line.
 fn shown(text: &str) -> String {
-    text.chars().take(80).collect()
+    text.chars().take(160).collect()
 }
 
 fn unknown(name: &str) -> Refusal {
@@ -376,6 +380,8 @@ pub(crate) mod tests {
         for (body, fault) in [
             ("", InvalidParameter),
             ("[]", InvalidParameter),
+            (r#"[900,"ab",null]"#, InvalidParameter),
+            (r#"[900,null,{"a":"b"}]"#, InvalidParameter),
             ("{} {}", InvalidParameter),
             ("null", InvalidParameter),
             (r#"{"roleArn":"x"}"#, UnknownParameter),

@@ -6,13 +6,13 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use rolesanywhere::Endpoint;
-use token::link::{Open, OpenKey};
+use token::link::{Open, OpenKey, OpenPkcs11};
 use token::{Pkcs11Uri, Signature, StringToSign, TokenError};
 use wire::{Refusal, State};
 
 use crate::certificate::{self, Certificate};
 use crate::config::{CertificateSource, Config, IdentityConfig, TokenConfig};
-use crate::keeper::{Certify, Keeper, KeyState, NotSigned};
+use crate::keeper::{Keeper, KeyOwner, KeyState, NotSigned};
 use crate::peer::Peer;
 use crate::policy::Policy;
 
@@ -150,7 +150,7 @@ fn start_keeper(
     programs: &Path,
 ) -> std::io::Result<Keeper> {
     let configs = || token.identities.iter().filter_map(|at| identities.get(*at));
-    let open = Open {
+    let open = Open::Pkcs11(Box::new(OpenPkcs11 {
         module: token.module.clone(),
         token: Pkcs11Uri {
             token: token.token.clone(),
@@ -167,14 +167,19 @@ fn start_keeper(
                 },
             })
             .collect(),
-    };
-    let certify = configs()
+    }));
+    let owners = configs()
         .map(|config| {
             let (source, chain) = (config.certificate.clone(), config.chain.clone());
-            Box::new(move |on_token| load_certificate(&source, chain.as_ref(), on_token)) as Certify
+            KeyOwner {
+                identity: config.name.clone(),
+                certify: Box::new(move |on_token| {
+                    load_certificate(&source, chain.as_ref(), on_token)
+                }),
+            }
         })
         .collect();
-    Keeper::start(programs.join("roleseal-pkcs11"), open, certify)
+    Keeper::start(programs.join("roleseal-pkcs11"), open, owners)
 }
 
 /// Leaf and chain, from where the configuration says.
@@ -196,7 +201,7 @@ pub fn load_certificate(
     if let Some(path) = chain {
         ders.extend(read(path)?);
     }
-    Certificate::new(ders, Timestamp::now()).map_err(|error| format!("{place}: {error}"))
+    Certificate::new(ders).map_err(|error| format!("{place}: {error}"))
 }
 
 impl Identity {
@@ -258,7 +263,11 @@ impl Identity {
 
     fn refusal(&self, error: TokenError, retry_at: Option<Instant>) -> Refusal {
         let name = &self.name;
-        match error {
+        match error.shortened() {
+            TokenError::Wait { text, seconds } => Refusal::TokenUnavailable {
+                retry_after_seconds: Some(retry_at.map_or(seconds, seconds_until)),
+                message: format!("identity {name:?}: {text}"),
+            },
             TokenError::PinRejected(why) => Refusal::PinRejected {
                 message: format!("identity {name:?}: {why}"),
             },
@@ -308,7 +317,7 @@ impl Identity {
                     TokenError::Unusable(_) => State::Unusable,
                     _ => State::Unavailable,
                 };
-                (state, Some(error.to_string()), Vec::new())
+                (state, Some(error.shortened().to_string()), Vec::new())
             }
         };
         let of = |field: fn(&Certificate) -> String| certificate.as_deref().map(field);

@@ -3,7 +3,7 @@
 //!
 //! Recovery is here alone, and once a request: when the token is gone or hung, its program is ended
 //! and started again, and what was not signed is given to the new one, a second time and no third. A
-//! refused PIN is not tried again.
+//! refused PIN is not tried again: a token's PIN closes the token, a key's own PIN that key alone.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
@@ -32,7 +32,7 @@ pub enum KeyState {
         /// What works, but should not stay so.
         warnings: Vec<String>,
     },
-    /// It does not sign, and why. Only [`TokenError::Gone`] and [`TokenError::Hung`] pass by themselves.
+    /// It does not sign, and why. What has a `retry_at` may pass by itself.
     Failed {
         /// Why.
         error: TokenError,
@@ -51,8 +51,16 @@ impl KeyState {
     }
 }
 
-/// Where a key's certificate comes from, given what the token has. Asked each time the token opens.
+/// Finds a certificate, given the one on the token as DER.
 pub type Certify = Box<dyn Fn(Option<Vec<u8>>) -> Result<Certificate, String> + Send>;
+
+/// Whose key it is.
+pub struct KeyOwner {
+    /// The identity's name, for the log.
+    pub identity: String,
+    /// The key's certificate, given the one on the token. Asked each time the token opens.
+    pub certify: Certify,
+}
 
 /// Why nothing was signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +98,8 @@ enum Event {
     Answer(u64, Option<FromToken>),
     /// It signed wrongly, and is to be opened again.
     Distrust,
+    /// A key has waited long enough. Nobody sends this: its time comes.
+    Reopen,
     Close,
 }
 
@@ -107,33 +117,48 @@ struct Job {
 /// second would not be signed in time anyway.
 const PENDING_LIMIT: usize = 512;
 
-/// For a login and a search over a slow network HSM.
-const OPEN_DEADLINE: Duration = Duration::from_secs(30);
+/// For a login over a slow network HSM; and then for the search for each key.
+const OPEN_LIMIT: (Duration, Duration) = (Duration::from_secs(30), Duration::from_millis(100));
 
 /// For one signature. RSA-4096 on the slowest smart card takes 3 s.
-const SIGN_DEADLINE: Duration = Duration::from_secs(8);
+const SIGN_LIMIT: Duration = Duration::from_secs(8);
+
+/// For one signature while others come: the token may do one at a time.
+const QUEUED_SIGN_LIMIT: Duration = Duration::from_secs(24);
 
 /// Between attempts to open a token that is away: doubled each time, from the first to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
+/// So often in a row a token that was lost is opened again at once; then only after a [`BACKOFF`].
+const QUICK_REOPENINGS: u32 = 5;
+
+/// A token that served so long before it was lost starts a new row.
+const STABLE: Duration = Duration::from_secs(30);
+
 impl Keeper {
-    /// Starts to open the token. `certify` has one entry for each of `open.keys`.
-    pub fn start(program: PathBuf, open: Open, certify: Vec<Certify>) -> std::io::Result<Keeper> {
+    /// Starts to open the token. `owners` has one entry for each key of `open`.
+    pub fn start(program: PathBuf, open: Open, owners: Vec<KeyOwner>) -> std::io::Result<Keeper> {
         let (events, inbox) = mpsc::channel();
         let shared = Arc::new(Shared {
-            states: Mutex::new(vec![KeyState::Opening; open.keys.len()]),
+            states: Mutex::new(vec![KeyState::Opening; open.key_count()]),
             changed: Condvar::new(),
             pending: AtomicUsize::new(0),
         });
         let thread = Thread {
             program,
             open,
-            certify,
+            owners,
             inbox,
             events: events.clone(),
             shared: Arc::clone(&shared),
             generation: 0,
             failures: 0,
+            losses: 0,
+            opened_at: Instant::now(),
+            pin_is_good: false,
+            last_answer: Instant::now(),
+            refused: HashMap::new(),
+            reopen_at: None,
             waiting: VecDeque::new(),
             in_flight: HashMap::new(),
             next_id: 0,
@@ -266,7 +291,7 @@ impl Drop for Pending<'_> {
 struct Thread {
     program: PathBuf,
     open: Open,
-    certify: Vec<Certify>,
+    owners: Vec<KeyOwner>,
     inbox: Receiver<Event>,
     events: Sender<Event>,
     shared: Arc<Shared>,
@@ -274,7 +299,18 @@ struct Thread {
     generation: u64,
     /// Attempts to open in a row that failed.
     failures: u32,
+    /// Times in a row that an open token was lost.
+    losses: u32,
+    opened_at: Instant,
+    /// The token has taken it once.
+    pin_is_good: bool,
+    last_answer: Instant,
+    /// Keys whose own PIN was refused: they are set aside, in this token program and in all later ones.
+    refused: HashMap<usize, TokenError>,
+    /// When to open the token again for a key that has to wait, while others sign.
+    reopen_at: Option<Instant>,
     waiting: VecDeque<Job>,
+    /// By id, with when it was sent.
     in_flight: HashMap<u64, (Job, Instant)>,
     next_id: u64,
 }
@@ -312,73 +348,149 @@ impl Thread {
 
     fn open_token(&mut self) -> Result<TokenProcess, TokenError> {
         self.generation += 1;
-        let deadline = Instant::now() + OPEN_DEADLINE;
+        self.reopen_at = None;
+        let (login, search) = OPEN_LIMIT;
+        let keys = u32::try_from(self.owners.len()).unwrap_or(u32::MAX);
+        let limit = login + search.saturating_mul(keys);
         let (mut process, reports) =
-            TokenProcess::start(&self.program, self.open.clone(), deadline)?;
+            TokenProcess::start(&self.program, self.open.clone(), limit, self.pin_is_good)?;
+        self.pin_is_good = true;
         let mut states = Vec::new();
         for (key, report) in reports.into_iter().enumerate() {
-            states.push(match self.prove(&mut process, key, report, deadline) {
+            let proved = match self.refused.get(&key) {
+                Some(error) => Err(error.clone()),
+                None => self.prove(&mut process, key, report)?,
+            };
+            states.push(match proved {
                 Ok(ready) => ready,
-                // This key's fault alone; anything else is the token's.
-                Err(error @ (TokenError::Unusable(_) | TokenError::Broken(_))) => {
-                    KeyState::Failed {
-                        error,
-                        retry_at: None,
-                    }
-                }
-                Err(error) => return Err(error),
+                Err(error) => self.failed_key(key, error)?,
             });
+        }
+        if let Some(error) = all_passing_failures(&states) {
+            return Err(error);
         }
         let generation = self.generation;
         process.read_into(self.events.clone(), move |answer| {
             Event::Answer(generation, answer)
         })?;
+        self.opened_at = Instant::now();
+        self.log_states(&states);
         self.set_states(states);
         Ok(process)
     }
 
     /// Whether the key is its certificate's: it signs a text of today that belongs to no request, and
-    /// the certificate verifies it. So every open proves every key anew, whatever its handle says.
+    /// the certificate verifies it. So every open proves every key anew, whatever its handle says. The
+    /// outer error means that the program is lost.
     fn prove(
         &self,
         process: &mut TokenProcess,
         key: usize,
         report: KeyReport,
-        deadline: Instant,
-    ) -> Result<KeyState, TokenError> {
-        let opened = report?;
-        let certificate = match self.certify.get(key) {
-            Some(certify) => certify(opened.certificate).map_err(TokenError::Unusable)?,
-            None => return Err(TokenError::Unusable("it has no certificate".to_owned())),
+    ) -> Result<Result<KeyState, TokenError>, TokenError> {
+        let (certificate, warnings, text) = match self.prepare_proof(key, report) {
+            Ok(prepared) => prepared,
+            Err(error) => return Ok(Err(error)),
         };
-        let text = proof(&certificate).map_err(TokenError::Broken)?;
-        let signature = process.sign_and_wait(key, &text, deadline)?;
+        let signature = match process.sign_and_wait(key, &text, SIGN_LIMIT)? {
+            Ok(signature) => signature,
+            Err(error) => return Ok(Err(error)),
+        };
         if !certificate.verifies(&text.to_string(), &signature) {
-            return Err(TokenError::Unusable(format!(
+            return Ok(Err(TokenError::Unusable(format!(
                 "the certificate (serial {}, {}) is not of this key: its public key does not verify \
                  what the key signs; install the certificate that was issued for this key",
                 certificate.serial, certificate.subject
-            )));
+            ))));
         }
-        Ok(KeyState::Ready {
+        Ok(Ok(KeyState::Ready {
             certificate: Arc::new(certificate),
-            warnings: opened.warnings,
-        })
+            warnings,
+        }))
+    }
+
+    fn prepare_proof(
+        &self,
+        key: usize,
+        report: KeyReport,
+    ) -> Result<(Certificate, Vec<String>, StringToSign), TokenError> {
+        let opened = report?;
+        let certificate = match self.owners.get(key) {
+            Some(owner) => (owner.certify)(opened.certificate).map_err(TokenError::Unusable)?,
+            None => return Err(TokenError::Unusable("it has no certificate".to_owned())),
+        };
+        let text = proof(&certificate).map_err(TokenError::Broken)?;
+        Ok((certificate, opened.warnings, text))
+    }
+
+    fn log_states(&self, states: &[KeyState]) {
+        for (owner, state) in self.owners.iter().zip(states) {
+            let identity = &owner.identity;
+            match state {
+                KeyState::Opening => {}
+                KeyState::Ready {
+                    certificate,
+                    warnings,
+                } => {
+                    let (serial, until) = (&certificate.serial, certificate.not_after);
+                    audit::info(&format!(
+                        "ready identity={identity} serial={serial} until={until}"
+                    ));
+                    for warning in warnings {
+                        audit::warn(&format!("warning identity={identity} {warning:?}"));
+                    }
+                }
+                KeyState::Failed { error, .. } => {
+                    audit::warn(&format!(
+                        "failed identity={identity} reason={:?}",
+                        error.to_string()
+                    ));
+                }
+            }
+        }
+    }
+
+    /// The state of a key that failed alone. Comes back as the error where it is the token's.
+    fn failed_key(&mut self, key: usize, error: TokenError) -> Result<KeyState, TokenError> {
+        let retry_at = match &error {
+            // The other keys go on. These are tried again when the token is next opened.
+            TokenError::Unusable(_)
+            | TokenError::Broken(_)
+            | TokenError::Gone(_)
+            | TokenError::Hung(_) => None,
+            TokenError::Wait { seconds, .. } => {
+                let retry_at = Instant::now() + Duration::from_secs(*seconds);
+                let earliest = self.reopen_at.map_or(retry_at, |at| at.min(retry_at));
+                self.reopen_at = Some(earliest);
+                Some(retry_at)
+            }
+            TokenError::PinRejected(_) if self.open.set_aside(key) => {
+                self.refused.insert(key, error.clone());
+                None
+            }
+            TokenError::PinRejected(_) => return Err(error),
+        };
+        Ok(KeyState::Failed { error, retry_at })
     }
 
     fn failed_to_open(&mut self, error: TokenError) -> Next {
-        let passing = match error {
-            TokenError::Gone(_) | TokenError::Hung(_) | TokenError::Broken(_) => true,
-            TokenError::PinRejected(_) | TokenError::Unusable(_) => false,
+        let wait = match &error {
+            TokenError::Gone(_) | TokenError::Hung(_) | TokenError::Broken(_) => Some(backoff(
+                self.failures
+                    .max(self.losses.saturating_sub(QUICK_REOPENINGS)),
+            )),
+            TokenError::Wait { seconds, .. } => Some(Duration::from_secs(*seconds)),
+            TokenError::PinRejected(_) | TokenError::Unusable(_) => None,
         };
-        let retry_at = passing.then(|| Instant::now() + backoff(self.failures));
+        let retry_at = wait.map(|wait| Instant::now() + wait);
         self.failures = self.failures.saturating_add(1);
-        audit::warn(&format!("{}: {error}", self.open.token));
         let state = KeyState::Failed {
             error: error.clone(),
             retry_at,
         };
-        self.set_states(vec![state; self.open.keys.len()]);
+        let states = vec![state; self.owners.len()];
+        self.log_states(&states);
+        self.set_states(states);
         for job in self.waiting.drain(..) {
             answer(job, Err(error.clone()));
         }
@@ -400,7 +512,7 @@ impl Thread {
             };
             match event {
                 Ok(Event::Sign(job)) => answer(job, Err(error.clone())),
-                Ok(Event::Answer(..) | Event::Distrust) => {}
+                Ok(Event::Answer(..) | Event::Distrust | Event::Reopen) => {}
                 Err(RecvTimeoutError::Timeout) => return Next::Open,
                 Ok(Event::Close) | Err(RecvTimeoutError::Disconnected) => return Next::Close,
             }
@@ -424,6 +536,10 @@ impl Thread {
                 }
                 Ok(Some(Event::Answer(..))) => token_process::ended(),
                 Ok(Some(Event::Distrust)) => TokenError::Broken("it signed wrongly".to_owned()),
+                Ok(Some(Event::Reopen)) => {
+                    process.close();
+                    return Next::Open;
+                }
                 Ok(Some(Event::Close)) => {
                     process.close();
                     return Next::Close;
@@ -431,19 +547,29 @@ impl Thread {
                 Ok(None) => return Next::Close,
                 Err(lost) => lost,
             };
-            drop(process);
+            match lost {
+                TokenError::Gone(_) | TokenError::Hung(_) => drop(process),
+                // Politely while it answers: what a killed program had in a TPM would stay there.
+                _ => process.close(),
+            }
             return self.lost(lost);
         }
     }
 
     /// Gives the token program as much as it can work on.
     fn hand_out(&mut self, process: &mut TokenProcess) -> Result<(), TokenError> {
-        while self.in_flight.len() < self.open.sessions {
+        let reopen = self.reopen_at.is_some_and(|at| at <= Instant::now());
+        while self.in_flight.len() < self.open.sessions() && !reopen {
             let Some(job) = self.waiting.pop_front() else {
                 break;
             };
             if job.deadline <= Instant::now() {
                 continue; // its caller has given up
+            }
+            if let Some(refused) = self.refused.get(&job.key) {
+                let refused = refused.clone();
+                answer(job, Err(refused));
+                continue;
             }
             self.next_id += 1;
             let message = ToToken::Sign {
@@ -452,8 +578,7 @@ impl Thread {
                 text: job.text.clone(),
             };
             let sent = process.send(&message);
-            self.in_flight
-                .insert(self.next_id, (job, Instant::now() + SIGN_DEADLINE));
+            self.in_flight.insert(self.next_id, (job, Instant::now()));
             sent?;
         }
         Ok(())
@@ -461,19 +586,28 @@ impl Thread {
 
     /// The next event; an error when the token program hangs.
     fn next_event(&self) -> Result<Option<Event>, TokenError> {
-        let hung_at = self.in_flight.values().map(|(_, hung_at)| *hung_at).min();
-        let Some(hung_at) = hung_at else {
+        let hung_at = self.hung_at();
+        let Some(until) = hung_at.or(self.reopen_at) else {
             return Ok(self.inbox.recv().ok());
         };
-        let left = hung_at.saturating_duration_since(Instant::now());
+        let left = until.saturating_duration_since(Instant::now());
         match self.inbox.recv_timeout(left) {
             Ok(event) => Ok(Some(event)),
             Err(RecvTimeoutError::Disconnected) => Ok(None),
+            Err(RecvTimeoutError::Timeout) if hung_at.is_none() => Ok(Some(Event::Reopen)),
             Err(RecvTimeoutError::Timeout) => Err(TokenError::Hung(format!(
                 "the token did not sign within {} s",
-                SIGN_DEADLINE.as_secs()
+                SIGN_LIMIT.as_secs()
             ))),
         }
+    }
+
+    /// When what is in flight has taken too long: the token has done nothing for so long, or this one
+    /// thing is stuck while others pass it.
+    fn hung_at(&self) -> Option<Instant> {
+        let oldest = self.in_flight.values().map(|(_, sent)| *sent).min()?;
+        let idle = oldest.max(self.last_answer) + SIGN_LIMIT;
+        Some(idle.min(oldest + QUEUED_SIGN_LIMIT))
     }
 
     /// Passes an answer on; an error when it shows that the token is lost.
@@ -482,18 +616,23 @@ impl Thread {
         id: u64,
         result: Result<Signature, TokenError>,
     ) -> Result<(), TokenError> {
-        let Some((job, hung_at)) = self.in_flight.remove(&id) else {
+        self.last_answer = Instant::now();
+        let Some((job, sent)) = self.in_flight.remove(&id) else {
             return Ok(());
         };
         match result {
             Err(lost @ (TokenError::Gone(_) | TokenError::Hung(_))) => {
-                self.in_flight.insert(id, (job, hung_at)); // `lost` gives it its second try
+                self.in_flight.insert(id, (job, sent)); // `lost` gives it its second try
                 Err(lost)
             }
-            // A context-specific login was refused: nothing on this token is tried again.
+            // Nothing with this PIN is tried again: the key's own, or the token's, which was refused in a
+            // context-specific login.
             Err(rejected @ TokenError::PinRejected(_)) => {
+                let key = job.key;
                 answer(job, Err(rejected.clone()));
-                Err(rejected)
+                let state = self.failed_key(key, rejected)?;
+                self.set_state(key, state);
+                Ok(())
             }
             result => {
                 answer(job, result);
@@ -504,12 +643,6 @@ impl Thread {
 
     /// The token program was ended. What it had not signed gets its second try, or its error.
     fn lost(&mut self, error: TokenError) -> Next {
-        audit::warn(&format!("{}: {error}; opening it again", self.open.token));
-        if let TokenError::PinRejected(_) = error {
-            self.waiting
-                .extend(self.in_flight.drain().map(|(_, (job, _))| job));
-            return self.failed_to_open(error);
-        }
         let mut jobs: Vec<_> = self.in_flight.drain().collect();
         jobs.sort_by_key(|(id, _)| std::cmp::Reverse(*id)); // the oldest comes to the front last
         for (_, (mut job, _)) in jobs {
@@ -520,7 +653,27 @@ impl Thread {
                 self.waiting.push_front(job);
             }
         }
+        if self.opened_at.elapsed() >= STABLE {
+            self.losses = 0;
+        }
+        self.losses += 1;
+        if matches!(error, TokenError::PinRejected(_)) || self.losses > QUICK_REOPENINGS {
+            return self.failed_to_open(error);
+        }
+        audit::warn(&format!("{}: {error}; opening it again", self.open));
+        for state in self.shared.lock().iter_mut() {
+            if let KeyState::Ready { .. } = state {
+                *state = KeyState::Opening; // whoever comes now waits for the new one
+            }
+        }
         Next::Open
+    }
+
+    fn set_state(&self, key: usize, state: KeyState) {
+        if let Some(place) = self.shared.lock().get_mut(key) {
+            *place = state;
+        }
+        self.shared.changed.notify_all();
     }
 
     fn set_states(&self, states: Vec<KeyState>) {
@@ -531,6 +684,19 @@ impl Thread {
 
 fn answer(job: Job, result: Result<Signature, TokenError>) {
     let _ = job.answer.send(result); // its caller may have given up
+}
+
+/// The failure of all keys, if there is nothing but failures that pass: then it is the token's.
+fn all_passing_failures(states: &[KeyState]) -> Option<TokenError> {
+    let passing = |state: &KeyState| match state {
+        KeyState::Failed {
+            error: error @ (TokenError::Gone(_) | TokenError::Hung(_)),
+            ..
+        } => Some(error.clone()),
+        _ => None,
+    };
+    let all: Option<Vec<TokenError>> = states.iter().map(passing).collect();
+    all?.pop()
 }
 
 /// A text to prove a key with: of now, for a request that does not exist.
@@ -547,4 +713,107 @@ fn backoff(failures: u32) -> Duration {
     let (first, longest) = BACKOFF;
     let full = first.saturating_mul(1 << failures.min(16)).min(longest);
     full.mul_f64(0.75 + fastrand::f64() / 4.0) // so that many hosts do not come back at once
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+    use token::Pkcs11Uri;
+    use token::link::{OpenKey, OpenPkcs11};
+
+    /// A token program in shell. Its standard input is the link; each start leaves a line in `starts`.
+    struct Script(tempfile::TempDir);
+
+    impl Script {
+        fn new(body: &str) -> Script {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("program");
+            let text = format!("#!/bin/sh\necho >> \"${{0%/*}}/starts\"\n{body}\n");
+            // Not written by this process: while a file is open for writing in one that forks, it cannot
+            // be executed.
+            let written = Command::new("sh")
+                .args(["-c", "printf %s \"$2\" > \"$1\"; chmod 755 \"$1\"", "sh"])
+                .arg(&path)
+                .arg(text)
+                .status();
+            assert!(written.unwrap().success());
+            Script(directory)
+        }
+
+        fn keeper(&self) -> Keeper {
+            let open = Open::Pkcs11(Box::new(OpenPkcs11 {
+                module: "/module.so".into(),
+                token: Pkcs11Uri::default(),
+                pin: None,
+                sessions: 1,
+                keys: vec![OpenKey {
+                    uri: Pkcs11Uri::default(),
+                    certificate: None,
+                }],
+            }));
+            let owner = KeyOwner {
+                identity: "web".to_owned(),
+                certify: Box::new(|_| Err("there is none".to_owned())),
+            };
+            Keeper::start(self.0.path().join("program"), open, vec![owner]).unwrap()
+        }
+
+        fn starts(&self) -> usize {
+            let starts = std::fs::read_to_string(self.0.path().join("starts")).unwrap();
+            starts.lines().count()
+        }
+    }
+
+    fn settled(keeper: &Keeper) -> (TokenError, Option<Instant>) {
+        match keeper.settled_state(0, Instant::now() + Duration::from_secs(20)) {
+            KeyState::Failed { error, retry_at } => (error, retry_at),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_program_that_dies_while_it_tries_the_first_pin_is_not_started_again() {
+        let script = Script::new(r#"printf '\000\000\000\013"TryingPin"' >&0; kill -SEGV $$"#);
+        let keeper = script.keeper();
+        let (error, retry_at) = settled(&keeper);
+        assert!(matches!(error, TokenError::PinRejected(_)), "{error:?}");
+        assert_eq!(retry_at, None);
+        // A keeper that is closed has done all that it will ever do.
+        keeper.close();
+        keeper.wait_closed(Instant::now() + Duration::from_secs(20));
+        assert_eq!(script.starts(), 1);
+    }
+
+    #[test]
+    fn a_program_that_dies_before_it_tries_a_pin_is_tried_again_later() {
+        let (error, retry_at) = settled(&Script::new("exit 1").keeper());
+        assert!(matches!(error, TokenError::Gone(_)), "{error:?}");
+        assert!(retry_at.is_some());
+    }
+
+    #[test]
+    fn an_answer_that_makes_no_sense_is_no_crash() {
+        for garbage in [
+            r"\000\000\000\001x",
+            r"\377\377\377\377",
+            r#"\000\000\000\002{}"#,
+        ] {
+            let script = Script::new(&format!("printf '{garbage}' >&0; cat >/dev/null <&0"));
+            let (error, _) = settled(&script.keeper());
+            assert!(
+                matches!(error, TokenError::Gone(_) | TokenError::Broken(_)),
+                "{error:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn waiting_times_grow_to_a_minute() {
+        for (failures, longest) in [(0, 1), (1, 2), (5, 32), (6, 60), (u32::MAX, 60)] {
+            let wait = backoff(failures);
+            assert!(wait <= Duration::from_secs(longest), "{wait:?}");
+            assert!(wait >= Duration::from_millis(longest * 750), "{wait:?}");
+        }
+    }
 }

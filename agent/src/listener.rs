@@ -1,12 +1,12 @@
 //! systemd's socket or our own, and a thread for each connection.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use listenfd::ListenFd;
@@ -48,6 +48,9 @@ pub enum ListenError {
 /// As many clients as a large host has at once. Each costs a thread with some 10 KiB of its stack in use.
 const CONNECTION_LIMIT: usize = 1024;
 
+/// Of one user, so that it takes several to keep the others out.
+const USER_LIMIT: usize = 512;
+
 /// A connection's thread: P-521 verification in a debug build takes most of it.
 const STACK: usize = 512 * 1024;
 
@@ -81,13 +84,20 @@ impl Listener {
 
     /// Serves for ever, a thread for each connection.
     pub fn run(&self, identities: &Arc<Identities>) {
-        let connections = Arc::new(AtomicUsize::new(0));
+        let connections = Arc::new(Mutex::new(HashMap::new()));
+        let mut failing = false;
         loop {
             match self.socket.accept() {
-                Ok((stream, _)) => accept(stream, identities, &connections),
+                Ok((stream, _)) => {
+                    failing = false;
+                    accept(stream, identities, &connections);
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
-                    audit::warn(&format!("cannot accept a connection: {error}"));
+                    if !failing {
+                        audit::warn(&format!("cannot accept connections: {error}"));
+                    }
+                    failing = true;
                     // Out of descriptors, most likely: connections that end give some back.
                     std::thread::sleep(Duration::from_millis(100));
                 }
@@ -110,8 +120,13 @@ fn clear(path: &Path) -> Result<(), ListenError> {
         Ok(metadata) if !metadata.file_type().is_socket() => {
             Err(ListenError::NotASocket(path.to_owned()))
         }
-        Ok(_) if UnixStream::connect(path).is_ok() => Err(ListenError::Taken(path.to_owned())),
-        Ok(_) => fs::remove_file(path).map_err(|error| ListenError::Io(path.to_owned(), error)),
+        Ok(_) => match UnixStream::connect(path) {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                fs::remove_file(path).map_err(|error| ListenError::Io(path.to_owned(), error))
+            }
+            // Also one that we may not connect to: somebody is there.
+            _ => Err(ListenError::Taken(path.to_owned())),
+        },
     }
 }
 
@@ -120,6 +135,7 @@ fn bind_with_mode(path: &Path, mode: u32) -> io::Result<UnixListener> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}", std::process::id()));
     let temporary = path.with_file_name(name);
+    let _ = fs::remove_file(&temporary); // of an agent of the same number that was killed
     let socket = UnixListener::bind(&temporary)?;
     fs::set_permissions(&temporary, fs::Permissions::from_mode(mode))
         .and_then(|()| fs::rename(&temporary, path))
@@ -129,16 +145,17 @@ fn bind_with_mode(path: &Path, mode: u32) -> io::Result<UnixListener> {
     Ok(socket)
 }
 
-fn accept(stream: UnixStream, identities: &Arc<Identities>, connections: &Arc<AtomicUsize>) {
+fn accept(stream: UnixStream, identities: &Arc<Identities>, connections: &Connections) {
     let peer = match Peer::of(&stream) {
         Ok(peer) => peer,
         Err(error) => return audit::warn(&format!("cannot tell who connects: {error}")),
     };
-    let Some(permit) = Permit::take(connections) else {
+    let Some(permit) = Permit::take(connections, peer.uid) else {
         audit::warn(&format!("refused reason=\"too many connections\" {peer}"));
         return refuse(stream);
     };
     let identities = Arc::clone(identities);
+    let uid = peer.uid;
     let serve = move || {
         let _permit = permit;
         connection::serve(stream, &peer, &identities);
@@ -147,30 +164,56 @@ fn accept(stream: UnixStream, identities: &Arc<Identities>, connections: &Arc<At
         .name("connection".to_owned())
         .stack_size(STACK);
     if let Err(error) = thread.spawn(serve) {
-        audit::warn(&format!("cannot start a thread for {peer}: {error}"));
+        audit::warn(&format!("cannot start a thread for uid={uid}: {error}"));
     }
 }
 
 fn refuse(stream: UnixStream) {
     let busy = Reply::Refused(Refusal::Busy {
-        message: format!("the agent has {CONNECTION_LIMIT} connections: try again later"),
+        message: "the agent has as many connections as it takes, or as it takes from one user: close some, \
+                  or try again later"
+            .to_owned(),
     });
     // An empty socket takes it at once; nothing is waited for here.
     let _ = Transport::new(stream).send(codec::encode_reply(&busy), Duration::from_millis(1));
 }
 
+/// How many connections each user has.
+type Connections = Arc<Mutex<HashMap<u32, usize>>>;
+
 /// One connection of those that may be open; given back on drop.
-struct Permit(Arc<AtomicUsize>);
+struct Permit {
+    connections: Connections,
+    uid: u32,
+}
 
 impl Permit {
-    fn take(connections: &Arc<AtomicUsize>) -> Option<Permit> {
-        let permit = Permit(Arc::clone(connections));
-        (connections.fetch_add(1, Ordering::Relaxed) < CONNECTION_LIMIT).then_some(permit)
+    fn take(connections: &Connections, uid: u32) -> Option<Permit> {
+        let mut counts = connections.lock().unwrap_or_else(PoisonError::into_inner);
+        if counts.values().sum::<usize>() >= CONNECTION_LIMIT {
+            return None;
+        }
+        let count = counts.entry(uid).or_default();
+        if *count >= USER_LIMIT {
+            return None;
+        }
+        *count += 1;
+        let connections = Arc::clone(connections);
+        Some(Permit { connections, uid })
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let mut counts = self
+            .connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.uid) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.uid);
+            }
+        }
     }
 }

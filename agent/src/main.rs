@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use jiff::Timestamp;
 use roleseal_agent::config::{CertificateSource, Config};
 use roleseal_agent::identity::{Identities, load_certificate};
 use roleseal_agent::listener::Listener;
-use roleseal_agent::{audit, harden};
+use roleseal_agent::{audit, certificate, harden};
 use sd_notify::NotifyState;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 /// Signs AWS IAM Roles Anywhere requests with keys that stay in their HSM
@@ -55,7 +56,7 @@ fn main() -> ExitCode {
 
 fn serve(path: &Path) -> Result<(), Box<dyn Error>> {
     harden::harden()?;
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let config = Config::load(path)?;
     // Before any token is opened: a second agent must not try the first one's PINs.
     let listener = Arc::new(Listener::bind(&config.socket, config.serves_others())?);
@@ -69,7 +70,9 @@ fn serve(path: &Path) -> Result<(), Box<dyn Error>> {
         let (listener, identities) = (Arc::clone(&listener), Arc::clone(&identities));
         move || listener.run(&identities)
     });
-    signals.forever().next();
+    while signals.forever().next() == Some(SIGHUP) {
+        audit::warn("SIGHUP is of no effect: restart the agent to apply a changed configuration");
+    }
     audit::info("ending");
     listener.remove();
     identities.close(Instant::now() + CLOSE_DEADLINE);
@@ -81,15 +84,24 @@ fn check(path: &Path) -> Result<(), Box<dyn Error>> {
     let config = Config::load(path)?;
     let mut faults = Vec::new();
     for token in &config.tokens {
+        if token.module.is_absolute() && !token.module.exists() {
+            faults.push(format!(
+                "PKCS#11 module {} does not exist",
+                token.module.display()
+            ));
+        }
         if let Some(Err(error)) = token.pin.as_ref().map(token::PinSource::check) {
             faults.push(error.to_string());
         }
     }
     for identity in &config.identities {
-        if let CertificateSource::File(_) = identity.certificate
-            && let Err(error) =
-                load_certificate(&identity.certificate, identity.chain.as_ref(), None)
-        {
+        let checked = match &identity.certificate {
+            source @ CertificateSource::File(_) => {
+                check_certificate(source, identity.chain.as_ref())
+            }
+            CertificateSource::Token(_) => identity.chain.as_deref().map_or(Ok(()), check_chain),
+        };
+        if let Err(error) = checked {
             faults.push(format!("identity {:?}: {error}", identity.name));
         }
     }
@@ -99,4 +111,17 @@ fn check(path: &Path) -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     Err(format!("{}:\n  {}", path.display(), faults.join("\n  ")).into())
+}
+
+fn check_certificate(source: &CertificateSource, chain: Option<&PathBuf>) -> Result<(), String> {
+    let certificate = load_certificate(source, chain, None)?;
+    certificate
+        .check_validity(Timestamp::now())
+        .map_err(|error| format!("its certificate: {error}"))
+}
+
+fn check_chain(path: &Path) -> Result<(), String> {
+    certificate::read_pem(path)
+        .map(drop)
+        .map_err(|error| format!("{}: {error}", path.display()))
 }

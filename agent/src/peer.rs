@@ -4,44 +4,65 @@ use std::ffi::CString;
 use std::fmt;
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::sync::OnceLock;
 
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::{Gid, Uid, User, getgrouplist};
 
 /// A client. Decisions rest on `uid` and `gid`; `pid` is for the log, since it can be reused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Peer {
     /// Effective user when it connected.
     pub uid: u32,
     /// Effective group when it connected.
     pub gid: u32,
-    /// Process when it connected.
+    /// Process when it connected; 0 where it is outside our PID namespace.
     pub pid: i32,
+    /// Its user's groups in the user database, asked once a connection.
+    groups: OnceLock<Vec<u32>>,
 }
 
 impl Peer {
     /// By SO_PEERCRED.
     pub fn of(stream: &UnixStream) -> io::Result<Peer> {
-        let credentials = rustix::net::sockopt::socket_peercred(stream)?;
-        Ok(Peer {
-            uid: credentials.uid.as_raw(),
-            gid: credentials.gid.as_raw(),
-            pid: credentials.pid.as_raw_nonzero().get(),
-        })
+        let credentials = getsockopt(stream, PeerCredentials)?;
+        Ok(Peer::new(
+            credentials.uid(),
+            credentials.gid(),
+            credentials.pid(),
+        ))
+    }
+
+    pub(crate) fn new(uid: u32, gid: u32, pid: i32) -> Peer {
+        Peer {
+            uid,
+            gid,
+            pid,
+            groups: OnceLock::new(),
+        }
     }
 
     /// Whether its user is in the group: by its own gid, or by the user database, as sudo does.
     pub fn is_in_group(&self, gid: u32) -> bool {
-        if self.gid == gid {
-            return true;
-        }
-        let Ok(Some(user)) = User::from_uid(Uid::from_raw(self.uid)) else {
-            return false;
-        };
-        CString::new(user.name)
-            .ok()
-            .and_then(|name| getgrouplist(&name, user.gid).ok())
-            .is_some_and(|groups| groups.contains(&Gid::from_raw(gid)))
+        self.gid == gid
+            || self
+                .groups
+                .get_or_init(|| groups_of(self.uid))
+                .contains(&gid)
     }
+}
+
+fn groups_of(uid: u32) -> Vec<u32> {
+    let Ok(Some(user)) = User::from_uid(Uid::from_raw(uid)) else {
+        return Vec::new();
+    };
+    CString::new(user.name)
+        .ok()
+        .and_then(|name| getgrouplist(&name, user.gid).ok())
+        .unwrap_or_default()
+        .into_iter()
+        .map(Gid::as_raw)
+        .collect()
 }
 
 impl fmt::Display for Peer {

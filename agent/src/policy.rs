@@ -178,11 +178,12 @@ pub(crate) mod tests {
     use super::*;
     use crate::create_session::tests::unsigned;
 
-    const STRANGER: Peer = Peer {
-        uid: 4_000_001,
-        gid: 4_000_002,
-        pid: 1,
-    };
+    const STRANGER: u32 = 4_000_001;
+    const THEIR_GROUP: u32 = 4_000_002;
+
+    fn stranger() -> Peer {
+        Peer::new(STRANGER, THEIR_GROUP, 1)
+    }
 
     fn request(body: &str) -> CreateSession {
         CreateSession::parse(unsigned(body), &[]).unwrap()
@@ -190,7 +191,7 @@ pub(crate) mod tests {
 
     fn rule() -> Rule {
         Rule {
-            users: vec![STRANGER.uid],
+            users: vec![STRANGER],
             ..Rule::default()
         }
     }
@@ -201,7 +202,7 @@ pub(crate) mod tests {
 
     fn judge(rules: Vec<Rule>, body: &str) -> Result<(), Part> {
         let policy = Policy { own_uid: 0, rules };
-        match policy.judge(&STRANGER, request(body)) {
+        match policy.judge(&stranger(), request(body)) {
             Ok(_) => Ok(()),
             Err(Refusal::NotPermitted { rule, .. }) => Err(rule),
             Err(other) => panic!("{other:?}"),
@@ -219,22 +220,22 @@ pub(crate) mod tests {
             own_uid,
             rules: vec![],
         };
-        assert!(policy(STRANGER.uid).judge(&STRANGER, request("{}")).is_ok());
-        assert!(policy(STRANGER.uid).knows(&STRANGER));
-        assert!(policy(0).judge(&STRANGER, request("{}")).is_err());
-        assert!(!policy(0).knows(&STRANGER));
+        assert!(policy(STRANGER).judge(&stranger(), request("{}")).is_ok());
+        assert!(policy(STRANGER).knows(&stranger()));
+        assert!(policy(0).judge(&stranger(), request("{}")).is_err());
+        assert!(!policy(0).knows(&stranger()));
     }
 
     #[test]
     fn a_rule_replaces_the_agents_user() {
         let policy = Policy {
-            own_uid: STRANGER.uid,
+            own_uid: STRANGER,
             rules: vec![Rule {
                 users: vec![1],
                 ..Rule::default()
             }],
         };
-        assert!(policy.judge(&STRANGER, request("{}")).is_err());
+        assert!(policy.judge(&stranger(), request("{}")).is_err());
     }
 
     #[test]
@@ -247,7 +248,7 @@ pub(crate) mod tests {
         assert_eq!(judge(vec![nobody.clone()], "{}"), Err(Part::Caller));
         assert_eq!(judge(vec![rule()], "{}"), Ok(()));
         let group = Rule {
-            groups: vec![STRANGER.gid],
+            groups: vec![THEIR_GROUP],
             ..Rule::default()
         };
         assert_eq!(judge(vec![nobody, group], "{}"), Ok(()));

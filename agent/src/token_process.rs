@@ -8,7 +8,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use token::link::{self, FromToken, KeyReport, Open, ToToken};
@@ -25,17 +25,29 @@ pub struct TokenProcess {
 }
 
 impl TokenProcess {
-    /// Starts `program` and opens the token. The reports are of `open.keys`, in that order.
+    /// Starts `program` and opens the token within `limit`. The reports are of the keys of `open`, in
+    /// that order. A program that is lost while it tries a PIN is an error that passes only if that PIN
+    /// `is_good`: otherwise the try may have counted.
     pub fn start(
         program: &Path,
         open: Open,
-        deadline: Instant,
+        limit: Duration,
+        is_good: bool,
     ) -> Result<(TokenProcess, Vec<KeyReport>), TokenError> {
         let mut process = TokenProcess::spawn(program).map_err(|error| {
             TokenError::Gone(format!("cannot start {}: {error}", program.display()))
         })?;
-        let keys = open.keys.len();
-        match process.call(&ToToken::Open(Box::new(open)), deadline)? {
+        let keys = open.key_count();
+        let answer = match process.call(&ToToken::Open(open), limit)? {
+            FromToken::TryingPin => process.answer(limit).map_err(|error| match error {
+                lost @ (TokenError::Gone(_) | TokenError::Hung(_)) if !is_good => {
+                    lost_while_trying(&lost)
+                }
+                error => error,
+            })?,
+            answer => answer,
+        };
+        match answer {
             FromToken::Opened(Ok(reports)) if reports.len() == keys => Ok((process, reports)),
             FromToken::Opened(Err(error)) => Err(error),
             _ => Err(nonsense()),
@@ -49,6 +61,7 @@ impl TokenProcess {
             .stdin(OwnedFd::from(theirs))
             .stdout(stderr) // vendor modules print; their words belong into the log
             .env_remove("NOTIFY_SOCKET")
+            .env("TSS2_LOG", "all+NONE") // libtss2 prints each error on its own; ours say it once
             .process_group(0) // Ctrl-C is for the agent, which ends its token programs itself
             .spawn()?;
         Ok(TokenProcess {
@@ -57,20 +70,21 @@ impl TokenProcess {
         })
     }
 
-    /// Signs with key number `key` and waits for it. Only before [`read_into`](Self::read_into).
+    /// Signs with key number `key` and waits for it. Only before [`read_into`](Self::read_into). The
+    /// outer error means that the program is lost; the inner one is its answer.
     pub fn sign_and_wait(
         &mut self,
         key: usize,
         text: &StringToSign,
-        deadline: Instant,
-    ) -> Result<Signature, TokenError> {
+        limit: Duration,
+    ) -> Result<Result<Signature, TokenError>, TokenError> {
         let message = ToToken::Sign {
             id: 0,
             key,
             text: text.to_string(),
         };
-        match self.call(&message, deadline)? {
-            FromToken::Signed { id: 0, result } => result,
+        match self.call(&message, limit)? {
+            FromToken::Signed { id: 0, result } => Ok(result),
             _ => Err(nonsense()),
         }
     }
@@ -88,6 +102,9 @@ impl TokenProcess {
     ) -> Result<(), TokenError> {
         let mut link = self.link.try_clone().map_err(gone)?;
         link.set_read_timeout(None).map_err(gone)?;
+        self.link
+            .set_write_timeout(Some(SEND_LIMIT))
+            .map_err(gone)?;
         let read = move || loop {
             let answer = link::receive(&mut link).unwrap_or_default();
             let last = answer.is_none();
@@ -103,32 +120,33 @@ impl TokenProcess {
         Ok(())
     }
 
-    fn call(&mut self, message: &ToToken, deadline: Instant) -> Result<FromToken, TokenError> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let left = left.max(Duration::from_millis(1)); // zero would mean for ever
-        self.link.set_write_timeout(Some(left)).map_err(gone)?;
-        self.link.set_read_timeout(Some(left)).map_err(gone)?;
-        let answer =
-            link::send(&mut self.link, message).and_then(|()| link::receive(&mut self.link));
-        match answer {
+    fn call(&mut self, message: &ToToken, limit: Duration) -> Result<FromToken, TokenError> {
+        self.link.set_write_timeout(Some(limit)).map_err(gone)?;
+        link::send(&mut self.link, message).map_err(|error| lost(error, limit))?;
+        self.answer(limit)
+    }
+
+    fn answer(&mut self, limit: Duration) -> Result<FromToken, TokenError> {
+        self.link.set_read_timeout(Some(limit)).map_err(gone)?;
+        match link::receive(&mut self.link) {
             Ok(Some(answer)) => Ok(answer),
             Ok(None) => Err(ended()),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                Err(TokenError::Hung(format!(
-                    "the token did not answer within {} s",
-                    left.as_secs()
-                )))
-            }
-            Err(error) => Err(gone(error)),
+            Err(error) => Err(lost(error, limit)),
         }
     }
 }
+
+/// Requests are few and short, and fit into the socket's buffer: this is never waited for.
+const SEND_LIMIT: Duration = Duration::from_secs(1);
 
 /// A reader parses one message at a time, in bytes.
 const SMALL_STACK: usize = 256 * 1024;
 
 /// How long a token program may take to log out and close, a little more than it allows itself.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(3);
+
+/// How long a killed program is waited for.
+const KILL_LIMIT: Duration = Duration::from_secs(1);
 
 impl TokenProcess {
     /// Lets the program log out and close, and waits for that.
@@ -141,11 +159,13 @@ impl TokenProcess {
 }
 
 impl Drop for TokenProcess {
-    /// Ends the program at once. A reader of it sees the end and stops.
+    /// Ends the program at once, and gives it a moment to be gone: some tokens take one program at a
+    /// time. A reader of it stops, whoever else may hold the other end.
     fn drop(&mut self) {
+        let _ = self.link.shutdown(Shutdown::Both);
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
-            reap(child);
+            let _ = reap(child).recv_timeout(KILL_LIMIT);
         }
     }
 }
@@ -173,6 +193,23 @@ fn reap(mut child: Child) -> Receiver<()> {
 /// The error of a program that is no longer there.
 pub fn ended() -> TokenError {
     TokenError::Gone("the token program ended; its own words are in the log".to_owned())
+}
+
+fn lost(error: io::Error, limit: Duration) -> TokenError {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => TokenError::Hung(format!(
+            "the token did not answer within {} s",
+            limit.as_secs()
+        )),
+        _ => gone(error),
+    }
+}
+
+fn lost_while_trying(lost: &TokenError) -> TokenError {
+    TokenError::PinRejected(format!(
+        "{lost}, and that while the PIN was tried for the first time: whether it counted as a wrong one is \
+         unknown, so it is not tried again; check the PIN and the token by hand, then restart the agent"
+    ))
 }
 
 fn gone(error: io::Error) -> TokenError {

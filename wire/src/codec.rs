@@ -58,6 +58,7 @@ fn decode_call(method: String, mut parameters: Members) -> Result<Call, Refusal>
 }
 
 fn no_such_method(method: String) -> Refusal {
+    let method = shown(&method);
     match method.rsplit_once('.') {
         Some((interface, _))
             if interface != crate::INTERFACE_NAME && interface != "org.varlink.service" =>
@@ -203,8 +204,13 @@ impl<'de> Deserialize<'de> for Members {
 
 fn invalid(parameter: &str) -> Refusal {
     Refusal::InvalidParameter {
-        parameter: parameter.to_owned(),
+        parameter: shown(parameter),
     }
+}
+
+/// What a caller sent, short enough for any answer.
+fn shown(text: &str) -> String {
+    text.chars().take(160).collect()
 }
 
 fn malformed(error: &serde_json::Error) -> Refusal {

@@ -40,7 +40,7 @@ impl Failure {
 }
 
 /// Whether the token refused the PIN: no answer to these may be another try.
-pub(crate) fn is_about_the_pin(code: CK_RV) -> bool {
+fn is_about_the_pin(code: CK_RV) -> bool {
     matches!(
         code,
         CKR_PIN_INCORRECT

@@ -4,9 +4,10 @@
 use std::sync::{Mutex, PoisonError};
 
 use cryptoki_sys::*;
+use token::host::TryingPin;
 use token::{Pin, PinSource, TokenError};
 
-use crate::error::{Failure, is_about_the_pin};
+use crate::error::Failure;
 use crate::raw::Session;
 use crate::slot::Token;
 
@@ -32,6 +33,7 @@ pub(crate) fn log_in(
     session: &Session,
     token: &Token,
     source: Option<&PinSource>,
+    trying_pin: TryingPin,
 ) -> Result<Login, TokenError> {
     let Some(source) = source_for(token, source)? else {
         return Ok(Login {
@@ -42,6 +44,7 @@ pub(crate) fn log_in(
     let pin = source
         .read()
         .map_err(|error| TokenError::Unusable(error.to_string()))?;
+    trying_pin()?;
     accepted(session.login(CKU_USER, &pin))
         .map_err(|failure| refusal(failure, &token.to_string(), source))?;
     let count_low = token.flags & CKF_USER_PIN_COUNT_LOW != 0;
@@ -146,9 +149,7 @@ fn accepted(result: Result<(), Failure>) -> Result<(), Failure> {
 }
 
 fn refusal(failure: Failure, what: &str, source: &PinSource) -> TokenError {
-    // From C_Login, a vendor's own code may mean a wrong PIN too. Another start of the agent is cheaper
-    // than a locked token.
-    if !is_about_the_pin(failure.code) && failure.code < CKR_VENDOR_DEFINED {
+    if never_looked_at_the_pin(failure.code) {
         return failure.while_doing(format_args!("cannot log in to {what}"));
     }
     let first = match failure.code {
@@ -169,7 +170,24 @@ fn put_right(source: &PinSource) -> String {
         PinSource::Credential(name) => format!("the systemd credential {name:?}"),
         PinSource::Value(_) => "pin-value in the key's URI".to_owned(),
     };
-    format!("put the right PIN into {place} and reload the agent")
+    format!("put the right PIN into {place} and restart the agent")
+}
+
+/// From `C_Login`, only these are another matter than the PIN. Modules say CKR_GENERAL_ERROR,
+/// CKR_FUNCTION_FAILED or a code of their own for a wrong one: a restart of the agent is cheaper than a
+/// locked token.
+fn never_looked_at_the_pin(code: CK_RV) -> bool {
+    matches!(
+        code,
+        CKR_TOKEN_NOT_PRESENT
+            | CKR_DEVICE_REMOVED
+            | CKR_SESSION_HANDLE_INVALID
+            | CKR_SESSION_CLOSED
+            | CKR_CRYPTOKI_NOT_INITIALIZED
+            | CKR_OPERATION_NOT_INITIALIZED
+            | CKR_HOST_MEMORY
+            | CKR_USER_PIN_NOT_INITIALIZED
+    )
 }
 
 #[cfg(test)]
@@ -265,6 +283,15 @@ mod tests {
             refused(CKR_DEVICE_REMOVED, file()),
             TokenError::Gone(_)
         ));
+        // What modules say for want of a better code may have been a try.
+        for code in [
+            CKR_GENERAL_ERROR,
+            CKR_FUNCTION_FAILED,
+            CKR_DEVICE_ERROR,
+            CKR_ARGUMENTS_BAD,
+        ] {
+            assert!(matches!(refused(code, file()), TokenError::PinRejected(_)));
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cryptoki_sys::CK_SLOT_ID;
 use token::TokenError;
-use token::host::Opened;
+use token::host::{Opened, TryingPin};
 use token::link::{KeyReport, Open, OpenKey, OpenedKey};
 
 use crate::key::{Mechanism, Pkcs11Key};
@@ -16,13 +16,16 @@ use crate::slot::Token;
 use crate::{certificate, find, slot};
 
 /// Loads the module, logs in once, finds each key once; then opens the sessions that sign.
-pub(crate) fn open(request: Open) -> Result<Opened<Pkcs11Key>, TokenError> {
+pub(crate) fn open(request: Open, trying_pin: TryingPin) -> Result<Opened<Pkcs11Key>, TokenError> {
+    let Open::Pkcs11(request) = request else {
+        return Err(TokenError::Unusable("not a PKCS#11 token".to_owned()));
+    };
     let module = load(&request.module)?;
     let token = slot::find(&module, &request.token.token)?;
     let session = module
         .open_session(token.slot)
         .map_err(|failure| failure.while_doing(format_args!("cannot open a session on {token}")))?;
-    let login = log_in(&session, &token, request.pin.as_ref())?;
+    let login = log_in(&session, &token, request.pin.as_ref(), trying_pin)?;
     let context_login = login.context.map(Arc::new);
 
     let found: Vec<_> = request

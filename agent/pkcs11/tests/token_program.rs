@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use token::link::{
-    self, CertificateOnToken, FromToken, KeyReport, Open, OpenKey, OpenedKey, ToToken,
+    self, CertificateOnToken, FromToken, KeyReport, Open, OpenKey, OpenPkcs11, OpenedKey, ToToken,
 };
 use token::{PinSource, TokenError};
 
@@ -381,8 +381,9 @@ fn a_wrong_pin_is_tried_once() {
     open.sessions = 4;
     open.pin = Some(PinSource::File(pin.clone()));
     let mut program = Program::start_with(&store, &spy.environment);
-    program.send(&ToToken::Open(Box::new(open)));
-    let FromToken::Opened(Err(TokenError::PinRejected(text))) = program.receive() else {
+    program.send(&ToToken::Open(Open::Pkcs11(Box::new(open))));
+    assert_eq!(program.receive_any(), FromToken::TryingPin);
+    let FromToken::Opened(Err(TokenError::PinRejected(text))) = program.receive_any() else {
         panic!("not refused");
     };
     assert!(text.contains("CKR_PIN_INCORRECT"), "{text}");
@@ -437,7 +438,9 @@ fn a_module_that_does_not_start_is_gone() {
     let conf = store.file("broken.conf", "directories.tokendir = /nowhere/tokens\n");
     let environment = [("SOFTHSM2_CONF", conf.to_str().unwrap().to_owned())];
     let mut program = Program::start_with(&store, &environment);
-    program.send(&ToToken::Open(Box::new(store.open(&["pkcs11:"]))));
+    program.send(&ToToken::Open(Open::Pkcs11(Box::new(
+        store.open(&["pkcs11:"]),
+    ))));
     let FromToken::Opened(Err(error)) = program.receive() else {
         panic!("opened");
     };
@@ -617,16 +620,16 @@ impl Store {
             .unwrap_or_else(|error| panic!("{program}: {error}; run `apt install {package}`"))
     }
 
-    fn open<K: AsRef<str>>(&self, keys: &[K]) -> Open {
+    fn open<K: AsRef<str>>(&self, keys: &[K]) -> OpenPkcs11 {
         self.open_in(SOFTHSM, keys)
     }
 
-    fn open_in<K: AsRef<str>>(&self, module: &str, keys: &[K]) -> Open {
+    fn open_in<K: AsRef<str>>(&self, module: &str, keys: &[K]) -> OpenPkcs11 {
         let key = |uri: &K| OpenKey {
             uri: uri.as_ref().parse().unwrap(),
             certificate: None,
         };
-        Open {
+        OpenPkcs11 {
             module: module.into(),
             token: "pkcs11:".parse().unwrap(),
             pin: Some(PinSource::File(self.path("lab.pin"))),
@@ -636,9 +639,9 @@ impl Store {
     }
 
     /// Why the token as a whole cannot be opened.
-    fn refusal(&self, open: Open) -> TokenError {
+    fn refusal(&self, open: OpenPkcs11) -> TokenError {
         let mut program = Program::start(self);
-        program.send(&ToToken::Open(Box::new(open)));
+        program.send(&ToToken::Open(Open::Pkcs11(Box::new(open))));
         match program.receive() {
             FromToken::Opened(Err(error)) => error,
             other => panic!("not refused: {other:?}"),
@@ -731,13 +734,21 @@ impl Program {
         link::send(self.link.as_mut().unwrap(), message).unwrap();
     }
 
+    /// The next answer.
     fn receive(&mut self) -> FromToken {
+        match self.receive_any() {
+            FromToken::TryingPin => self.receive_any(),
+            answer => answer,
+        }
+    }
+
+    fn receive_any(&mut self) -> FromToken {
         let message = link::receive(self.link.as_mut().unwrap()).unwrap();
         message.expect("the program ended")
     }
 
-    fn opened(&mut self, open: Open) -> Vec<KeyReport> {
-        self.send(&ToToken::Open(Box::new(open)));
+    fn opened(&mut self, open: OpenPkcs11) -> Vec<KeyReport> {
+        self.send(&ToToken::Open(Open::Pkcs11(Box::new(open))));
         match self.receive() {
             FromToken::Opened(Ok(reports)) => reports,
             other => panic!("not opened: {other:?}"),

@@ -267,12 +267,9 @@ impl<'de> Deserialize<'de> for PinTable {
         if !value.is_table() {
             return Err(D::Error::custom(usage));
         }
-        if let Some(path) = value.get("file").and_then(toml::Value::as_str)
-            && !Path::new(path).is_absolute()
-        {
-            return Err(D::Error::custom(format!(
-                "{path:?} is not an absolute path"
-            )));
+        let file = value.get("file").and_then(toml::Value::as_str);
+        if file.is_some_and(|path| !Path::new(path).is_absolute()) {
+            return Err(D::Error::custom("pin.file is not an absolute path"));
         }
         match value.try_into() {
             Ok(Members {

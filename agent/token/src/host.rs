@@ -1,5 +1,6 @@
 //! The token program's loop: open the token, answer until the agent is gone.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -7,6 +8,7 @@ use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use rustix::process::{Signal, getpid, kill_process};
+use rustix::stdio::dup2_stdin;
 
 use crate::link::{self, FromToken, KeyReport, Open, ToToken};
 use crate::{Key, Signature, TokenError};
@@ -22,12 +24,17 @@ pub struct Opened<K> {
 /// How long a token library may take to close after the agent is gone. Vendor libraries hang here.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
+/// Says to the agent that a token's PIN will be tried now: called before each login.
+pub type TryingPin<'a> = &'a dyn Fn() -> Result<(), TokenError>;
+
 /// Serves the agent at standard input until it is gone. `open` opens the token; what it returns
 /// signs, each worker in a thread of its own.
 pub fn serve<K: Key + Send>(
-    open: impl FnOnce(Open) -> Result<Opened<K>, TokenError>,
+    open: impl FnOnce(Open, TryingPin) -> Result<Opened<K>, TokenError>,
 ) -> io::Result<()> {
     let agent = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    // What a token library reads, or hands to children of its own, is not our link.
+    dup2_stdin(File::open("/dev/null")?)?;
     let replies = Mutex::new(agent.try_clone()?);
     let (queue, jobs) = mpsc::channel();
     // Not among the workers: it notices that the agent is gone while `open` still hangs.
@@ -36,7 +43,11 @@ pub fn serve<K: Key + Send>(
     let Ok(ToToken::Open(request)) = jobs.recv() else {
         return Ok(());
     };
-    let Opened { reports, workers } = match open(*request) {
+    let trying_pin = || {
+        reply(&replies, &FromToken::TryingPin)
+            .map_err(|error| TokenError::Gone(format!("the agent is gone: {error}")))
+    };
+    let Opened { reports, workers } = match open(request, &trying_pin) {
         Ok(opened) => opened,
         Err(error) => return reply(&replies, &FromToken::Opened(Err(error))),
     };

@@ -32,10 +32,41 @@ pub enum TokenError {
     /// The PIN was refused, or must not be tried: an operator has to act first.
     #[error("{0}")]
     PinRejected(String),
+    /// It must not be tried before so many seconds have passed.
+    #[error("{text}")]
+    Wait {
+        /// Why.
+        text: String,
+        /// How long.
+        seconds: u64,
+    },
     /// Key, certificate or configuration do not fit the token: an operator has to mend them.
     #[error("{0}")]
     Unusable(String),
     /// The token answered nonsense.
     #[error("{0}")]
     Broken(String),
+}
+
+/// Enough for twenty candidates with their URIs, in characters; what a token says can be of any length.
+const TEXT_LIMIT: usize = 4096;
+
+impl TokenError {
+    /// With a text that fits into an answer.
+    #[must_use]
+    pub fn shortened(mut self) -> TokenError {
+        let text = match &mut self {
+            TokenError::Gone(text)
+            | TokenError::Hung(text)
+            | TokenError::PinRejected(text)
+            | TokenError::Wait { text, .. }
+            | TokenError::Unusable(text)
+            | TokenError::Broken(text) => text,
+        };
+        if let Some((end, _)) = text.char_indices().nth(TEXT_LIMIT) {
+            text.truncate(end);
+            text.push('…');
+        }
+        self
+    }
 }

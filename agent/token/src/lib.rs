@@ -11,8 +11,10 @@ pub mod link;
 mod pin;
 mod pkcs11_uri;
 mod string_to_sign;
+mod tcti;
 
 pub use key::{Key, Signature, TokenError};
 pub use pin::{Pin, PinError, PinSource};
 pub use pkcs11_uri::{ObjectMatch, Pkcs11Uri, TokenMatch, UriError};
 pub use string_to_sign::{Algorithm, AmzDate, NotASignableText, Scope, StringToSign};
+pub use tcti::{Tcti, TctiError};

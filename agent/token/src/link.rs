@@ -1,6 +1,7 @@
 //! What agent and token program say to each other: JSON with its length in front, over a socketpair
 //! that is the token program's standard input. Both ends are ours and of the same version.
 
+use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::PathBuf;
 
@@ -8,18 +9,18 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::{PinSource, Pkcs11Uri, Signature, TokenError};
+use crate::{PinSource, Pkcs11Uri, Signature, Tcti, TokenError};
 
 /// From the agent.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToToken {
     /// The first message.
-    Open(Box<Open>),
+    Open(Open),
     /// Any number of these, before or after the answers to earlier ones.
     Sign {
         /// Comes back with the answer.
         id: u64,
-        /// Which of [`Open::keys`].
+        /// Which of the keys of [`Open`].
         key: usize,
         /// A [`StringToSign`](crate::StringToSign), as text.
         text: String,
@@ -29,8 +30,11 @@ pub enum ToToken {
 /// From the token program.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub enum FromToken {
-    /// The answer to [`ToToken::Open`]: each key's report, in the order of [`Open::keys`]; or why the
-    /// token as a whole cannot be used.
+    /// Before the answer to [`ToToken::Open`]: a PIN will be tried now. Whoever hears nothing after this
+    /// does not know whether it counted.
+    TryingPin,
+    /// The answer to [`ToToken::Open`]: each key's report, in the order of [`Open`]; or why the token as
+    /// a whole cannot be used.
     Opened(Result<Vec<KeyReport>, TokenError>),
     /// The answer to [`ToToken::Sign`], in any order.
     Signed {
@@ -41,9 +45,18 @@ pub enum FromToken {
     },
 }
 
-/// Which token to open, and what on it.
+/// Which token to open, and what on it. Each kind of token has a program of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Open {
+pub enum Open {
+    /// For `roleseal-pkcs11`.
+    Pkcs11(Box<OpenPkcs11>),
+    /// For `roleseal-tpm`.
+    Tpm(OpenTpm),
+}
+
+/// A PKCS#11 token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenPkcs11 {
     /// The PKCS#11 module.
     pub module: PathBuf,
     /// The token's attributes; its object is of no account here.
@@ -72,6 +85,91 @@ pub enum CertificateOnToken {
     OfTheKey,
     /// The one that the URI names.
     Named(Box<Pkcs11Uri>),
+}
+
+/// A TPM 2.0.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenTpm {
+    /// How to reach it.
+    pub tcti: Tcti,
+    /// The keys, of which one failing leaves the others alone; `None` for one that was
+    /// [set aside](Open::set_aside).
+    pub keys: Vec<Option<OpenTpmKey>>,
+}
+
+/// One key of a TPM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenTpmKey {
+    /// Which one.
+    pub source: TpmKeySource,
+    /// The key's own auth value.
+    pub pin: Option<PinSource>,
+    /// The auth value of the key that a key file's key is stored under.
+    pub parent_pin: Option<PinSource>,
+    /// The auth value of the hierarchy, where that parent has to be derived in it.
+    pub owner_pin: Option<PinSource>,
+}
+
+/// Where a key of a TPM is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TpmKeySource {
+    /// In a `TSS2 PRIVATE KEY` file, which only its own TPM can load.
+    File(PathBuf),
+    /// In the TPM, at a persistent handle.
+    Handle(u32),
+}
+
+impl Open {
+    /// How many keys there are.
+    pub fn key_count(&self) -> usize {
+        match self {
+            Open::Pkcs11(open) => open.keys.len(),
+            Open::Tpm(open) => open.keys.len(),
+        }
+    }
+
+    /// How many requests to give to the token program at once.
+    pub fn sessions(&self) -> usize {
+        match self {
+            Open::Pkcs11(open) => open.sessions,
+            // A TPM does one thing at a time: one request for it, and the next one at hand.
+            Open::Tpm(_) => 2,
+        }
+    }
+
+    /// Leaves out a key whose PIN was refused, so that no later program tries that PIN again. Says
+    /// `false` where the PIN is not the key's but the whole token's.
+    pub fn set_aside(&mut self, key: usize) -> bool {
+        match self {
+            Open::Pkcs11(_) => false,
+            Open::Tpm(open) => {
+                if let Some(key) = open.keys.get_mut(key) {
+                    *key = None;
+                }
+                true
+            }
+        }
+    }
+}
+
+/// The token's name, for the log.
+impl fmt::Display for Open {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Open::Pkcs11(open) => open.token.fmt(f),
+            Open::Tpm(open) => write!(f, "TPM {}", open.tcti),
+        }
+    }
+}
+
+/// As the configuration writes it.
+impl fmt::Display for TpmKeySource {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            TpmKeySource::File(path) => path.display().fmt(f),
+            TpmKeySource::Handle(handle) => write!(f, "handle:0x{handle:08X}"),
+        }
+    }
 }
 
 /// What was found of a key.
@@ -155,7 +253,7 @@ mod tests {
 
     #[test]
     fn messages_survive_the_link() {
-        let open = ToToken::Open(Box::new(Open {
+        let open = ToToken::Open(Open::Pkcs11(Box::new(OpenPkcs11 {
             module: "/lib/module.so".into(),
             token: "pkcs11:token=lab".parse().unwrap(),
             pin: Some(PinSource::Value("1234".to_owned().into())),
@@ -164,7 +262,7 @@ mod tests {
                 uri: "pkcs11:object=web".parse().unwrap(),
                 certificate: Some(CertificateOnToken::OfTheKey),
             }],
-        }));
+        })));
         let mut bytes = Vec::new();
         send(&mut bytes, &open).unwrap();
         let mut from = bytes.as_slice();
@@ -181,6 +279,36 @@ mod tests {
         let mut bytes = Vec::new();
         send(&mut bytes, &opened).unwrap();
         assert_eq!(receive(&mut bytes.as_slice()).unwrap(), Some(opened));
+    }
+
+    #[test]
+    fn only_keys_of_a_tpm_are_set_aside() {
+        let key = OpenTpmKey {
+            source: TpmKeySource::Handle(0x8100_0101),
+            pin: None,
+            parent_pin: None,
+            owner_pin: None,
+        };
+        let mut open = Open::Tpm(OpenTpm {
+            tcti: Tcti::default(),
+            keys: vec![Some(key.clone()), Some(key.clone())],
+        });
+        assert!(open.set_aside(0));
+        assert_eq!(open.key_count(), 2);
+        let Open::Tpm(OpenTpm { keys, .. }) = &open else {
+            panic!()
+        };
+        assert_eq!(keys[..], [None, Some(key)]);
+
+        let mut open = Open::Pkcs11(Box::new(OpenPkcs11 {
+            module: "/lib/module.so".into(),
+            token: "pkcs11:token=lab".parse().unwrap(),
+            pin: None,
+            sessions: 4,
+            keys: vec![],
+        }));
+        assert!(!open.set_aside(0));
+        assert_eq!(open.to_string(), "pkcs11:token=lab");
     }
 
     #[test]

@@ -38,7 +38,9 @@ pub enum PinError {
         error: io::Error,
     },
     /// The file could show the PIN to others.
-    #[error("PIN file {path} has mode {mode:04o}: others can read it; run `chmod 600 {path}`")]
+    #[error(
+        "PIN file {path} has mode {mode:04o}, which gives access to others: run `chmod 600 {path}`"
+    )]
     Exposed {
         /// The file.
         path: PathBuf,

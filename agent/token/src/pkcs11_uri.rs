@@ -74,6 +74,22 @@ pub enum UriError {
     Value(String, &'static str),
 }
 
+impl TokenMatch {
+    /// Whether some token could match both.
+    pub fn overlaps(&self, other: &TokenMatch) -> bool {
+        fn agree<T: PartialEq>(one: &Option<T>, other: &Option<T>) -> bool {
+            one.is_none() || other.is_none() || one == other
+        }
+        agree(&self.label, &other.label)
+            && agree(&self.manufacturer, &other.manufacturer)
+            && agree(&self.model, &other.model)
+            && agree(&self.serial, &other.serial)
+            && agree(&self.slot_description, &other.slot_description)
+            && agree(&self.slot_manufacturer, &other.slot_manufacturer)
+            && agree(&self.slot_id, &other.slot_id)
+    }
+}
+
 impl FromStr for Pkcs11Uri {
     type Err = UriError;
 
@@ -109,6 +125,12 @@ impl Pkcs11Uri {
             "object" => set(name, &mut object.label, text(name, value)?),
             "id" => set(name, &mut object.id, bytes(name, value)?),
             "type" => set(name, &mut object.class, class(value)?),
+            "library-manufacturer" | "library-description" | "library-version" => {
+                Err(UriError::Value(
+                    name.to_owned(),
+                    "is not supported: choose the library by module-path",
+                ))
+            }
             _ => Err(UriError::Unknown(name.to_owned())),
         }
     }
@@ -133,6 +155,8 @@ impl Pkcs11Uri {
                 name.to_owned(),
                 "is not supported: write module-path=/absolute/path.so",
             )),
+            // Nor is this, for the same reason.
+            _ if self.pin.is_some() => Err(UriError::Unknown("after the PIN".to_owned())),
             _ => Err(UriError::Unknown(name.to_owned())),
         }
     }
@@ -312,8 +336,15 @@ mod tests {
         assert_eq!(uri.pin, Some(PinSource::Value("1234".to_owned().into())));
         assert_eq!(uri.to_string(), "pkcs11:object=web");
         assert!(!format!("{uri:?}").contains("1234"));
-        let error = "pkcs11:x?pin-value=1234".parse::<Pkcs11Uri>().unwrap_err();
-        assert!(!error.to_string().contains("1234"));
+        for text in [
+            "pkcs11:x?pin-value=1234",
+            "pkcs11:?pin-value=12&1234",
+            "pkcs11:?pin-value=12&1234=x",
+            "pkcs11:?pin-value=%zz1234",
+        ] {
+            let error = text.parse::<Pkcs11Uri>().unwrap_err();
+            assert!(!error.to_string().contains("1234"), "{error}");
+        }
     }
 
     #[test]
@@ -338,6 +369,7 @@ mod tests {
             ("pkcs11:?pin-value=1&pin-source=/p", "more than once"),
             ("pkcs11:colour=red", "not known"),
             ("pkcs11:x-vendor=red", "not known"),
+            ("pkcs11:library-version=1.0", "module-path"),
             ("pkcs11:Object=web", "not known"),
             ("pkcs11:object=web?object=web", "not known"),
             ("pkcs11:object=a b", "percent-encoded"),
