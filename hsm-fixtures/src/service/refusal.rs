@@ -59,14 +59,14 @@ impl Refusal {
         }
     }
 
-    /// The leaf itself is unfit (credential helper's issues tell of this wording).
+    /// The leaf itself is unfit (the wording is a guess).
     pub(crate) fn unfit_leaf(reason: impl Into<String>) -> Refusal {
         Refusal::denied("Untrusted certificate. Insufficient certificate", reason)
     }
 
     /// No path from the leaf to the trust anchor (rolesanywhere-credential-helper, issue 108).
     pub(crate) fn untrusted(reason: impl Into<String>) -> Refusal {
-        Refusal::denied("Untrusted signing certificate", reason)
+        Refusal::denied("Untrusted Signing Certificate", reason)
     }
 
     /// The signature does not fit (rolesanywhere-credential-helper, issue 128).
