@@ -5,6 +5,7 @@
 mod file;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs::{File, Metadata};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -12,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use rolesanywhere::Endpoint;
 use thiserror::Error;
-use token::link::CertificateOnToken;
-use token::{PinSource, Pkcs11Uri, TokenMatch};
+use token::link::{CertificateOnToken, OpenTpmKey};
+use token::{PinSource, Pkcs11Uri, Tcti, TokenMatch};
 
 use crate::policy::Policy;
 
@@ -34,7 +35,7 @@ pub struct IdentityConfig {
     /// Its name, unique.
     pub name: String,
     /// The private key.
-    pub key: Pkcs11Uri,
+    pub key: KeyConfig,
     /// Where leaf and intermediates come from.
     pub certificate: CertificateSource,
     /// A file with more intermediates.
@@ -43,6 +44,15 @@ pub struct IdentityConfig {
     pub endpoints: Vec<Endpoint>,
     /// Who may use it, and for what.
     pub policy: Policy,
+}
+
+/// Which private key.
+#[derive(Debug)]
+pub enum KeyConfig {
+    /// On a PKCS#11 token; without module and PIN, which are the token's.
+    Pkcs11(Pkcs11Uri),
+    /// Of a TPM, with its auth values.
+    Tpm(OpenTpmKey),
 }
 
 /// Where a certificate comes from.
@@ -57,6 +67,24 @@ pub enum CertificateSource {
 /// One token, which one token program serves.
 #[derive(Debug)]
 pub struct TokenConfig {
+    /// Which one.
+    pub kind: TokenKind,
+    /// Its identities, as indices into [`Config::identities`].
+    pub identities: Vec<usize>,
+}
+
+/// Which token.
+#[derive(Debug, Clone)]
+pub enum TokenKind {
+    /// Behind a PKCS#11 module.
+    Pkcs11(Pkcs11Config),
+    /// A TPM.
+    Tpm(Tcti),
+}
+
+/// A token behind a PKCS#11 module.
+#[derive(Debug, Clone)]
+pub struct Pkcs11Config {
     /// The PKCS#11 module: absolute, or a bare name for the dynamic linker.
     pub module: PathBuf,
     /// Which token of the module.
@@ -65,8 +93,6 @@ pub struct TokenConfig {
     pub pin: Option<PinSource>,
     /// Sessions to sign with in parallel.
     pub sessions: usize,
-    /// Its identities, as indices into [`Config::identities`].
-    pub identities: Vec<usize>,
 }
 
 /// Why a configuration is refused.
@@ -99,8 +125,8 @@ impl Config {
             message: error.message().to_owned(),
         })?;
         let config = parsed.validate().map_err(fault)?;
-        let pin_inside = |token: &TokenConfig| matches!(token.pin, Some(PinSource::Value(_)));
-        if mode & 0o077 != 0 && config.tokens.iter().any(pin_inside) {
+        let pin_inside = |pin: &PinSource| matches!(pin, PinSource::Value(_));
+        if mode & 0o077 != 0 && config.pins().any(pin_inside) {
             return Err(fault(format!(
                 "it holds a pin-value and has mode {mode:04o}, so that others can read the PIN: run \
                  `chmod 600 {}`, or use pin = {{ file = … }}",
@@ -117,52 +143,105 @@ impl Config {
             .any(|identity| !identity.policy.rules.is_empty())
     }
 
+    /// Where all PINs and auth values come from.
+    pub fn pins(&self) -> impl Iterator<Item = &PinSource> {
+        let of_tokens = self.tokens.iter().filter_map(|token| match &token.kind {
+            TokenKind::Pkcs11(token) => token.pin.as_ref(),
+            TokenKind::Tpm(_) => None,
+        });
+        let of_keys = self
+            .identities
+            .iter()
+            .flat_map(|identity| match &identity.key {
+                KeyConfig::Pkcs11(_) => [None, None, None],
+                KeyConfig::Tpm(key) => {
+                    [&key.pin, &key.parent_pin, &key.owner_pin].map(Option::as_ref)
+                }
+            });
+        of_tokens.chain(of_keys.flatten())
+    }
+
     /// The tokens of `identities`, or why two of them cannot share one.
     fn gather_tokens(
-        identities: &[(IdentityConfig, file::TokenPart)],
+        identities: &[(IdentityConfig, TokenKind)],
     ) -> Result<Vec<TokenConfig>, String> {
         let mut tokens: Vec<TokenConfig> = Vec::new();
-        for (at, (identity, part)) in identities.iter().enumerate() {
-            let name = &identity.name;
-            let wanted = &identity.key.token;
-            let under_another_name = |token: &TokenConfig| {
-                token.module == part.module
-                    && token.token != *wanted
-                    && token.token.overlaps(wanted)
-            };
-            if tokens.iter().any(under_another_name) {
-                return Err(format!(
-                    "identity {name:?}: its key may be on the same token as another identity's, whose URI \
-                     names the token otherwise: write the token's attributes alike in both, so that \
-                     there is one login and one try of the PIN"
+        for (at, (identity, kind)) in identities.iter().enumerate() {
+            let fault = |fault| format!("identity {:?}: {fault}", identity.name);
+            if tokens
+                .iter()
+                .any(|token| token.kind.may_be_named_otherwise_by(kind))
+            {
+                return Err(fault(
+                    "its key may be on the same token as another identity's, whose URI names the token \
+                     otherwise: write the token's attributes alike in both, so that there is one login \
+                     and one try of the PIN",
                 ));
             }
-            let same =
-                |token: &&mut TokenConfig| token.module == part.module && token.token == *wanted;
-            let Some(token) = tokens.iter_mut().find(same) else {
-                tokens.push(TokenConfig {
-                    module: part.module.clone(),
-                    token: wanted.clone(),
-                    pin: part.pin.clone(),
-                    sessions: part.sessions,
-                    identities: vec![at],
-                });
-                continue;
-            };
-            match (&token.pin, &part.pin) {
-                (Some(one), Some(other)) if one != other => {
-                    return Err(format!(
-                        "identity {name:?}: another identity gives the same token another PIN; a \
-                         token has one user PIN"
-                    ));
+            match tokens.iter_mut().find(|token| token.kind.is_same(kind)) {
+                Some(token) => {
+                    token.kind.share(kind).map_err(fault)?;
+                    token.identities.push(at);
                 }
-                (None, Some(pin)) => token.pin = Some(pin.clone()),
-                _ => {}
+                None => tokens.push(TokenConfig {
+                    kind: kind.clone(),
+                    identities: vec![at],
+                }),
             }
-            token.sessions = token.sessions.max(part.sessions);
-            token.identities.push(at);
         }
         Ok(tokens)
+    }
+}
+
+impl TokenKind {
+    fn is_same(&self, other: &TokenKind) -> bool {
+        match (self, other) {
+            (TokenKind::Pkcs11(one), TokenKind::Pkcs11(other)) => {
+                one.module == other.module && one.token == other.token
+            }
+            (TokenKind::Tpm(one), TokenKind::Tpm(other)) => one == other,
+            _ => false,
+        }
+    }
+
+    /// Whether one token could be meant by both, under two names.
+    fn may_be_named_otherwise_by(&self, other: &TokenKind) -> bool {
+        match (self, other) {
+            (TokenKind::Pkcs11(one), TokenKind::Pkcs11(other)) => {
+                one.module == other.module
+                    && one.token != other.token
+                    && one.token.overlaps(&other.token)
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes in what another identity says of the same token.
+    fn share(&mut self, other: &TokenKind) -> Result<(), &'static str> {
+        let (TokenKind::Pkcs11(own), TokenKind::Pkcs11(other)) = (self, other) else {
+            return Ok(());
+        };
+        match (&own.pin, &other.pin) {
+            (Some(one), Some(other)) if one != other => {
+                return Err(
+                    "another identity gives the same token another PIN; a token has one user PIN",
+                );
+            }
+            (None, Some(pin)) => own.pin = Some(pin.clone()),
+            _ => {}
+        }
+        own.sessions = own.sessions.max(other.sessions);
+        Ok(())
+    }
+}
+
+/// As the configuration writes it, without PINs.
+impl fmt::Display for KeyConfig {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            KeyConfig::Pkcs11(uri) => uri.fmt(f),
+            KeyConfig::Tpm(key) => key.source.fmt(f),
+        }
     }
 }
 
@@ -206,7 +285,7 @@ fn line_of(text: &str, offset: usize) -> usize {
 }
 
 /// Refuses a name that comes twice.
-fn check_unique(identities: &[(IdentityConfig, file::TokenPart)]) -> Result<(), String> {
+fn check_unique(identities: &[(IdentityConfig, TokenKind)]) -> Result<(), String> {
     let mut seen = BTreeSet::new();
     for (identity, _) in identities {
         if !seen.insert(&identity.name) {
@@ -237,6 +316,13 @@ mod tests {
         load_with_mode(text, 0o600)
     }
 
+    fn pkcs11(token: &TokenConfig) -> &Pkcs11Config {
+        match &token.kind {
+            TokenKind::Pkcs11(token) => token,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn the_smallest_configuration_has_defaults() {
         let config = load(WEB).unwrap();
@@ -247,7 +333,7 @@ mod tests {
             CertificateSource::Token(CertificateOnToken::OfTheKey)
         );
         assert!(identity.policy.rules.is_empty());
-        let token = &config.tokens[0];
+        let token = pkcs11(&config.tokens[0]);
         assert_eq!(token.module, Path::new("p11-kit-proxy.so"));
         assert_eq!((token.sessions, &token.pin), (4, &None));
     }
@@ -305,6 +391,7 @@ mod tests {
         let [own, default] = &config.tokens[..] else {
             panic!()
         };
+        let (own, default) = (pkcs11(own), pkcs11(default));
         assert_eq!(own.module, Path::new("/usr/lib/own.so"));
         assert_eq!(own.pin, Some(PinSource::File("/etc/pin".into())));
         assert_eq!((own.sessions, default.sessions), (2, 4));
@@ -322,8 +409,112 @@ mod tests {
         let [token] = &config.tokens[..] else {
             panic!()
         };
-        assert_eq!((token.sessions, &token.identities[..]), (8, &[0, 1][..]));
-        assert_eq!(token.pin, Some(PinSource::File("/etc/pin".into())));
+        assert_eq!(token.identities, [0, 1]);
+        assert_eq!(pkcs11(token).sessions, 8);
+        assert_eq!(pkcs11(token).pin, Some(PinSource::File("/etc/pin".into())));
+    }
+
+    #[test]
+    fn keys_of_a_tpm_share_its_program() {
+        let config = load(
+            r#"
+            tpm = { tcti = "device:/dev/tpm0" }
+            [[identity]]
+            name = "web"
+            key = "/etc/roleseal/web.tss"
+            pin = { credential = "web" }
+            parent-pin = { file = "/etc/parent" }
+            owner-pin = { file = "/etc/owner" }
+            [[identity]]
+            name = "batch"
+            key = "handle:0x81000101"
+            certificate = "/etc/batch.pem"
+            [[identity]]
+            name = "lab"
+            key = "/etc/roleseal/lab.tss"
+            certificate = "/etc/lab.pem"
+            tpm = { tcti = "swtpm:port=4000" }
+            "#,
+        )
+        .unwrap();
+        let [web, batch, lab] = &config.identities[..] else {
+            panic!()
+        };
+        let KeyConfig::Tpm(key) = &web.key else {
+            panic!()
+        };
+        assert_eq!(key.pin, Some(PinSource::Credential("web".into())));
+        assert_eq!(key.parent_pin, Some(PinSource::File("/etc/parent".into())));
+        assert_eq!(key.owner_pin, Some(PinSource::File("/etc/owner".into())));
+        assert_eq!(config.pins().count(), 3);
+        let in_key_file = CertificateSource::File("/etc/roleseal/web.tss".into());
+        assert_eq!(web.certificate, in_key_file);
+        assert_eq!(batch.key.to_string(), "handle:0x81000101");
+        assert_eq!(lab.key.to_string(), "/etc/roleseal/lab.tss");
+        let tokens: Vec<_> = config
+            .tokens
+            .iter()
+            .map(|token| match &token.kind {
+                TokenKind::Tpm(tcti) => (tcti.to_string(), &token.identities[..]),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let [first, second] = &tokens[..] else {
+            panic!()
+        };
+        assert_eq!(*first, ("device:/dev/tpm0".to_owned(), &[0, 1][..]));
+        assert_eq!(second.0, "swtpm:host=localhost,port=4000");
+    }
+
+    #[test]
+    fn the_kernels_resource_manager_is_the_default() {
+        let config = load("[[identity]]\nname = \"web\"\nkey = \"/etc/web.tss\"\n").unwrap();
+        assert!(matches!(&config.tokens[0].kind, TokenKind::Tpm(tcti) if *tcti == Tcti::default()));
+    }
+
+    #[test]
+    fn faults_of_tpm_keys_are_named() {
+        let file = WEB.replace("pkcs11:token=lab;object=web", "/etc/web.tss");
+        let handle = WEB.replace("pkcs11:token=lab;object=web", "handle:0x81000101");
+        let pin = "{ file = \"/a\" }";
+        for (text, expected) in [
+            (handle.clone(), "certificate must be given"),
+            (handle.replace("0x81000101", "0x80000001"), "FILE:3: "),
+            (handle.replace("0x81000101", "0x8100010"), "FILE:3: "),
+            (handle.replace("0x81000101", "81000101"), "FILE:3: "),
+            (handle.replace("0x81000101", "0x+1000101"), "FILE:3: "),
+            (
+                file.replace("/etc/web.tss", "web.tss"),
+                "FILE:3: key is none of",
+            ),
+            (
+                format!("{file}sessions = 2\n"),
+                "sessions are a PKCS#11 token's",
+            ),
+            (
+                format!("{file}certificate = \"pkcs11:object=web\"\n"),
+                "a file",
+            ),
+            (
+                format!("{handle}certificate = \"/c\"\nparent-pin = {pin}\n"),
+                "has no parent",
+            ),
+            (format!("{WEB}parent-pin = {pin}\n"), "for a key of a TPM"),
+            (format!("{WEB}owner-pin = {pin}\n"), "for a key of a TPM"),
+            (
+                format!("{WEB}tpm = {{ tcti = \"device:/dev/tpm0\" }}\n"),
+                "for a key of a TPM",
+            ),
+            (
+                format!("tpm = {{ tcti = \"swtpm:path=/run/tpm\" }}\n{file}"),
+                "FILE:1: TCTI \"swtpm:path=/run/tpm\"",
+            ),
+            (format!("tpm = {{ device = \"x\" }}\n{file}"), "FILE:1: "),
+            (format!("{file}pin = {{}}\n"), "one of"),
+        ] {
+            let message = load(&text).map(|config| format!("{config:?}")).unwrap_err();
+            assert!(message.contains(expected), "{text}\n{message}");
+        }
     }
 
     #[test]
@@ -358,10 +549,7 @@ mod tests {
                 "identity \"web\" is configured twice",
             ),
             (WEB.replace("\"web\"", "\"we b\""), "FILE:2: "),
-            (
-                WEB.replace("pkcs11:", "pkcs12:"),
-                "FILE:3: a PKCS#11 URI starts with",
-            ),
+            (WEB.replace("pkcs11:", "pkcs12:"), "FILE:3: key is none of"),
             (
                 WEB.replace("object", "objekt"),
                 "FILE:3: attribute \"objekt\"",
@@ -463,7 +651,7 @@ mod tests {
         let text = WEB.replace("=web\"", "=web?pin-value=1234\"");
         let config = load(&text).unwrap();
         assert_eq!(
-            config.tokens[0].pin,
+            pkcs11(&config.tokens[0]).pin,
             Some(PinSource::Value(Pin::from("1234".to_owned())))
         );
         let message = load_with_mode(&text, 0o640).unwrap_err();

@@ -6,12 +6,14 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use rolesanywhere::Endpoint;
-use token::link::{Open, OpenKey, OpenPkcs11};
-use token::{Pkcs11Uri, Signature, StringToSign, TokenError};
+use token::link::{Open, OpenKey, OpenPkcs11, OpenTpm};
+use token::{Pkcs11Uri, Signature, StringToSign, Tcti, TokenError};
 use wire::{Refusal, State};
 
 use crate::certificate::{self, Certificate};
-use crate::config::{CertificateSource, Config, IdentityConfig, TokenConfig};
+use crate::config::{
+    CertificateSource, Config, IdentityConfig, KeyConfig, Pkcs11Config, TokenConfig, TokenKind,
+};
 use crate::keeper::{Keeper, KeyOwner, KeyState, NotSigned};
 use crate::peer::Peer;
 use crate::policy::Policy;
@@ -32,7 +34,7 @@ pub struct Identity {
     pub endpoints: Vec<Endpoint>,
     /// Who may use it, and for what.
     pub policy: Policy,
-    uri: Pkcs11Uri,
+    key_uri: String,
     keeper: Arc<Keeper>,
     /// Its key's number with the keeper.
     key: usize,
@@ -62,7 +64,7 @@ impl Identities {
                     name: config.name,
                     endpoints: config.endpoints,
                     policy: config.policy,
-                    uri: config.key,
+                    key_uri: config.key.to_string(),
                     keeper,
                     key,
                 })
@@ -150,24 +152,10 @@ fn start_keeper(
     programs: &Path,
 ) -> std::io::Result<Keeper> {
     let configs = || token.identities.iter().filter_map(|at| identities.get(*at));
-    let open = Open::Pkcs11(Box::new(OpenPkcs11 {
-        module: token.module.clone(),
-        token: Pkcs11Uri {
-            token: token.token.clone(),
-            ..Pkcs11Uri::default()
-        },
-        pin: token.pin.clone(),
-        sessions: token.sessions,
-        keys: configs()
-            .map(|config| OpenKey {
-                uri: config.key.clone(),
-                certificate: match &config.certificate {
-                    CertificateSource::File(_) => None,
-                    CertificateSource::Token(which) => Some(which.clone()),
-                },
-            })
-            .collect(),
-    }));
+    let (program, open) = match &token.kind {
+        TokenKind::Pkcs11(token) => ("roleseal-pkcs11", open_pkcs11(token, configs())),
+        TokenKind::Tpm(tcti) => ("roleseal-tpm", open_tpm(tcti, configs())),
+    };
     let owners = configs()
         .map(|config| {
             let (source, chain) = (config.certificate.clone(), config.chain.clone());
@@ -179,7 +167,44 @@ fn start_keeper(
             }
         })
         .collect();
-    Keeper::start(programs.join("roleseal-pkcs11"), open, owners)
+    Keeper::start(programs.join(program), open, owners)
+}
+
+fn open_pkcs11<'a>(
+    token: &Pkcs11Config,
+    identities: impl Iterator<Item = &'a IdentityConfig>,
+) -> Open {
+    let key = |config: &IdentityConfig| match &config.key {
+        KeyConfig::Pkcs11(uri) => Some(OpenKey {
+            uri: uri.clone(),
+            certificate: match &config.certificate {
+                CertificateSource::File(_) => None,
+                CertificateSource::Token(which) => Some(which.clone()),
+            },
+        }),
+        KeyConfig::Tpm(_) => None,
+    };
+    Open::Pkcs11(Box::new(OpenPkcs11 {
+        module: token.module.clone(),
+        token: Pkcs11Uri {
+            token: token.token.clone(),
+            ..Pkcs11Uri::default()
+        },
+        pin: token.pin.clone(),
+        sessions: token.sessions,
+        keys: identities.filter_map(key).collect(),
+    }))
+}
+
+fn open_tpm<'a>(tcti: &Tcti, identities: impl Iterator<Item = &'a IdentityConfig>) -> Open {
+    let key = |config: &IdentityConfig| match &config.key {
+        KeyConfig::Tpm(key) => Some(key.clone()),
+        KeyConfig::Pkcs11(_) => None,
+    };
+    Open::Tpm(OpenTpm {
+        tcti: tcti.clone(),
+        keys: identities.map(key).collect(),
+    })
 }
 
 /// Leaf and chain, from where the configuration says.
@@ -329,7 +354,7 @@ impl Identity {
             serial: of(|certificate| certificate.serial.clone()),
             not_before: of(|certificate| certificate.not_before.to_string()),
             not_after: of(|certificate| certificate.not_after.to_string()),
-            key_uri: self.uri.to_string(),
+            key_uri: self.key_uri.clone(),
             state,
             message,
             warnings,

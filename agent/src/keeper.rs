@@ -117,8 +117,9 @@ struct Job {
 /// second would not be signed in time anyway.
 const PENDING_LIMIT: usize = 512;
 
-/// For a login over a slow network HSM; and then for the search for each key.
-const OPEN_LIMIT: (Duration, Duration) = (Duration::from_secs(30), Duration::from_millis(100));
+/// For a login over a slow network HSM; and then for each key, which a slow TPM takes half a second to
+/// load.
+const OPEN_LIMIT: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(1));
 
 /// For one signature. RSA-4096 on the slowest smart card takes 3 s.
 const SIGN_LIMIT: Duration = Duration::from_secs(8);
@@ -349,12 +350,18 @@ impl Thread {
     fn open_token(&mut self) -> Result<TokenProcess, TokenError> {
         self.generation += 1;
         self.reopen_at = None;
-        let (login, search) = OPEN_LIMIT;
+        let (login, each) = OPEN_LIMIT;
         let keys = u32::try_from(self.owners.len()).unwrap_or(u32::MAX);
-        let limit = login + search.saturating_mul(keys);
+        let limit = login + each.saturating_mul(keys);
         let (mut process, reports) =
             TokenProcess::start(&self.program, self.open.clone(), limit, self.pin_is_good)?;
         self.pin_is_good = true;
+        // Before anything else can fail: what was refused must not be tried by the next token program.
+        for (key, report) in reports.iter().enumerate() {
+            if let Err(error @ TokenError::PinRejected(_)) = report {
+                self.failed_key(key, error.clone())?;
+            }
+        }
         let mut states = Vec::new();
         for (key, report) in reports.into_iter().enumerate() {
             let proved = match self.refused.get(&key) {
@@ -366,7 +373,7 @@ impl Thread {
                 Err(error) => self.failed_key(key, error)?,
             });
         }
-        if let Some(error) = all_passing_failures(&states) {
+        if let Some(error) = failure_of_all(&states) {
             return Err(error);
         }
         let generation = self.generation;
@@ -453,17 +460,10 @@ impl Thread {
     /// The state of a key that failed alone. Comes back as the error where it is the token's.
     fn failed_key(&mut self, key: usize, error: TokenError) -> Result<KeyState, TokenError> {
         let retry_at = match &error {
-            // The other keys go on. These are tried again when the token is next opened.
-            TokenError::Unusable(_)
-            | TokenError::Broken(_)
-            | TokenError::Gone(_)
-            | TokenError::Hung(_) => None,
-            TokenError::Wait { seconds, .. } => {
-                let retry_at = Instant::now() + Duration::from_secs(*seconds);
-                let earliest = self.reopen_at.map_or(retry_at, |at| at.min(retry_at));
-                self.reopen_at = Some(earliest);
-                Some(retry_at)
-            }
+            TokenError::Unusable(_) | TokenError::Broken(_) => None,
+            TokenError::Wait { seconds, .. } => Some(self.reopen_in(Duration::from_secs(*seconds))),
+            // The other keys go on, and seldom wait for another try of this one.
+            TokenError::Gone(_) | TokenError::Hung(_) => Some(self.reopen_in(BACKOFF.1)),
             TokenError::PinRejected(_) if self.open.set_aside(key) => {
                 self.refused.insert(key, error.clone());
                 None
@@ -471,6 +471,13 @@ impl Thread {
             TokenError::PinRejected(_) => return Err(error),
         };
         Ok(KeyState::Failed { error, retry_at })
+    }
+
+    /// Has the token opened again then, or earlier.
+    fn reopen_in(&mut self, wait: Duration) -> Instant {
+        let retry_at = Instant::now() + wait;
+        self.reopen_at = Some(self.reopen_at.map_or(retry_at, |at| at.min(retry_at)));
+        retry_at
     }
 
     fn failed_to_open(&mut self, error: TokenError) -> Next {
@@ -484,11 +491,17 @@ impl Thread {
         };
         let retry_at = wait.map(|wait| Instant::now() + wait);
         self.failures = self.failures.saturating_add(1);
-        let state = KeyState::Failed {
-            error: error.clone(),
-            retry_at,
+        let state = |key| match self.refused.get(&key) {
+            Some(refused) => KeyState::Failed {
+                error: refused.clone(),
+                retry_at: None,
+            },
+            None => KeyState::Failed {
+                error: error.clone(),
+                retry_at,
+            },
         };
-        let states = vec![state; self.owners.len()];
+        let states: Vec<KeyState> = (0..self.owners.len()).map(state).collect();
         self.log_states(&states);
         self.set_states(states);
         for job in self.waiting.drain(..) {
@@ -625,12 +638,12 @@ impl Thread {
                 self.in_flight.insert(id, (job, sent)); // `lost` gives it its second try
                 Err(lost)
             }
-            // Nothing with this PIN is tried again: the key's own, or the token's, which was refused in a
-            // context-specific login.
-            Err(rejected @ TokenError::PinRejected(_)) => {
+            // Nothing with this PIN is tried again, or not yet: the key's own, or the token's, which was
+            // refused in a context-specific login.
+            Err(error @ (TokenError::PinRejected(_) | TokenError::Wait { .. })) => {
                 let key = job.key;
-                answer(job, Err(rejected.clone()));
-                let state = self.failed_key(key, rejected)?;
+                answer(job, Err(error.clone()));
+                let state = self.failed_key(key, error)?;
                 self.set_state(key, state);
                 Ok(())
             }
@@ -686,17 +699,20 @@ fn answer(job: Job, result: Result<Signature, TokenError>) {
     let _ = job.answer.send(result); // its caller may have given up
 }
 
-/// The failure of all keys, if there is nothing but failures that pass: then it is the token's.
-fn all_passing_failures(states: &[KeyState]) -> Option<TokenError> {
-    let passing = |state: &KeyState| match state {
-        KeyState::Failed {
-            error: error @ (TokenError::Gone(_) | TokenError::Hung(_)),
-            ..
-        } => Some(error.clone()),
-        _ => None,
-    };
-    let all: Option<Vec<TokenError>> = states.iter().map(passing).collect();
-    all?.pop()
+/// A failure that passes, where no key can sign: then it is the token's.
+fn failure_of_all(states: &[KeyState]) -> Option<TokenError> {
+    let mut passing = None;
+    for state in states {
+        match state {
+            KeyState::Failed {
+                error: error @ (TokenError::Gone(_) | TokenError::Hung(_)),
+                ..
+            } => passing = Some(error.clone()),
+            KeyState::Failed { .. } => {}
+            KeyState::Opening | KeyState::Ready { .. } => return None,
+        }
+    }
+    passing
 }
 
 /// A text to prove a key with: of now, for a request that does not exist.

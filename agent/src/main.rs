@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use jiff::Timestamp;
-use roleseal_agent::config::{CertificateSource, Config};
+use roleseal_agent::config::{CertificateSource, Config, TokenKind};
 use roleseal_agent::identity::{Identities, load_certificate};
 use roleseal_agent::listener::Listener;
 use roleseal_agent::{audit, certificate, harden};
@@ -84,13 +84,16 @@ fn check(path: &Path) -> Result<(), Box<dyn Error>> {
     let config = Config::load(path)?;
     let mut faults = Vec::new();
     for token in &config.tokens {
-        if token.module.is_absolute() && !token.module.exists() {
-            faults.push(format!(
-                "PKCS#11 module {} does not exist",
-                token.module.display()
-            ));
+        if let TokenKind::Pkcs11(token) = &token.kind
+            && token.module.is_absolute()
+            && !token.module.exists()
+        {
+            let module = token.module.display();
+            faults.push(format!("PKCS#11 module {module} does not exist"));
         }
-        if let Some(Err(error)) = token.pin.as_ref().map(token::PinSource::check) {
+    }
+    for pin in config.pins() {
+        if let Err(error) = pin.check() {
             faults.push(error.to_string());
         }
     }

@@ -9,10 +9,10 @@ use nix::unistd::{Group, User, geteuid};
 use rolesanywhere::{Endpoint, SessionDuration};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
-use token::link::CertificateOnToken;
-use token::{PinSource, Pkcs11Uri, TokenMatch};
+use token::link::{CertificateOnToken, OpenTpmKey, TpmKeySource};
+use token::{PinSource, Pkcs11Uri, Tcti, TokenMatch};
 
-use super::{CertificateSource, Config, IdentityConfig};
+use super::{CertificateSource, Config, IdentityConfig, KeyConfig, Pkcs11Config, TokenKind};
 use crate::policy::{ArnPattern, Policy, Rule};
 
 /// The whole file.
@@ -22,20 +22,29 @@ pub(super) struct Document {
     #[serde(default = "default_socket")]
     socket: AbsolutePath,
     pkcs11_module: Option<AbsolutePath>,
+    tpm: Option<TpmTable>,
     #[serde(default, rename = "identity")]
     identities: Vec<IdentityTable>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct TpmTable {
+    tcti: Text<Tcti>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct IdentityTable {
     name: Name,
-    key: Text<Pkcs11Uri>,
+    key: KeyText,
     pin: Option<PinTable>,
+    parent_pin: Option<PinTable>,
+    owner_pin: Option<PinTable>,
+    tpm: Option<TpmTable>,
     certificate: Option<CertificateText>,
     chain: Option<AbsolutePath>,
-    #[serde(default)]
-    sessions: Sessions,
+    sessions: Option<Sessions>,
     #[serde(default)]
     endpoints: Vec<Text<Endpoint>>,
     #[serde(default, rename = "allow")]
@@ -58,11 +67,10 @@ struct RuleTable {
     max_duration: Option<Text<MaxDuration>>,
 }
 
-/// What an identity says of its token.
-pub(super) struct TokenPart {
-    pub(super) module: PathBuf,
-    pub(super) pin: Option<PinSource>,
-    pub(super) sessions: usize,
+/// What an identity has where its own table is silent.
+struct Defaults {
+    module: PathBuf,
+    tcti: Tcti,
 }
 
 /// Every module that p11-kit is configured with, as one; found by the dynamic linker.
@@ -78,9 +86,12 @@ impl Document {
         if self.identities.is_empty() {
             return Err("there is no [[identity]] in it: add one with a name and a key".to_owned());
         }
-        let default_module = match self.pkcs11_module {
-            Some(AbsolutePath(path)) => path,
-            None => PathBuf::from(DEFAULT_MODULE),
+        let defaults = Defaults {
+            module: match self.pkcs11_module {
+                Some(AbsolutePath(path)) => path,
+                None => PathBuf::from(DEFAULT_MODULE),
+            },
+            tcti: self.tpm.map(|table| table.tcti.0).unwrap_or_default(),
         };
         let identities: Vec<_> = self
             .identities
@@ -88,7 +99,7 @@ impl Document {
             .map(|table| {
                 let name = table.name.0.clone();
                 table
-                    .validate(&default_module)
+                    .validate(&defaults)
                     .map_err(|message| format!("identity {name:?}: {message}"))
             })
             .collect::<Result<_, String>>()?;
@@ -106,25 +117,18 @@ impl Document {
 }
 
 impl IdentityTable {
-    fn validate(self, default_module: &Path) -> Result<(IdentityConfig, TokenPart), String> {
-        let mut key = self.key.0;
-        if !matches!(key.object.class.as_deref(), None | Some("private")) {
-            return Err("key must name a private key: leave type out, or type=private".to_owned());
-        }
-        let module = key
-            .module_path
-            .take()
-            .unwrap_or_else(|| default_module.to_owned());
-        let pin = match (key.pin.take(), self.pin) {
-            (Some(_), Some(_)) => {
-                return Err("a PIN is given in the key's URI and in pin: keep one".to_owned());
-            }
-            (from_uri, from_table) => from_uri.or(from_table.map(|PinTable(source)| source)),
+    fn validate(self, defaults: &Defaults) -> Result<(IdentityConfig, TokenKind), String> {
+        let settings = KeySettings {
+            pin: self.pin.map(PinTable::source),
+            parent_pin: self.parent_pin.map(PinTable::source),
+            owner_pin: self.owner_pin.map(PinTable::source),
+            tcti: self.tpm.map(|table| table.tcti.0),
+            certificate: self.certificate,
+            sessions: self.sessions,
         };
-        let certificate = match self.certificate {
-            None => CertificateSource::Token(CertificateOnToken::OfTheKey),
-            Some(CertificateText::File(path)) => CertificateSource::File(path),
-            Some(CertificateText::OnToken(uri)) => on_the_same_token(*uri, &key.token)?,
+        let (key, certificate, token) = match self.key {
+            KeyText::Pkcs11(uri) => settings.pkcs11_key(*uri, &defaults.module)?,
+            KeyText::Tpm(source) => settings.tpm_key(source, &defaults.tcti)?,
         };
         let rules = self
             .rules
@@ -142,14 +146,93 @@ impl IdentityTable {
                 rules,
             },
         };
-        let sessions = self.sessions.0;
+        Ok((identity, token))
+    }
+}
+
+/// What an identity says of its key, apart from which one it is.
+struct KeySettings {
+    pin: Option<PinSource>,
+    parent_pin: Option<PinSource>,
+    owner_pin: Option<PinSource>,
+    tcti: Option<Tcti>,
+    certificate: Option<CertificateText>,
+    sessions: Option<Sessions>,
+}
+
+/// Key, certificate and token of an identity.
+type Parts = (KeyConfig, CertificateSource, TokenKind);
+
+impl KeySettings {
+    fn pkcs11_key(self, mut key: Pkcs11Uri, default_module: &Path) -> Result<Parts, String> {
+        if !matches!(key.object.class.as_deref(), None | Some("private")) {
+            return Err("key must name a private key: leave type out, or type=private".to_owned());
+        }
+        if self.parent_pin.is_some() || self.owner_pin.is_some() || self.tcti.is_some() {
+            return Err("parent-pin, owner-pin and tpm are for a key of a TPM".to_owned());
+        }
+        let module = key
+            .module_path
+            .take()
+            .unwrap_or_else(|| default_module.to_owned());
+        let pin = match (key.pin.take(), self.pin) {
+            (Some(_), Some(_)) => {
+                return Err("a PIN is given in the key's URI and in pin: keep one".to_owned());
+            }
+            (from_uri, from_table) => from_uri.or(from_table),
+        };
+        let certificate = match self.certificate {
+            None => CertificateSource::Token(CertificateOnToken::OfTheKey),
+            Some(CertificateText::File(path)) => CertificateSource::File(path),
+            Some(CertificateText::OnToken(uri)) => on_the_same_token(*uri, &key.token)?,
+        };
+        let token = TokenKind::Pkcs11(Pkcs11Config {
+            module,
+            token: key.token.clone(),
+            pin,
+            sessions: self.sessions.unwrap_or_default().0,
+        });
+        Ok((KeyConfig::Pkcs11(key), certificate, token))
+    }
+
+    fn tpm_key(self, source: TpmKeySource, default_tcti: &Tcti) -> Result<Parts, String> {
+        if self.sessions.is_some() {
+            return Err(
+                "sessions are a PKCS#11 token's: a TPM does one thing at a time".to_owned(),
+            );
+        }
+        let at_handle = matches!(source, TpmKeySource::Handle(_));
+        if at_handle && (self.parent_pin.is_some() || self.owner_pin.is_some()) {
+            return Err(
+                "a key at a handle has no parent to load it under: leave parent-pin and owner-pin out"
+                    .to_owned(),
+            );
+        }
+        let certificate = match (self.certificate, &source) {
+            (Some(CertificateText::File(path)), _) => path,
+            (Some(CertificateText::OnToken(_)), _) => {
+                return Err("certificate of a TPM's key must be a file".to_owned());
+            }
+            // It may be behind the key in the same file.
+            (None, TpmKeySource::File(path)) => path.clone(),
+            (None, TpmKeySource::Handle(_)) => {
+                return Err(
+                    "certificate must be given for a key at a handle: certificate = \"/path\""
+                        .to_owned(),
+                );
+            }
+        };
+        let key = KeyConfig::Tpm(OpenTpmKey {
+            source,
+            pin: self.pin,
+            parent_pin: self.parent_pin,
+            owner_pin: self.owner_pin,
+        });
+        let tcti = self.tcti.unwrap_or_else(|| default_tcti.clone());
         Ok((
-            identity,
-            TokenPart {
-                module,
-                pin,
-                sessions,
-            },
+            key,
+            CertificateSource::File(certificate),
+            TokenKind::Tpm(tcti),
         ))
     }
 }
@@ -251,6 +334,12 @@ impl TryFrom<String> for Name {
 /// `{ file = "/path" }` or `{ credential = "NAME" }`.
 struct PinTable(PinSource);
 
+impl PinTable {
+    fn source(self) -> PinSource {
+        self.0
+    }
+}
+
 impl<'de> Deserialize<'de> for PinTable {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<PinTable, D::Error> {
         #[derive(Deserialize)]
@@ -262,7 +351,7 @@ impl<'de> Deserialize<'de> for PinTable {
         // Through a value whose own errors are dropped: they repeat what was written, and somebody
         // will write the PIN itself here.
         let usage =
-            "pin must be one of { file = \"/absolute/path\" } and { credential = \"NAME\" }";
+            "a PIN must be one of { file = \"/absolute/path\" } and { credential = \"NAME\" }";
         let value = toml::Value::deserialize(deserializer)?;
         if !value.is_table() {
             return Err(D::Error::custom(usage));
@@ -288,6 +377,50 @@ impl<'de> Deserialize<'de> for PinTable {
             },
             _ => Err(D::Error::custom(usage)),
         }
+    }
+}
+
+/// A PKCS#11 URI, or a key of a TPM: its handle or its file.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+enum KeyText {
+    Pkcs11(Box<Pkcs11Uri>),
+    Tpm(TpmKeySource),
+}
+
+impl TryFrom<String> for KeyText {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<KeyText, String> {
+        if text.to_ascii_lowercase().starts_with("pkcs11:") {
+            let uri = text
+                .parse()
+                .map_err(|error: token::UriError| error.to_string())?;
+            return Ok(KeyText::Pkcs11(Box::new(uri)));
+        }
+        if let Some(handle) = text.strip_prefix("handle:") {
+            return persistent_handle(handle)
+                .map(|handle| KeyText::Tpm(TpmKeySource::Handle(handle)));
+        }
+        // Not the text itself: there may be a PIN in it.
+        let usage = "key is none of a PKCS#11 URI (pkcs11:…), a TPM's handle (handle:0x81000101) and the \
+                     absolute path of a TSS2 PRIVATE KEY file";
+        match AbsolutePath::try_from(PathBuf::from(text)) {
+            Ok(AbsolutePath(path)) => Ok(KeyText::Tpm(TpmKeySource::File(path))),
+            Err(_) => Err(usage.to_owned()),
+        }
+    }
+}
+
+fn persistent_handle(text: &str) -> Result<u32, String> {
+    let digits = text.strip_prefix("0x").unwrap_or_default();
+    let hex = digits.len() == 8 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    match u32::from_str_radix(digits, 16) {
+        Ok(handle @ 0x8100_0000..=0x81ff_ffff) if hex => Ok(handle),
+        _ => Err(format!(
+            "{text:?} is not a persistent handle: write one from 0x81000000 to 0x81FFFFFF, as \
+             `tpm2_getcap handles-persistent` shows them"
+        )),
     }
 }
 

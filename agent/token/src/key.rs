@@ -52,21 +52,35 @@ pub enum TokenError {
 const TEXT_LIMIT: usize = 4096;
 
 impl TokenError {
+    /// Says in front what it is about.
+    #[must_use]
+    pub fn about(self, name: &str) -> TokenError {
+        self.with_text(|text| format!("{name}: {text}"))
+    }
+
     /// With a text that fits into an answer.
     #[must_use]
-    pub fn shortened(mut self) -> TokenError {
-        let text = match &mut self {
-            TokenError::Gone(text)
-            | TokenError::Hung(text)
-            | TokenError::PinRejected(text)
-            | TokenError::Wait { text, .. }
-            | TokenError::Unusable(text)
-            | TokenError::Broken(text) => text,
-        };
-        if let Some((end, _)) = text.char_indices().nth(TEXT_LIMIT) {
-            text.truncate(end);
-            text.push('…');
+    pub fn shortened(self) -> TokenError {
+        self.with_text(|mut text| {
+            if let Some((end, _)) = text.char_indices().nth(TEXT_LIMIT) {
+                text.truncate(end);
+                text.push('…');
+            }
+            text
+        })
+    }
+
+    fn with_text(self, change: impl FnOnce(String) -> String) -> TokenError {
+        match self {
+            TokenError::Gone(text) => TokenError::Gone(change(text)),
+            TokenError::Hung(text) => TokenError::Hung(change(text)),
+            TokenError::PinRejected(text) => TokenError::PinRejected(change(text)),
+            TokenError::Wait { text, seconds } => TokenError::Wait {
+                text: change(text),
+                seconds,
+            },
+            TokenError::Unusable(text) => TokenError::Unusable(change(text)),
+            TokenError::Broken(text) => TokenError::Broken(change(text)),
         }
-        self
     }
 }

@@ -10,6 +10,7 @@ mod key;
 pub mod link;
 mod pin;
 mod pkcs11_uri;
+pub mod program;
 mod string_to_sign;
 mod tcti;
 

@@ -1,0 +1,100 @@
+//! The way to the TPM, and what stands in it.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::str::FromStr;
+
+use nix::unistd::{Gid, Group};
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
+use token::{Tcti, TokenError};
+use tss_esapi::{Context, TctiNameConf};
+
+use crate::error::Failure;
+
+/// Connects, without a command to the TPM. Whatever is missing may come later, so that it is tried again.
+pub(crate) fn connect(tcti: &Tcti) -> Result<Context, TokenError> {
+    if let Tcti::Device(path) = tcti {
+        check_device(path)?;
+    }
+    TctiNameConf::from_str(&tcti.to_string())
+        .and_then(Context::new)
+        .map_err(|error| {
+            Failure::new("connect", error).gone(format_args!("TPM {tcti}: {}", remedy(tcti)))
+        })
+}
+
+/// libtss2 gives the same code for a device that is missing and for one that is not ours to open.
+fn check_device(path: &Path) -> Result<(), TokenError> {
+    let device = path.display();
+    let gone = |text| Err(TokenError::Gone(text));
+    match access(path, Access::READ_OK | Access::WRITE_OK) {
+        Ok(()) => Ok(()),
+        Err(Errno::NOENT) => gone(format!(
+            "{device} is not there: switch the TPM on in the firmware, and see that the kernel \
+             found it (`dmesg | grep -i tpm`)"
+        )),
+        Err(Errno::ACCESS) => gone(match path.metadata() {
+            Ok(metadata) => format!(
+                "{device} may not be opened by this user: it belongs to group {} with mode {:04o}; \
+                 add the user to that group (systemd: SupplementaryGroups=)",
+                group(metadata.gid()),
+                metadata.mode() & 0o7777
+            ),
+            Err(error) => format!("{device} may not be opened by this user: {error}"),
+        }),
+        Err(error) => gone(format!("{device} cannot be opened: {error}")),
+    }
+}
+
+fn group(gid: u32) -> String {
+    match Group::from_gid(Gid::from_raw(gid)) {
+        Ok(Some(group)) => group.name,
+        _ => gid.to_string(),
+    }
+}
+
+fn remedy(tcti: &Tcti) -> &'static str {
+    match tcti {
+        Tcti::Device(_) => {
+            "end the program that has it open, or use /dev/tpmrm0; it also needs \
+             libtss2-tcti-device (on Debian, `apt install libtss2-tcti-device0`)"
+        }
+        Tcti::Swtpm(_) => {
+            "start swtpm there; it also needs libtss2-tcti-swtpm (on Debian, \
+             `apt install libtss2-tcti-swtpm0`)"
+        }
+        Tcti::Mssim(_) => {
+            "start the simulator there; it also needs libtss2-tcti-mssim (on Debian, \
+             `apt install libtss2-tcti-mssim0`)"
+        }
+        Tcti::Tabrmd { .. } => {
+            "start tpm2-abrmd; it also needs libtss2-tcti-tabrmd (on Debian, \
+             `apt install libtss2-tcti-tabrmd0`)"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(tcti: &str) -> String {
+        match connect(&tcti.parse().unwrap()) {
+            Err(TokenError::Gone(text)) => text,
+            Err(error) => panic!("{error:?}"),
+            Ok(_) => panic!("{tcti} connects"),
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let text = refusal("device:/nowhere/tpmrm0");
+        assert!(text.contains("/nowhere/tpmrm0 is not there"), "{text}");
+        // Port 1 of the loopback: nobody listens.
+        let text = refusal("swtpm:host=127.0.0.1,port=1");
+        assert!(text.contains("start swtpm there"), "{text}");
+        let text = refusal("device:/dev/null");
+        assert!(text.contains("device:/dev/null"), "{text}");
+    }
+}

@@ -1,0 +1,260 @@
+//! From the agent's `Open` to keys that can sign.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use token::TokenError;
+use token::host::Opened;
+use token::link::{Open, OpenTpm, OpenTpmKey, OpenedKey, TpmKeySource};
+use tss_esapi::handles::KeyHandle;
+use tss_esapi::structures::{
+    Auth, EncryptedSecret, Private, Public, PublicBuffer, SymmetricDefinitionObject,
+};
+use tss_esapi::traits::UnMarshall;
+use tss_esapi::{Error, WrapperErrorKind};
+
+use crate::auth::{self, Proof};
+use crate::error::Failure;
+use crate::key::{FoundKey, TpmKey};
+use crate::key_file::KeyFile;
+use crate::marshalled::tpm2b;
+use crate::parent::{Parent, Parents, find_persistent};
+use crate::policy::Policy;
+use crate::scheme::{self, Scheme};
+use crate::tpm::{ObjectId, Tpm};
+
+/// Connects, then loads each key once; the parents are flushed again. A TPM has one worker.
+pub(crate) fn open(request: Open) -> Result<Opened<TpmKey>, TokenError> {
+    let Open::Tpm(OpenTpm { tcti, keys }) = request else {
+        return Err(TokenError::Unusable(
+            "roleseal-tpm opens TPMs only".to_owned(),
+        ));
+    };
+    let mut tpm = Tpm::open(&tcti)?;
+    let mut parents = Parents::default();
+    let mut lost = None;
+    let mut found = Vec::new();
+    for key in &keys {
+        let key = match &lost {
+            None => find(&mut tpm, &mut parents, key.as_ref()),
+            Some(error) => Err(TokenError::clone(error)),
+        };
+        if let Err(error @ TokenError::Gone(_)) = &key {
+            lost = Some(error.clone());
+        }
+        found.push(key);
+    }
+    if let Err(failure) = parents.forget(&mut tpm) {
+        lost.get_or_insert(failure.gone(tpm.name()));
+    }
+    if let Some(error) = lost {
+        tpm.close();
+        // Not an error as a whole: the agent has to learn of each auth value that was refused.
+        for key in &mut found {
+            if key.is_ok() {
+                *key = Err(error.clone());
+            }
+        }
+    }
+
+    let tpm = Arc::new(Mutex::new(tpm));
+    let mut reports = Vec::new();
+    let mut worker = Vec::new();
+    for key in found {
+        reports.push(key.as_ref().map_err(Clone::clone).map(|key| OpenedKey {
+            certificate: None,
+            warnings: key.warnings.clone(),
+        }));
+        worker.push(key.ok().map(|found| TpmKey {
+            tpm: Arc::clone(&tpm),
+            found,
+            locked_until: None,
+        }));
+    }
+    Ok(Opened {
+        reports,
+        workers: vec![worker],
+    })
+}
+
+fn find(
+    tpm: &mut Tpm,
+    parents: &mut Parents,
+    key: Option<&OpenTpmKey>,
+) -> Result<FoundKey, TokenError> {
+    let Some(key) = key else {
+        return Err(TokenError::Unusable("its PIN was refused".to_owned()));
+    };
+    let name = key.source.to_string();
+    match &key.source {
+        TpmKeySource::File(path) => in_file(tpm, parents, key, path),
+        TpmKeySource::Handle(handle) => at_handle(tpm, key, *handle),
+    }
+    .map_err(|error| error.about(&name))
+}
+
+fn in_file(
+    tpm: &mut Tpm,
+    parents: &mut Parents,
+    key: &OpenTpmKey,
+    path: &Path,
+) -> Result<FoundKey, TokenError> {
+    let file = KeyFile::read(path)?;
+    let public = public(&file)?;
+    let scheme = Scheme::of(&public).map_err(TokenError::Unusable)?;
+    let auth = auth::read(key.pin.as_ref())?;
+    let parent = parents.open(tpm, file.parent, key)?;
+    let private = match &file.secret {
+        None => private(&file)?,
+        Some(secret) => import(tpm, &parent, &file, &public, secret)?,
+    };
+    let doing = "cannot load it";
+    let session = tpm.session_for(&parent.proof)?;
+    let object = tpm.run_proving(&parent.proof, doing, session, |tpm, session| {
+        let load = "TPM2_Load";
+        tpm.add_loaded(
+            session,
+            load,
+            Some(parent.object),
+            auth.clone(),
+            |context, handle| context.load(required(handle)?, private.clone(), public.clone()),
+        )
+    })?;
+    let policy = match file.policy.is_empty() {
+        true => None,
+        false => Some(Policy::prepare(tpm, &file, &public)?),
+    };
+    let loaded = Loaded {
+        object,
+        public,
+        scheme,
+        policy,
+        auth,
+        empty_auth: file.empty_auth && key.pin.is_none(),
+    };
+    loaded.check(tpm, key)
+}
+
+/// TPM2_Import turns the key of an importable file into one that loads under the parent.
+fn import(
+    tpm: &mut Tpm,
+    parent: &Parent,
+    file: &KeyFile,
+    public: &Public,
+    secret: &[u8],
+) -> Result<Private, TokenError> {
+    let secret = tpm2b(secret).and_then(|secret| EncryptedSecret::try_from(secret).ok());
+    let secret = secret.ok_or_else(malformed)?;
+    let duplicate = private(file)?;
+    let session = tpm.session_for(&parent.proof)?;
+    tpm.run_proving(
+        &parent.proof,
+        "cannot import it",
+        session,
+        |tpm, session| {
+            let handle = tpm.handle(parent.object)?;
+            tpm.run_in_room(session, "TPM2_Import", Some(parent.object), |context| {
+                context.import(
+                    handle.into(),
+                    None,
+                    public.clone(),
+                    duplicate.clone(),
+                    secret.clone(),
+                    SymmetricDefinitionObject::Null,
+                )
+            })
+        },
+    )
+}
+
+fn public(file: &KeyFile) -> Result<Public, TokenError> {
+    tpm2b(&file.public).ok_or_else(malformed)?;
+    PublicBuffer::unmarshall(&file.public)
+        .and_then(Public::try_from)
+        .map_err(|_| malformed())
+}
+
+fn private(file: &KeyFile) -> Result<Private, TokenError> {
+    tpm2b(&file.private)
+        .and_then(|private| Private::try_from(private).ok())
+        .ok_or_else(malformed)
+}
+
+fn malformed() -> TokenError {
+    TokenError::Unusable("public or private area are malformed: make the file again".to_owned())
+}
+
+fn at_handle(tpm: &mut Tpm, key: &OpenTpmKey, handle: u32) -> Result<FoundKey, TokenError> {
+    let auth = auth::read(key.pin.as_ref())?;
+    let (object, public) = find_persistent(tpm, handle)?;
+    let failed = |failure: Failure| failure.while_doing("cannot use it");
+    let scheme = Scheme::of(&public).map_err(TokenError::Unusable)?;
+    let object = tpm.add_persistent(object, auth.clone()).map_err(failed)?;
+    let loaded = Loaded {
+        object,
+        public,
+        scheme,
+        policy: None,
+        auth,
+        empty_auth: false,
+    };
+    loaded.check(tpm, key)
+}
+
+/// A key in the TPM, before we know whether it may be tried.
+struct Loaded {
+    object: ObjectId,
+    public: Public,
+    scheme: Scheme,
+    policy: Option<Policy>,
+    auth: Auth,
+    /// Whether the auth value is known to be the right one, since there is none.
+    empty_auth: bool,
+}
+
+impl Loaded {
+    fn check(self, tpm: &mut Tpm, key: &OpenTpmKey) -> Result<FoundKey, TokenError> {
+        let attributes = self.public.object_attributes();
+        if !attributes.user_with_auth() && self.policy.is_none() {
+            return Err(TokenError::Unusable(
+                "it is used by a policy (userWithAuth is not set), which is not known here: use the key \
+                 file that has the policy, or make a key with the attribute userwithauth"
+                    .to_owned(),
+            ));
+        }
+        let what = match &key.pin {
+            Some(_) => "its auth value (pin)",
+            None => "its empty auth value (set pin, where it has one)",
+        };
+        let mut warnings = scheme::warnings(&self.public);
+        if !attributes.no_da() {
+            let failed = |failure: Failure| failure.while_doing("cannot read the lockout counter");
+            let lockout = tpm.lockout().map_err(failed)?;
+            let auth_is_tried = self.policy.as_ref().is_none_or(Policy::proves_auth);
+            if auth_is_tried && !self.empty_auth {
+                lockout.check(what)?;
+            }
+            warnings.extend(lockout.warning());
+        }
+        let proof = Proof {
+            entity: tpm.entity(self.object),
+            auth: self.auth,
+            what: what.to_owned(),
+        };
+        if self.policy.is_none() {
+            tpm.session_for(&proof)?; // now, not at the first signature
+        }
+        Ok(FoundKey {
+            name: key.source.to_string(),
+            object: self.object,
+            scheme: self.scheme,
+            proof,
+            policy: self.policy,
+            warnings,
+        })
+    }
+}
+
+fn required(handle: Option<KeyHandle>) -> tss_esapi::Result<KeyHandle> {
+    handle.ok_or(Error::WrapperError(WrapperErrorKind::ParamsMissing))
+}

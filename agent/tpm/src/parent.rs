@@ -1,0 +1,169 @@
+//! The keys that key files are stored under: each one is opened once, for all files that name it.
+
+use token::link::OpenTpmKey;
+use token::{PinSource, TokenError};
+use tss_esapi::handles::{KeyHandle, ObjectHandle};
+use tss_esapi::interface_types::resource_handles::Hierarchy;
+use tss_esapi::structures::{Auth, Public};
+
+use crate::auth::{self, Proof};
+use crate::error::{Failure, rc};
+use crate::storage_primary;
+use crate::tpm::{ObjectId, Tpm};
+
+/// The parents that were opened so far.
+#[derive(Default)]
+pub(crate) struct Parents(Vec<Opened>);
+
+struct Opened {
+    wanted: Wanted,
+    parent: Result<Parent, TokenError>,
+}
+
+#[derive(Clone, PartialEq)]
+struct Wanted {
+    handle: u32,
+    pin: Option<PinSource>,
+    owner_pin: Option<PinSource>,
+}
+
+/// A parent, and the proof that we may load keys under it.
+#[derive(Clone)]
+pub(crate) struct Parent {
+    pub(crate) object: ObjectId,
+    pub(crate) proof: Proof,
+}
+
+impl Parents {
+    /// The parent at this handle. A failure is remembered too: an auth value that was refused for one key
+    /// is not tried again for the next.
+    pub(crate) fn open(
+        &mut self,
+        tpm: &mut Tpm,
+        handle: u32,
+        key: &OpenTpmKey,
+    ) -> Result<Parent, TokenError> {
+        let wanted = Wanted {
+            handle,
+            pin: key.parent_pin.clone(),
+            owner_pin: key.owner_pin.clone(),
+        };
+        if let Some(opened) = self.0.iter().find(|opened| opened.wanted == wanted) {
+            return opened.parent.clone();
+        }
+        let parent = open(tpm, &wanted);
+        self.0.push(Opened {
+            wanted,
+            parent: parent.clone(),
+        });
+        parent
+    }
+
+    /// Makes room: a parent is needed only to load keys.
+    pub(crate) fn forget(self, tpm: &mut Tpm) -> Result<(), Failure> {
+        for opened in self.0 {
+            if let Ok(parent) = opened.parent {
+                tpm.forget(parent.object)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn open(tpm: &mut Tpm, wanted: &Wanted) -> Result<Parent, TokenError> {
+    match wanted.handle {
+        0x8100_0000..=0x81ff_ffff => persistent(tpm, wanted),
+        0x4000_0001 => primary(tpm, wanted, Hierarchy::Owner, ObjectHandle::Owner),
+        0x4000_000b => primary(
+            tpm,
+            wanted,
+            Hierarchy::Endorsement,
+            ObjectHandle::Endorsement,
+        ),
+        0x4000_000c => primary(tpm, wanted, Hierarchy::Platform, ObjectHandle::Platform),
+        0x4000_0007 => primary(tpm, wanted, Hierarchy::Null, ObjectHandle::Null),
+        other => Err(TokenError::Unusable(format!(
+            "its parent {other:#010x} is neither a persistent handle (0x81…) nor a hierarchy: make the \
+             parent persistent with tpm2_evictcontrol, and the key file again"
+        ))),
+    }
+}
+
+fn persistent(tpm: &mut Tpm, wanted: &Wanted) -> Result<Parent, TokenError> {
+    let handle = wanted.handle;
+    let what = format!("the auth value of its parent {handle:#010x} (parent-pin)");
+    let proof = Proof {
+        auth: auth::read(wanted.pin.as_ref())?,
+        entity: handle.to_be_bytes().to_vec(),
+        what,
+    };
+    let (key, public) = find_persistent(tpm, handle)?;
+    let failed = |failure: Failure| failure.while_doing(format_args!("its parent {handle:#010x}"));
+    if !proof.auth.is_empty() && !public.object_attributes().no_da() {
+        tpm.lockout().map_err(failed)?.check(&proof.what)?;
+    }
+    let object = tpm
+        .add_persistent(key, proof.auth.clone())
+        .map_err(failed)?;
+    Ok(Parent { object, proof })
+}
+
+/// The object at a persistent handle, and its public area.
+pub(crate) fn find_persistent(
+    tpm: &mut Tpm,
+    handle: u32,
+) -> Result<(KeyHandle, Public), TokenError> {
+    tpm.find_persistent(handle).map_err(|failure| {
+        if failure.is(rc::HANDLE) {
+            return TokenError::Unusable(format!(
+                "there is no key at handle {handle:#010x}: `tpm2_getcap handles-persistent` shows those \
+                 that there are, tpm2_evictcontrol puts one there"
+            ));
+        }
+        failure.while_doing(format_args!("handle {handle:#010x}"))
+    })
+}
+
+fn primary(
+    tpm: &mut Tpm,
+    wanted: &Wanted,
+    hierarchy: Hierarchy,
+    hierarchy_handle: ObjectHandle,
+) -> Result<Parent, TokenError> {
+    const CREATE: &str = "TPM2_CreatePrimary";
+    if wanted.pin.is_some() {
+        return Err(TokenError::Unusable(
+            "parent-pin is for a parent at a persistent handle, but this one is derived anew: leave it \
+             out, and set owner-pin where its hierarchy has an auth value"
+                .to_owned(),
+        ));
+    }
+    let owner = Proof {
+        auth: auth::read(wanted.owner_pin.as_ref())?,
+        entity: wanted.handle.to_be_bytes().to_vec(),
+        what: format!("the auth value of hierarchy {hierarchy:?} (owner-pin)"),
+    };
+    let doing = format!("cannot derive its parent in hierarchy {hierarchy:?}");
+    let failed = |failure: Failure| failure.while_doing(&doing);
+    let template =
+        storage_primary::template().map_err(|error| failed(Failure::new(CREATE, error)))?;
+    let session = tpm.session_for(&owner)?;
+    let object = tpm.run_proving(&owner, &doing, session, |tpm, session| {
+        tpm.run("Esys_TR_SetAuth", |context| {
+            context.tr_set_auth(hierarchy_handle, owner.auth.clone())
+        })?;
+        tpm.add_loaded(session, CREATE, None, Auth::default(), |context, _| {
+            context
+                .create_primary(hierarchy, template.clone(), None, None, None, None)
+                .map(|primary| primary.key_handle)
+        })
+    })?;
+    Ok(Parent {
+        object,
+        proof: Proof {
+            auth: Auth::default(),
+            entity: wanted.handle.to_be_bytes().to_vec(),
+            what: "the empty auth value of its derived parent".to_owned(),
+        },
+    })
+}

@@ -1,0 +1,245 @@
+//! The agent's keeper with this program and a TPM: what recovers by itself, and what must not.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use roleseal_agent::config::CertificateSource;
+use roleseal_agent::identity::load_certificate;
+use roleseal_agent::keeper::{Keeper, KeyOwner, KeyState, NotSigned};
+use token::link::{Open, OpenTpm, OpenTpmKey};
+use token::{StringToSign, TokenError};
+
+use crate::keys::ECDSA;
+use crate::program::{PROGRAM, pin};
+use crate::swtpm::Swtpm;
+
+/// A CreateSession call has as long.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+fn start(tpm: &Swtpm, keys: &[(&str, OpenTpmKey)]) -> Keeper {
+    let owner = |(name, _): &(&str, OpenTpmKey)| {
+        tpm.make_certificate(name);
+        let source = CertificateSource::File(tpm.path(&format!("{name}.crt")));
+        KeyOwner {
+            identity: (*name).to_owned(),
+            certify: Box::new(move |_| load_certificate(&source, None, None)),
+        }
+    };
+    let owners = keys.iter().map(owner).collect();
+    let open = Open::Tpm(OpenTpm {
+        tcti: tpm.tcti(),
+        keys: keys.iter().map(|(_, key)| Some(key.clone())).collect(),
+    });
+    Keeper::start(PathBuf::from(PROGRAM), open, owners).unwrap()
+}
+
+fn settled(keeper: &Keeper, key: usize) -> KeyState {
+    keeper.settled_state(key, Instant::now() + DEADLINE)
+}
+
+fn sign(keeper: &Keeper, key: usize) -> Result<(), NotSigned> {
+    let KeyState::Ready { certificate, .. } = settled(keeper, key) else {
+        panic!("{:?}", keeper.state(key));
+    };
+    let text: StringToSign = ECDSA.parse().unwrap();
+    let signature = keeper.sign(key, &text, Instant::now() + DEADLINE)?;
+    assert!(certificate.verifies(ECDSA, &signature));
+    Ok(())
+}
+
+fn with_pin(tpm: &Swtpm, name: &str, value: &str) -> OpenTpmKey {
+    let mut key = tpm.file(name);
+    key.pin = pin(value);
+    key
+}
+
+fn close(keeper: &Keeper) {
+    keeper.close();
+    keeper.wait_closed(Instant::now() + DEADLINE);
+}
+
+/// Each of 100 clients asks for the key with the wrong auth value, then the TPM is lost and comes back: one
+/// failed authorisation, and the other key signs all along.
+#[test]
+fn a_refused_pin_closes_its_key_alone_and_for_good() {
+    let mut tpm = Swtpm::start();
+    tpm.make_parent("");
+    tpm.raise_lockout_limit();
+    // Not counted for the lockout, so that the TPM asks for no retry.
+    let attributes = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|sign|noda";
+    tpm.make("right", &format!("-G ecc256:null:null -a {attributes}"));
+    tpm.make("wrong", "-G ecc256 -p key-secret");
+    let keys = [
+        ("right", tpm.file("right")),
+        ("wrong", with_pin(&tpm, "wrong", "guess")),
+    ];
+    let keeper = Arc::new(start(&tpm, &keys));
+    let KeyState::Failed {
+        error: TokenError::PinRejected(_),
+        retry_at: None,
+    } = settled(&keeper, 1)
+    else {
+        panic!("{:?}", keeper.state(1));
+    };
+    let text: StringToSign = ECDSA.parse().unwrap();
+    let clients: Vec<_> = (0..100)
+        .map(|_| {
+            let (keeper, text) = (Arc::clone(&keeper), text.clone());
+            thread::spawn(move || keeper.sign(1, &text, Instant::now() + DEADLINE))
+        })
+        .collect();
+    sign(&keeper, 0).unwrap();
+    for client in clients {
+        let result = client.join().unwrap();
+        let rejected = matches!(&result, Err(NotSigned::Token(TokenError::PinRejected(_))));
+        assert!(rejected, "{result:?}");
+    }
+    assert_eq!(tpm.lockout_counter(), 1);
+    let before = tpm.signatures();
+    tpm.restart();
+    sign(&keeper, 0).unwrap();
+    assert!(matches!(
+        keeper.state(1),
+        KeyState::Failed {
+            error: TokenError::PinRejected(_),
+            ..
+        }
+    ));
+    // What was lost, the new proof and the signature: the wrong key's program did not begin to try it.
+    assert_eq!(tpm.signatures(), before + 3);
+    close(&keeper);
+    assert_eq!(tpm.handles(), "");
+}
+
+/// Other programs fill the TPM, so that it opens again and again: the refused PIN is not tried each time.
+#[test]
+fn a_refused_pin_is_remembered_while_nothing_opens() {
+    let tpm = Swtpm::start();
+    tpm.make_counting_parent("parent-secret");
+    tpm.make("wrong", "-G ecc256 -P parent-secret");
+    tpm.make("right", "-G ecc256 -P parent-secret");
+    let mut wrong = tpm.file("wrong");
+    wrong.parent_pin = pin("guess");
+    let mut right = tpm.file("right");
+    right.parent_pin = pin("parent-secret");
+    // Leaves room for the parent, and none for a key under it.
+    tpm.fill(2);
+    let keeper = start(&tpm, &[("wrong", wrong), ("right", right)]);
+    for _ in 0..2 {
+        let deadline = Instant::now() + DEADLINE;
+        let opened = tpm.commands().len();
+        let gone = |state: &KeyState| {
+            matches!(state, KeyState::Failed { error: TokenError::Gone(text), .. }
+                if text.contains("TPM_RC_OBJECT_MEMORY"))
+        };
+        while !gone(&keeper.state(1)) || tpm.commands().len() == opened {
+            assert!(Instant::now() < deadline, "{:?}", keeper.state(1));
+            thread::yield_now();
+        }
+    }
+    tpm.flush();
+    let deadline = Instant::now() + DEADLINE;
+    while keeper.state(1).certificate().is_none() {
+        assert!(Instant::now() < deadline, "{:?}", keeper.state(1));
+        thread::yield_now();
+    }
+    sign(&keeper, 1).unwrap();
+    let KeyState::Failed {
+        error: TokenError::PinRejected(_),
+        ..
+    } = keeper.state(0)
+    else {
+        panic!("{:?}", keeper.state(0));
+    };
+    close(&keeper);
+    assert_eq!(tpm.lockout_counter(), 1);
+}
+
+/// A restarted swtpm, then a reset one: the next signature succeeds without anybody's help.
+#[test]
+fn a_lost_tpm_comes_back_by_itself() {
+    let mut tpm = Swtpm::start();
+    tpm.make_parent("");
+    tpm.raise_lockout_limit();
+    tpm.make("empty", "-G ecc256");
+    tpm.make("auth", "-G ecc256 -p key-secret");
+    let keys = [
+        ("empty", tpm.file("empty")),
+        ("auth", with_pin(&tpm, "auth", "key-secret")),
+    ];
+    let keeper = start(&tpm, &keys);
+    for key in [0, 1] {
+        sign(&keeper, key).unwrap();
+        tpm.restart();
+        sign(&keeper, key).unwrap();
+        tpm.reset();
+        sign(&keeper, key).unwrap();
+    }
+    close(&keeper);
+    assert_eq!(tpm.handles(), "");
+}
+
+#[test]
+fn a_lockout_ends_by_itself() {
+    let tpm = Swtpm::start();
+    tpm.make_parent("");
+    tpm.tool("tpm2_dictionarylockout -Q --setup-parameters --max-tries=2 --recovery-time=1");
+    tpm.flush();
+    tpm.make("web", "-G ecc256 -p key-secret");
+    tpm.load("web", "");
+    for _ in 0..2 {
+        tpm.output(
+            "tpm2_sign",
+            &["-c", "web.ctx", "-p", "guess", "-o", "s", "web.tss"],
+        );
+        tpm.flush();
+    }
+    let keeper = start(&tpm, &[("web", with_pin(&tpm, "web", "key-secret"))]);
+    let first = settled(&keeper, 0);
+    let waits = matches!(
+        &first,
+        KeyState::Failed {
+            error: TokenError::Wait { .. },
+            retry_at: Some(_)
+        }
+    );
+    assert!(
+        waits || matches!(first, KeyState::Ready { .. }),
+        "{first:?}"
+    );
+    let deadline = Instant::now() + DEADLINE;
+    while keeper.state(0).certificate().is_none() {
+        assert!(Instant::now() < deadline, "{:?}", keeper.state(0));
+        thread::yield_now();
+    }
+    sign(&keeper, 0).unwrap();
+    close(&keeper);
+}
+
+/// Twelve identities, no resource manager, all at once.
+#[test]
+fn twelve_identities_sign_at_the_same_time() {
+    let tpm = Swtpm::start();
+    tpm.make_parent("");
+    let names: Vec<String> = (0..12).map(|number| format!("key{number}")).collect();
+    let mut keys = Vec::new();
+    for name in &names {
+        tpm.make(name, "-G ecc256 -p key-secret");
+        keys.push((name.as_str(), with_pin(&tpm, name, "key-secret")));
+    }
+    let keeper = start(&tpm, &keys);
+    thread::scope(|scope| {
+        for key in 0..12 {
+            let keeper = &keeper;
+            scope.spawn(move || {
+                for _ in 0..20 {
+                    sign(keeper, key).unwrap();
+                }
+            });
+        }
+    });
+    close(&keeper);
+    assert_eq!(tpm.handles(), "");
+}
