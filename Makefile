@@ -1,5 +1,5 @@
 # make demo    the whole system on this machine: token, PKI, service, agent, credentials
-# make test    every test, on real SoftHSM and a strict local IAM Roles Anywhere
+# make test    every test, on real SoftHSM, real swtpm and a strict local IAM Roles Anywhere
 # make check   format, lints, documentation
 #
 # demo and test install the Debian or Ubuntu packages that they lack (as root, or by sudo) and say so.
@@ -10,7 +10,8 @@ SHELL := /bin/bash
 .PHONY: help demo test check packages
 
 PACKAGES := build-essential ca-certificates pkg-config libssl-dev openssl softhsm2 opensc opensc-pkcs11 \
-	p11-kit-modules libnss3 libnss3-tools curl python3-venv
+	p11-kit-modules libnss3 libnss3-tools curl python3-venv \
+	libtss2-dev swtpm swtpm-tools tpm2-tools tpm2-openssl
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 VENV := target/venv
 
@@ -18,7 +19,7 @@ help:
 	@sed -n 's/^# //p' Makefile
 
 demo: packages $(VENV)/ready
-	cargo build --release --bins
+	cargo build --release --workspace --bins
 	HSM_FIXTURES_AWS=$(VENV)/bin/aws target/release/hsm-fixtures demo
 
 test: packages $(VENV)/ready

@@ -177,7 +177,7 @@ pub(crate) fn token_programs(agent: &Agent) -> Vec<i32> {
         })
         .filter(|pid| {
             std::fs::read_to_string(format!("/proc/{pid}/comm"))
-                .is_ok_and(|name| name.trim() == "roleseal-pkcs11")
+                .is_ok_and(|name| ["roleseal-pkcs11", "roleseal-tpm"].contains(&name.trim()))
         })
         .collect()
 }

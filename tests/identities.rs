@@ -178,7 +178,11 @@ fn a_pin_file_that_others_can_read_is_not_used() {
     let scene = Scene::new().unwrap();
     let token = scene.add_token("lab").unwrap();
     let web = scene.add_identity(&token, "web", KeyKind::EcP256).unwrap();
-    std::fs::set_permissions(&web.pin.file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::fs::set_permissions(
+        scene.pin_path(&token),
+        std::fs::Permissions::from_mode(0o644),
+    )
+    .unwrap();
     let _agent = scene
         .start_agent(&scene.agent_config(vec![web]).unwrap())
         .unwrap();

@@ -18,3 +18,4 @@ mod policy; // who may have what
 mod recovery; // token programs that die or hang
 mod refusals; // what is not signed, each with its error
 mod separation; // what is in which process, and what a signature costs
+mod tpm; // keys on a TPM: every kind signs, what that costs, wrong auth values, a TPM that goes away

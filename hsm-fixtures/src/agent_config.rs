@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::softhsm::Token;
+use crate::tpm_key::TpmKey;
 
 /// `roleseal-agent --config FILE`. Tests of odd configurations write their own TOML.
 #[derive(Clone, Debug, Serialize)]
@@ -14,8 +15,18 @@ pub struct AgentConfig {
     pub socket: PathBuf,
     /// The PKCS#11 module of URIs that have none.
     pub pkcs11_module: PathBuf,
+    /// The TPM of identities whose key is on one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tpm: Option<TpmConfig>,
     /// The keys and their certificates.
     pub identity: Vec<AgentIdentity>,
+}
+
+/// `tpm = { tcti = "TCTI" }`.
+#[derive(Clone, Debug, Serialize)]
+pub struct TpmConfig {
+    /// How libtss2 finds the TPM.
+    pub tcti: String,
 }
 
 /// One `[[identity]]`.
@@ -24,16 +35,18 @@ pub struct AgentConfig {
 pub struct AgentIdentity {
     /// What clients call it.
     pub name: String,
-    /// A `pkcs11:` URI.
+    /// A `pkcs11:` URI; or a path or `handle:`, of a key on the TPM.
     pub key: String,
-    /// Where the PIN is.
-    pub pin: PinFile,
+    /// Where the token's PIN or the TPM key's auth value is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pin: Option<PinFile>,
     /// Leaf, then intermediates, PEM.
     pub certificate: PathBuf,
     /// Endpoints that requests may go to, beside AWS's own.
     pub endpoints: Vec<String>,
-    /// Parallel sessions on the token.
-    pub sessions: u32,
+    /// Parallel sessions on the token; a TPM has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<u32>,
     /// Who may do what; nobody but the agent's own user where it is empty.
     pub allow: Vec<AllowRule>,
 }
@@ -73,14 +86,42 @@ impl AgentIdentity {
     #[must_use]
     pub fn new(name: &str, token: &Token, pin_file: &Path, certificate: &Path) -> AgentIdentity {
         AgentIdentity {
+            sessions: Some(4),
+            ..AgentIdentity::with_key(
+                name,
+                &format!("pkcs11:token={};object={name}", token.label()),
+                Some(pin_file),
+                certificate,
+            )
+        }
+    }
+
+    /// An identity `name` for a key on a TPM, with no rule; `auth_file` holds the key's auth value, where it has one.
+    #[must_use]
+    pub fn on_tpm(
+        name: &str,
+        key: &TpmKey,
+        auth_file: Option<&Path>,
+        certificate: &Path,
+    ) -> AgentIdentity {
+        AgentIdentity::with_key(name, &key.key, auth_file, certificate)
+    }
+
+    fn with_key(
+        name: &str,
+        key: &str,
+        pin_file: Option<&Path>,
+        certificate: &Path,
+    ) -> AgentIdentity {
+        AgentIdentity {
             name: name.to_owned(),
-            key: format!("pkcs11:token={};object={name}", token.label()),
-            pin: PinFile {
-                file: pin_file.to_owned(),
-            },
+            key: key.to_owned(),
+            pin: pin_file.map(|file| PinFile {
+                file: file.to_owned(),
+            }),
             certificate: certificate.to_owned(),
             endpoints: Vec::new(),
-            sessions: 4,
+            sessions: None,
             allow: Vec::new(),
         }
     }
@@ -104,15 +145,26 @@ mod tests {
             roles: vec!["arn:*".into()],
             max_duration: "1h".into(),
         });
+        let key = TpmKey {
+            key: "handle:0x81000101".into(),
+            spki: Vec::new(),
+        };
+        let chip = AgentIdentity::on_tpm("chip", &key, None, Path::new("/chip.pem"));
         let config = AgentConfig {
             socket: "/agent.sock".into(),
             pkcs11_module: "/module.so".into(),
-            identity: vec![web],
+            tpm: Some(TpmConfig {
+                tcti: "device:/dev/tpmrm0".into(),
+            }),
+            identity: vec![web, chip],
         };
         assert_eq!(
             config.to_toml().unwrap(),
             r#"socket = "/agent.sock"
 pkcs11-module = "/module.so"
+
+[tpm]
+tcti = "device:/dev/tpmrm0"
 
 [[identity]]
 name = "web"
@@ -128,6 +180,13 @@ file = "/lab.pin"
 users = [1001]
 roles = ["arn:*"]
 max-duration = "1h"
+
+[[identity]]
+name = "chip"
+key = "handle:0x81000101"
+certificate = "/chip.pem"
+endpoints = []
+allow = []
 "#
         );
     }

@@ -1,4 +1,4 @@
-//! Runs the tools of other projects (softhsm2-util, pkcs11-tool, curl) and turns a failure into one readable error.
+//! Runs the tools of other projects (softhsm2-util, pkcs11-tool, tpm2_create, curl) and turns a failure into one readable error.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -73,11 +73,15 @@ fn line(command: &Command) -> String {
         .join(" ")
 }
 
-fn package_hint(program: &OsStr) -> String {
+/// Where Debian has a program; empty for one of which we do not know.
+pub(crate) fn package_hint(program: &OsStr) -> String {
     let package = match Path::new(program).file_name().and_then(OsStr::to_str) {
         Some("softhsm2-util") => "softhsm2",
         Some("pkcs11-tool") => "opensc",
         Some("curl") => "curl",
+        Some("swtpm") => "swtpm",
+        Some("swtpm_ioctl") => "swtpm-tools",
+        Some(name) if name.starts_with("tpm2_") => "tpm2-tools",
         _ => return String::new(),
     };
     format!(" (on Debian or Ubuntu: apt-get install {package})")
@@ -101,10 +105,17 @@ mod tests {
 
     #[test]
     fn a_missing_tool_names_its_package() {
-        let error = output(&mut clean("/nonexistent/softhsm2-util"))
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("apt-get install softhsm2"), "{error}");
+        for (program, package) in [
+            ("softhsm2-util", "softhsm2"),
+            ("swtpm_ioctl", "swtpm-tools"),
+            ("tpm2_create", "tpm2-tools"),
+        ] {
+            let error = output(&mut clean(format!("/nonexistent/{program}")))
+                .unwrap_err()
+                .to_string();
+            let hint = format!("apt-get install {package})");
+            assert!(error.contains(&hint), "{error}");
+        }
     }
 
     #[test]

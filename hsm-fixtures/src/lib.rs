@@ -1,4 +1,4 @@
-//! SoftHSM, a small PKI and a strict local IAM Roles Anywhere, on one machine: what roleseal is shown and judged on.
+//! SoftHSM, swtpm, a small PKI and a strict local IAM Roles Anywhere, on one machine: what roleseal is shown and judged on.
 //!
 //! A [`Scene`] puts them together in a directory of its own, and starts the programs under test there. It shares no
 //! code with them.
@@ -28,9 +28,11 @@ pub mod programs;
 mod scene;
 mod service;
 mod softhsm;
+mod swtpm;
+mod tpm_key;
 
 pub use agent::Agent;
-pub use agent_config::{AgentConfig, AgentIdentity, AllowRule, PinFile};
+pub use agent_config::{AgentConfig, AgentIdentity, AllowRule, PinFile, TpmConfig};
 pub use pki::{Digest, Issuer, Leaf, LeafSpec, Pki, Purpose, TlsIdentity};
 pub use process::Process;
 pub use scene::{BATCH_ROLE_ARN, PIN, PROFILE_ARN, REGION, Scene, TRUST_ANCHOR_ARN, WEB_ROLE_ARN};
@@ -38,3 +40,5 @@ pub use service::{
     DEFAULT_PROFILE_SECONDS, Decision, Operation, Profile, Service, ServiceConfig, TrustAnchor,
 };
 pub use softhsm::{KeyKind, KeySpec, SoftHsm, Token};
+pub use swtpm::Swtpm;
+pub use tpm_key::{TpmKey, TpmKeyForm, TpmKeyParent, TpmKeySpec};

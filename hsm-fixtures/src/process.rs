@@ -39,7 +39,11 @@ impl Process {
             .stderr(file)
             .process_group(0)
             .spawn()
-            .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+            .with_context(|| {
+                let program = command.get_program();
+                let hint = crate::command::package_hint(program);
+                format!("cannot start {}{hint}", program.display())
+            })?;
         Ok(Process {
             child,
             log: log.to_owned(),
@@ -86,6 +90,16 @@ impl Process {
     /// Where the kernel refuses to tell of the child.
     pub fn stop(mut self) -> Result<ExitStatus> {
         self.end()
+    }
+
+    /// Kills it (SIGKILL), so that it cannot clean up, and reaps it.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses to tell of the child.
+    pub fn kill(mut self) -> Result<ExitStatus> {
+        let _ = kill_process(self.pid(), Signal::KILL);
+        Ok(self.child.wait()?)
     }
 
     fn end(&mut self) -> Result<ExitStatus> {
@@ -167,6 +181,13 @@ mod tests {
             assert!(Instant::now() < deadline, "{stat}");
             std::thread::sleep(POLL);
         }
+    }
+
+    #[test]
+    fn one_that_is_killed_has_no_say() {
+        let (_dir, process) = shell("trap '' TERM; echo ready; while :; do sleep 0.01; done");
+        wait_for_log(&process, "ready");
+        assert_eq!(process.kill().unwrap().code(), None);
     }
 
     #[test]

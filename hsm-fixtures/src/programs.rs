@@ -22,6 +22,15 @@ pub fn roleseal() -> Result<PathBuf> {
     beside_us("roleseal")
 }
 
+/// The token program for TPMs, `roleseal-tpm`, which needs libtss2 to be built.
+///
+/// # Errors
+///
+/// Where it has not been built.
+pub fn tpm() -> Result<PathBuf> {
+    beside_us("roleseal-tpm")
+}
+
 fn beside_us(name: &str) -> Result<PathBuf> {
     let executable = std::env::current_exe().context("cannot tell where this program is")?;
     // Cargo's test programs are in target/PROFILE/deps, the others in target/PROFILE.

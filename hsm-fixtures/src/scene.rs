@@ -14,6 +14,8 @@ use crate::agent_config::{AgentConfig, AgentIdentity, AllowRule};
 use crate::pki::{LeafSpec, Pki, write_private};
 use crate::service::{Profile, Service, ServiceConfig, TrustAnchor};
 use crate::softhsm::{KeyKind, KeySpec, SoftHsm, Token};
+use crate::swtpm::Swtpm;
+use crate::tpm_key::TpmKeySpec;
 use crate::{command, programs};
 
 /// The region of a scene's trust anchor and profile.
@@ -188,6 +190,59 @@ impl Scene {
         let spki = token.generate(key)?;
         let certificate = self.path(&format!("{name}.pem"));
         self.pki.leaf(&spki, leaf)?.write(&certificate)?;
+        let identity = AgentIdentity::new(name, token, &self.pin_path(token), &certificate);
+        self.permit(identity)
+    }
+
+    /// Starts a TPM of its own, with its state, its log and the files of its keys in the scene's directory. It ends when
+    /// dropped; declare it before the agents that use it.
+    ///
+    /// # Errors
+    ///
+    /// Where swtpm is missing or does not start.
+    pub fn add_tpm(&self) -> Result<Swtpm> {
+        let name = |number| match number {
+            1 => "tpm".to_owned(),
+            number => format!("tpm-{number}"),
+        };
+        let free = (1..)
+            .map(|number| self.path(&name(number)))
+            .find(|dir| !dir.exists());
+        Swtpm::start(&free.context("no name is left for a TPM")?)
+    }
+
+    /// Makes the key `name` on `tpm`, certifies it (`NAME.pem`), writes its auth value, where it has one, to `NAME.pin`
+    /// (mode 0600), and returns an identity with the same rights as [`Scene::add_identity`] gives. The agent's
+    /// configuration has to name the TPM, too.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Swtpm::add_key`].
+    pub fn add_tpm_identity(
+        &self,
+        tpm: &Swtpm,
+        name: &str,
+        spec: &TpmKeySpec,
+    ) -> Result<AgentIdentity> {
+        let key = tpm.add_key(name, spec)?;
+        let certificate = self.path(&format!("{name}.pem"));
+        let leaf = self.pki.leaf(&key.spki, &LeafSpec::new(name))?;
+        leaf.write(&certificate)?;
+        let auth_file = match &spec.auth {
+            Some(auth) => Some(self.write(&format!("{name}.pin"), auth)?),
+            None => None,
+        };
+        self.permit(AgentIdentity::on_tpm(
+            name,
+            &key,
+            auth_file.as_deref(),
+            &certificate,
+        ))
+    }
+
+    /// Lets the user who runs this use the identity for the service and the roles of its name.
+    fn permit(&self, identity: AgentIdentity) -> Result<AgentIdentity> {
+        let name = &identity.name;
         Ok(AgentIdentity {
             endpoints: vec![self.service.url()],
             allow: vec![AllowRule {
@@ -195,7 +250,7 @@ impl Scene {
                 roles: vec![format!("arn:aws:iam::123456789012:role/{name}-*")],
                 max_duration: "1h".to_owned(),
             }],
-            ..AgentIdentity::new(name, token, &self.pin_path(token), &certificate)
+            ..identity
         })
     }
 
@@ -208,6 +263,7 @@ impl Scene {
         Ok(AgentConfig {
             socket: self.socket(),
             pkcs11_module: SoftHsm::module()?,
+            tpm: None,
             identity,
         })
     }
@@ -332,10 +388,33 @@ mod tests {
                 .count(),
             2
         );
-        let pin = fs::metadata(&web.pin.file).unwrap();
+        let pin = fs::metadata(&web.pin.as_ref().unwrap().file).unwrap();
         assert_eq!(pin.permissions().mode() & 0o777, 0o600);
         let text = scene.agent_config(vec![web]).unwrap().to_toml().unwrap();
         assert!(text.contains(&scene.service().url()), "{text}");
+    }
+
+    #[test]
+    fn an_identity_on_a_tpm_has_a_key_a_certificate_and_a_rule() {
+        let scene = Scene::new().unwrap();
+        let (first, second) = (scene.add_tpm().unwrap(), scene.add_tpm().unwrap());
+        assert_ne!(first.dir(), second.dir());
+        let plain = TpmKeySpec::new(KeyKind::EcP256);
+        let web = scene.add_tpm_identity(&first, "web", &plain).unwrap();
+        assert!(Path::new(&web.key).is_file(), "{}", web.key);
+        assert!(web.certificate.is_file() && web.pin.is_none());
+        let secret = TpmKeySpec {
+            auth: Some("2684".to_owned()),
+            ..plain
+        };
+        let batch = scene.add_tpm_identity(&second, "batch", &secret).unwrap();
+        let pin = batch.pin.unwrap().file;
+        assert_eq!(
+            fs::metadata(&pin).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(fs::read_to_string(pin).unwrap(), "2684");
+        assert_eq!(batch.allow[0].roles.len(), 1);
     }
 
     #[test]

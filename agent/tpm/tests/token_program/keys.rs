@@ -58,6 +58,14 @@ impl Swtpm {
         }
     }
 
+    /// Undoes [`fill`](Self::fill), by the handles: the token program's own objects come and go meanwhile.
+    pub(crate) fn make_room(&self, objects: u32) {
+        for object in 0..objects {
+            let handle = 0x8000_0000 + object;
+            self.tool(&format!("tpm2_flushcontext {handle:#x}"));
+        }
+    }
+
     pub(crate) fn change_owner_auth(&self, auth: &str) {
         self.tool(&format!("tpm2_changeauth -Q -c o {auth}"));
         self.flush();

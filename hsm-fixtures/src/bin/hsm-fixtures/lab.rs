@@ -1,17 +1,33 @@
-//! The system that `up` and `demo` show: one token, two keys, two identities.
+//! The system that `up` and `demo` show: one token with two keys; a TPM with one key, where it is wished for.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use hsm_fixtures::{Agent, KeyKind, PROFILE_ARN, Scene, SoftHsm, Token, programs};
+use hsm_fixtures::{
+    Agent, AgentIdentity, BATCH_ROLE_ARN, KeyKind, PIN, PROFILE_ARN, Scene, SoftHsm, Swtpm, Token,
+    TpmConfig, TpmKeySpec, WEB_ROLE_ARN, programs,
+};
 
 use crate::interrupt::Interrupt;
 
-/// A running system; dropping it ends the agent, then the service, then removes a temporary directory.
+/// The identity whose key is on the TPM; it has the role of `web`.
+pub(crate) const ON_TPM: &str = "web-tpm";
+
+/// A running system; dropping it ends the agent, then TPM and service, then removes a temporary directory.
 pub(crate) struct Lab {
     pub(crate) agent: Agent,
+    pub(crate) tpm: Option<Chip>,
     pub(crate) token: Token,
     pub(crate) scene: Scene,
+}
+
+/// A TPM with the key of the identity [`ON_TPM`].
+pub(crate) struct Chip {
+    pub(crate) swtpm: Swtpm,
+    /// What `key = ` says.
+    pub(crate) key: String,
+    /// How many commands it had before the agent started.
+    before: usize,
 }
 
 /// What is asked of a lab.
@@ -20,6 +36,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) dir: Option<&'a Path>,
     /// Whether pkcs11-spy logs each call.
     pub(crate) spy: bool,
+    /// Whether there is a TPM.
+    pub(crate) tpm: bool,
     /// Whether the service tells of each decision on stderr.
     pub(crate) verbose: bool,
 }
@@ -30,6 +48,9 @@ impl Lab {
         // Before anything is made, since a missing program is the likeliest mistake.
         programs::agent()?;
         programs::roleseal()?;
+        if wish.tpm {
+            programs::tpm()?;
+        }
         let scene = match wish.dir {
             None => Scene::with_service(|config| config.verbose = wish.verbose)?,
             Some(dir) => Scene::in_directory(dir, |config| config.verbose = wish.verbose)?,
@@ -65,7 +86,17 @@ impl Lab {
             identities.push(identity);
         }
         interrupt.check()?;
+        let mut tpm = None;
+        if wish.tpm {
+            let (identity, chip) = add_tpm(&scene)?;
+            identities.push(identity);
+            tpm = Some(chip);
+        }
+        interrupt.check()?;
         let mut config = scene.agent_config(identities)?;
+        config.tpm = tpm.as_ref().map(|chip| TpmConfig {
+            tcti: chip.swtpm.tcti(),
+        });
         if wish.spy {
             config.pkcs11_module = SoftHsm::spy_module()?;
         }
@@ -89,15 +120,64 @@ impl Lab {
         );
         Ok(Lab {
             agent,
+            tpm,
             token,
             scene,
         })
+    }
+
+    /// The identities, each with a role that it may have.
+    pub(crate) fn identities(&self) -> Vec<(&'static str, &'static str)> {
+        let mut identities = vec![("web", WEB_ROLE_ARN), ("batch", BATCH_ROLE_ARN)];
+        if self.tpm.is_some() {
+            identities.push((ON_TPM, WEB_ROLE_ARN));
+        }
+        identities
+    }
+
+    /// Ends the agent, which must end well, then the rest.
+    pub(crate) fn stop(self) -> Result<()> {
+        self.agent.stop()
     }
 
     /// Where pkcs11-spy writes, where it was wished for.
     pub(crate) fn spy_log(&self) -> PathBuf {
         spy_log(&self.scene)
     }
+}
+
+impl Chip {
+    /// The TPM commands since the agent started.
+    pub(crate) fn commands(&self) -> Vec<String> {
+        self.swtpm.commands().split_off(self.before)
+    }
+}
+
+fn add_tpm(scene: &Scene) -> Result<(AgentIdentity, Chip)> {
+    let swtpm = scene.add_tpm()?;
+    step("tpm", &swtpm.tcti());
+    let spec = TpmKeySpec {
+        auth: Some(PIN.to_owned()),
+        ..TpmKeySpec::new(KeyKind::EcP256)
+    };
+    let mut identity = scene.add_tpm_identity(&swtpm, ON_TPM, &spec)?;
+    for rule in &mut identity.allow {
+        rule.roles = vec![WEB_ROLE_ARN.to_owned()];
+    }
+    step(
+        "identity",
+        &format!(
+            "{ON_TPM}: {} (EC P-256, made in the TPM, with an auth value), {}",
+            identity.key,
+            identity.certificate.display()
+        ),
+    );
+    let chip = Chip {
+        key: identity.key.clone(),
+        before: swtpm.commands().len(),
+        swtpm,
+    };
+    Ok((identity, chip))
 }
 
 fn spy_log(scene: &Scene) -> PathBuf {

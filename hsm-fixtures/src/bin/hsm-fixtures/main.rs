@@ -1,5 +1,6 @@
 //! `hsm-fixtures`: the whole of roleseal on one machine, or the pieces alone.
 
+mod cost;
 mod demo;
 mod identify;
 mod interrupt;
@@ -17,7 +18,7 @@ use clap::{Parser, Subcommand};
 
 use interrupt::Interrupt;
 
-/// SoftHSM, a small PKI and a strict local IAM Roles Anywhere, to see roleseal work and to judge it.
+/// SoftHSM, swtpm, a small PKI and a strict local IAM Roles Anywhere, to see roleseal work and to judge it.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -27,7 +28,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Start token, PKI, service and agent, get credentials, prove them, tell what they cost, and end.
+    /// Start token, PKI, service and agent, get credentials, prove them, tell what they cost, and end. Where
+    /// roleseal-tpm has been built, a TPM takes part.
     Demo,
     /// Start token, PKI, service and agent, print how to use them, and stay until Ctrl-C.
     Up {
@@ -37,9 +39,14 @@ enum Command {
         /// Put pkcs11-spy before SoftHSM; it logs each PKCS#11 call, PINs included, to spy.log.
         #[arg(long)]
         spy: bool,
+        /// Add a TPM (swtpm) with a key, as the identity web-tpm; it takes roleseal-tpm.
+        #[arg(long)]
+        tpm: bool,
     },
     /// Make a SoftHSM store with one token, and keys on it.
     Softhsm(pieces::SoftHsmArguments),
+    /// Run a TPM (swtpm) in a new directory until Ctrl-C, with keys made on it.
+    Tpm(pieces::TpmArguments),
     /// Make a root and an intermediate CA, or issue a certificate from them.
     Pki(pieces::PkiArguments),
     /// Run the local Roles Anywhere and STS from a TOML file until Ctrl-C, and log each decision.
@@ -64,8 +71,18 @@ fn run(command: Command) -> anyhow::Result<()> {
     let interrupt = Interrupt::install()?;
     match command {
         Command::Demo => demo::run(&interrupt),
-        Command::Up { dir, spy } => up::run(&interrupt, dir.as_deref(), spy),
+        Command::Up { dir, spy, tpm } => {
+            let dir = dir.as_deref();
+            let wish = lab::Wish {
+                dir,
+                spy,
+                tpm,
+                verbose: true,
+            };
+            up::run(&interrupt, &wish)
+        }
         Command::Softhsm(arguments) => pieces::softhsm(&arguments),
+        Command::Tpm(arguments) => pieces::tpm(&interrupt, &arguments),
         Command::Pki(arguments) => pieces::pki(&arguments),
         Command::Service { config } => pieces::service(&interrupt, &config),
     }

@@ -1,4 +1,4 @@
-//! The fixtures one by one: `softhsm`, `pki`, `service`.
+//! The fixtures one by one: `softhsm`, `tpm`, `pki`, `service`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,10 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use hsm_fixtures::{Issuer, KeyKind, KeySpec, LeafSpec, Pki, Service, ServiceConfig, SoftHsm};
+use hsm_fixtures::{
+    Issuer, KeyKind, KeySpec, LeafSpec, Pki, Service, ServiceConfig, SoftHsm, Swtpm, TpmKeyForm,
+    TpmKeySpec,
+};
 use openssl::pkey::PKey;
 
 use crate::interrupt::Interrupt;
@@ -24,6 +27,21 @@ pub(crate) struct SoftHsmArguments {
     /// A key to generate: NAME=KIND, with KIND rsa-2048, rsa-3072, rsa-4096, ec-p256, ec-p384 or ec-p521; repeatable.
     #[arg(long = "key", value_name = "NAME=KIND")]
     keys: Vec<NamedKey>,
+}
+
+#[derive(Args)]
+pub(crate) struct TpmArguments {
+    /// Where the TPM's state and its log, key files (NAME.tss) and public keys (NAME.pub.pem) go.
+    dir: PathBuf,
+    /// A key to make: NAME=KIND for a file, NAME=KIND@0x81000101 for a persistent handle; repeatable.
+    #[arg(long = "key", value_name = "NAME=KIND[@HANDLE]")]
+    keys: Vec<TpmKeyName>,
+    /// The auth value of all keys; others can see it in the list of processes, so let it be a throw-away.
+    #[arg(long)]
+    auth: Option<String>,
+    /// Make key files with tpm2-openssl instead of tpm2-tools.
+    #[arg(long)]
+    openssl: bool,
 }
 
 #[derive(Args)]
@@ -59,6 +77,33 @@ impl FromStr for NamedKey {
     }
 }
 
+#[derive(Clone)]
+struct TpmKeyName {
+    key: NamedKey,
+    handle: Option<u32>,
+}
+
+impl FromStr for TpmKeyName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<TpmKeyName, String> {
+        let Some((key, handle)) = text.split_once('@') else {
+            return Ok(TpmKeyName {
+                key: text.parse()?,
+                handle: None,
+            });
+        };
+        let number = handle.strip_prefix("0x").unwrap_or(handle);
+        let number = u32::from_str_radix(number, 16)
+            .ok()
+            .filter(|number| (0x8100_0000..0x8200_0000).contains(number));
+        Ok(TpmKeyName {
+            key: key.parse()?,
+            handle: Some(number.ok_or("a persistent handle is 0x81000000 to 0x81ffffff")?),
+        })
+    }
+}
+
 /// `hsm-fixtures softhsm`.
 pub(crate) fn softhsm(arguments: &SoftHsmArguments) -> Result<()> {
     let dir = absolute(&arguments.dir)?;
@@ -66,11 +111,7 @@ pub(crate) fn softhsm(arguments: &SoftHsmArguments) -> Result<()> {
     let token = store.add_token(&arguments.token, &arguments.pin)?;
     for NamedKey { name, kind } in &arguments.keys {
         let spki = token.generate(&KeySpec::new(name, *kind))?;
-        let path = dir.join(format!("{name}.pub.pem"));
-        write(
-            &path,
-            &PKey::public_key_from_der(&spki)?.public_key_to_pem()?,
-        )?;
+        let path = write_public_key(&dir, name, &spki)?;
         println!(
             "pkcs11:token={};object={name}  {}",
             token.label(),
@@ -82,6 +123,36 @@ pub(crate) fn softhsm(arguments: &SoftHsmArguments) -> Result<()> {
         println!("export {name}={}", crate::usage::shell_word(&value));
     }
     Ok(())
+}
+
+/// `hsm-fixtures tpm`.
+pub(crate) fn tpm(interrupt: &Interrupt, arguments: &TpmArguments) -> Result<()> {
+    let dir = &arguments.dir;
+    if let Some(parent) = dir.parent() {
+        absolute(parent)?;
+    }
+    let swtpm = Swtpm::start(&std::path::absolute(dir)?)?;
+    for TpmKeyName { key, handle } in &arguments.keys {
+        let form = match handle {
+            Some(handle) => TpmKeyForm::Persistent(*handle),
+            None if arguments.openssl => TpmKeyForm::OpenSslFile,
+            None => TpmKeyForm::File,
+        };
+        let spec = TpmKeySpec {
+            form,
+            auth: arguments.auth.clone(),
+            ..TpmKeySpec::new(key.kind)
+        };
+        let made = swtpm.add_key(&key.name, &spec)?;
+        let path = write_public_key(swtpm.dir(), &key.name, &made.spki)?;
+        println!("{}  {}", made.key, path.display());
+    }
+    println!("tpm = {{ tcti = \"{}\" }}", swtpm.tcti());
+    for (name, value) in swtpm.env() {
+        println!("export {name}={}", crate::usage::shell_word(&value));
+    }
+    eprintln!("{}\nCtrl-C ends it.", swtpm.log_path().display());
+    interrupt.wait_while(|| swtpm.check())
 }
 
 /// `hsm-fixtures pki`.
@@ -128,6 +199,14 @@ fn create_pki(dir: &Path) -> Result<Pki> {
         println!("{}", dir.join(name).display());
     }
     Ok(pki)
+}
+
+/// Writes `NAME.pub.pem`.
+fn write_public_key(dir: &Path, name: &str, spki: &[u8]) -> Result<PathBuf> {
+    let path = dir.join(format!("{name}.pub.pem"));
+    let key = PKey::public_key_from_der(spki)?;
+    write(&path, &key.public_key_to_pem()?)?;
+    Ok(path)
 }
 
 /// Makes `dir`; softhsm.conf needs an absolute path.

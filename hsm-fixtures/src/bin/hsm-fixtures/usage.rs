@@ -1,7 +1,9 @@
 //! How to use a lab from a shell, as text.
 
 use anyhow::Result;
-use hsm_fixtures::{BATCH_ROLE_ARN, REGION, Scene, WEB_ROLE_ARN, programs};
+use hsm_fixtures::{REGION, Scene, programs};
+
+use crate::lab::Lab;
 
 /// The command that gets credentials for `identity`.
 pub(crate) fn credential_process(scene: &Scene, identity: &str, role_arn: &str) -> Result<String> {
@@ -16,10 +18,10 @@ pub(crate) fn credential_process(scene: &Scene, identity: &str, role_arn: &str) 
 }
 
 /// An AWS configuration file with a profile for each identity.
-pub(crate) fn aws_config(scene: &Scene) -> Result<String> {
+pub(crate) fn aws_config(lab: &Lab) -> Result<String> {
     let mut text = String::new();
-    for (name, role_arn) in [("web", WEB_ROLE_ARN), ("batch", BATCH_ROLE_ARN)] {
-        let command = credential_process(scene, name, role_arn)?;
+    for (name, role_arn) in lab.identities() {
+        let command = credential_process(&lab.scene, name, role_arn)?;
         text.push_str(&format!(
             "[profile {name}]\nregion = {REGION}\ncredential_process = {command}\n\n"
         ));
