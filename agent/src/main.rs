@@ -16,7 +16,7 @@ use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// Signs AWS IAM Roles Anywhere requests with keys that stay in their HSM
+/// Signs AWS IAM Roles Anywhere requests with keys that stay in their HSM or TPM
 ///
 /// Runs in the foreground, logs to standard error and serves at its Unix socket until SIGTERM or
 /// SIGINT. It opens each token once, with a PIN that only the token program reads.

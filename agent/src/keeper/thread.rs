@@ -186,9 +186,9 @@ impl Thread {
             if job.deadline <= Instant::now() {
                 continue; // its caller has given up
             }
-            if let Some(refused) = self.refused.get(&job.key) {
-                let refused = refused.clone();
-                answer(job, Err(refused));
+            if let KeyState::Failed { error, .. } = self.shared.state(&self.shared.lock(), job.key)
+            {
+                answer(job, Err(error)); // it failed while the job waited
                 continue;
             }
             self.next_id += 1;
