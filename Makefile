@@ -1,5 +1,5 @@
 # make demo    the whole system on this machine: token, PKI, service, agent, credentials
-# make test    every test, on real SoftHSM, real swtpm and a strict local IAM Roles Anywhere
+# make test    every test, on real SoftHSM and swtpm and a strict local IAM Roles Anywhere
 # make check   format, lints, documentation
 #
 # demo and test install the Debian or Ubuntu packages that they lack (as root, or by sudo) and say so.
