@@ -274,7 +274,9 @@ mod tests {
 
     #[test]
     fn a_program_that_dies_while_it_tries_the_first_pin_is_not_started_again() {
-        let script = Script::new(r#"printf '\000\000\000\013"TryingPin"' >&0; kill -SEGV $$"#);
+        let script = Script::new(
+            r#"head -c 4 >/dev/null; printf '\000\000\000\013"TryingPin"' >&0; kill -SEGV $$"#,
+        );
         let keeper = script.keeper();
         let (error, retry_at) = settled(&keeper);
         assert!(matches!(error, TokenError::PinRejected(_)), "{error:?}");
