@@ -1,5 +1,6 @@
 //! A scene with a running agent: its socket by hand, as any Varlink client sees it, and the CLI.
 
+use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -143,6 +144,14 @@ pub(crate) fn read_reply(stream: &mut UnixStream) -> Value {
     }
     serde_json::from_slice(&reply)
         .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&reply)))
+}
+
+/// Copies a program to where it can be run. Not by this process: while a file is open for writing in one
+/// that forks, it cannot be executed.
+pub(crate) fn copy_program(from: impl AsRef<OsStr>, to: &Path) {
+    let mut install = Command::new("install");
+    install.args(["-m", "755"]).arg(from.as_ref()).arg(to);
+    hsm_fixtures::command::output(&mut install).unwrap();
 }
 
 /// A program of the Python environment that `make test` prepares.

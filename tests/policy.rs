@@ -6,7 +6,7 @@ use std::process::Output;
 
 use hsm_fixtures::{AllowRule, KeyKind, WEB_ROLE_ARN};
 
-use crate::agent::{Lab, Web, json_of, read_reply};
+use crate::agent::{Lab, Web, copy_program, json_of, read_reply};
 
 /// A user without rights, on every Debian.
 const NOBODY: u32 = 65_534;
@@ -21,8 +21,7 @@ fn as_nobody(web: &Web, arguments: &[String]) -> Output {
     let copy = web.scene.path("roleseal");
     let command = web.scene.roleseal(arguments).unwrap();
     if !copy.exists() {
-        fs::copy(command.get_program(), &copy).unwrap();
-        open(&copy, 0o755);
+        copy_program(command.get_program(), &copy);
     }
     let mut command = web.scene.command(&copy);
     command.args(arguments).uid(NOBODY).gid(NOBODY);

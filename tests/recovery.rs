@@ -1,8 +1,9 @@
 use std::process::Stdio;
 
+use hsm_fixtures::{Agent, LeafSpec, Scene, WEB_ROLE_ARN, command};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::agent::{Web, json_of, token_programs};
+use crate::agent::{Web, copy_program, json_of, request, sign, token_programs};
 
 fn the_token_program(web: &Web) -> Pid {
     let [program] = token_programs(&web.agent)[..] else {
@@ -63,4 +64,59 @@ fn an_agent_that_is_killed_leaves_no_token_program() {
         rustix::event::poll(&mut events, Some(&deadline)).unwrap(),
         1
     );
+}
+
+/// A token that was right when it was opened, and signs wrongly afterwards: a request for AWS to refuse
+/// never leaves the agent.
+#[test]
+fn a_wrong_signature_is_an_error_and_never_an_answer() {
+    let scene = Scene::new().unwrap();
+    let openssl = |arguments: &[&str]| {
+        let mut openssl = scene.command("openssl");
+        command::output(openssl.args(arguments).current_dir(scene.dir())).unwrap();
+    };
+    openssl(&[
+        "genpkey",
+        "-algorithm",
+        "EC",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-out",
+        "liar.key",
+    ]);
+    openssl(&[
+        "pkey", "-in", "liar.key", "-pubout", "-outform", "DER", "-out", "liar.pub",
+    ]);
+    let spki = std::fs::read(scene.path("liar.pub")).unwrap();
+    let leaf = scene.pki().leaf(&spki, &LeafSpec::new("web")).unwrap();
+    leaf.write(&scene.path("web.pem")).unwrap();
+    let text = format!(
+        "socket = {:?}\n[[identity]]\nname = \"web\"\nkey = \"pkcs11:token=lab\"\ncertificate = {:?}\nendpoints = [{:?}]\n",
+        scene.socket(),
+        scene.path("web.pem"),
+        scene.service().url(),
+    );
+    let config = scene.write("agent.toml", &text).unwrap();
+
+    // Token programs are found beside the agent.
+    let own = scene.agent_command(&config).unwrap();
+    let agent = scene.path("roleseal-agent");
+    copy_program(own.get_program(), &agent);
+    let liar = concat!(env!("CARGO_MANIFEST_DIR"), "/liar.py");
+    copy_program(liar, &scene.path("roleseal-pkcs11"));
+    let mut command = scene.command(&agent);
+    command.args(own.get_args()).current_dir(scene.dir());
+    let log = scene.path("agent.log");
+    let _agent = Agent::start(command, &scene.socket(), &log, || false).unwrap();
+    for _ in 0..2 {
+        let reply = sign(&scene.socket(), request(&scene));
+        assert_eq!(
+            reply["error"], "org.roleseal.Agent.SignatureInvalid",
+            "{reply}"
+        );
+    }
+    let arguments = scene.credential_process("web", WEB_ROLE_ARN);
+    let output = scene.roleseal(&arguments).unwrap().output().unwrap();
+    assert_eq!(output.status.code(), Some(5));
+    assert_eq!(scene.service().decisions().len(), 0);
 }

@@ -15,7 +15,7 @@ mod identities; // identities that cannot sign: each says why, none takes anothe
 mod life; // start, end, sockets, --check
 mod pins; // a wrong PIN is tried once
 mod policy; // who may have what
-mod recovery; // token programs that die or hang
+mod recovery; // token programs that die, hang or lie
 mod refusals; // what is not signed, each with its error
 mod separation; // what is in which process, and what a signature costs
 mod tpm; // keys on a TPM: every kind signs, what that costs, wrong auth values, a TPM that goes away
