@@ -49,8 +49,12 @@ pub(crate) fn show(interrupt: &Interrupt, subject: &Subject<'_>) -> Result<()> {
     let unit = subject.unit;
     println!("\nWhat {} cost:", subject.identity);
     println!("  opening token and keys      {opening} {unit}, once");
+    let units = match per_signature {
+        1.0 => unit.trim_end_matches('s'),
+        _ => unit,
+    };
     println!(
-        "  each further signature      {per_signature} {unit} ({})",
+        "  each further signature      {per_signature} {units} ({})",
         names.join(", ")
     );
     println!(
