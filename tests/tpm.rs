@@ -240,6 +240,12 @@ fn a_policy_binds_a_key_to_a_pcr() {
         message.contains("PCR") && message.contains("16"),
         "{message}"
     );
+    let identity = &crate::agent::identities(&chip.scene)[0];
+    assert_eq!(identity["state"], "unusable");
+    assert!(
+        identity["message"].as_str().unwrap().contains("PCR"),
+        "{identity}"
+    );
     chip.stop();
     chip.assert_left_nothing();
 }

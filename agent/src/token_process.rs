@@ -39,11 +39,9 @@ impl TokenProcess {
         })?;
         let keys = open.key_count();
         let answer = match process.call(&ToToken::Open(open), limit)? {
-            FromToken::TryingPin => process.answer(limit).map_err(|error| match error {
-                lost @ (TokenError::Gone(_) | TokenError::Hung(_)) if !is_good => {
-                    lost_while_trying(&lost)
-                }
-                error => error,
+            FromToken::TryingPin => process.answer(limit).map_err(|error| match is_good {
+                true => error,
+                false => lost_while_trying(error),
             })?,
             answer => answer,
         };
@@ -205,7 +203,11 @@ fn lost(error: io::Error, limit: Duration) -> TokenError {
     }
 }
 
-fn lost_while_trying(lost: &TokenError) -> TokenError {
+/// What becomes of the loss of a token program that tried a PIN for the first time.
+pub fn lost_while_trying(error: TokenError) -> TokenError {
+    let (TokenError::Gone(lost) | TokenError::Hung(lost)) = error else {
+        return error;
+    };
     TokenError::PinRejected(format!(
         "{lost}, and that while the PIN was tried for the first time: whether it counted as a wrong one is \
          unknown, so it is not tried again; check the PIN and the token by hand, then restart the agent"

@@ -12,7 +12,7 @@ use super::thread::{BACKOFF, Next, QUICK_REOPENINGS, SIGN_LIMIT, Thread, answer,
 use super::{Event, KeyState};
 use crate::audit;
 use crate::certificate::Certificate;
-use crate::token_process::TokenProcess;
+use crate::token_process::{self, TokenProcess};
 
 /// For a login over a slow network HSM; and then for each key, which a slow TPM takes half a second to
 /// load.
@@ -62,7 +62,7 @@ impl Thread {
     /// the certificate verifies it. So every open proves every key anew, whatever its handle says. The
     /// outer error means that the program is lost.
     fn prove(
-        &self,
+        &mut self,
         process: &mut TokenProcess,
         key: usize,
         report: KeyReport,
@@ -71,10 +71,17 @@ impl Thread {
             Ok(prepared) => prepared,
             Err(error) => return Ok(Err(error)),
         };
-        let signature = match process.sign_and_wait(key, &text, SIGN_LIMIT)? {
-            Ok(signature) => signature,
-            Err(error) => return Ok(Err(error)),
+        let signature = match process.sign_and_wait(key, &text, SIGN_LIMIT) {
+            Ok(Ok(signature)) => signature,
+            Ok(Err(error)) => return Ok(Err(error)),
+            Err(lost) => {
+                if self.open.tries_pin(key) {
+                    self.failed_key(key, token_process::lost_while_trying(lost.clone()))?;
+                }
+                return Err(lost);
+            }
         };
+        self.open.pins_are_good(key);
         if !certificate.verifies(&text.to_string(), &signature) {
             return Ok(Err(TokenError::Unusable(format!(
                 "the certificate (serial {}, {}) is not of this key: its public key does not verify \
@@ -137,7 +144,12 @@ impl Thread {
     ) -> Result<KeyState, TokenError> {
         let retry_at = match &error {
             TokenError::Unusable(_) | TokenError::Broken(_) => None,
-            TokenError::Wait { seconds, .. } => Some(self.reopen_in(Duration::from_secs(*seconds))),
+            // Somebody may end the wait: to look costs no try.
+            TokenError::Wait { seconds, .. } => {
+                let wait = Duration::from_secs(*seconds);
+                self.reopen_in(wait.min(BACKOFF.1));
+                Some(Instant::now() + wait)
+            }
             // The other keys go on, and seldom wait for another try of this one.
             TokenError::Gone(_) | TokenError::Hung(_) => Some(self.reopen_in(BACKOFF.1)),
             TokenError::PinRejected(_) if self.open.set_aside(key) => {
@@ -150,7 +162,7 @@ impl Thread {
     }
 
     /// Has the token opened again then, or earlier.
-    fn reopen_in(&mut self, wait: Duration) -> Instant {
+    pub(super) fn reopen_in(&mut self, wait: Duration) -> Instant {
         let retry_at = Instant::now() + wait;
         self.reopen_at = Some(self.reopen_at.map_or(retry_at, |at| at.min(retry_at)));
         retry_at

@@ -101,9 +101,15 @@ impl Thread {
             next = match next {
                 Next::Open => self.open_and_serve(),
                 Next::Refuse(error, until) => self.refuse(&error, until),
-                Next::Close => return,
+                Next::Close => break,
             };
         }
+        let error = TokenError::Gone("the agent is ending".to_owned());
+        let ended = KeyState::Failed {
+            error,
+            retry_at: None,
+        };
+        self.set_states(vec![ended; self.owners.len()]);
     }
 
     /// Opens the token and serves until it is lost.
@@ -252,6 +258,14 @@ impl Thread {
                 answer(job, Err(error.clone()));
                 let state = self.failed_key(key, error)?;
                 self.set_state(key, state);
+                Ok(())
+            }
+            // Such as a policy that holds no longer. Opening it again tells whether that lasts.
+            Err(error @ TokenError::Unusable(_)) => {
+                let retry_at = Some(self.reopen_in(BACKOFF.1));
+                let key = job.key;
+                answer(job, Err(error.clone()));
+                self.set_state(key, KeyState::Failed { error, retry_at });
                 Ok(())
             }
             result => {

@@ -108,6 +108,14 @@ pub struct OpenTpmKey {
     pub parent_pin: Option<PinSource>,
     /// The auth value of the hierarchy, where that parent has to be derived in it.
     pub owner_pin: Option<PinSource>,
+    /// The TPM has taken all of them once: when it does not answer, that is no reason to be afraid of them.
+    pub pins_are_good: bool,
+}
+
+impl OpenTpmKey {
+    fn has_pins(&self) -> bool {
+        self.pin.is_some() || self.parent_pin.is_some() || self.owner_pin.is_some()
+    }
 }
 
 /// Where a key of a TPM is.
@@ -134,6 +142,26 @@ impl Open {
             Open::Pkcs11(open) => open.sessions,
             // A TPM does one thing at a time: one request for it, and the next one at hand.
             Open::Tpm(_) => 2,
+        }
+    }
+
+    /// Remembers that a key has signed, and so that the token takes its PINs.
+    pub fn pins_are_good(&mut self, key: usize) {
+        if let Open::Tpm(open) = self
+            && let Some(Some(key)) = open.keys.get_mut(key)
+        {
+            key.pins_are_good = true;
+        }
+    }
+
+    /// Whether a signature of this key would try a PIN of its own for the first time.
+    pub fn tries_pin(&self, key: usize) -> bool {
+        match self {
+            Open::Pkcs11(_) => false,
+            Open::Tpm(open) => {
+                let key = open.keys.get(key).and_then(Option::as_ref);
+                key.is_some_and(|key| key.has_pins() && !key.pins_are_good)
+            }
         }
     }
 
@@ -288,6 +316,7 @@ mod tests {
             pin: None,
             parent_pin: None,
             owner_pin: None,
+            pins_are_good: false,
         };
         let mut open = Open::Tpm(OpenTpm {
             tcti: Tcti::default(),

@@ -13,6 +13,8 @@ use crate::tpm::Tpm;
 #[derive(Clone)]
 pub(crate) struct Proof {
     pub(crate) auth: Auth,
+    /// The TPM has taken it once.
+    pub(crate) is_good: bool,
     /// Its TPM name, or whatever else is its own; which the auth value was refused by.
     pub(crate) entity: Vec<u8>,
     /// For people: `the auth value of /etc/roleseal/web.tss (pin)`.
@@ -43,7 +45,7 @@ impl Tpm {
             return Ok(AuthSession::Password);
         }
         self.hmac_session()
-            .map_err(|failure| failure.while_doing(format_args!("{}: no session", self.name())))
+            .map_err(|failure| failure.gone(format_args!("{}: no session", self.name())))
     }
 
     /// Runs a command that takes this proof in `session`. A wrong auth value is tried once.
@@ -87,6 +89,14 @@ impl Tpm {
                 Ok(lockout) => lockout.wait(format_args!("{doing}: {failure}")),
                 Err(failure) => failure.gone(doing),
             };
+        }
+        if failure.is_without_answer() && !proof.auth.is_empty() && !proof.is_good {
+            let error = TokenError::PinRejected(format!(
+                "{doing}: {failure}, and that while {what} was tried for the first time: whether it counted \
+                 as a wrong one is unknown, so it is not tried again; check it, then restart the agent"
+            ));
+            self.refused.remember(proof, error.clone());
+            return error;
         }
         failure.while_doing(doing)
     }

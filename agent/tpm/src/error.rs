@@ -90,6 +90,11 @@ impl Failure {
         )
     }
 
+    /// Whether the TPM, if it got the command at all, has not answered it.
+    pub(crate) fn is_without_answer(self) -> bool {
+        matches!(self.code, Code::Software(_))
+    }
+
     /// The error for the agent; `what` was being done when it happened.
     pub(crate) fn while_doing(self, what: impl fmt::Display) -> TokenError {
         // These fail only when the TPM is not as we left it: restarted, cleared, or full.
@@ -124,9 +129,11 @@ impl Code {
     /// Sorts a TSS2_RC: the layer is in bits 16 to 23.
     fn of(number: u32) -> Code {
         const TPM: u32 = 0;
-        const RESOURCE_MANAGER_AS_TPM: u32 = 11;
+        // TSS2_RESMGR_RC_LAYER and TSS2_RESMGR_TPM_RC_LAYER of tss2_common.h
+        const RESOURCE_MANAGER: u32 = 11;
+        const RESOURCE_MANAGER_AS_TPM: u32 = 12;
         match number >> 16 {
-            TPM | RESOURCE_MANAGER_AS_TPM => {
+            TPM | RESOURCE_MANAGER | RESOURCE_MANAGER_AS_TPM => {
                 let format_one = number & 0x80 != 0;
                 Code::Tpm(number & if format_one { 0xbf } else { 0xfff })
             }

@@ -51,6 +51,7 @@ impl Key for TpmKey {
         let mut tpm = lock(&self.tpm);
         let result = self.found.sign(&mut tpm, &text.to_string());
         match &result {
+            Ok(_) => self.found.proof.is_good = true,
             // The agent starts this program anew, and may kill this one before.
             Err(TokenError::Gone(_)) => tpm.close(),
             Err(TokenError::Wait { seconds, .. }) => {

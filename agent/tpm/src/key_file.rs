@@ -37,6 +37,9 @@ pub(crate) struct PolicyCommand {
 /// The largest file that is read, in bytes: key, policies and a chain of certificates.
 const SIZE_LIMIT: u64 = 256 * 1024;
 
+/// More policy commands, or signed policies, than any key has: each may cost the TPM some commands.
+const SEQUENCE_LIMIT: usize = 64;
+
 const BEGIN: &str = "-----BEGIN TSS2 PRIVATE KEY-----";
 const END: &str = "-----END TSS2 PRIVATE KEY-----";
 
@@ -48,6 +51,14 @@ impl KeyFile {
     pub(crate) fn read(path: &Path) -> Result<KeyFile, TokenError> {
         let unusable =
             |fault: String| TokenError::Unusable(format!("key file {}: {fault}", path.display()));
+        // Before it is opened: a FIFO would make all keys of the TPM wait for a writer.
+        let metadata = std::fs::metadata(path)
+            .map_err(|error| unusable(format!("cannot read it: {error}")))?;
+        if !metadata.is_file() || metadata.len() > SIZE_LIMIT {
+            return Err(unusable(format!(
+                "not a file of at most {SIZE_LIMIT} bytes"
+            )));
+        }
         let mut text = String::new();
         File::open(path)
             .and_then(|file| file.take(SIZE_LIMIT).read_to_string(&mut text))
@@ -189,6 +200,9 @@ fn sequence_of<T>(
     let mut reader = SliceReader::new(any.value())?;
     let mut items = Vec::new();
     while !reader.is_finished() {
+        if items.len() == SEQUENCE_LIMIT {
+            return Err(Tag::Sequence.length_error().into());
+        }
         let element = AnyRef::decode(&mut reader)?;
         element.tag().assert_eq(Tag::Sequence)?;
         let mut inner = SliceReader::new(element.value())?;

@@ -56,13 +56,21 @@ impl Lockout {
 
     /// The error that says how long to wait.
     pub(crate) fn wait(self, what: impl fmt::Display) -> TokenError {
+        let seconds = self.seconds();
         TokenError::Wait {
             text: format!(
-                "{what} ({self}); wait {} s, or run `tpm2_dictionarylockout --clear-lockout`",
-                self.interval
+                "{what} ({self}); wait {seconds} s, or run `tpm2_dictionarylockout --clear-lockout`, which \
+                 is noticed within a minute"
             ),
-            seconds: self.interval.max(1).into(),
+            seconds,
         }
+    }
+
+    /// How long until so much is forgotten that a try cannot lock the TPM.
+    fn seconds(self) -> u64 {
+        let allowed = self.limit.saturating_sub(2);
+        let too_many = self.counter.saturating_sub(allowed).max(1);
+        u64::from(too_many) * u64::from(self.interval.max(1))
     }
 
     /// What an operator should know while it works.
@@ -108,11 +116,18 @@ mod tests {
         for (counter, limit) in [(0, 32), (30, 32), (0, 1), (1, 3)] {
             assert_eq!(check(counter, limit), Ok(()));
         }
-        for (counter, limit) in [(31, 32), (32, 32), (2, 3), (1, 1)] {
-            let Err(TokenError::Wait { text, seconds: 600 }) = check(counter, limit) else {
+        for (counter, limit, wait) in [
+            (31, 32, 600),
+            (32, 32, 1200),
+            (2, 3, 600),
+            (1, 1, 600),
+            (5, 3, 2400),
+        ] {
+            let Err(TokenError::Wait { text, seconds }) = check(counter, limit) else {
                 panic!("{counter} of {limit}");
             };
-            assert!(text.contains("wait 600 s"), "{text}");
+            assert_eq!(seconds, wait, "{counter} of {limit}");
+            assert!(text.contains(&format!("wait {wait} s")), "{text}");
         }
     }
 }

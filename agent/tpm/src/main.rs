@@ -20,7 +20,5 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let about = "signs with keys of a TPM 2.0";
-    token::program::run(env!("CARGO_PKG_NAME"), about, |request, _| {
-        open::open(request)
-    })
+    token::program::run(env!("CARGO_PKG_NAME"), about, open::open)
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use token::TokenError;
-use token::host::Opened;
+use token::host::{Opened, TryingPin};
 use token::link::{Open, OpenTpm, OpenTpmKey, OpenedKey, TpmKeySource};
 use tss_esapi::handles::KeyHandle;
 use tss_esapi::structures::{
@@ -24,13 +24,20 @@ use crate::scheme::{self, Scheme};
 use crate::tpm::{ObjectId, Tpm};
 
 /// Connects, then loads each key once; the parents are flushed again. A TPM has one worker.
-pub(crate) fn open(request: Open) -> Result<Opened<TpmKey>, TokenError> {
+pub(crate) fn open(request: Open, trying_pin: TryingPin) -> Result<Opened<TpmKey>, TokenError> {
     let Open::Tpm(OpenTpm { tcti, keys }) = request else {
         return Err(TokenError::Unusable(
             "roleseal-tpm opens TPMs only".to_owned(),
         ));
     };
     let mut tpm = Tpm::open(&tcti)?;
+    // The keys' own auth values are tried by their first signatures, these while they are opened.
+    let unproved = |key: &OpenTpmKey| {
+        !key.pins_are_good && (key.parent_pin.is_some() || key.owner_pin.is_some())
+    };
+    if keys.iter().flatten().any(unproved) {
+        trying_pin()?;
+    }
     let mut parents = Parents::default();
     let mut lost = None;
     let mut found = Vec::new();
@@ -39,7 +46,10 @@ pub(crate) fn open(request: Open) -> Result<Opened<TpmKey>, TokenError> {
             None => find(&mut tpm, &mut parents, key.as_ref()),
             Some(error) => Err(TokenError::clone(error)),
         };
-        if let Err(error @ TokenError::Gone(_)) = &key {
+        // A TPM that answers is not lost: the failure is the key's own.
+        if let Err(error @ TokenError::Gone(_)) = &key
+            && tpm.lockout().is_err()
+        {
             lost = Some(error.clone());
         }
         found.push(key);
@@ -237,6 +247,7 @@ impl Loaded {
             warnings.extend(lockout.warning());
         }
         let proof = Proof {
+            is_good: key.pins_are_good,
             entity: tpm.entity(self.object),
             auth: self.auth,
             what: what.to_owned(),

@@ -25,6 +25,7 @@ struct Wanted {
     handle: u32,
     pin: Option<PinSource>,
     owner_pin: Option<PinSource>,
+    pins_are_good: bool,
 }
 
 /// A parent, and the proof that we may load keys under it.
@@ -47,6 +48,7 @@ impl Parents {
             handle,
             pin: key.parent_pin.clone(),
             owner_pin: key.owner_pin.clone(),
+            pins_are_good: key.pins_are_good,
         };
         if let Some(opened) = self.0.iter().find(|opened| opened.wanted == wanted) {
             return opened.parent.clone();
@@ -93,6 +95,7 @@ fn persistent(tpm: &mut Tpm, wanted: &Wanted) -> Result<Parent, TokenError> {
     let handle = wanted.handle;
     let what = format!("the auth value of its parent {handle:#010x} (parent-pin)");
     let proof = Proof {
+        is_good: wanted.pins_are_good,
         auth: auth::read(wanted.pin.as_ref())?,
         entity: handle.to_be_bytes().to_vec(),
         what,
@@ -138,7 +141,14 @@ fn primary(
                 .to_owned(),
         ));
     }
+    if hierarchy == Hierarchy::Null && wanted.owner_pin.is_some() {
+        return Err(TokenError::Unusable(
+            "its parent is derived in the null hierarchy, which has no auth value: leave owner-pin out"
+                .to_owned(),
+        ));
+    }
     let owner = Proof {
+        is_good: wanted.pins_are_good,
         auth: auth::read(wanted.owner_pin.as_ref())?,
         entity: wanted.handle.to_be_bytes().to_vec(),
         what: format!("the auth value of hierarchy {hierarchy:?} (owner-pin)"),
@@ -161,6 +171,7 @@ fn primary(
     Ok(Parent {
         object,
         proof: Proof {
+            is_good: true,
             auth: Auth::default(),
             entity: wanted.handle.to_be_bytes().to_vec(),
             what: "the empty auth value of its derived parent".to_owned(),

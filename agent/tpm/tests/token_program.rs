@@ -169,6 +169,51 @@ fn every_authorisation_works() {
     sign_with_all(&tpm, rows);
 }
 
+/// libtss2 has one object for a handle, and must not mix up who has which auth value.
+#[test]
+fn a_handle_may_be_named_with_and_without_its_auth_value() {
+    for right in [0, 1] {
+        let tpm = Swtpm::start();
+        tpm.make_parent("");
+        tpm.make("web", "-G ecc256 -p key-secret -a sign|fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda");
+        tpm.load("web", "");
+        tpm.persist("web", 0x8100_0101, "");
+        let before = tpm.log().len();
+        let mut keys = vec![key(TpmKeySource::Handle(0x8100_0101)); 2];
+        keys[right].pin = pin("key-secret");
+        let (mut program, _) = Program::open(&tpm, keys);
+        for _ in 0..2 {
+            assert!(program.sign(right, ECDSA).is_ok());
+            let refused = program.sign(1 - right, ECDSA);
+            assert!(
+                matches!(refused, Err(TokenError::PinRejected(_))),
+                "{refused:?}"
+            );
+        }
+        let dumps = tpm.log().split_off(before);
+        let dumps = dumps.lines().filter(|line| !line.contains(':'));
+        let bytes: String = dumps.flat_map(str::split_whitespace).collect();
+        let secret: String = b"key-secret"
+            .iter()
+            .map(|byte| format!("{byte:02X}"))
+            .collect();
+        assert!(!bytes.contains(&secret));
+    }
+}
+
+#[test]
+fn the_null_hierarchy_takes_no_auth_value() {
+    let tpm = Swtpm::start();
+    tpm.make_under_primary("null", "n", 0x4000_0007);
+    let mut null = tpm.file("null");
+    null.owner_pin = pin("owner-secret");
+    let (_, reports) = Program::open(&tpm, vec![null]);
+    let Err(TokenError::Unusable(text)) = &reports[0] else {
+        panic!("{reports:?}");
+    };
+    assert!(text.contains("leave owner-pin out"), "{text}");
+}
+
 #[test]
 fn a_signature_costs_one_command() {
     let tpm = Swtpm::start();
@@ -363,11 +408,11 @@ fn a_locked_tpm_is_not_tried() {
                 3,
                 Err(TokenError::Wait {
                     text,
-                    seconds: 1000,
+                    seconds: 2000,
                 }),
             ) => {
                 assert!(text.contains("in lockout"), "{text}");
-                assert!(text.contains("wait 1000 s"), "{text}");
+                assert!(text.contains("wait 2000 s"), "{text}");
             }
             (_, report) => panic!("{failures}: {report:?}"),
         }
@@ -400,7 +445,7 @@ fn a_lockout_while_open_is_waited_for() {
     }
     let error = program.sign(0, ECDSA).unwrap_err();
     assert!(
-        matches!(&error, TokenError::Wait { seconds: 1000, .. }),
+        matches!(&error, TokenError::Wait { seconds: 2000, .. }),
         "{error:?}"
     );
     let before = tpm.commands().len();

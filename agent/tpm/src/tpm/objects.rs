@@ -97,7 +97,11 @@ impl Tpm {
             (Place::Loaded(handle), _) => return Ok(*handle),
             (Place::Persistent(handle), _) => {
                 let handle = *handle;
-                return self.make_room(1, None).map(|()| handle);
+                self.make_room(1, None)?;
+                // libtss2 has one object for a persistent handle, however many of ours name it, each with
+                // the auth value that it was configured with.
+                self.set_auth(id)?;
+                return Ok(handle);
             }
             (Place::Saved, Some(saved)) => saved.clone(),
             _ => return Err(nothing_to_load(command)),

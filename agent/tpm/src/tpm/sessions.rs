@@ -2,6 +2,7 @@
 
 use tss_esapi::attributes::SessionAttributesBuilder;
 use tss_esapi::constants::SessionType;
+use tss_esapi::handles::ObjectHandle;
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::resource_handles::Hierarchy;
 use tss_esapi::interface_types::session_handles::{AuthSession, PolicySession};
@@ -65,6 +66,10 @@ impl Tpm {
         let create = "TPM2_CreatePrimary";
         let start = "TPM2_StartAuthSession";
         let template = storage_primary::template().map_err(|error| Failure::new(create, error))?;
+        // Whatever else the hierarchy was given to authorise, nothing of it goes over the bus here.
+        self.run("Esys_TR_SetAuth", |context| {
+            context.tr_set_auth(ObjectHandle::Null, Auth::default())
+        })?;
         let salt = self.add_loaded(
             Some(AuthSession::Password),
             create,

@@ -70,10 +70,14 @@ impl Program {
         link::send(&mut self.link, message).unwrap();
     }
 
+    /// The next answer.
     pub(crate) fn receive(&mut self) -> FromToken {
-        link::receive(&mut self.link)
-            .unwrap()
-            .expect("the token program ended")
+        loop {
+            match link::receive(&mut self.link).unwrap() {
+                Some(FromToken::TryingPin) => {}
+                answer => return answer.expect("the token program ended"),
+            }
+        }
     }
 
     /// Ends it as the agent does, and as the agent's crash does: the link closes.
@@ -90,6 +94,7 @@ pub(crate) fn key(source: TpmKeySource) -> OpenTpmKey {
         pin: None,
         parent_pin: None,
         owner_pin: None,
+        pins_are_good: false,
     }
 }
 

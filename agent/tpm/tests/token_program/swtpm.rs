@@ -97,9 +97,14 @@ impl Swtpm {
             .unwrap_or_else(|error| missing(program, &error))
     }
 
+    /// What went over the bus so far, in hex.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.path("swtpm.log")).unwrap()
+    }
+
     /// The command codes that the TPM has received so far.
     pub(crate) fn commands(&self) -> Vec<u32> {
-        let log = fs::read_to_string(self.path("swtpm.log")).unwrap();
+        let log = self.log();
         let mut lines = log.lines();
         let mut commands = Vec::new();
         while let Some(line) = lines.next() {
