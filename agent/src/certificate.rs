@@ -1,6 +1,8 @@
 //! Leaf and intermediates as AWS wants them ("Signature validation" and "Trust model", IAM Roles
 //! Anywhere user guide), and the check of every signature against the leaf.
 
+mod source;
+
 use std::fmt;
 use std::path::Path;
 
@@ -18,6 +20,8 @@ use thiserror::Error;
 use token::{Algorithm, Signature};
 use x509_cert::certificate::Version;
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage};
+
+pub use source::{CertificateSource, LeafSource, Stamp};
 
 /// A leaf that AWS can accept, with its intermediates.
 #[derive(Debug)]
@@ -104,6 +108,11 @@ impl Certificate {
     /// Its key's kind, such as `RSA-2048` or `EC-P-256`.
     pub fn key_algorithm(&self) -> String {
         self.key.to_string()
+    }
+
+    /// Whether it is the same leaf with the same intermediates.
+    pub fn is_same(&self, other: &Certificate) -> bool {
+        self.x509 == other.x509 && self.x509_chain == other.x509_chain
     }
 
     /// Whether `signature` is this key's over `text`.
