@@ -11,27 +11,30 @@ use token::TokenError;
 
 /// What is in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct KeyFile {
+pub struct KeyFile {
     /// The marshalled TPM2B_ENCRYPTED_SECRET of an importable key.
-    pub(crate) secret: Option<Vec<u8>>,
+    pub secret: Option<Vec<u8>>,
     /// Whether the file says that no auth value is needed. Where it says otherwise, it may be wrong.
-    pub(crate) empty_auth: bool,
+    pub empty_auth: bool,
     /// What to do before each use.
-    pub(crate) policy: Vec<PolicyCommand>,
+    pub policy: Vec<PolicyCommand>,
     /// Signed policies, one of which takes the place of a leading TPM2_PolicyAuthorize.
-    pub(crate) signed_policies: Vec<Vec<PolicyCommand>>,
-    pub(crate) parent: u32,
+    pub signed_policies: Vec<Vec<PolicyCommand>>,
+    /// The handle of the key that it loads under, or of the hierarchy to derive that key in.
+    pub parent: u32,
     /// The marshalled TPM2B_PUBLIC.
-    pub(crate) public: Vec<u8>,
+    pub public: Vec<u8>,
     /// The marshalled TPM2B_PRIVATE.
-    pub(crate) private: Vec<u8>,
+    pub private: Vec<u8>,
 }
 
 /// TPMPolicy: one policy command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PolicyCommand {
-    pub(crate) code: u32,
-    pub(crate) body: Vec<u8>,
+pub struct PolicyCommand {
+    /// The command's TPM_CC.
+    pub code: u32,
+    /// Its parameters, marshalled.
+    pub body: Vec<u8>,
 }
 
 /// The largest file that is read, in bytes: key, policies and a chain of certificates.
@@ -67,7 +70,7 @@ impl KeyFile {
     }
 
     /// The one key in a PEM text; certificates may stand beside it.
-    fn parse(text: &str) -> Result<KeyFile, String> {
+    pub fn parse(text: &str) -> Result<KeyFile, String> {
         let Some((_, rest)) = text.split_once(BEGIN) else {
             return Err(format!(
                 "there is no \"{BEGIN}\" in it: make a key with `openssl genpkey -provider tpm2`, or \
@@ -83,7 +86,8 @@ impl KeyFile {
         KeyFile::from_der(&der)
     }
 
-    fn from_der(der: &[u8]) -> Result<KeyFile, String> {
+    /// The key in a PEM's content.
+    pub fn from_der(der: &[u8]) -> Result<KeyFile, String> {
         let malformed = |error: der::Error| format!("not a TSS2 PRIVATE KEY: {error}");
         let mut reader = SliceReader::new(der).map_err(malformed)?;
         let mut kind = LOADABLE;
