@@ -229,6 +229,8 @@ fn number(value: UintRef) -> der::Result<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     /// tpm2_create and tpm2_encodeobject 5.4, under 0x81000001. The key has no auth value, though the file
     /// says emptyAuth FALSE.
@@ -370,6 +372,30 @@ tsqn
         ] {
             let fault = KeyFile::parse(&text).unwrap_err();
             assert!(fault.contains(expected), "{fault}");
+        }
+    }
+
+    proptest! {
+        /// Whatever is changed in a file: it is read or refused, and what was read has its sizes within the file's.
+        #[test]
+        fn a_changed_file_is_read_or_refused(
+            openssl: bool,
+            changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+            cut in prop::option::of(any::<prop::sample::Index>()),
+        ) {
+            let pem = if openssl { OPENSSL } else { TOOLS };
+            let (_, mut der) = der::pem::decode_vec(pem.as_bytes()).unwrap();
+            for (at, byte) in changes {
+                let at = at.index(der.len());
+                der[at] = byte;
+            }
+            if let Some(cut) = cut {
+                der.truncate(cut.index(der.len()));
+            }
+            if let Ok(key) = KeyFile::from_der(&der) {
+                prop_assert!(key.public.len() + key.private.len() < der.len());
+                let _ = crate::read_areas(&key);
+            }
         }
     }
 }
