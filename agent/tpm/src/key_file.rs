@@ -376,6 +376,8 @@ tsqn
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2048))]
+
         /// Whatever is changed in a file: it is read or refused, and what was read has its sizes within the file's.
         #[test]
         fn a_changed_file_is_read_or_refused(
