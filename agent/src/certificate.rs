@@ -122,11 +122,17 @@ impl Certificate {
     }
 }
 
-/// The certificates of a PEM file, as DER. Text around them is left out, as OpenSSL writes it.
+/// The certificates of a PEM file, as DER.
 pub fn read_pem(path: &Path) -> Result<Vec<Vec<u8>>, CertificateError> {
+    let text = read_text(path).map_err(|fault| error(format!("cannot read it: {fault}")))?;
+    parse_pem(&text)
+}
+
+/// The certificates of a PEM text, as DER. Text around them is left out, as OpenSSL writes it.
+pub fn parse_pem(text: &str) -> Result<Vec<Vec<u8>>, CertificateError> {
     const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
     const END: &str = "-----END CERTIFICATE-----";
-    let mut rest = &*read_text(path).map_err(|fault| error(format!("cannot read it: {fault}")))?;
+    let mut rest = text;
     let mut ders = Vec::new();
     while let Some((_, after)) = rest.split_once(BEGIN) {
         let (body, after) = after

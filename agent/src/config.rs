@@ -118,27 +118,27 @@ pub struct ConfigError {
     message: String,
 }
 
+impl ConfigError {
+    fn new(path: &Path, message: String) -> ConfigError {
+        ConfigError {
+            path: path.to_owned(),
+            line: None,
+            message,
+        }
+    }
+}
+
 /// The largest configuration that is read, in bytes: some thousand identities.
 const SIZE_LIMIT: u64 = 4 * 1024 * 1024;
 
 impl Config {
     /// Reads and validates `path`.
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
-        let fault = |message| ConfigError {
-            path: path.to_owned(),
-            line: None,
-            message,
-        };
+        let fault = |message| ConfigError::new(path, message);
         let (text, metadata) = read(path).map_err(fault)?;
         check_owner(&metadata).map_err(fault)?;
         let mode = metadata.mode() & 0o7777;
-        let parsed: file::Document = toml::from_str(&text).map_err(|error| ConfigError {
-            path: path.to_owned(),
-            line: error.span().map(|span| line_of(&text, span.start)),
-            // Not the error's Display: it repeats the line, which may hold a PIN.
-            message: error.message().to_owned(),
-        })?;
-        let config = parsed.validate().map_err(fault)?;
+        let config = Config::parse(path, &text)?;
         let pin_inside = |pin: &PinSource| matches!(pin, PinSource::Value(_));
         if mode & 0o077 != 0 && config.pins().any(pin_inside) {
             return Err(fault(format!(
@@ -148,6 +148,18 @@ impl Config {
             )));
         }
         Ok(config)
+    }
+
+    /// Validates the text of `path`.
+    pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+        let document: file::Document = toml::from_str(text).map_err(|error| ConfigError {
+            line: error.span().map(|span| line_of(text, span.start)),
+            // Not the error's Display: it repeats the line, which may hold a PIN.
+            ..ConfigError::new(path, error.message().to_owned())
+        })?;
+        document
+            .validate()
+            .map_err(|message| ConfigError::new(path, message))
     }
 
     /// Whether anybody but the agent's own user may be served.

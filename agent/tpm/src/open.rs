@@ -195,6 +195,13 @@ fn import(
     )
 }
 
+/// Reads what is marshalled in a key file; whether its TPM takes it is another question.
+pub fn read_areas(file: &KeyFile) -> Result<(), TokenError> {
+    public(file)?;
+    private(file)?;
+    Policy::read(file)
+}
+
 fn public(file: &KeyFile) -> Result<Public, TokenError> {
     tpm2b(&file.public).ok_or_else(malformed)?;
     PublicBuffer::unmarshall(&file.public)
