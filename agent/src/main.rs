@@ -37,7 +37,7 @@ struct Arguments {
 }
 
 /// How long requests that are under way at the end may take: a signature takes a second at the most.
-/// systemd waits 10 s for all (TimeoutStopSec=).
+/// systemd waits 15 s for all (TimeoutStopSec=).
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long the tokens may take to close after that.
