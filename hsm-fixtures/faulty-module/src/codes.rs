@@ -12,6 +12,11 @@ pub(crate) fn token_flag(text: &str) -> Option<CK_FLAGS> {
     named(TOKEN_FLAGS, text).or_else(|| number(text))
 }
 
+/// A `CKA_…`, in the same ways.
+pub(crate) fn attribute(text: &str) -> Option<CK_ATTRIBUTE_TYPE> {
+    named(ATTRIBUTES, text).or_else(|| number(text))
+}
+
 fn named(names: &[(CK_ULONG, &str)], text: &str) -> Option<CK_ULONG> {
     let (number, _) = names.iter().find(|(_, name)| *name == text)?;
     Some(*number)
@@ -49,4 +54,9 @@ const TOKEN_FLAGS: &[(CK_FLAGS, &str)] = names! {
     CKF_RNG CKF_WRITE_PROTECTED CKF_LOGIN_REQUIRED CKF_USER_PIN_INITIALIZED
     CKF_PROTECTED_AUTHENTICATION_PATH CKF_TOKEN_INITIALIZED CKF_USER_PIN_COUNT_LOW
     CKF_USER_PIN_FINAL_TRY CKF_USER_PIN_LOCKED CKF_USER_PIN_TO_BE_CHANGED CKF_ERROR_STATE
+};
+
+const ATTRIBUTES: &[(CK_ATTRIBUTE_TYPE, &str)] = names! {
+    CKA_LABEL CKA_VALUE CKA_KEY_TYPE CKA_ID CKA_SENSITIVE CKA_SIGN CKA_MODULUS CKA_EC_PARAMS CKA_EXTRACTABLE
+    CKA_ALWAYS_AUTHENTICATE
 };

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::{FromStr, SplitAsciiWhitespace};
 use std::time::Duration;
 
-use cryptoki_sys::{CK_FLAGS, CK_RV, CK_SLOT_ID, CKR_SESSION_HANDLE_INVALID};
+use cryptoki_sys::{CK_ATTRIBUTE_TYPE, CK_FLAGS, CK_RV, CK_SLOT_ID, CKR_SESSION_HANDLE_INVALID};
 
 use crate::codes;
 
@@ -52,6 +52,8 @@ pub enum Action {
     Flags(CK_FLAGS),
     /// No more sessions than that.
     Limit(usize),
+    /// That attribute has this value, of every object.
+    Attribute(CK_ATTRIBUTE_TYPE, Vec<u8>),
 }
 
 /// In which calls a cue acts.
@@ -133,9 +135,21 @@ fn action(function: &str, words: &mut SplitAsciiWhitespace) -> Option<Action> {
         ("C_SignInit", "key") => Action::Key(words.next()?.to_owned()),
         ("C_GetTokenInfo", "flags") => Action::Flags(flags(words)?),
         ("C_OpenSession", "limit") => Action::Limit(words.next()?.parse().ok()?),
+        ("C_GetAttributeValue", "attribute") => {
+            let attribute = codes::attribute(words.next()?)?;
+            Action::Attribute(attribute, bytes(words.next()?)?)
+        }
         _ => return None,
     };
     Some(action)
+}
+
+/// Two hexadecimal digits a byte.
+fn bytes(digits: &str) -> Option<Vec<u8>> {
+    let pairs = digits.as_bytes().chunks(2);
+    let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let whole = digits.len().is_multiple_of(2);
+    pairs.map(byte).collect::<Option<_>>().filter(|_| whole)
 }
 
 fn flags(words: &mut SplitAsciiWhitespace) -> Option<CK_FLAGS> {
@@ -250,6 +264,11 @@ mod tests {
                 Action::Flags(0x5_0000),
             ),
             ("C_OpenSession limit 3", "C_OpenSession", Action::Limit(3)),
+            (
+                "C_GetAttributeValue attribute CKA_SIGN 00ff",
+                "C_GetAttributeValue",
+                Action::Attribute(cryptoki_sys::CKA_SIGN, vec![0, 255]),
+            ),
         ] {
             let when = When::default();
             assert_eq!(text.parse(), Ok(call(function, action.clone(), when)));
@@ -299,6 +318,7 @@ mod tests {
             "C_Sign flip twice",
             "C_Sign flip after",
             "C_GetTokenInfo flags",
+            "C_GetAttributeValue attribute CKA_SIGN 0",
             "token",
             "token lost",
             "token absent CKR_DEVICE_REMOVED now",

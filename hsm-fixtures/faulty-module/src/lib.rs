@@ -33,6 +33,7 @@
 //! | `overlong` | `C_Sign` alone: says that the signature is a byte longer than the caller had room for |
 //! | `key LABEL` | `C_SignInit` alone: takes the private key of that label, whatever was asked for |
 //! | `flags FLAG…` | `C_GetTokenInfo` alone: these are set (`CKF_USER_PIN_FINAL_TRY`) |
+//! | `attribute NAME HEX` | `C_GetAttributeValue` alone: every object has it so (`CKA_SIGN 00`) |
 //! | `limit N` | `C_OpenSession` alone: no more than N sessions at a time in a process (`CKR_SESSION_COUNT`) |
 //!
 //! `token absent` takes all tokens away: slots are empty, and to use a session returns `CODE`, which is
