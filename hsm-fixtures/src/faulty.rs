@@ -1,9 +1,9 @@
 //! A PKCS#11 module that misbehaves on cue, between a program and SoftHSM.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use roleseal_faulty_module::{CALLS, CONTROL, Fault, TARGET};
@@ -93,13 +93,18 @@ impl FaultyModule {
     ///
     /// Where the calls cannot be read.
     pub fn calls(&self) -> Result<Vec<String>> {
-        if !self.calls.exists() {
-            return Ok(Vec::new());
-        }
-        let text = fs::read_to_string(&self.calls)
-            .with_context(|| format!("cannot read {}", self.calls.display()))?;
-        let name = |line: &str| line.split_once(' ').map(|(_, name)| name.to_owned());
-        Ok(text.lines().filter_map(name).collect())
+        let calls = self.recorded()?;
+        Ok(calls.into_iter().map(|(_, function)| function).collect())
+    }
+
+    /// The ids of the processes that have called anything so far.
+    ///
+    /// # Errors
+    ///
+    /// Where the calls cannot be read.
+    pub fn processes(&self) -> Result<BTreeSet<u32>> {
+        let calls = self.recorded()?;
+        Ok(calls.into_iter().map(|(process, _)| process).collect())
     }
 
     /// How often that function was called so far.
@@ -110,6 +115,20 @@ impl FaultyModule {
     pub fn count(&self, function: &str) -> Result<usize> {
         let calls = self.calls()?;
         Ok(calls.iter().filter(|call| *call == function).count())
+    }
+
+    /// Process and function of each call.
+    fn recorded(&self) -> Result<Vec<(u32, String)>> {
+        if !self.calls.exists() {
+            return Ok(Vec::new());
+        }
+        let text = fs::read_to_string(&self.calls)
+            .with_context(|| format!("cannot read {}", self.calls.display()))?;
+        let call = |line: &str| {
+            let (process, function) = line.split_once(' ')?;
+            Some((process.parse().ok()?, function.to_owned()))
+        };
+        Ok(text.lines().filter_map(call).collect())
     }
 }
 
@@ -220,6 +239,7 @@ mod tests {
             assert_eq!(lab.faulty.count(function).unwrap(), 1, "{function}");
         }
         assert_eq!(lab.faulty.calls().unwrap()[0], "C_Initialize");
+        assert_eq!(lab.faulty.processes().unwrap().len(), 1);
         let test = ["--test", "--login", "--pin", lab.token.pin()];
         let output = lab.tool(&test).output().unwrap();
         assert!(output.status.success(), "{}", words(&output));
