@@ -8,8 +8,10 @@
 )]
 
 mod agent; // what the modules share: a running agent to call, by its socket and by the CLI
+mod crowd; // the same: many clients at once
 
 mod credentials; // from a key on a token to credentials that work, for every kind of key
+mod faults; // every fault that a PKCS#11 module can have, under load
 mod foreign_tokens; // tokens, certificates and clients made by others
 mod identities; // identities that cannot sign: each says why, none takes another down
 mod life; // start, end, sockets, --check
