@@ -161,11 +161,10 @@ fn sign_create_session(unsigned: UnsignedRequest, peer: &Peer, identities: &Iden
         peer,
         identity: known.identity.map(|identity| identity.name.as_str()),
         request: known.request.as_ref(),
-        outcome: match &result {
-            Ok(_) => Ok(known.serial.as_str()),
-            Err(refusal) => Err(refusal),
-        },
-        took: start.elapsed(),
+        serial: known.serial.as_deref(),
+        refusal: result.as_ref().err(),
+        token_time: known.token_time,
+        total_time: start.elapsed(),
     }
     .log();
     match result {
@@ -179,7 +178,8 @@ fn sign_create_session(unsigned: UnsignedRequest, peer: &Peer, identities: &Iden
 struct Known<'a> {
     identity: Option<&'a Identity>,
     request: Option<CreateSession>,
-    serial: String,
+    serial: Option<String>,
+    token_time: Option<Duration>,
 }
 
 /// The story of one signature.
@@ -197,8 +197,8 @@ fn answer<'a>(
     let authorised = identity.policy.judge(peer, request)?;
     let now = Timestamp::now();
     let certificate = identity.certificate(now, deadline)?;
-    known.serial.clone_from(&certificate.serial);
+    known.serial = Some(certificate.serial.clone());
     let text = sigv4::string_to_sign(&authorised, &certificate, AmzDate::from(now));
-    let signature = identity.sign(&text, &certificate, deadline)?;
+    let signature = identity.sign(&text, &certificate, deadline, &mut known.token_time)?;
     Ok(sigv4::headers(&authorised, &certificate, &text, &signature))
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rolesanywhere::Endpoint;
@@ -247,14 +247,18 @@ impl Identity {
         Ok(certificate)
     }
 
-    /// The key's signature over `text`, verified with the certificate.
+    /// The key's signature over `text`, verified with the certificate; and how long the token took.
     pub fn sign(
         &self,
         text: &StringToSign,
         certificate: &Arc<Certificate>,
         deadline: Instant,
+        token_time: &mut Option<Duration>,
     ) -> Result<Signature, Refusal> {
-        let signature = match self.keeper.sign(self.key, text, deadline) {
+        let asked = Instant::now();
+        let signed = self.keeper.sign(self.key, text, deadline);
+        *token_time = Some(asked.elapsed());
+        let signature = match signed {
             Ok(signature) => signature,
             Err(NotSigned::Token(error)) => {
                 let retry_at = match self.keeper.state(self.key) {

@@ -13,7 +13,7 @@ use listenfd::ListenFd;
 use thiserror::Error;
 use wire::{Refusal, Reply, Transport, codec};
 
-use crate::audit;
+use crate::audit::{self, Level};
 use crate::connection;
 use crate::identity::Identities;
 use crate::peer::Peer;
@@ -151,7 +151,7 @@ fn accept(stream: UnixStream, identities: &Arc<Identities>, connections: &Connec
         Err(error) => return audit::warn(&format!("cannot tell who connects: {error}")),
     };
     let Some(permit) = Permit::take(connections, peer.uid) else {
-        audit::warn(&format!("refused reason=\"too many connections\" {peer}"));
+        audit::event(Level::Warn, "connection_refused", peer.fields());
         return refuse(stream);
     };
     let identities = Arc::clone(identities);

@@ -33,6 +33,10 @@ struct Arguments {
     /// Check the configuration, PIN files and certificate files, then exit; no token is touched
     #[arg(long)]
     check: bool,
+
+    /// How the log on standard error is written
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = audit::Format::Text)]
+    log_format: audit::Format,
 }
 
 /// How long the tokens may take to close at the end.
@@ -40,24 +44,31 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let result = if arguments.check {
-        check(&arguments.config)
-    } else {
-        serve(&arguments.config)
-    };
+    if arguments.check {
+        return match check(&arguments.config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("roleseal-agent: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let result = serve(&arguments);
+    if let Err(error) = &result {
+        audit::error(&error.to_string());
+    }
+    audit::flush();
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("roleseal-agent: {error}");
-            ExitCode::FAILURE
-        }
+        Err(_) => ExitCode::FAILURE,
     }
 }
 
-fn serve(path: &Path) -> Result<(), Box<dyn Error>> {
-    harden::harden()?;
+fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    harden::harden()?; // before any thread: some of it is a thread's own
+    audit::start(arguments.log_format)?;
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-    let config = Config::load(path)?;
+    let config = Config::load(&arguments.config)?;
     // Before any token is opened: a second agent must not try the first one's PINs.
     let listener = Arc::new(Listener::bind(&config.socket, config.serves_others())?);
     audit::info(&format!("listening at {}", listener.address()));
