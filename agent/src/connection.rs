@@ -13,6 +13,7 @@ use wire::{
 use crate::audit::Decision;
 use crate::create_session::CreateSession;
 use crate::identity::{Identities, Identity};
+use crate::metrics::Metrics;
 use crate::peer::Peer;
 use crate::sigv4;
 
@@ -29,7 +30,7 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(25);
 const BATCH_LIMIT: usize = MESSAGE_LIMIT - 1024;
 
 /// Serves a client until it goes away, stalls or sends what cannot be read.
-pub fn serve(stream: UnixStream, peer: &Peer, identities: &Identities) {
+pub fn serve(stream: UnixStream, peer: &Peer, identities: &Identities, metrics: &Metrics) {
     let mut client = Transport::new(stream);
     loop {
         let frame = match client.receive(IDLE_DEADLINE, MESSAGE_DEADLINE) {
@@ -47,7 +48,7 @@ pub fn serve(stream: UnixStream, peer: &Peer, identities: &Identities) {
                 call,
                 more,
                 oneway: false,
-            }) => send(&mut client, &reply(call, more, peer, identities)),
+            }) => send(&mut client, &reply(call, more, peer, identities, metrics)),
             Ok(_) => Ok(()), // nothing here has an effect but its answer
             Err(refusal) => {
                 let malformed = matches!(refusal, Refusal::MalformedMessage { .. });
@@ -87,14 +88,22 @@ fn send(client: &mut Transport, replies: &[Reply]) -> Result<(), TransportError>
         .try_for_each(|reply| client.send(codec::encode_reply(reply), MESSAGE_DEADLINE))
 }
 
-fn reply(call: Call, more: bool, peer: &Peer, identities: &Identities) -> Vec<Reply> {
+fn reply(
+    call: Call,
+    more: bool,
+    peer: &Peer,
+    identities: &Identities,
+    metrics: &Metrics,
+) -> Vec<Reply> {
     let reply = match call {
         Call::GetInfo => Reply::Info(info()),
         Call::GetInterfaceDescription { interface } => describe(interface),
         Call::ListIdentities => {
             return in_batches(identities.list(peer, Timestamp::now()), more);
         }
-        Call::SignCreateSession(unsigned) => sign_create_session(unsigned, peer, identities),
+        Call::SignCreateSession(unsigned) => {
+            sign_create_session(unsigned, peer, identities, metrics)
+        }
     };
     vec![reply]
 }
@@ -147,7 +156,12 @@ fn in_batches(identities: Vec<wire::Identity>, more: bool) -> Vec<Reply> {
         .collect()
 }
 
-fn sign_create_session(unsigned: UnsignedRequest, peer: &Peer, identities: &Identities) -> Reply {
+fn sign_create_session(
+    unsigned: UnsignedRequest,
+    peer: &Peer,
+    identities: &Identities,
+    metrics: &Metrics,
+) -> Reply {
     let start = Instant::now();
     let mut known = Known::default();
     let result = answer(
@@ -157,7 +171,7 @@ fn sign_create_session(unsigned: UnsignedRequest, peer: &Peer, identities: &Iden
         start + REQUEST_DEADLINE,
         &mut known,
     );
-    Decision {
+    let decision = Decision {
         peer,
         identity: known.identity.map(|identity| identity.name.as_str()),
         request: known.request.as_ref(),
@@ -165,8 +179,9 @@ fn sign_create_session(unsigned: UnsignedRequest, peer: &Peer, identities: &Iden
         refusal: result.as_ref().err(),
         token_time: known.token_time,
         total_time: start.elapsed(),
-    }
-    .log();
+    };
+    metrics.decided(&decision, known.identity.map(Identity::token));
+    decision.log();
     match result {
         Ok(headers) => Reply::Signed(headers),
         Err(refusal) => Reply::Refused(refusal),

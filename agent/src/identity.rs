@@ -135,6 +135,16 @@ impl Identities {
             .collect()
     }
 
+    /// All of them, whoever may use them.
+    pub fn all(&self) -> impl Iterator<Item = &Identity> {
+        self.identities.iter()
+    }
+
+    /// The keepers of their tokens.
+    pub fn keepers(&self) -> impl Iterator<Item = &Keeper> {
+        self.keepers.iter().map(Arc::as_ref)
+    }
+
     /// Closes all tokens.
     pub fn close(&self, deadline: Instant) {
         for keeper in &self.keepers {
@@ -323,8 +333,19 @@ impl Identity {
         }
     }
 
+    /// The name of its token.
+    pub fn token(&self) -> &str {
+        self.keeper.token()
+    }
+
+    /// When its certificate expires, if it has one.
+    pub fn expiry(&self) -> Option<Timestamp> {
+        let state = self.keeper.state(self.key);
+        state.certificate().map(|certificate| certificate.not_after)
+    }
+
     /// As `ListIdentities` shows it.
-    fn describe(&self, now: Timestamp) -> wire::Identity {
+    pub fn describe(&self, now: Timestamp) -> wire::Identity {
         let state = self.keeper.state(self.key);
         let certificate = state.certificate().cloned();
         let (state, message, warnings) = match state {

@@ -9,13 +9,13 @@ mod opening;
 mod thread;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use token::link::{FromToken, Open};
-use token::{Signature, StringToSign, TokenError};
+use token::{Pkcs11Uri, Signature, StringToSign, TokenError};
 
 use crate::certificate::Certificate;
 use crate::token_process;
@@ -77,6 +77,8 @@ pub enum NotSigned {
 /// A handle on the thread that owns a token.
 #[derive(Debug)]
 pub struct Keeper {
+    /// The token's name: with the module, so that no other has the same.
+    token: String,
     events: Sender<Event>,
     shared: Arc<Shared>,
     /// Its sender ends with the thread.
@@ -90,6 +92,8 @@ struct Shared {
     changed: Condvar,
     /// Requests that wait or are being signed.
     pending: AtomicUsize,
+    /// How often the token program was started.
+    starts: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -126,7 +130,9 @@ impl Keeper {
             states: Mutex::new(vec![KeyState::Opening; open.key_count()]),
             changed: Condvar::new(),
             pending: AtomicUsize::new(0),
+            starts: AtomicU64::new(0),
         });
+        let token = name(&open);
         let thread = Thread::new(
             program,
             open,
@@ -144,10 +150,26 @@ impl Keeper {
             .name("keeper".to_owned())
             .spawn(run)?;
         Ok(Keeper {
+            token,
             events,
             shared,
             ended: Mutex::new(ended),
         })
+    }
+
+    /// The token's name, which no other token has.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// How many requests wait or are being signed.
+    pub fn pending(&self) -> usize {
+        self.shared.pending.load(Ordering::Relaxed)
+    }
+
+    /// How often the token program was started again.
+    pub fn restarts(&self) -> u64 {
+        self.shared.starts.load(Ordering::Relaxed).saturating_sub(1)
     }
 
     /// What the key can do now.
@@ -237,6 +259,18 @@ impl Shared {
 
     fn state(&self, states: &[KeyState], key: usize) -> KeyState {
         states.get(key).cloned().unwrap_or(KeyState::Opening)
+    }
+}
+
+/// A PKCS#11 token as a URI with its module; a TPM by its way there.
+fn name(open: &Open) -> String {
+    match open {
+        Open::Pkcs11(open) => Pkcs11Uri {
+            module_path: Some(open.module.clone()),
+            ..open.token.clone()
+        }
+        .to_string(),
+        Open::Tpm(open) => open.tcti.to_string(),
     }
 }
 

@@ -16,6 +16,7 @@ use wire::{Refusal, Reply, Transport, codec};
 use crate::audit::{self, Level};
 use crate::connection;
 use crate::identity::Identities;
+use crate::metrics::Metrics;
 use crate::peer::Peer;
 
 /// Where clients connect.
@@ -64,10 +65,7 @@ impl Listener {
         if let Some(socket) = passed {
             return Ok(Listener { socket, path: None });
         }
-        clear(path)?;
-        let mode = if others { 0o666 } else { 0o600 };
-        let socket =
-            bind_with_mode(path, mode).map_err(|error| ListenError::Io(path.to_owned(), error))?;
+        let socket = bind_at(path, if others { 0o666 } else { 0o600 })?;
         Ok(Listener {
             socket,
             path: Some(path.to_owned()),
@@ -83,14 +81,14 @@ impl Listener {
     }
 
     /// Serves for ever, a thread for each connection.
-    pub fn run(&self, identities: &Arc<Identities>) {
+    pub fn run(&self, identities: &Arc<Identities>, metrics: &Arc<Metrics>) {
         let connections = Arc::new(Mutex::new(HashMap::new()));
         let mut failing = false;
         loop {
             match self.socket.accept() {
                 Ok((stream, _)) => {
                     failing = false;
-                    accept(stream, identities, &connections);
+                    accept(stream, identities, &connections, metrics);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
@@ -111,6 +109,12 @@ impl Listener {
             let _ = fs::remove_file(path); // somebody else may have done it
         }
     }
+}
+
+/// Binds `path`, in the place of a socket where nobody listens.
+pub(crate) fn bind_at(path: &Path, mode: u32) -> Result<UnixListener, ListenError> {
+    clear(path)?;
+    bind_with_mode(path, mode).map_err(|error| ListenError::Io(path.to_owned(), error))
 }
 
 /// Makes room at `path`: removes a socket where nobody listens.
@@ -145,20 +149,27 @@ fn bind_with_mode(path: &Path, mode: u32) -> io::Result<UnixListener> {
     Ok(socket)
 }
 
-fn accept(stream: UnixStream, identities: &Arc<Identities>, connections: &Connections) {
+fn accept(
+    stream: UnixStream,
+    identities: &Arc<Identities>,
+    connections: &Connections,
+    metrics: &Arc<Metrics>,
+) {
     let peer = match Peer::of(&stream) {
         Ok(peer) => peer,
         Err(error) => return audit::warn(&format!("cannot tell who connects: {error}")),
     };
     let Some(permit) = Permit::take(connections, peer.uid) else {
         audit::event(Level::Warn, "connection_refused", peer.fields());
+        metrics.connection_refused();
         return refuse(stream);
     };
-    let identities = Arc::clone(identities);
+    let (identities, metrics) = (Arc::clone(identities), Arc::clone(metrics));
     let uid = peer.uid;
     let serve = move || {
         let _permit = permit;
-        connection::serve(stream, &peer, &identities);
+        let _open = metrics.connected();
+        connection::serve(stream, &peer, &identities, &metrics);
     };
     let thread = std::thread::Builder::new()
         .name("connection".to_owned())

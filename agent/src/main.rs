@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use roleseal_agent::config::{CertificateSource, Config, TokenKind};
 use roleseal_agent::identity::{Identities, load_certificate};
 use roleseal_agent::listener::Listener;
+use roleseal_agent::metrics::{Metrics, Server};
 use roleseal_agent::{audit, certificate, harden};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -72,20 +73,32 @@ fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     // Before any token is opened: a second agent must not try the first one's PINs.
     let listener = Arc::new(Listener::bind(&config.socket, config.serves_others())?);
     audit::info(&format!("listening at {}", listener.address()));
+    let scrapes = config.metrics.as_ref().map(Server::bind).transpose()?;
     // Beside our own, never from the environment.
     let own = std::env::current_exe()?;
     let programs = own.parent().ok_or("no directory holds this program")?;
     let identities = Arc::new(Identities::start(config, programs)?);
+    let metrics = Arc::new(Metrics::new({
+        let identities = Arc::clone(&identities);
+        move || Arc::clone(&identities)
+    }));
+    if let Some(server) = &scrapes {
+        server.start(&metrics)?;
+        audit::info(&format!("metrics at {}", server.address()));
+    }
     sd_notify::notify(&[NotifyState::Ready])?;
     std::thread::spawn({
         let (listener, identities) = (Arc::clone(&listener), Arc::clone(&identities));
-        move || listener.run(&identities)
+        move || listener.run(&identities, &metrics)
     });
     while signals.forever().next() == Some(SIGHUP) {
         audit::warn("SIGHUP is of no effect: restart the agent to apply a changed configuration");
     }
     audit::info("ending");
     listener.remove();
+    if let Some(server) = &scrapes {
+        server.remove();
+    }
     identities.close(Instant::now() + CLOSE_DEADLINE);
     Ok(())
 }

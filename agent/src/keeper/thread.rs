@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
@@ -114,6 +115,7 @@ impl Thread {
 
     /// Opens the token and serves until it is lost.
     fn open_and_serve(&mut self) -> Next {
+        self.shared.starts.fetch_add(1, Ordering::Relaxed);
         match self.open_token() {
             Ok(process) => {
                 self.failures = 0;
