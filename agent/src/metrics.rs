@@ -203,7 +203,7 @@ impl Collector for Now {
         encode_expiries(&identities, &mut encoder)?;
         let lost = encoder.encode_descriptor(
             "log_lines_lost",
-            "Lines of the log that standard error did not take",
+            "Lines of the log that standard error did not take.",
             None,
             MetricType::Counter,
         )?;
@@ -214,7 +214,7 @@ impl Collector for Now {
 fn encode_tokens(identities: &Identities, encoder: &mut DescriptorEncoder) -> fmt::Result {
     let mut depths = encoder.encode_descriptor(
         "token_queue_depth",
-        "Requests that wait for the token or are being signed",
+        "Requests that wait for the token or are being signed.",
         None,
         MetricType::Gauge,
     )?;
@@ -224,7 +224,7 @@ fn encode_tokens(identities: &Identities, encoder: &mut DescriptorEncoder) -> fm
     }
     let mut restarts = encoder.encode_descriptor(
         "token_process_restarts",
-        "How often the token's program was started again",
+        "How often the token's program was started again.",
         None,
         MetricType::Counter,
     )?;
@@ -239,7 +239,7 @@ fn encode_states(identities: &Identities, encoder: &mut DescriptorEncoder) -> fm
     let now = Timestamp::now();
     let mut states = encoder.encode_descriptor(
         "identity_state",
-        "1 for the state that the identity is in, 0 for the others",
+        "1 for the state that the identity is in, 0 for the others.",
         None,
         MetricType::Gauge,
     )?;
@@ -264,7 +264,7 @@ fn encode_expiries(identities: &Identities, encoder: &mut DescriptorEncoder) -> 
         .collect();
     let mut seconds = encoder.encode_descriptor(
         "certificate_expiry_timestamp",
-        "When the identity's certificate expires, since the epoch",
+        "When the identity's certificate expires, since the epoch.",
         Some(&Unit::Seconds),
         MetricType::Gauge,
     )?;
@@ -275,7 +275,7 @@ fn encode_expiries(identities: &Identities, encoder: &mut DescriptorEncoder) -> 
     let now = Timestamp::now().as_duration().as_secs_f64();
     let mut days = encoder.encode_descriptor(
         "certificate_expiry_days",
-        "Days until the identity's certificate expires, negative afterwards",
+        "Days until the identity's certificate expires, negative afterwards.",
         None,
         MetricType::Gauge,
     )?;

@@ -308,7 +308,7 @@ mod tests {
             b"GET /metrics HTTP/1.0\r\n\r\n",
         );
         assert!(answer.contains("200 OK"), "{answer}");
-        assert!(start.elapsed() >= DEADLINE / 2);
+        assert!(start.elapsed() >= DEADLINE / 2 && start.elapsed() < DEADLINE * 10);
         for client in &mut slow {
             let mut answer = Vec::new();
             let _ = client.read_to_end(&mut answer); // reset, or at its end
