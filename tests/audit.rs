@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use hsm_fixtures::{Agent, BATCH_ROLE_ARN, KeyKind, PIN, WEB_ROLE_ARN};
 use serde_json::{Value, json};
 
-use crate::agent::{Lab, Web, json_of, request, sign};
+use crate::agent::{Lab, Web, copy_program, json_of, request, sign};
 
 /// The usual agent, with its log in that format.
 fn start(format: &str) -> Web {
@@ -187,13 +187,20 @@ fn a_decision_has_the_documented_keys() {
 fn text_has_the_same_facts_and_nothing_forges_a_line() {
     let web = start("text");
     decide(&web);
-    let lines = lines(&web, DECIDED);
+    // A program may have any name.
+    let program = web.scene.path("x\nsigned identity=web \u{1b}[2J\u{202e}");
+    let cli = web.credential_process();
+    copy_program(cli.get_program(), &program);
+    let mut command = web.scene.command(&program);
+    json_of(&command.args(cli.get_args()).output().unwrap());
+    let decided = DECIDED + 1;
+    let lines = lines(&web, decided);
     let decisions: Vec<&str> = lines
         .iter()
         .filter_map(|line| Some(line.split_once("Z ")?.1))
         .filter(|line| line.starts_with("signed ") || line.starts_with("refused "))
         .collect();
-    assert_eq!(decisions.len(), DECIDED, "{lines:#?}");
+    assert_eq!(decisions.len(), decided, "{lines:#?}");
     let keys = documented_keys();
     let known = |key: &&String| {
         !["time", "level", "event", "decision", "reason", "message"].contains(&key.as_str())

@@ -301,14 +301,14 @@ mod tests {
             }
             kept += 1;
         }
-        writer.push("signed\n".to_owned(), true);
+        writer.push(format!("signed {common}\n"), true);
         writer.push(format!("{common}\n"), false);
         assert!(read_line(&mut reader).ends_with("first"));
         for _ in 0..kept {
             assert_eq!(read_line(&mut reader), common);
         }
         assert_eq!(told(&read_line(&mut reader)), Some(1));
-        assert_eq!(read_line(&mut reader), "signed");
+        assert_eq!(read_line(&mut reader), format!("signed {common}"));
         assert_eq!(told(&read_line(&mut reader)), Some(1));
         assert_eq!(writer.lost(), 2);
     }

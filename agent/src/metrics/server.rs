@@ -303,12 +303,11 @@ mod tests {
         slow[0].write_all(b"GET /metrics HT").unwrap();
         let start = Instant::now();
         // Waits until one of them is cut off.
-        let answer = ask(
-            TcpStream::connect(bound).unwrap(),
-            b"GET /metrics HTTP/1.0\r\n\r\n",
-        );
+        let client = TcpStream::connect(bound).unwrap();
+        client.set_read_timeout(Some(DEADLINE * 10)).unwrap();
+        let answer = ask(client, b"GET /metrics HTTP/1.0\r\n\r\n");
         assert!(answer.contains("200 OK"), "{answer}");
-        assert!(start.elapsed() >= DEADLINE / 2 && start.elapsed() < DEADLINE * 10);
+        assert!(start.elapsed() >= DEADLINE / 2);
         for client in &mut slow {
             let mut answer = Vec::new();
             let _ = client.read_to_end(&mut answer); // reset, or at its end
