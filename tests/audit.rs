@@ -4,12 +4,11 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use hsm_fixtures::{Agent, BATCH_ROLE_ARN, KeyKind, PIN, WEB_ROLE_ARN};
 use serde_json::{Value, json};
 
-use crate::agent::{Lab, Web, copy_program, json_of, request, sign};
+use crate::agent::{Lab, Web, copy_program, json_of, request, sign, until};
 
 /// The usual agent, with its log in that format.
 fn start(format: &str) -> Web {
@@ -54,16 +53,12 @@ fn start_with_fifo(arguments: &[&str]) -> (Web, File) {
 
 /// The lines of the log, once `count` requests were decided.
 fn lines(web: &Web, count: usize) -> Vec<String> {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
+    until("the log is complete", || {
         let log = web.agent.process().log();
         let decided = |line: &&str| line.contains("signed") || line.contains("refused");
-        if log.lines().filter(decided).count() >= count && log.ends_with('\n') {
-            return log.lines().map(str::to_owned).collect();
-        }
-        assert!(Instant::now() < deadline, "{log}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+        let complete = log.lines().filter(decided).count() >= count && log.ends_with('\n');
+        complete.then(|| log.lines().map(str::to_owned).collect())
+    })
 }
 
 fn parse(line: &str) -> Value {

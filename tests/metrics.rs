@@ -5,13 +5,12 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use hsm_fixtures::{Agent, KeyKind};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::agent::{Lab, Web, identities, request, sign, token_programs, venv};
+use crate::agent::{Lab, Web, identities, log_with, request, sign, token_programs, until, venv};
 
 /// The usual agent with a port for metrics, and that port.
 fn start() -> (Web, String) {
@@ -22,23 +21,10 @@ fn start() -> (Web, String) {
     let log = scene.path("agent.log");
     let agent = Agent::start(command, &scene.socket(), &log, || false).unwrap();
     let web = Web { agent, scene };
-    let port = until(|| {
-        let log = web.agent.process().log();
-        let (_, port) = log.split_once("metrics at http://")?;
-        Some(port.split_once("/metrics\n")?.0.to_owned())
-    });
+    let log = log_with(&web.agent, "/metrics\n");
+    let (_, port) = log.split_once("metrics at http://").unwrap();
+    let port = port.split_once("/metrics\n").unwrap().0.to_owned();
     (web, port)
-}
-
-fn until<T>(mut found: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        if let Some(found) = found() {
-            return found;
-        }
-        assert!(Instant::now() < deadline);
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 /// What Prometheus's own reader makes of a scrape.
@@ -178,7 +164,7 @@ fn the_state_is_that_of_the_scrape() {
         .map(|_| UnixStream::connect(web.scene.socket()).unwrap())
         .collect();
     let connections = |count| {
-        until(|| {
+        until("the connections are counted", || {
             (Scrape::of(&port).value("roleseal_connections", &[]) == Some(count)).then_some(())
         });
     };
@@ -192,7 +178,29 @@ fn the_state_is_that_of_the_scrape() {
         panic!()
     };
     kill_process(Pid::from_raw(program).unwrap(), Signal::KILL).unwrap();
-    until(|| (restarts(&Scrape::of(&port)) == Some(1.0)).then_some(()));
+    until("the program is started again", || {
+        (restarts(&Scrape::of(&port)) == Some(1.0)).then_some(())
+    });
+}
+
+#[test]
+fn a_reload_changes_what_is_scraped_and_no_count() {
+    let (web, port) = start();
+    sign(&web.scene.socket(), request(&web.scene));
+    let ready = |scrape: &Scrape, identity| {
+        let labels = [("identity", identity), ("state", "ready")];
+        scrape.value("roleseal_identity_state", &labels)
+    };
+    assert_eq!(ready(&Scrape::of(&port), "web"), Some(1.0));
+    let text = fs::read_to_string(web.scene.path("agent.toml")).unwrap();
+    let text = text.replace("name = \"web\"", "name = \"shop\"");
+    let told = web.reload_text(&text.replace("127.0.0.1:0", "127.0.0.1:1"));
+    assert!(told.contains(" reloaded: 1 identities"), "{told}");
+    assert!(web.agent.process().log().contains("place for metrics"));
+    let scrape = Scrape::of(&port);
+    assert_eq!(ready(&scrape, "web"), None);
+    assert_eq!(ready(&scrape, "shop"), Some(1.0));
+    assert_eq!(scrape.requests("web", "signed"), Some(1.0));
 }
 
 #[test]

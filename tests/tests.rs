@@ -14,10 +14,12 @@ mod credentials; // from a key on a token to credentials that work, for every ki
 mod foreign_tokens; // tokens, certificates and clients made by others
 mod identities; // identities that cannot sign: each says why, none takes another down
 mod life; // start, end, sockets, --check
+mod load; // many clients, slow ones, those that leave; limits; the end under load
 mod metrics; // Prometheus: counts are exact, states are those of now, the text is as its parser wants it
 mod pins; // a wrong PIN is tried once
 mod policy; // who may have what
 mod recovery; // token programs that die, hang or lie
 mod refusals; // what is not signed, each with its error
+mod reload; // another configuration, renewed certificates, mended PINs, without a lost request
 mod separation; // what is in which process, and what a signature costs
 mod tpm; // keys on a TPM: every kind signs, what that costs, wrong auth values, a TPM that goes away

@@ -15,6 +15,7 @@ use serde_json::Value;
 use wire::Refusal;
 
 use crate::create_session::CreateSession;
+use crate::identity::Identity;
 use crate::peer::Peer;
 use line::{Event, Line, Style};
 pub use line::{Fields, Format, Level};
@@ -116,7 +117,7 @@ pub struct Decision<'a> {
     /// Who asked.
     pub peer: &'a Peer,
     /// For which identity, where it came so far.
-    pub identity: Option<&'a str>,
+    pub identity: Option<&'a Identity>,
     /// What for, where it could be read.
     pub request: Option<&'a CreateSession>,
     /// The serial number of the certificate that was signed for, or would have been.
@@ -146,7 +147,10 @@ impl Decision<'_> {
         let mut fields = vec![
             ("reason", self.refusal.map(Refusal::name).into()),
             ("message", self.refusal.map(Refusal::to_string).into()),
-            ("identity", self.identity.into()),
+            (
+                "identity",
+                self.identity.map(|identity| identity.name.as_str()).into(),
+            ),
         ];
         fields.extend(self.peer.fields());
         fields.extend([

@@ -17,17 +17,19 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use token::Pkcs11Uri;
+use token::link::Open;
 use wire::State;
 
 use crate::audit::{self, Decision};
 use crate::identity::Identities;
+use crate::keeper::Keeper;
 pub use server::{BindError, Server};
 
 /// All series, and what requests write of them.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    now: Now,
     requests: Family<Request, Counter>,
     token_seconds: Family<Token, Histogram>,
     connections: Gauge,
@@ -50,9 +52,9 @@ struct Token {
 #[derive(Debug)]
 pub struct OpenConnection(Gauge);
 
-/// Gives the identities that the agent has now.
-#[derive(Clone)]
-struct Now(Arc<dyn Fn() -> Arc<Identities> + Send + Sync>);
+/// What the identities and their tokens are like at the time of a scrape.
+#[derive(Debug)]
+struct Now(Arc<Identities>);
 
 /// From an EC key in SoftHSM to a smart card that others wait for, in seconds.
 const BUCKETS: [f64; 16] = [
@@ -71,12 +73,11 @@ const STATES: [(State, &str); 5] = [
 
 const SECONDS_A_DAY: f64 = 86_400.0;
 
-impl Metrics {
-    /// Nothing counted yet. `identities` gives those that the agent has at the time of a scrape.
-    pub fn new(identities: impl Fn() -> Arc<Identities> + Send + Sync + 'static) -> Metrics {
+impl Default for Metrics {
+    /// Nothing counted yet, by an agent that starts now.
+    fn default() -> Metrics {
         let mut metrics = Metrics {
             registry: Registry::default(),
-            now: Now(Arc::new(identities)),
             requests: Family::default(),
             token_seconds: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
             connections: Gauge::default(),
@@ -85,7 +86,9 @@ impl Metrics {
         metrics.register();
         metrics
     }
+}
 
+impl Metrics {
     fn register(&mut self) {
         let started = Gauge::<f64, std::sync::atomic::AtomicU64>::default();
         started.set(Timestamp::now().as_duration().as_secs_f64());
@@ -122,19 +125,18 @@ impl Metrics {
             "Connections that were too many",
             self.connections_refused.clone(),
         );
-        ours.register_collector(Box::new(self.now.clone()));
     }
 
-    /// Counts a request. `token` is the name of the token that it went to, if it came so far.
-    pub fn decided(&self, decision: &Decision, token: Option<&str>) {
-        self.count(
-            decision.identity.unwrap_or_default(),
-            decision.refusal.map_or(SIGNED, |refusal| refusal.name()),
-        );
-        let signed = decision.refusal.is_none();
-        if let (true, Some(token), Some(time)) = (signed, token, decision.token_time) {
-            self.took(token, time);
-        }
+    /// Counts a request.
+    pub fn decided(&self, decision: &Decision) {
+        let name = decision.identity.map(|identity| identity.name.as_str());
+        let Some(refusal) = decision.refusal else {
+            if let (Some(identity), Some(time)) = (decision.identity, decision.token_time) {
+                self.took(identity.keeper(), time);
+            }
+            return self.count(name.unwrap_or_default(), SIGNED);
+        };
+        self.count(name.unwrap_or_default(), refusal.name());
     }
 
     fn count(&self, identity: &str, outcome: &'static str) {
@@ -145,9 +147,9 @@ impl Metrics {
         self.requests.get_or_create(&request).inc();
     }
 
-    fn took(&self, token: &str, time: Duration) {
+    fn took(&self, keeper: &Keeper, time: Duration) {
         let token = Token {
-            token: token.to_owned(),
+            token: name(keeper),
         };
         self.token_seconds
             .get_or_create(&token)
@@ -166,15 +168,19 @@ impl Metrics {
     }
 
     /// Everything, in the OpenMetrics text format.
-    fn text(&self) -> Result<String, fmt::Error> {
-        for identity in (self.now.0)().all() {
+    fn text(&self, identities: &Arc<Identities>) -> Result<String, fmt::Error> {
+        for identity in identities.iter() {
             // From the first scrape on, so that an increase from none to one is seen as one.
             let identity = identity.name.clone();
             let outcome = SIGNED;
             let _ = self.requests.get_or_create(&Request { identity, outcome });
         }
+        let mut now = Registry::with_prefix("roleseal");
+        now.register_collector(Box::new(Now(Arc::clone(identities))));
         let mut text = String::new();
-        text::encode(&mut text, &self.registry)?;
+        text::encode_registry(&mut text, &self.registry)?;
+        text::encode_registry(&mut text, &now)?;
+        text::encode_eof(&mut text)?;
         Ok(text)
     }
 }
@@ -188,19 +194,23 @@ impl Drop for OpenConnection {
     }
 }
 
-impl fmt::Debug for Now {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("Now")
+/// A token's name, which no other has: a URI with the module, or the way to a TPM.
+fn name(keeper: &Keeper) -> String {
+    match keeper.open() {
+        Open::Pkcs11(open) => Pkcs11Uri {
+            module_path: Some(open.module.clone()),
+            ..open.token.clone()
+        }
+        .to_string(),
+        Open::Tpm(open) => open.tcti.to_string(),
     }
 }
 
-/// What is read at the time of a scrape.
 impl Collector for Now {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let identities = self.0();
-        encode_tokens(&identities, &mut encoder)?;
-        encode_states(&identities, &mut encoder)?;
-        encode_expiries(&identities, &mut encoder)?;
+        encode_tokens(&self.0, &mut encoder)?;
+        encode_states(&self.0, &mut encoder)?;
+        encode_expiries(&self.0, &mut encoder)?;
         let lost = encoder.encode_descriptor(
             "log_lines_lost",
             "Lines of the log that standard error did not take.",
@@ -214,13 +224,13 @@ impl Collector for Now {
 fn encode_tokens(identities: &Identities, encoder: &mut DescriptorEncoder) -> fmt::Result {
     let mut depths = encoder.encode_descriptor(
         "token_queue_depth",
-        "Requests that wait for the token or are being signed.",
+        "Requests that wait for the token.",
         None,
         MetricType::Gauge,
     )?;
     for keeper in identities.keepers() {
-        let depth = ConstGauge::new(keeper.pending());
-        depth.encode(depths.encode_family(&[("token", keeper.token())])?)?;
+        let depth = ConstGauge::new(keeper.waiting());
+        depth.encode(depths.encode_family(&[("token", name(keeper))])?)?;
     }
     let mut restarts = encoder.encode_descriptor(
         "token_process_restarts",
@@ -229,8 +239,8 @@ fn encode_tokens(identities: &Identities, encoder: &mut DescriptorEncoder) -> fm
         MetricType::Counter,
     )?;
     for keeper in identities.keepers() {
-        let count = ConstCounter::new(keeper.restarts());
-        count.encode(restarts.encode_family(&[("token", keeper.token())])?)?;
+        let count = ConstCounter::new(keeper.starts().saturating_sub(1));
+        count.encode(restarts.encode_family(&[("token", name(keeper))])?)?;
     }
     Ok(())
 }
@@ -243,7 +253,7 @@ fn encode_states(identities: &Identities, encoder: &mut DescriptorEncoder) -> fm
         None,
         MetricType::Gauge,
     )?;
-    for identity in identities.all() {
+    for identity in identities.iter() {
         let current = identity.describe(now).state;
         for (state, name) in STATES {
             let labels = [("identity", identity.name.as_str()), ("state", name)];
@@ -256,7 +266,7 @@ fn encode_states(identities: &Identities, encoder: &mut DescriptorEncoder) -> fm
 
 fn encode_expiries(identities: &Identities, encoder: &mut DescriptorEncoder) -> fmt::Result {
     let expiries: Vec<(&str, f64)> = identities
-        .all()
+        .iter()
         .filter_map(|identity| {
             let expiry = identity.expiry()?.as_duration().as_secs_f64();
             Some((identity.name.as_str(), expiry))

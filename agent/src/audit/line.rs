@@ -172,6 +172,10 @@ fn defused(line: &str) -> String {
             text.push(c);
             continue;
         }
+        if c == '\n' {
+            text += "\\n";
+            continue;
+        }
         for unit in c.encode_utf16(&mut [0; 2]) {
             text += &format!("\\u{unit:04x}");
         }

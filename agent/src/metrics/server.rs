@@ -14,7 +14,7 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{SendFlags, SocketFlags, accept_with, send};
 use thiserror::Error;
 
-use super::Metrics;
+use crate::agent::Agent;
 use crate::audit;
 use crate::config::MetricsAddress;
 use crate::listener::{self, ListenError};
@@ -86,13 +86,13 @@ impl Server {
     }
 
     /// Answers from now on, in threads of its own.
-    pub fn start(&self, metrics: &Arc<Metrics>) -> io::Result<()> {
+    pub fn start(&self, agent: &Arc<Agent>) -> io::Result<()> {
         for _ in 0..THREADS {
-            let (listener, metrics) = (Arc::clone(&self.listener), Arc::clone(metrics));
+            let (listener, agent) = (Arc::clone(&self.listener), Arc::clone(agent));
             std::thread::Builder::new()
                 .name("metrics".to_owned())
                 .stack_size(STACK)
-                .spawn(move || run(&listener, &metrics))?;
+                .spawn(move || run(&listener, &agent))?;
         }
         Ok(())
     }
@@ -105,13 +105,13 @@ impl Server {
     }
 }
 
-fn run(listener: &OwnedFd, metrics: &Metrics) {
+fn run(listener: &OwnedFd, agent: &Agent) {
     let mut failing = false;
     loop {
         match accept_with(listener, SocketFlags::CLOEXEC) {
             Ok(client) => {
                 failing = false;
-                let _ = serve(&client, metrics); // it is gone, or too slow
+                let _ = serve(&client, agent); // it is gone, or too slow
             }
             Err(Errno::INTR | Errno::CONNABORTED) => {}
             Err(error) => {
@@ -127,10 +127,10 @@ fn run(listener: &OwnedFd, metrics: &Metrics) {
 }
 
 /// One request and its answer.
-fn serve(client: &OwnedFd, metrics: &Metrics) -> io::Result<()> {
+fn serve(client: &OwnedFd, agent: &Agent) -> io::Result<()> {
     let deadline = Instant::now() + DEADLINE;
     let answer = match read_head(client, deadline)? {
-        Some(head) => answer(&String::from_utf8_lossy(&head), metrics),
+        Some(head) => answer(&String::from_utf8_lossy(&head), agent),
         None => plain("431 Request Header Fields Too Large"),
     };
     write_whole(client, answer.as_bytes(), deadline)
@@ -175,7 +175,7 @@ fn left(deadline: Instant) -> io::Result<Duration> {
     }
 }
 
-fn answer(head: &str, metrics: &Metrics) -> String {
+fn answer(head: &str, agent: &Agent) -> String {
     let line = head.lines().next().unwrap_or_default();
     let words: Vec<&str> = line.split(' ').collect();
     let [method, target, "HTTP/1.0" | "HTTP/1.1"] = words[..] else {
@@ -183,7 +183,7 @@ fn answer(head: &str, metrics: &Metrics) -> String {
     };
     let path = target.split('?').next().unwrap_or_default();
     match (method, path) {
-        ("GET", "/metrics") => match metrics.text() {
+        ("GET", "/metrics") => match agent.metrics.text(&agent.identities()) {
             Ok(text) => response("200 OK", OPENMETRICS, &text),
             Err(_) => plain("500 Internal Server Error"),
         },
@@ -210,8 +210,7 @@ fn response(status: &str, content_type: &str, body: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
-    use crate::identity::Identities;
+    use crate::config::{Config, Limits};
     use std::io::{Read, Write};
     use std::net::TcpStream;
     use std::os::unix::fs::PermissionsExt;
@@ -219,21 +218,21 @@ mod tests {
     use std::path::Path;
 
     /// Of an agent without identities.
-    fn metrics() -> Arc<Metrics> {
+    fn agent() -> Arc<Agent> {
         let config = Config {
             socket: PathBuf::new(),
             metrics: None,
+            limits: Limits::default(),
             identities: Vec::new(),
             tokens: Vec::new(),
         };
-        let identities = Arc::new(Identities::start(config, Path::new("/")).unwrap());
-        Arc::new(Metrics::new(move || Arc::clone(&identities)))
+        Arc::new(Agent::start(config, Path::new("/")).unwrap())
     }
 
     fn start(address: &str) -> (Server, SocketAddr) {
         let asked = MetricsAddress::Loopback(address.parse().unwrap());
         let server = Server::bind(&asked).unwrap();
-        server.start(&metrics()).unwrap();
+        server.start(&agent()).unwrap();
         let address = server.address();
         let bound = address.strip_prefix("http://").unwrap();
         let bound = bound.strip_suffix("/metrics").unwrap().parse().unwrap();
@@ -253,7 +252,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("metrics.sock");
         let server = Server::bind(&MetricsAddress::Socket(path.clone())).unwrap();
-        server.start(&metrics()).unwrap();
+        server.start(&agent()).unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, SOCKET_MODE);
         let mut answers = vec![ask(UnixStream::connect(&path).unwrap(), request)];
