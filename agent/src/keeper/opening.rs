@@ -10,7 +10,9 @@ use jiff::Timestamp;
 use token::link::{FromToken, KeyReport, ToToken};
 use token::{AmzDate, Signature, StringToSign, TokenError};
 
-use super::thread::{BACKOFF, Next, QUICK_REOPENINGS, SIGN_LIMIT, Thread, backoff, ending};
+use super::thread::{
+    BACKOFF, LOSS_DOUBLINGS, Next, QUICK_REOPENINGS, SIGN_LIMIT, Thread, backoff, ending,
+};
 use super::{Event, KeyOwner, KeyState};
 use crate::audit::{self, Fields, Level};
 use crate::certificate::Certificate;
@@ -271,8 +273,11 @@ impl Thread {
         }
         let wait = match &error {
             TokenError::Gone(_) | TokenError::Hung(_) | TokenError::Broken(_) => Some(backoff(
-                self.failures
-                    .max(self.losses.saturating_sub(QUICK_REOPENINGS)),
+                self.failures.max(
+                    self.losses
+                        .saturating_sub(QUICK_REOPENINGS)
+                        .min(LOSS_DOUBLINGS),
+                ),
             )),
             TokenError::Wait { seconds, .. } => Some(Duration::from_secs(*seconds)),
             TokenError::PinRejected(_) | TokenError::Unusable(_) => None,
