@@ -10,11 +10,12 @@ mod login;
 mod open;
 mod properties;
 mod raw;
+mod sandbox;
 mod slot;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let about = "signs with keys on a PKCS#11 token";
-    token::program::run(env!("CARGO_PKG_NAME"), about, open::open)
+    token::program::run(env!("CARGO_PKG_NAME"), about, sandbox::confine, open::open)
 }

@@ -83,6 +83,15 @@ impl PinSource {
         }
     }
 
+    /// The file that it is in, where it is in one.
+    pub fn file(&self) -> Option<PathBuf> {
+        match self {
+            PinSource::Value(_) => None,
+            PinSource::File(path) => Some(path.clone()),
+            PinSource::Credential(name) => credential_path(name).ok(),
+        }
+    }
+
     /// The PIN.
     pub fn read(&self) -> Result<Pin, PinError> {
         match self {

@@ -12,6 +12,7 @@ mod open;
 mod parent;
 mod pcr;
 mod policy;
+mod sandbox;
 mod scheme;
 mod storage_primary;
 mod tpm;
@@ -20,5 +21,5 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let about = "signs with keys of a TPM 2.0";
-    token::program::run(env!("CARGO_PKG_NAME"), about, open::open)
+    token::program::run(env!("CARGO_PKG_NAME"), about, sandbox::confine, open::open)
 }
