@@ -1,6 +1,6 @@
 //! The identities that the agent serves: which one a caller means, what it can do, and its signature.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,6 +15,7 @@ use crate::config::{
     CertificateSource, Config, IdentityConfig, KeyConfig, Pkcs11Config, TokenConfig, TokenKind,
 };
 use crate::keeper::{Keeper, KeyOwner, KeyState, NotSigned};
+use crate::launcher::TokenPrograms;
 use crate::peer::Peer;
 use crate::policy::Policy;
 
@@ -41,8 +42,8 @@ pub struct Identity {
 }
 
 impl Identities {
-    /// Starts to open the tokens of the configuration, with the token programs in `programs`.
-    pub fn start(config: Config, programs: &Path) -> std::io::Result<Identities> {
+    /// Starts to open the tokens of the configuration, with these token programs.
+    pub fn start(config: Config, programs: &TokenPrograms) -> std::io::Result<Identities> {
         let mut places: Vec<Option<(Arc<Keeper>, usize)>> = vec![None; config.identities.len()];
         let mut keepers = Vec::new();
         for token in &config.tokens {
@@ -149,12 +150,12 @@ impl Identities {
 fn start_keeper(
     token: &TokenConfig,
     identities: &[IdentityConfig],
-    programs: &Path,
+    programs: &TokenPrograms,
 ) -> std::io::Result<Keeper> {
     let configs = || token.identities.iter().filter_map(|at| identities.get(*at));
-    let (program, open) = match &token.kind {
-        TokenKind::Pkcs11(token) => ("roleseal-pkcs11", open_pkcs11(token, configs())),
-        TokenKind::Tpm(tcti) => ("roleseal-tpm", open_tpm(tcti, configs())),
+    let open = match &token.kind {
+        TokenKind::Pkcs11(token) => open_pkcs11(token, configs()),
+        TokenKind::Tpm(tcti) => open_tpm(tcti, configs()),
     };
     let owners = configs()
         .map(|config| {
@@ -167,7 +168,7 @@ fn start_keeper(
             }
         })
         .collect();
-    Keeper::start(programs.join(program), open, owners)
+    Keeper::start(programs.clone(), open, owners)
 }
 
 fn open_pkcs11<'a>(

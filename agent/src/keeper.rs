@@ -8,7 +8,6 @@
 mod opening;
 mod thread;
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -18,6 +17,7 @@ use token::link::{FromToken, Open};
 use token::{Signature, StringToSign, TokenError};
 
 use crate::certificate::Certificate;
+use crate::launcher::TokenPrograms;
 use crate::token_process;
 use thread::Thread;
 
@@ -120,7 +120,11 @@ const PENDING_LIMIT: usize = 512;
 
 impl Keeper {
     /// Starts to open the token. `owners` has one entry for each key of `open`.
-    pub fn start(program: PathBuf, open: Open, owners: Vec<KeyOwner>) -> std::io::Result<Keeper> {
+    pub fn start(
+        programs: TokenPrograms,
+        open: Open,
+        owners: Vec<KeyOwner>,
+    ) -> std::io::Result<Keeper> {
         let (events, inbox) = mpsc::channel();
         let shared = Arc::new(Shared {
             states: Mutex::new(vec![KeyState::Opening; open.key_count()]),
@@ -128,7 +132,7 @@ impl Keeper {
             pending: AtomicUsize::new(0),
         });
         let thread = Thread::new(
-            program,
+            programs,
             open,
             owners,
             inbox,

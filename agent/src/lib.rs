@@ -8,6 +8,7 @@
 //! [`token_process`]; [`certificate`] verifies the signature; [`sigv4`] writes the headers; [`audit`]
 //! says what was decided.
 
+pub mod accounts;
 pub mod audit;
 pub mod certificate;
 pub mod config;
@@ -16,8 +17,10 @@ pub mod create_session;
 pub mod harden;
 pub mod identity;
 pub mod keeper;
+pub mod launcher;
 pub mod listener;
 pub mod peer;
 pub mod policy;
+pub mod sandbox;
 pub mod sigv4;
 pub mod token_process;

@@ -13,6 +13,7 @@ use listenfd::ListenFd;
 use thiserror::Error;
 use wire::{Refusal, Reply, Transport, codec};
 
+use crate::accounts::Accounts;
 use crate::audit;
 use crate::connection;
 use crate::identity::Identities;
@@ -82,15 +83,20 @@ impl Listener {
         }
     }
 
-    /// Serves for ever, a thread for each connection.
-    pub fn run(&self, identities: &Arc<Identities>) {
+    /// The path of its socket, where it is ours.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// Serves for ever, a thread for each connection. Their users' groups are asked of `accounts`.
+    pub fn run(&self, identities: &Arc<Identities>, accounts: &Accounts) {
         let connections = Arc::new(Mutex::new(HashMap::new()));
         let mut failing = false;
         loop {
             match self.socket.accept() {
                 Ok((stream, _)) => {
                     failing = false;
-                    accept(stream, identities, &connections);
+                    accept(stream, identities, accounts, &connections);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
@@ -145,8 +151,13 @@ fn bind_with_mode(path: &Path, mode: u32) -> io::Result<UnixListener> {
     Ok(socket)
 }
 
-fn accept(stream: UnixStream, identities: &Arc<Identities>, connections: &Connections) {
-    let peer = match Peer::of(&stream) {
+fn accept(
+    stream: UnixStream,
+    identities: &Arc<Identities>,
+    accounts: &Accounts,
+    connections: &Connections,
+) {
+    let peer = match Peer::of(&stream, accounts) {
         Ok(peer) => peer,
         Err(error) => return audit::warn(&format!("cannot tell who connects: {error}")),
     };

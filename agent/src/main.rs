@@ -1,17 +1,21 @@
-//! Arguments, configuration, hardening; then opens the tokens, listens, and waits for the end.
+//! Arguments, hardening, launcher, configuration; then opens the tokens, listens, and waits for the end.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use jiff::Timestamp;
+use roleseal_agent::accounts::Accounts;
 use roleseal_agent::config::{CertificateSource, Config, TokenKind};
 use roleseal_agent::identity::{Identities, load_certificate};
+use roleseal_agent::launcher::Launcher;
 use roleseal_agent::listener::Listener;
-use roleseal_agent::{audit, certificate, harden};
+use roleseal_agent::sandbox::{Files, Sandbox};
+use roleseal_agent::{audit, certificate, harden, launcher};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -38,7 +42,13 @@ struct Arguments {
 /// How long the tokens may take to close at the end.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How long the launcher may take after that: its token programs have ended.
+const LAUNCHER_DEADLINE: Duration = Duration::from_secs(2);
+
 fn main() -> ExitCode {
+    if launcher::is_asked_for() {
+        return launcher::main();
+    }
     let arguments = Arguments::parse();
     let result = if arguments.check {
         check(&arguments.config)
@@ -56,19 +66,26 @@ fn main() -> ExitCode {
 
 fn serve(path: &Path) -> Result<(), Box<dyn Error>> {
     harden::harden()?;
+    let launcher = Launcher::start().map_err(|error| format!("cannot start: {error}"))?;
+    let accounts = Accounts::Launcher(launcher.clone());
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-    let config = Config::load(path)?;
+    let config = Config::load(path, &accounts)?;
     // Before any token is opened: a second agent must not try the first one's PINs.
     let listener = Arc::new(Listener::bind(&config.socket, config.serves_others())?);
     audit::info(&format!("listening at {}", listener.address()));
-    // Beside our own, never from the environment.
-    let own = std::env::current_exe()?;
-    let programs = own.parent().ok_or("no directory holds this program")?;
-    let identities = Arc::new(Identities::start(config, programs)?);
+    // Before there is another thread, which would stay free.
+    let mut files = Files::of(path, &config);
+    if let Some(socket) = listener.path() {
+        files.remove(socket);
+    }
+    Sandbox::enter(&files, &config.hardening)?;
+    let lost = watch(&launcher)?;
+    let programs = launcher.token_programs(config.hardening.token_programs);
+    let identities = Arc::new(Identities::start(config, &programs)?);
     sd_notify::notify(&[NotifyState::Ready])?;
     std::thread::spawn({
         let (listener, identities) = (Arc::clone(&listener), Arc::clone(&identities));
-        move || listener.run(&identities)
+        move || listener.run(&identities, &accounts)
     });
     while signals.forever().next() == Some(SIGHUP) {
         audit::warn("SIGHUP is of no effect: restart the agent to apply a changed configuration");
@@ -76,12 +93,28 @@ fn serve(path: &Path) -> Result<(), Box<dyn Error>> {
     audit::info("ending");
     listener.remove();
     identities.close(Instant::now() + CLOSE_DEADLINE);
+    if lost.load(Ordering::Acquire) {
+        return Err("its launcher ended: without it there are no token programs".into());
+    }
+    launcher.close(Instant::now() + LAUNCHER_DEADLINE);
     Ok(())
+}
+
+/// Without its launcher the agent ends, as by a signal, but with a failure. Says whether that was so.
+fn watch(launcher: &Launcher) -> std::io::Result<Arc<AtomicBool>> {
+    let lost = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&lost);
+    launcher.watch(move || {
+        flag.store(true, Ordering::Release);
+        audit::warn("the launcher ended: the agent ends, too");
+        let _ = signal_hook::low_level::raise(SIGTERM); // it is handled
+    })?;
+    Ok(lost)
 }
 
 /// Says what is wrong with each identity, as far as it shows without its token.
 fn check(path: &Path) -> Result<(), Box<dyn Error>> {
-    let config = Config::load(path)?;
+    let config = Config::load(path, &Accounts::Own)?;
     let mut faults = Vec::new();
     for token in &config.tokens {
         if let TokenKind::Pkcs11(token) = &token.kind

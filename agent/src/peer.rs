@@ -1,13 +1,14 @@
 //! Who is at the other end of a connection, by the kernel's word.
 
-use std::ffi::CString;
 use std::fmt;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::OnceLock;
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-use nix::unistd::{Gid, Uid, User, getgrouplist};
+
+use crate::accounts::Accounts;
+use crate::audit;
 
 /// A client. Decisions rest on `uid` and `gid`; `pid` is for the log, since it can be reused.
 #[derive(Debug)]
@@ -20,25 +21,28 @@ pub struct Peer {
     pub pid: i32,
     /// Its user's groups in the user database, asked once a connection.
     groups: OnceLock<Vec<u32>>,
+    accounts: Accounts,
 }
 
 impl Peer {
-    /// By SO_PEERCRED.
-    pub fn of(stream: &UnixStream) -> io::Result<Peer> {
+    /// By SO_PEERCRED; its user's groups by `accounts`.
+    pub fn of(stream: &UnixStream, accounts: &Accounts) -> io::Result<Peer> {
         let credentials = getsockopt(stream, PeerCredentials)?;
         Ok(Peer::new(
             credentials.uid(),
             credentials.gid(),
             credentials.pid(),
+            accounts.clone(),
         ))
     }
 
-    pub(crate) fn new(uid: u32, gid: u32, pid: i32) -> Peer {
+    pub(crate) fn new(uid: u32, gid: u32, pid: i32, accounts: Accounts) -> Peer {
         Peer {
             uid,
             gid,
             pid,
             groups: OnceLock::new(),
+            accounts,
         }
     }
 
@@ -47,22 +51,17 @@ impl Peer {
         self.gid == gid
             || self
                 .groups
-                .get_or_init(|| groups_of(self.uid))
+                .get_or_init(|| self.database_groups())
                 .contains(&gid)
     }
-}
 
-fn groups_of(uid: u32) -> Vec<u32> {
-    let Ok(Some(user)) = User::from_uid(Uid::from_raw(uid)) else {
-        return Vec::new();
-    };
-    CString::new(user.name)
-        .ok()
-        .and_then(|name| getgrouplist(&name, user.gid).ok())
-        .unwrap_or_default()
-        .into_iter()
-        .map(Gid::as_raw)
-        .collect()
+    fn database_groups(&self) -> Vec<u32> {
+        let uid = self.uid;
+        self.accounts.groups(uid).unwrap_or_else(|error| {
+            audit::warn(&format!("cannot tell the groups of uid={uid}: {error}"));
+            Vec::new()
+        })
+    }
 }
 
 impl fmt::Display for Peer {

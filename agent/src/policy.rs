@@ -176,13 +176,14 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::accounts::Accounts;
     use crate::create_session::tests::unsigned;
 
     const STRANGER: u32 = 4_000_001;
     const THEIR_GROUP: u32 = 4_000_002;
 
     fn stranger() -> Peer {
-        Peer::new(STRANGER, THEIR_GROUP, 1)
+        Peer::new(STRANGER, THEIR_GROUP, 1, Accounts::Own)
     }
 
     fn request(body: &str) -> CreateSession {

@@ -1,42 +1,43 @@
-//! The agent's half of the socketpair: starts a token program, speaks with it, ends and reaps it.
+//! The agent's half of the socketpair: has a token program started, speaks with it, and ends it.
 
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
-use std::process::{Child, Command};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use rustix::process::Signal;
 use token::link::{self, FromToken, KeyReport, Open, ToToken};
 use token::{Signature, StringToSign, TokenError};
 
-use crate::audit;
+use crate::launcher::{Program, Running, TokenPrograms};
 
 /// A running token program whose token is open.
 #[derive(Debug)]
 pub struct TokenProcess {
-    /// `None` once it is being reaped.
-    child: Option<Child>,
+    /// `None` once it was let go.
+    program: Option<Running>,
     link: UnixStream,
 }
 
 impl TokenProcess {
-    /// Starts `program` and opens the token within `limit`. The reports are of the keys of `open`, in
+    /// Starts the program for `open` and opens the token within `limit`. The reports are of the keys of `open`, in
     /// that order. A program that is lost while it tries a PIN is an error that passes only if that PIN
     /// `is_good`: otherwise the try may have counted.
     pub fn start(
-        program: &Path,
+        programs: &TokenPrograms,
         open: Open,
         limit: Duration,
         is_good: bool,
     ) -> Result<(TokenProcess, Vec<KeyReport>), TokenError> {
-        let mut process = TokenProcess::spawn(program).map_err(|error| {
-            TokenError::Gone(format!("cannot start {}: {error}", program.display()))
-        })?;
+        let program = match &open {
+            Open::Pkcs11(_) => Program::Pkcs11,
+            Open::Tpm(_) => Program::Tpm,
+        };
+        let (program, link) = programs.start(program).map_err(TokenError::Gone)?;
+        let mut process = TokenProcess {
+            program: Some(program),
+            link,
+        };
         let keys = open.key_count();
         let answer = match process.call(&ToToken::Open(open), limit)? {
             FromToken::TryingPin => process.answer(limit).map_err(|error| match is_good {
@@ -50,22 +51,6 @@ impl TokenProcess {
             FromToken::Opened(Err(error)) => Err(error),
             _ => Err(nonsense()),
         }
-    }
-
-    fn spawn(program: &Path) -> io::Result<TokenProcess> {
-        let (link, theirs) = UnixStream::pair()?;
-        let stderr = io::stderr().as_fd().try_clone_to_owned()?;
-        let child = Command::new(program)
-            .stdin(OwnedFd::from(theirs))
-            .stdout(stderr) // vendor modules print; their words belong into the log
-            .env_remove("NOTIFY_SOCKET")
-            .env("TSS2_LOG", "all+NONE") // libtss2 prints each error on its own; ours say it once
-            .process_group(0) // Ctrl-C is for the agent, which ends its token programs itself
-            .spawn()?;
-        Ok(TokenProcess {
-            child: Some(child),
-            link,
-        })
     }
 
     /// Signs with key number `key` and waits for it. Only before [`read_into`](Self::read_into). The
@@ -150,8 +135,8 @@ impl TokenProcess {
     /// Lets the program log out and close, and waits for that.
     pub fn close(mut self) {
         let _ = self.link.shutdown(Shutdown::Both);
-        if let Some(child) = self.child.take() {
-            let _ = reap(child).recv_timeout(CLOSE_DEADLINE);
+        if let Some(program) = self.program.take() {
+            program.wait(CLOSE_DEADLINE);
         }
     }
 }
@@ -161,31 +146,11 @@ impl Drop for TokenProcess {
     /// time. A reader of it stops, whoever else may hold the other end.
     fn drop(&mut self) {
         let _ = self.link.shutdown(Shutdown::Both);
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = reap(child).recv_timeout(KILL_LIMIT);
+        if let Some(program) = self.program.take() {
+            program.kill();
+            program.wait(KILL_LIMIT);
         }
     }
-}
-
-/// Waits for the program's end, in a thread of its own: one that is stuck in a driver ends when the
-/// driver lets it, and that must not hold us up. Tells when that was; says so in the log if the program
-/// ended otherwise than by us.
-fn reap(mut child: Child) -> Receiver<()> {
-    let (ended, end) = mpsc::channel();
-    let wait = move || {
-        if let Ok(status) = child.wait()
-            && !status.success()
-            && status.signal() != Some(Signal::KILL.as_raw())
-        {
-            audit::warn(&format!("token program {}: {status}", child.id()));
-        }
-        let _ = ended.send(()); // nobody need wait
-    };
-    let _ = std::thread::Builder::new()
-        .stack_size(SMALL_STACK)
-        .spawn(wait);
-    end
 }
 
 /// The error of a program that is no longer there.

@@ -9,7 +9,7 @@ use landlock::{
     RulesetError, Scope, path_beneath_rules,
 };
 use token::link::Open;
-use token::sandbox;
+use token::sandbox::{self, Confined};
 
 /// Where programs may be run from: some modules have helpers (p11-kit's `remote:` runs ssh).
 const PROGRAMS: &[&str] = &[
@@ -21,10 +21,11 @@ const UNCHANGED: &[&str] = &[
     "bin", "sbin", "usr", "lib", "lib32", "lib64", "libx32", "nix", "gnu", "etc", "boot",
 ];
 
-pub(crate) fn confine(_: &Open) -> Result<(), String> {
-    let changed = changed().map_err(|error| format!("cannot list /: {error}"))?;
-    let ruleset = ruleset(changed).map_err(|error| error.to_string())?;
-    sandbox::enforce(ruleset)
+pub(crate) fn confine(_: &Open) -> Confined {
+    match changed() {
+        Ok(changed) => sandbox::enforce(ruleset(changed)),
+        Err(error) => Confined::Not(format!("cannot list /: {error}")),
+    }
 }
 
 fn ruleset(changed: Vec<PathBuf>) -> Result<landlock::RulesetCreated, RulesetError> {
@@ -82,7 +83,7 @@ mod tests {
     fn confined<T: Send>(run: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                confine(&open()).unwrap();
+                assert_eq!(confine(&open()), Confined::Wholly);
                 run()
             });
             thread.join().unwrap()

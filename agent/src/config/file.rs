@@ -5,14 +5,18 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use jiff::SignedDuration;
-use nix::unistd::{Group, User, geteuid};
+use nix::unistd::geteuid;
 use rolesanywhere::{Endpoint, SessionDuration};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use token::link::{CertificateOnToken, OpenTpmKey, TpmKeySource};
 use token::{PinSource, Pkcs11Uri, Tcti, TokenMatch};
+use zeroize::Zeroizing;
 
-use super::{CertificateSource, Config, IdentityConfig, KeyConfig, Pkcs11Config, TokenKind};
+use super::{
+    CertificateSource, Config, Hardening, IdentityConfig, KeyConfig, Pkcs11Config, TokenKind,
+};
+use crate::accounts::Accounts;
 use crate::policy::{ArnPattern, Policy, Rule};
 
 /// The whole file.
@@ -23,6 +27,8 @@ pub(super) struct Document {
     socket: AbsolutePath,
     pkcs11_module: Option<AbsolutePath>,
     tpm: Option<TpmTable>,
+    #[serde(default)]
+    hardening: HardeningTable,
     #[serde(default, rename = "identity")]
     identities: Vec<IdentityTable>,
 }
@@ -31,6 +37,26 @@ pub(super) struct Document {
 #[serde(deny_unknown_fields)]
 struct TpmTable {
     tcti: Text<Tcti>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct HardeningTable {
+    landlock: bool,
+    seccomp: bool,
+    token_programs: bool,
+    read: Vec<AbsolutePath>,
+}
+
+impl Default for HardeningTable {
+    fn default() -> HardeningTable {
+        HardeningTable {
+            landlock: true,
+            seccomp: true,
+            token_programs: true,
+            read: Vec::new(),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -82,7 +108,7 @@ fn default_socket() -> AbsolutePath {
 
 impl Document {
     /// The configuration, or what is wrong beyond the grammar.
-    pub(super) fn validate(self) -> Result<Config, String> {
+    pub(super) fn validate(self, accounts: &Accounts) -> Result<Config, String> {
         if self.identities.is_empty() {
             return Err("there is no [[identity]] in it: add one with a name and a key".to_owned());
         }
@@ -99,7 +125,7 @@ impl Document {
             .map(|table| {
                 let name = table.name.0.clone();
                 table
-                    .validate(&defaults)
+                    .validate(&defaults, accounts)
                     .map_err(|message| format!("identity {name:?}: {message}"))
             })
             .collect::<Result<_, String>>()?;
@@ -112,12 +138,22 @@ impl Document {
                 .map(|(identity, _)| identity)
                 .collect(),
             tokens,
+            hardening: Hardening {
+                landlock: self.hardening.landlock,
+                seccomp: self.hardening.seccomp,
+                token_programs: self.hardening.token_programs,
+                read: self.hardening.read.into_iter().map(|path| path.0).collect(),
+            },
         })
     }
 }
 
 impl IdentityTable {
-    fn validate(self, defaults: &Defaults) -> Result<(IdentityConfig, TokenKind), String> {
+    fn validate(
+        self,
+        defaults: &Defaults,
+        accounts: &Accounts,
+    ) -> Result<(IdentityConfig, TokenKind), String> {
         let settings = KeySettings {
             pin: self.pin.map(PinTable::source),
             parent_pin: self.parent_pin.map(PinTable::source),
@@ -133,7 +169,7 @@ impl IdentityTable {
         let rules = self
             .rules
             .into_iter()
-            .map(RuleTable::validate)
+            .map(|rule| rule.validate(accounts))
             .collect::<Result<_, String>>()?;
         let identity = IdentityConfig {
             name: self.name.0,
@@ -257,7 +293,7 @@ fn on_the_same_token(uri: Pkcs11Uri, token: &TokenMatch) -> Result<CertificateSo
 }
 
 impl RuleTable {
-    fn validate(self) -> Result<Rule, String> {
+    fn validate(self, accounts: &Accounts) -> Result<Rule, String> {
         if self.users.is_empty() && self.groups.is_empty() {
             return Err(
                 "an [[identity.allow]] rule names no users or groups: add some; users = [\"*\"] \
@@ -274,12 +310,12 @@ impl RuleTable {
                 .users
                 .iter()
                 .filter(|user| **user != everyone)
-                .map(|user| user.number("user", uid_of))
+                .map(|user| user.number("user", |name| accounts.user(name)))
                 .collect::<Result<_, String>>()?,
             groups: self
                 .groups
                 .iter()
-                .map(|group| group.number("group", gid_of))
+                .map(|group| group.number("group", |name| accounts.group(name)))
                 .collect::<Result<_, String>>()?,
             roles: unwrap(self.roles),
             profiles: unwrap(self.profiles),
@@ -393,6 +429,7 @@ impl TryFrom<String> for KeyText {
     type Error = String;
 
     fn try_from(text: String) -> Result<KeyText, String> {
+        let text = Zeroizing::new(text); // a pin-value may be in it
         if text.to_ascii_lowercase().starts_with("pkcs11:") {
             let uri = text
                 .parse()
@@ -406,7 +443,7 @@ impl TryFrom<String> for KeyText {
         // Not the text itself: there may be a PIN in it.
         let usage = "key is none of a PKCS#11 URI (pkcs11:…), a TPM's handle (handle:0x81000101) and the \
                      absolute path of a TSS2 PRIVATE KEY file";
-        match AbsolutePath::try_from(PathBuf::from(text)) {
+        match AbsolutePath::try_from(PathBuf::from(text.as_str())) {
             Ok(AbsolutePath(path)) => Ok(KeyText::Tpm(TpmKeySource::File(path))),
             Err(_) => Err(usage.to_owned()),
         }
@@ -479,7 +516,7 @@ impl Account {
     fn number(
         &self,
         kind: &str,
-        find: impl Fn(&str) -> nix::Result<Option<u32>>,
+        find: impl Fn(&str) -> Result<Option<u32>, String>,
     ) -> Result<u32, String> {
         match self {
             Account::Number(number) => Ok(*number),
@@ -492,14 +529,6 @@ impl Account {
             },
         }
     }
-}
-
-fn uid_of(name: &str) -> nix::Result<Option<u32>> {
-    Ok(User::from_name(name)?.map(|user| user.uid.as_raw()))
-}
-
-fn gid_of(name: &str) -> nix::Result<Option<u32>> {
-    Ok(Group::from_name(name)?.map(|group| group.gid.as_raw()))
 }
 
 impl<'de> Deserialize<'de> for Account {

@@ -26,7 +26,7 @@ impl Thread {
         let keys = u32::try_from(self.owners.len()).unwrap_or(u32::MAX);
         let limit = login + each.saturating_mul(keys);
         let (mut process, reports) =
-            TokenProcess::start(&self.program, self.open.clone(), limit, self.pin_is_good)?;
+            TokenProcess::start(&self.programs, self.open.clone(), limit, self.pin_is_good)?;
         self.pin_is_good = true;
         // Before anything else can fail: what was refused must not be tried by the next token program.
         for (key, report) in reports.iter().enumerate() {
@@ -233,6 +233,7 @@ mod tests {
     use token::link::{Open, OpenKey, OpenPkcs11};
 
     use crate::keeper::{Keeper, KeyOwner};
+    use crate::launcher::Launcher;
 
     /// A token program in shell. Its standard input is the link; each start leaves a line in `starts`.
     struct Script(tempfile::TempDir);
@@ -240,7 +241,7 @@ mod tests {
     impl Script {
         fn new(body: &str) -> Script {
             let directory = tempfile::tempdir().unwrap();
-            let path = directory.path().join("program");
+            let path = directory.path().join("roleseal-pkcs11");
             let text = format!("#!/bin/sh\necho >> \"${{0%/*}}/starts\"\n{body}\n");
             // Not written by this process: while a file is open for writing in one that forks, it cannot
             // be executed.
@@ -268,7 +269,8 @@ mod tests {
                 identity: "web".to_owned(),
                 certify: Box::new(|_| Err("there is none".to_owned())),
             };
-            Keeper::start(self.0.path().join("program"), open, vec![owner]).unwrap()
+            let launcher = Launcher::in_thread(self.0.path().to_owned()).unwrap();
+            Keeper::start(launcher.token_programs(true), open, vec![owner]).unwrap()
         }
 
         fn starts(&self) -> usize {

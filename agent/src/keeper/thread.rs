@@ -2,7 +2,6 @@
 //! opens it again, or refuses.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
@@ -12,11 +11,12 @@ use token::{Signature, TokenError};
 
 use super::{Event, Job, KeyOwner, KeyState, Shared};
 use crate::audit;
+use crate::launcher::TokenPrograms;
 use crate::token_process::{self, TokenProcess};
 
 /// The thread that owns the token.
 pub(super) struct Thread {
-    pub(super) program: PathBuf,
+    pub(super) programs: TokenPrograms,
     pub(super) open: Open,
     pub(super) owners: Vec<KeyOwner>,
     inbox: Receiver<Event>,
@@ -67,7 +67,7 @@ const STABLE: Duration = Duration::from_secs(30);
 
 impl Thread {
     pub(super) fn new(
-        program: PathBuf,
+        programs: TokenPrograms,
         open: Open,
         owners: Vec<KeyOwner>,
         inbox: Receiver<Event>,
@@ -75,7 +75,7 @@ impl Thread {
         shared: Arc<Shared>,
     ) -> Thread {
         Thread {
-            program,
+            programs,
             open,
             owners,
             inbox,

@@ -14,19 +14,19 @@ use seccompiler::SeccompAction;
 
 use crate::host::{self, Opened, TryingPin};
 use crate::link::Open;
-use crate::{Key, TokenError, sandbox};
+use crate::sandbox::{self, Confined};
+use crate::{Key, TokenError};
 
 /// The one argument that a token program takes: it is not to confine itself, since its module would not
 /// work so.
 pub const UNCONFINED: &str = "--unconfined";
 
 /// A token program's `main`: serves the agent with the token that `open` opens. Before that, `confine`
-/// gives up what the token does not need; its error says what this kernel leaves out. `name` and `about`
-/// are for whoever starts it by hand.
+/// gives up what the token does not need. `name` and `about` are for whoever starts it by hand.
 pub fn run<K: Key + Send>(
     name: &str,
     about: &str,
-    confine: impl FnOnce(&Open) -> Result<(), String>,
+    confine: impl FnOnce(&Open) -> Confined,
     open: impl FnOnce(Open, TryingPin) -> Result<Opened<K>, TokenError>,
 ) -> ExitCode {
     let about = format!(
@@ -55,9 +55,10 @@ pub fn run<K: Key + Send>(
         eprintln!("{about}");
         return ExitCode::from(2);
     }
-    let warn = |result: Result<(), String>, by: &str| {
-        if let Err(missing) = result {
-            eprintln!("{name}: warning: not confined by {by}: {missing}");
+    // What a kernel does in part the agent tells of itself, once.
+    let warn = |confined: Confined, by: &str| {
+        if let Confined::Not(why) = confined {
+            eprintln!("{name}: warning: not confined by {by}: {why}");
         }
     };
     if confined {

@@ -2,15 +2,25 @@
 //! signals, by Landlock. Who may do what is said in each program's own `sandbox`; here is what they share.
 //!
 //! Both act on the calling thread and on what it starts later: call them before there are other threads.
-//! Both are best effort. A kernel that lacks one is told of, by an error whose text says what is missing,
-//! and the program goes on without.
+//! Both are best effort: where a kernel lacks something, the program says so and goes on without.
 
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;
 
-use landlock::{LandlockStatus, RestrictionStatus, RulesetCreated, RulesetStatus};
+use landlock::{LandlockStatus, RestrictionStatus, RulesetCreated, RulesetError, RulesetStatus};
 use libc::*;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule, TargetArch};
+
+/// How far a program is confined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Confined {
+    /// As far as we know how.
+    Wholly,
+    /// As far as this kernel knows how, and how far that is.
+    Partly(String),
+    /// Not at all, and why.
+    Not(String),
+}
 
 /// The last Landlock ABI that was tested here: rights of later ones are left alone.
 pub const LANDLOCK_ABI: landlock::ABI = landlock::ABI::V7;
@@ -94,41 +104,50 @@ pub fn hostile_calls() -> Calls {
 const X32: c_long = 0x4000_0000;
 
 /// Makes the kernel answer these calls, and no others, so.
-pub fn forbid(calls: Calls, answer: SeccompAction) -> Result<(), String> {
+pub fn forbid(calls: Calls, answer: SeccompAction) -> Confined {
     filter(calls, SeccompAction::Allow, answer)
 }
 
 /// Makes the kernel answer all but these calls so.
-pub fn allow_only(calls: Calls, answer: SeccompAction) -> Result<(), String> {
+pub fn allow_only(calls: Calls, answer: SeccompAction) -> Confined {
     filter(calls, answer, SeccompAction::Allow)
 }
 
-fn filter(calls: Calls, others: SeccompAction, these: SeccompAction) -> Result<(), String> {
-    let arch = TargetArch::try_from(ARCH).map_err(|_| format!("not known for {ARCH}"))?;
+fn filter(calls: Calls, others: SeccompAction, these: SeccompAction) -> Confined {
+    let Ok(arch) = TargetArch::try_from(ARCH) else {
+        return Confined::Not(format!("there are no rules for {ARCH}"));
+    };
     let filter = SeccompFilter::new(calls, others, these, arch);
     let program = filter.and_then(BpfProgram::try_from);
-    let program = program.map_err(|error| error.to_string())?;
-    seccompiler::apply_filter(&program).map_err(|error| error.to_string())
-}
-
-/// Enforces the rules; the error says which part this kernel leaves out.
-pub fn enforce(rules: RulesetCreated) -> Result<(), String> {
-    let status = rules.restrict_self().map_err(|error| error.to_string())?;
-    match status.ruleset {
-        RulesetStatus::FullyEnforced => Ok(()),
-        _ => Err(shortfall(&status)),
+    let applied = program
+        .map_err(seccompiler::Error::from)
+        .and_then(|program| seccompiler::apply_filter(&program));
+    match applied {
+        Ok(()) => Confined::Wholly,
+        Err(error) => Confined::Not(error.to_string()),
     }
 }
 
-fn shortfall(status: &RestrictionStatus) -> String {
-    match status.landlock {
-        LandlockStatus::NotImplemented => "this kernel has none".to_owned(),
-        LandlockStatus::NotEnabled => {
-            "this kernel has it switched off (add landlock to its lsm= parameter)".to_owned()
+/// Enforces Landlock rules, as far as this kernel can.
+pub fn enforce(rules: Result<RulesetCreated, RulesetError>) -> Confined {
+    match rules.and_then(RulesetCreated::restrict_self) {
+        Ok(status) => confined(status),
+        Err(error) => Confined::Not(error.to_string()),
+    }
+}
+
+fn confined(status: RestrictionStatus) -> Confined {
+    match (status.ruleset, status.landlock) {
+        (RulesetStatus::FullyEnforced, _) => Confined::Wholly,
+        (RulesetStatus::PartiallyEnforced, LandlockStatus::Available { effective_abi, .. }) => {
+            Confined::Partly(format!(
+                "this kernel has version {effective_abi}, {LANDLOCK_ABI} would confine it further"
+            ))
         }
-        LandlockStatus::Available { effective_abi, .. } => {
-            format!("this kernel's (version {effective_abi} of {LANDLOCK_ABI}) enforces it in part")
-        }
+        (_, LandlockStatus::NotEnabled) => Confined::Not(
+            "this kernel has it switched off (add landlock to its lsm= parameter)".to_owned(),
+        ),
+        _ => Confined::Not("this kernel has none".to_owned()),
     }
 }
 
@@ -152,7 +171,10 @@ mod tests {
         // A filter is a thread's, and ends with it.
         let refused = std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                forbid(hostile_calls(), SeccompAction::Errno(7)).unwrap();
+                assert_eq!(
+                    forbid(hostile_calls(), SeccompAction::Errno(7)),
+                    Confined::Wholly
+                );
                 take()
             });
             thread.join().unwrap()

@@ -9,7 +9,7 @@ use landlock::{
     RulesetCreatedAttr, RulesetError, Scope, path_beneath_rules,
 };
 use token::link::{Open, OpenTpm, OpenTpmKey, TpmKeySource};
-use token::sandbox::{self, LANDLOCK_ABI};
+use token::sandbox::{self, Confined, LANDLOCK_ABI};
 use token::{PinSource, Tcti};
 
 /// libtss2 and what it stands on, wherever a distribution has it; host names and users; whether the
@@ -32,12 +32,11 @@ const READ: &[&str] = &[
 /// What GLib looks at before it speaks with D-Bus.
 const READ_FOR_DBUS: &[&str] = &["/proc", "/run", "/var/lib/dbus"];
 
-pub(crate) fn confine(open: &Open) -> Result<(), String> {
-    let Open::Tpm(open) = open else {
-        return Ok(()); // it is not opened either
-    };
-    let ruleset = ruleset(open).map_err(|error| error.to_string())?;
-    sandbox::enforce(ruleset)
+pub(crate) fn confine(open: &Open) -> Confined {
+    match open {
+        Open::Tpm(open) => sandbox::enforce(ruleset(open)),
+        Open::Pkcs11(_) => Confined::Not("it is no TPM".to_owned()), // and is not opened either
+    }
 }
 
 fn ruleset(open: &OpenTpm) -> Result<RulesetCreated, RulesetError> {
@@ -132,7 +131,7 @@ mod tests {
             });
             std::thread::scope(|scope| {
                 let thread = scope.spawn(|| {
-                    confine(&open).unwrap();
+                    assert_eq!(confine(&open), Confined::Wholly);
                     run()
                 });
                 thread.join().unwrap()

@@ -1,6 +1,6 @@
 //! The agent's keeper with this program and a TPM: what recovers by itself, and what must not.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use roleseal_agent::config::CertificateSource;
 use roleseal_agent::identity::load_certificate;
 use roleseal_agent::keeper::{Keeper, KeyOwner, KeyState, NotSigned};
+use roleseal_agent::launcher::Launcher;
 use token::link::{Open, OpenTpm, OpenTpmKey};
 use token::{StringToSign, TokenError};
 
@@ -32,7 +33,9 @@ fn start(tpm: &Swtpm, keys: &[(&str, OpenTpmKey)]) -> Keeper {
         tcti: tpm.tcti(),
         keys: keys.iter().map(|(_, key)| Some(key.clone())).collect(),
     });
-    Keeper::start(PathBuf::from(PROGRAM), open, owners).unwrap()
+    let programs = Path::new(PROGRAM).parent().unwrap();
+    let launcher = Launcher::in_thread(programs.to_owned()).unwrap();
+    Keeper::start(launcher.token_programs(true), open, owners).unwrap()
 }
 
 fn settled(keeper: &Keeper, key: usize) -> KeyState {
