@@ -11,6 +11,7 @@ mod agent; // what the modules share: a running agent to call, by its socket and
 
 mod credentials; // from a key on a token to credentials that work, for every kind of key
 mod foreign_tokens; // tokens, certificates and clients made by others
+mod hardening; // what agent, launcher and token programs may still do, and how they end
 mod identities; // identities that cannot sign: each says why, none takes another down
 mod life; // start, end, sockets, --check
 mod pins; // a wrong PIN is tried once

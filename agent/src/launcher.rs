@@ -407,3 +407,155 @@ fn close_inherited() -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::path::Path;
+    use std::sync::mpsc;
+
+    use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
+    /// A generous deadline for what happens soon.
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// A launcher whose `roleseal-tpm` is this shell script.
+    fn launcher(script: &str) -> (tempfile::TempDir, Launcher) {
+        let directory = tempfile::tempdir().unwrap();
+        let text = format!("#!/bin/sh\n{script}\n");
+        // Not written by this process: while a file is open for writing in one that forks, it cannot be
+        // executed.
+        let written = Command::new("sh")
+            .args(["-c", "printf %s \"$2\" > \"$1\"; chmod 755 \"$1\"", "sh"])
+            .arg(directory.path().join("roleseal-tpm"))
+            .arg(text)
+            .status();
+        assert!(written.unwrap().success());
+        let launcher = Launcher::in_thread(directory.path().to_owned()).unwrap();
+        (directory, launcher)
+    }
+
+    fn is_there(pid: i32) -> bool {
+        Path::new("/proc").join(pid.to_string()).exists()
+    }
+
+    fn line_from(link: &UnixStream) -> String {
+        link.set_read_timeout(Some(SOON)).unwrap();
+        let mut line = String::new();
+        io::BufRead::read_line(&mut io::BufReader::new(link), &mut line).unwrap();
+        line.trim().to_owned()
+    }
+
+    #[test]
+    fn a_token_program_is_started_killed_and_reaped() {
+        let (_directory, launcher) = launcher("echo \"$# $1\" >&0; exec sleep 1000");
+        for (confined, arguments) in [(true, "0"), (false, "1 --unconfined")] {
+            let programs = launcher.token_programs(confined);
+            let (running, link) = programs.start(Program::Tpm).unwrap();
+            assert_eq!(line_from(&link), arguments);
+            assert!(is_there(running.pid));
+            running.wait(Duration::ZERO);
+            running.kill();
+            running.wait(SOON);
+            assert!(!is_there(running.pid));
+        }
+        let error = launcher
+            .token_programs(true)
+            .start(Program::Pkcs11)
+            .unwrap_err();
+        assert!(error.contains("roleseal-pkcs11: No such file"), "{error}");
+    }
+
+    #[test]
+    fn nothing_that_it_did_not_start_is_killed() {
+        let (_directory, launcher) = launcher("");
+        let mut sleeping = Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = sleeping.id().cast_signed();
+        for pid in [pid, -pid] {
+            let answer = launcher.ask(Ask::Kill { pid }).unwrap().0;
+            assert_eq!(answer, Answer::Killed);
+        }
+        assert!(sleeping.try_wait().unwrap().is_none());
+        sleeping.kill().unwrap();
+        sleeping.wait().unwrap();
+    }
+
+    /// The program neither sees that the agent is gone nor would it care.
+    #[test]
+    fn after_the_agent_nothing_is_left() {
+        let (_directory, launcher) = launcher("trap '' TERM INT HUP; echo >&0; exec sleep 1000");
+        let (running, link) = launcher.token_programs(true).start(Program::Tpm).unwrap();
+        line_from(&link);
+        let pid = running.pid;
+        drop((running, launcher));
+        let deadline = Instant::now() + SOON;
+        while is_there(pid) {
+            assert!(Instant::now() < deadline);
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    #[test]
+    fn a_request_that_makes_no_sense_ends_it() {
+        let (_directory, launcher) = launcher("");
+        let (ended, end) = mpsc::channel();
+        // A second watch, which sees the same end.
+        launcher.watch(move || ended.send(()).unwrap()).unwrap();
+        let request = r#"{"number":1,"ask":{"Start":{"program":"/bin/sh","confined":true}}}"#;
+        let request: Box<serde_json::value::RawValue> = serde_json::from_str(request).unwrap();
+        send(&launcher.0.link.socket, &request, &[]).unwrap();
+        end.recv_timeout(SOON).unwrap();
+        assert!(launcher.user("root").is_err());
+    }
+
+    #[test]
+    fn programs_are_told_by_their_path_or_else_by_their_name() {
+        let (_directory, launcher) = launcher("");
+        let own = std::env::current_exe().unwrap();
+        let path = launcher.executable(std::process::id().cast_signed());
+        assert_eq!(path.as_deref(), own.to_str());
+        // One that has ended and is not reaped has a name, and no program any more.
+        let mut ended = Command::new("true").spawn().unwrap();
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(Pid::from_child(&ended)), options).unwrap();
+        let pid = ended.id().cast_signed();
+        assert_eq!(launcher.executable(pid).as_deref(), Some("[true]"));
+        ended.wait().unwrap();
+        for nobody in [0, -1, i32::MAX] {
+            assert_eq!(launcher.executable(nobody), None);
+        }
+    }
+
+    #[test]
+    fn users_and_groups_are_those_of_the_database() {
+        let (_directory, launcher) = launcher("");
+        assert_eq!(launcher.user("root"), Ok(Some(0)));
+        assert_eq!(launcher.group("root"), Ok(Some(0)));
+        for nobody in ["no such user", "", "root\0", &"x".repeat(100_000)] {
+            assert_eq!(launcher.user(nobody), Ok(None), "{nobody:?}");
+            assert_eq!(launcher.group(nobody), Ok(None), "{nobody:?}");
+        }
+        assert!(launcher.groups(0).unwrap().contains(&0));
+        assert_eq!(launcher.groups(4_000_001), Ok(vec![]));
+    }
+
+    #[test]
+    fn many_may_ask_at_a_time_and_one_before_it_is_watched() {
+        let (ours, theirs) = pair().unwrap();
+        let launcher = Launcher::new(ours, None);
+        std::thread::spawn(move || process::run(theirs, "/nowhere".into()));
+        assert_eq!(launcher.user("root"), Ok(Some(0)));
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        assert_eq!(launcher.group("root"), Ok(Some(0)));
+                    }
+                });
+            }
+        });
+        launcher.watch(|| {}).unwrap();
+        assert_eq!(launcher.user("root"), Ok(Some(0)));
+    }
+}

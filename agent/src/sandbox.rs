@@ -147,3 +147,233 @@ fn ruleset(files: &Files) -> Result<RulesetCreated, RulesetError> {
         ))?
         .add_rules(path_beneath_rules(&files.remove, AccessFs::RemoveFile))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::fs;
+    use std::io::ErrorKind;
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+    use std::process::Command;
+    use std::sync::Barrier;
+
+    use crate::accounts::Accounts;
+
+    /// A host's directories: configuration, certificates as certbot and cert-manager keep them, and a PIN.
+    struct Place(tempfile::TempDir);
+
+    impl Place {
+        fn new() -> Place {
+            let place = Place(tempfile::tempdir().unwrap());
+            for directory in [
+                "etc",
+                "live",
+                "archive",
+                "mounted/v1",
+                "mounted/v2",
+                "pins",
+                "run",
+            ] {
+                fs::create_dir_all(place.path(directory)).unwrap();
+            }
+            for version in [1, 2] {
+                place.write(
+                    &format!("archive/web{version}.pem"),
+                    &format!("web {version}"),
+                );
+                place.write(
+                    &format!("mounted/v{version}/tls.crt"),
+                    &format!("tls {version}"),
+                );
+            }
+            symlink("../archive/web1.pem", place.path("live/web.pem")).unwrap();
+            symlink("v1", place.path("mounted/data")).unwrap();
+            symlink("data/tls.crt", place.path("mounted/tls.crt")).unwrap();
+            place.write("pins/web.pin", "1234");
+            place.write("etc/agent.toml", &place.configuration());
+            place
+        }
+
+        fn configuration(&self) -> String {
+            format!(
+                "[[identity]]\nname = \"web\"\nkey = \"pkcs11:object=web\"\n\
+                 pin = {{ file = {:?} }}\ncertificate = {:?}\nchain = {:?}\n",
+                self.path("pins/web.pin"),
+                self.path("live/web.pem"),
+                self.path("mounted/tls.crt")
+            )
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path().join(name)
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            fs::write(self.path(name), text).unwrap();
+        }
+
+        /// Replaces a link as a rename does, at once.
+        fn point(&self, name: &str, target: &str) {
+            symlink(target, self.path("new")).unwrap();
+            fs::rename(self.path("new"), self.path(name)).unwrap();
+        }
+
+        fn load(&self) -> Config {
+            Config::load(&self.path("etc/agent.toml"), &Accounts::Own).unwrap()
+        }
+
+        fn files(&self, config: &Config) -> Files {
+            let mut files = Files::of(&self.path("etc/agent.toml"), config);
+            files.remove(&self.path("run/agent.sock"));
+            files
+        }
+
+        /// Runs it in a thread that is confined: Landlock is a thread's, and ends with it. Its system calls
+        /// stay its own, so that it can try what they would not let it.
+        fn confined<T: Send>(&self, run: impl FnOnce(&Sandbox) -> T + Send) -> T {
+            let mut config = self.load();
+            config.hardening.seccomp = false;
+            std::thread::scope(|scope| {
+                let thread = scope.spawn(|| {
+                    run(&Sandbox::confine_thread(
+                        &self.files(&config),
+                        &config.hardening,
+                    ))
+                });
+                thread.join().unwrap()
+            })
+        }
+    }
+
+    fn denied<T>(result: io::Result<T>) -> bool {
+        result.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+    }
+
+    /// Whether this kernel has all that we know of.
+    fn is_complete() -> bool {
+        let run = || enforce(ruleset(&Files::default())) == Confined::Wholly;
+        std::thread::spawn(run).join().unwrap()
+    }
+
+    #[test]
+    fn what_is_replaced_is_read_again() {
+        let place = Place::new();
+        let (replace, replaced) = (Barrier::new(2), Barrier::new(2));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                replace.wait();
+                place.point("live/web.pem", "../archive/web2.pem");
+                place.point("mounted/data", "v2");
+                place.write(
+                    "etc/new.toml",
+                    &place.configuration().replace("web", "other"),
+                );
+                fs::rename(place.path("etc/new.toml"), place.path("etc/agent.toml")).unwrap();
+                replaced.wait();
+            });
+            place.confined(|_| {
+                let read = |name: &str| fs::read_to_string(place.path(name)).unwrap();
+                assert_eq!(
+                    (read("live/web.pem"), read("mounted/tls.crt")),
+                    ("web 1".into(), "tls 1".into())
+                );
+                replace.wait();
+                replaced.wait();
+                assert_eq!(
+                    (read("live/web.pem"), read("mounted/tls.crt")),
+                    ("web 2".into(), "tls 2".into())
+                );
+                assert_eq!(place.load().identities[0].name, "other");
+            });
+        });
+    }
+
+    #[test]
+    fn nothing_else_is_read_and_nothing_is_written() {
+        let place = Place::new();
+        drop(UnixListener::bind(place.path("run/agent.sock")).unwrap());
+        place.confined(|_| {
+            assert!(denied(fs::read(place.path("pins/web.pin"))));
+            assert!(denied(fs::read("/etc/passwd")));
+            assert!(denied(fs::read_dir("/")));
+            assert!(denied(fs::write(place.path("etc/agent.toml"), "")));
+            assert!(denied(fs::write(place.path("run/new"), "")));
+            assert!(denied(fs::remove_file(place.path("etc/agent.toml"))));
+            assert!(denied(UnixListener::bind(place.path("run/other.sock"))));
+            fs::remove_file(place.path("run/agent.sock")).unwrap();
+        });
+    }
+
+    #[test]
+    fn it_runs_connects_and_signals_nothing() {
+        let place = Place::new();
+        let complete = is_complete();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut sleeping = Command::new("sleep").arg("1000").spawn().unwrap();
+        let results = place.confined(|_| {
+            [
+                denied(Command::new("/bin/true").status()),
+                denied(TcpStream::connect(address)),
+                denied(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))),
+                denied(sleeping.kill()),
+            ]
+        });
+        sleeping.kill().unwrap();
+        sleeping.wait().unwrap();
+        assert!(results[0]);
+        assert!(!complete || results == [true; 4], "{results:?}");
+    }
+
+    #[test]
+    fn it_says_why_a_file_cannot_be_read() {
+        let place = Place::new();
+        place.confined(|sandbox| {
+            assert_eq!(sandbox.explain(&place.path("live/web.pem")), None);
+            assert_eq!(sandbox.explain(&place.path("live/absent.pem")), None);
+            let why = sandbox.explain(&place.path("pins/web.pin")).unwrap();
+            assert!(why.contains(place.path("pins").to_str().unwrap()), "{why}");
+            assert!(why.contains("[hardening] read"), "{why}");
+        });
+        let config = place.load();
+        let off = Hardening {
+            landlock: false,
+            seccomp: false,
+            ..config.hardening.clone()
+        };
+        let sandbox = Sandbox::confine_thread(&place.files(&config), &off);
+        assert_eq!(sandbox.explain(&place.path("pins/web.pin")), None);
+        assert!(fs::read(place.path("pins/web.pin")).is_ok());
+    }
+
+    #[test]
+    fn directories_can_be_added() {
+        let place = Place::new();
+        let more = format!("[hardening]\nread = [{:?}]\n", place.path("pins"));
+        place.write("etc/agent.toml", &(more + &place.configuration()));
+        place.confined(|sandbox| {
+            assert!(fs::read(place.path("pins/web.pin")).is_ok());
+            assert_eq!(sandbox.explain(&place.path("pins/web.pin")), None);
+        });
+    }
+
+    /// As a test's process has, whose threads would stay free.
+    #[test]
+    fn it_is_too_late_for_a_process_with_threads() {
+        let config = Place::new().load();
+        let result = std::thread::spawn(move || {
+            Sandbox::enter(&Files::default(), &config.hardening).map(drop)
+        });
+        assert!(result.join().unwrap().is_err());
+    }
+
+    #[test]
+    fn a_file_in_the_root_does_not_open_all_that_is_below() {
+        assert_eq!(directory_of(Path::new("/web.pem")), Path::new("/web.pem"));
+        assert_eq!(directory_of(Path::new("/etc/web.pem")), Path::new("/etc"));
+        assert_eq!(directory_of(Path::new("agent.toml")), Path::new("."));
+    }
+}

@@ -97,6 +97,8 @@ const FREE: &[c_long] = &[
     SYS_nanosleep,
     SYS_clock_nanosleep,
     SYS_restart_syscall,
+    SYS_wait4, // for the launcher
+    SYS_waitid,
     // Threads, signals and memory.
     SYS_futex,
     SYS_set_robust_list,
@@ -230,5 +232,80 @@ impl Value for c_int {
 impl Value for u64 {
     fn number(self) -> u64 {
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::io;
+    use std::net::TcpStream;
+    use std::os::unix::net::{UnixDatagram, UnixStream};
+    use std::os::unix::process::{CommandExt, ExitStatusExt};
+    use std::process::Command;
+
+    use memmap2::MmapMut;
+
+    /// Runs it in a thread that is confined: a filter is a thread's, and ends with it.
+    fn confined<T: Send>(run: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                assert_eq!(confine(), Confined::Wholly);
+                run()
+            });
+            thread.join().unwrap()
+        })
+    }
+
+    fn is_unknown<T>(result: io::Result<T>) -> bool {
+        result.err().and_then(|error| error.raw_os_error()) == Some(ENOSYS)
+    }
+
+    #[test]
+    fn no_process_no_connection_no_code() {
+        confined(|| {
+            assert!(is_unknown(Command::new("/bin/true").spawn()));
+            assert!(is_unknown(TcpStream::connect(("127.0.0.1", 1))));
+            assert!(is_unknown(UnixStream::connect(
+                "/run/dbus/system_bus_socket"
+            )));
+            assert!(is_unknown(
+                MmapMut::map_anon(1).and_then(MmapMut::make_exec).map(drop)
+            ));
+            assert!(is_unknown(std::fs::create_dir("/tmp/roleseal-test")));
+        });
+    }
+
+    #[test]
+    fn what_the_agent_does_goes_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let service_manager = UnixDatagram::bind(directory.path().join("notify")).unwrap();
+        confined(|| {
+            assert_eq!(std::thread::spawn(|| 7).join().unwrap(), 7);
+            let datagrams = UnixDatagram::unbound().unwrap();
+            datagrams.connect(directory.path().join("notify")).unwrap();
+            datagrams.send(b"READY=1").unwrap();
+            std::fs::read("/etc/passwd").unwrap();
+            assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+            std::fs::remove_file(directory.path().join("notify")).unwrap();
+        });
+        assert_eq!(service_manager.recv(&mut [0; 16]).unwrap(), 7);
+    }
+
+    /// Runs this test program again, for this test alone: what is to end is a process.
+    #[test]
+    fn to_run_a_program_is_the_end() {
+        let name = "sandbox::calls::tests::to_run_a_program_is_the_end";
+        if std::env::var_os("ROLESEAL_TEST_CHILD").is_some() {
+            confined(|| panic!("{}", Command::new("/bin/true").exec()));
+        }
+        let own = std::env::current_exe().unwrap();
+        let mut child = Command::new(own);
+        child
+            .args(["--exact", name])
+            .env("ROLESEAL_TEST_CHILD", "1");
+        let output = child.output().unwrap();
+        assert_eq!(output.status.signal(), Some(SIGSYS), "{output:?}");
     }
 }
