@@ -449,7 +449,7 @@ mod tests {
 
     #[test]
     fn a_token_program_is_started_killed_and_reaped() {
-        let (_directory, launcher) = launcher("echo \"$# $1\" >&0; exec sleep 1000");
+        let (_directory, launcher) = launcher("echo \"$# $1\" >&0; exec sleep 60");
         for (confined, arguments) in [(true, "0"), (false, "1 --unconfined")] {
             let programs = launcher.token_programs(confined);
             let (running, link) = programs.start(Program::Tpm).unwrap();
@@ -470,7 +470,7 @@ mod tests {
     #[test]
     fn nothing_that_it_did_not_start_is_killed() {
         let (_directory, launcher) = launcher("");
-        let mut sleeping = Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut sleeping = Command::new("sleep").arg("60").spawn().unwrap();
         let pid = sleeping.id().cast_signed();
         for pid in [pid, -pid] {
             let answer = launcher.ask(Ask::Kill { pid }).unwrap().0;
@@ -484,7 +484,7 @@ mod tests {
     /// The program neither sees that the agent is gone nor would it care.
     #[test]
     fn after_the_agent_nothing_is_left() {
-        let (_directory, launcher) = launcher("trap '' TERM INT HUP; echo >&0; exec sleep 1000");
+        let (_directory, launcher) = launcher("trap '' TERM INT HUP; echo >&0; exec sleep 60");
         let (running, link) = launcher.token_programs(true).start(Program::Tpm).unwrap();
         line_from(&link);
         let pid = running.pid;

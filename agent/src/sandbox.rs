@@ -158,7 +158,8 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixListener;
     use std::process::Command;
-    use std::sync::Barrier;
+    use std::sync::mpsc;
+    use std::time::Duration;
 
     use crate::accounts::Accounts;
 
@@ -261,10 +262,13 @@ mod tests {
     #[test]
     fn what_is_replaced_is_read_again() {
         let place = Place::new();
-        let (replace, replaced) = (Barrier::new(2), Barrier::new(2));
+        let (replace, wanted) = mpsc::channel();
+        let (replaced, done) = mpsc::channel();
+        let soon = Duration::from_secs(20);
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                replace.wait();
+            let place = &place;
+            scope.spawn(move || {
+                wanted.recv_timeout(soon).unwrap();
                 place.point("live/web.pem", "../archive/web2.pem");
                 place.point("mounted/data", "v2");
                 place.write(
@@ -272,16 +276,16 @@ mod tests {
                     &place.configuration().replace("web", "other"),
                 );
                 fs::rename(place.path("etc/new.toml"), place.path("etc/agent.toml")).unwrap();
-                replaced.wait();
+                replaced.send(()).unwrap();
             });
-            place.confined(|_| {
+            place.confined(move |_| {
                 let read = |name: &str| fs::read_to_string(place.path(name)).unwrap();
                 assert_eq!(
                     (read("live/web.pem"), read("mounted/tls.crt")),
                     ("web 1".into(), "tls 1".into())
                 );
-                replace.wait();
-                replaced.wait();
+                replace.send(()).unwrap();
+                done.recv_timeout(soon).unwrap();
                 assert_eq!(
                     (read("live/web.pem"), read("mounted/tls.crt")),
                     ("web 2".into(), "tls 2".into())
@@ -313,7 +317,7 @@ mod tests {
         let complete = is_complete();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        let mut sleeping = Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut sleeping = Command::new("sleep").arg("60").spawn().unwrap();
         let results = place.confined(|_| {
             [
                 denied(Command::new("/bin/true").status()),

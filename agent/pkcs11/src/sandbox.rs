@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn other_programs_get_no_signals() {
-        let mut sleeping = Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut sleeping = Command::new("sleep").arg("60").spawn().unwrap();
         let result = confined(|| sleeping.kill());
         sleeping.kill().unwrap();
         sleeping.wait().unwrap();
