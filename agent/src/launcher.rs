@@ -440,6 +440,10 @@ mod tests {
         Path::new("/proc").join(pid.to_string()).exists()
     }
 
+    fn pid_of_this() -> i32 {
+        std::process::id().cast_signed()
+    }
+
     fn line_from(link: &UnixStream) -> String {
         link.set_read_timeout(Some(SOON)).unwrap();
         let mut line = String::new();
@@ -469,13 +473,16 @@ mod tests {
 
     #[test]
     fn nothing_that_it_did_not_start_is_killed() {
-        let (_directory, launcher) = launcher("");
+        let (_directory, launcher) = launcher("read line <&0; echo alive >&0");
+        let (_running, mut link) = launcher.token_programs(true).start(Program::Tpm).unwrap();
         let mut sleeping = Command::new("sleep").arg("60").spawn().unwrap();
         let pid = sleeping.id().cast_signed();
         for pid in [pid, -pid] {
             let answer = launcher.ask(Ask::Kill { pid }).unwrap().0;
             assert_eq!(answer, Answer::Killed);
         }
+        io::Write::write_all(&mut link, b"\n").unwrap();
+        assert_eq!(line_from(&link), "alive");
         assert!(sleeping.try_wait().unwrap().is_none());
         sleeping.kill().unwrap();
         sleeping.wait().unwrap();
@@ -506,14 +513,16 @@ mod tests {
         let request: Box<serde_json::value::RawValue> = serde_json::from_str(request).unwrap();
         send(&launcher.0.link.socket, &request, &[]).unwrap();
         end.recv_timeout(SOON).unwrap();
+        let asked = Instant::now();
         assert!(launcher.user("root").is_err());
+        assert!(asked.elapsed() < LIMIT);
     }
 
     #[test]
     fn programs_are_told_by_their_path_or_else_by_their_name() {
         let (_directory, launcher) = launcher("");
         let own = std::env::current_exe().unwrap();
-        let path = launcher.executable(std::process::id().cast_signed());
+        let path = launcher.executable(pid_of_this());
         assert_eq!(path.as_deref(), own.to_str());
         // One that has ended and is not reaped has a name, and no program any more.
         let mut ended = Command::new("true").spawn().unwrap();
@@ -522,9 +531,10 @@ mod tests {
         let pid = ended.id().cast_signed();
         assert_eq!(launcher.executable(pid).as_deref(), Some("[true]"));
         ended.wait().unwrap();
-        for nobody in [0, -1, i32::MAX] {
+        for nobody in [0, -1, i32::MIN, i32::MAX] {
             assert_eq!(launcher.executable(nobody), None);
         }
+        assert!(launcher.executable(pid_of_this()).is_some());
     }
 
     #[test]

@@ -262,7 +262,10 @@ fn tell(agent: &OwnedFd, number: u64, answer: Answer, descriptors: &[std::os::fd
 
 /// The path of a process's program; where that is not ours to see, its name in brackets, as `ps` shows it.
 fn executable(pid: i32) -> Option<String> {
-    let process = Path::new("/proc").join(Pid::from_raw(pid)?.as_raw_nonzero().to_string());
+    if pid <= 0 {
+        return None; // a process outside our PID namespace
+    }
+    let process = Path::new("/proc").join(pid.to_string());
     let text = match std::fs::read_link(process.join("exe")) {
         Ok(path) => path.to_string_lossy().into_owned(),
         Err(_) => {
