@@ -14,6 +14,7 @@ mod audit; // the log: every decision, nothing secret, nothing forged, and a rea
 mod credentials; // from a key on a token to credentials that work, for every kind of key
 mod faults; // every fault that a PKCS#11 module can have, under load
 mod foreign_tokens; // tokens, certificates and clients made by others
+mod hardening; // what agent, launcher and token programs may still do, and how they end
 mod identities; // identities that cannot sign: each says why, none takes another down
 mod life; // start, end, sockets, --check
 mod load; // many clients, slow ones, those that leave; limits; the end under load

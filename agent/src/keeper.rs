@@ -10,7 +10,6 @@ mod opening;
 mod queue;
 mod thread;
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender, SyncSender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -21,6 +20,7 @@ use token::{PinFingerprint, Signature, StringToSign, TokenError};
 use wire::Presence;
 
 use crate::certificate::{Certificate, CertificateSource};
+use crate::launcher::TokenPrograms;
 use crate::token_process;
 
 pub use opening::{check_proof, proof};
@@ -171,7 +171,7 @@ pub struct Heritage {
 impl Keeper {
     /// Starts to open the token. `owners` has one entry for each key of `open`.
     pub fn start(
-        program: PathBuf,
+        programs: TokenPrograms,
         open: Open,
         owners: Vec<KeyOwner>,
         heritage: Heritage,
@@ -187,7 +187,7 @@ impl Keeper {
             end: Arc::default(),
         });
         let thread = Thread::new(
-            program,
+            programs,
             open.clone(),
             inbox,
             events.clone(),

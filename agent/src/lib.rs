@@ -11,6 +11,7 @@
 //! Beside that path: [`agent`] puts a reloaded [`config`] in force, [`watch`] takes over renewed
 //! certificates.
 
+pub mod accounts;
 pub mod agent;
 pub mod audit;
 pub mod certificate;
@@ -18,14 +19,17 @@ pub mod check;
 pub mod config;
 pub mod connection;
 pub mod create_session;
-pub mod harden;
+pub mod descriptors;
+pub mod executable;
 pub mod identity;
 pub mod keeper;
+pub mod launcher;
 pub mod listener;
 pub mod metrics;
 pub mod peer;
 pub mod policy;
 pub mod rate;
+pub mod sandbox;
 pub mod sigv4;
 pub mod token_process;
 pub mod watch;

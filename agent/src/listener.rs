@@ -84,6 +84,11 @@ impl Listener {
         }
     }
 
+    /// The path of its socket, where it is ours.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
     /// Serves until it is stopped, a thread for each connection.
     pub fn run(&self, agent: &Arc<Agent>) {
         let connections = Arc::new(Mutex::new(HashMap::new()));
@@ -167,7 +172,7 @@ fn bind_with_mode(path: &Path, mode: u32) -> io::Result<UnixListener> {
 }
 
 fn accept(stream: UnixStream, agent: &Arc<Agent>, connections: &Connections) {
-    let peer = match Peer::of(&stream) {
+    let peer = match Peer::of(&stream, agent.accounts()) {
         Ok(peer) => peer,
         Err(error) => return audit::warn(&format!("cannot tell who connects: {error}")),
     };

@@ -10,6 +10,7 @@ mod login;
 mod open;
 mod properties;
 mod raw;
+mod sandbox;
 mod slot;
 
 use std::process::ExitCode;
@@ -17,7 +18,6 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let about = "signs with keys on a PKCS#11 token";
     let mut library = None;
-    token::program::run(env!("CARGO_PKG_NAME"), about, |request, pins| {
-        open::open(request, pins, &mut library)
-    })
+    let open = |request, pins: &token::host::PinGuard| open::open(request, pins, &mut library);
+    token::program::run(env!("CARGO_PKG_NAME"), about, sandbox::confine, open)
 }

@@ -7,7 +7,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use token::link::{FromToken, KeyReport, ToToken};
+use token::link::{FromToken, KeyReport, Open, ToToken};
 use token::{AmzDate, Signature, StringToSign, TokenError};
 
 use super::thread::{
@@ -16,6 +16,7 @@ use super::thread::{
 use super::{Event, KeyOwner, KeyState};
 use crate::audit::{self, Fields, Level};
 use crate::certificate::Certificate;
+use crate::launcher::Program;
 use crate::token_process::{self, TokenProcess};
 
 /// For a login over a slow network HSM; and then for each key, which a slow TPM takes half a second to
@@ -48,9 +49,12 @@ impl Thread {
         self.generation += 1;
         self.shared.starts.fetch_add(1, Ordering::Relaxed);
         let generation = self.generation;
-        let process = TokenProcess::start(&self.program, self.events.clone(), move |answer| {
-            Event::Answer(generation, answer)
-        })?;
+        let program = match self.open {
+            Open::Pkcs11(_) => Program::Pkcs11,
+            Open::Tpm(_) => Program::Tpm,
+        };
+        let event = move |answer| Event::Answer(generation, answer);
+        let process = TokenProcess::start(&self.programs, program, self.events.clone(), event)?;
         self.open_with(process, limit)
     }
 
@@ -375,6 +379,7 @@ mod tests {
 
     use crate::certificate::{CertificateSource, LeafSource};
     use crate::keeper::{Heritage, Keeper};
+    use crate::launcher::Launcher;
 
     /// A token program in shell. Its standard input is the link; each start leaves a line in `starts`.
     struct Script(tempfile::TempDir);
@@ -382,7 +387,7 @@ mod tests {
     impl Script {
         fn new(body: &str) -> Script {
             let directory = tempfile::tempdir().unwrap();
-            let path = directory.path().join("program");
+            let path = directory.path().join("roleseal-pkcs11");
             let text = format!("#!/bin/sh\necho >> \"${{0%/*}}/starts\"\n{body}\n");
             // Not written by this process: while a file is open for writing in one that forks, it cannot
             // be executed.
@@ -413,8 +418,9 @@ mod tests {
                     chain: None,
                 },
             };
-            let (program, heritage) = (self.0.path().join("program"), Heritage::default());
-            Keeper::start(program, open, vec![owner], heritage).unwrap()
+            let launcher = Launcher::in_thread(self.0.path().to_owned()).unwrap();
+            let programs = launcher.token_programs(true);
+            Keeper::start(programs, open, vec![owner], Heritage::default()).unwrap()
         }
 
         fn starts(&self) -> usize {

@@ -2,7 +2,6 @@
 //! opens it again, or refuses.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -14,11 +13,12 @@ use token::{PinFingerprint, Signature, TokenError};
 use super::queue::Queue;
 use super::{End, Event, Job, KeyState, NotSigned, Shared};
 use crate::audit;
+use crate::launcher::TokenPrograms;
 use crate::token_process::{self, TokenProcess};
 
 /// The thread that owns the token.
 pub(super) struct Thread {
-    pub(super) program: PathBuf,
+    pub(super) programs: TokenPrograms,
     /// As it was asked for.
     original: Open,
     /// As it is opened: without the keys whose PIN was refused.
@@ -91,14 +91,14 @@ const PREDECESSOR_LIMIT: Duration = Duration::from_secs(30);
 
 impl Thread {
     pub(super) fn new(
-        program: PathBuf,
+        programs: TokenPrograms,
         open: Open,
         inbox: Receiver<Event>,
         events: Sender<Event>,
         shared: Arc<Shared>,
     ) -> Thread {
         Thread {
-            program,
+            programs,
             original: open.clone(),
             open,
             inbox,
