@@ -92,6 +92,25 @@ fn each_confinement_can_be_switched_off() {
     }
 }
 
+/// It reads certificates again, but not from wherever a link may lead by then.
+#[test]
+fn a_certificate_out_of_reach_says_so() {
+    let web = Web::start();
+    json_of(&web.credential_process().output().unwrap());
+    let [program] = token_programs(&web.agent)[..] else {
+        panic!()
+    };
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (certificate, moved) = (web.scene.path("web.pem"), elsewhere.path().join("web.pem"));
+    fs::copy(&certificate, &moved).unwrap();
+    fs::remove_file(&certificate).unwrap();
+    std::os::unix::fs::symlink(&moved, &certificate).unwrap();
+    signal(program, Signal::KILL); // the next one's key is proved anew
+    wait_until("nothing is said", || {
+        web.agent.process().log().contains("[hardening] read")
+    });
+}
+
 /// The agent has no user database of its own any more; groups are asked for all the same.
 #[test]
 fn a_rule_for_a_group_of_the_user_database_holds() {

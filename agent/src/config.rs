@@ -81,6 +81,17 @@ pub enum CertificateSource {
     Token(CertificateOnToken),
 }
 
+impl CertificateSource {
+    /// The file, where it is one.
+    pub fn file(&self) -> impl Iterator<Item = &PathBuf> {
+        match self {
+            CertificateSource::File(path) => Some(path),
+            CertificateSource::Token(_) => None,
+        }
+        .into_iter()
+    }
+}
+
 /// One token, which one token program serves.
 #[derive(Debug)]
 pub struct TokenConfig {
@@ -418,6 +429,27 @@ mod tests {
         assert_eq!((own.sessions, default.sessions), (2, 4));
         assert_eq!(default.module, Path::new("/usr/lib/default.so"));
         assert_eq!(default.pin, Some(PinSource::Credential("lab".into())));
+    }
+
+    #[test]
+    fn hardening_is_on_unless_switched_off() {
+        let on = Hardening {
+            landlock: true,
+            seccomp: true,
+            token_programs: true,
+            read: vec![],
+        };
+        assert_eq!(load(WEB).unwrap().hardening, on);
+        let text = format!(
+            "[hardening]\nlandlock = false\ntoken-programs = false\nread = [\"/srv/pki\"]\n{WEB}"
+        );
+        let hardening = Hardening {
+            landlock: false,
+            token_programs: false,
+            read: vec!["/srv/pki".into()],
+            ..on
+        };
+        assert_eq!(load(&text).unwrap().hardening, hardening);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::keeper::{Keeper, KeyOwner, KeyState, NotSigned};
 use crate::launcher::TokenPrograms;
 use crate::peer::Peer;
 use crate::policy::Policy;
+use crate::sandbox::Sandbox;
 
 /// All identities, and the keepers of their tokens.
 #[derive(Debug)]
@@ -42,12 +43,17 @@ pub struct Identity {
 }
 
 impl Identities {
-    /// Starts to open the tokens of the configuration, with these token programs.
-    pub fn start(config: Config, programs: &TokenPrograms) -> std::io::Result<Identities> {
+    /// Starts to open the tokens of the configuration, with these token programs. What `sandbox` keeps
+    /// from being read is explained.
+    pub fn start(
+        config: Config,
+        programs: &TokenPrograms,
+        sandbox: &Arc<Sandbox>,
+    ) -> std::io::Result<Identities> {
         let mut places: Vec<Option<(Arc<Keeper>, usize)>> = vec![None; config.identities.len()];
         let mut keepers = Vec::new();
         for token in &config.tokens {
-            let keeper = Arc::new(start_keeper(token, &config.identities, programs)?);
+            let keeper = Arc::new(start_keeper(token, &config.identities, programs, sandbox)?);
             for (key, identity) in token.identities.iter().enumerate() {
                 if let Some(place) = places.get_mut(*identity) {
                     *place = Some((Arc::clone(&keeper), key));
@@ -151,6 +157,7 @@ fn start_keeper(
     token: &TokenConfig,
     identities: &[IdentityConfig],
     programs: &TokenPrograms,
+    sandbox: &Arc<Sandbox>,
 ) -> std::io::Result<Keeper> {
     let configs = || token.identities.iter().filter_map(|at| identities.get(*at));
     let open = match &token.kind {
@@ -160,10 +167,12 @@ fn start_keeper(
     let owners = configs()
         .map(|config| {
             let (source, chain) = (config.certificate.clone(), config.chain.clone());
+            let sandbox = Arc::clone(sandbox);
             KeyOwner {
                 identity: config.name.clone(),
                 certify: Box::new(move |on_token| {
                     load_certificate(&source, chain.as_ref(), on_token)
+                        .map_err(|error| sandbox.explain(error, source.file().chain(&chain)))
                 }),
             }
         })

@@ -78,10 +78,10 @@ fn serve(path: &Path) -> Result<(), Box<dyn Error>> {
     if let Some(socket) = listener.path() {
         files.remove(socket);
     }
-    Sandbox::enter(&files, &config.hardening)?;
+    let sandbox = Arc::new(Sandbox::enter(&files, &config.hardening)?);
     let lost = watch(&launcher)?;
     let programs = launcher.token_programs(config.hardening.token_programs);
-    let identities = Arc::new(Identities::start(config, &programs)?);
+    let identities = Arc::new(Identities::start(config, &programs, &sandbox)?);
     sd_notify::notify(&[NotifyState::Ready])?;
     std::thread::spawn({
         let (listener, identities) = (Arc::clone(&listener), Arc::clone(&identities));

@@ -15,7 +15,7 @@ use landlock::{
 use token::sandbox::{Confined, LANDLOCK_ABI, enforce};
 
 use crate::audit;
-use crate::config::{CertificateSource, Config, Hardening};
+use crate::config::{Config, Hardening};
 
 /// What the agent does with files after its start.
 #[derive(Debug, Default)]
@@ -36,10 +36,7 @@ impl Files {
         };
         files.read_again(path);
         for identity in &config.identities {
-            if let CertificateSource::File(path) = &identity.certificate {
-                files.read_again(path);
-            }
-            if let Some(path) = &identity.chain {
+            for path in identity.certificate.file().chain(&identity.chain) {
                 files.read_again(path);
             }
         }
@@ -110,8 +107,20 @@ impl Sandbox {
         Sandbox { readable }
     }
 
-    /// Why the agent may not read a file that its user may, if that is so.
-    pub fn explain(&self, path: &Path) -> Option<String> {
+    /// The error of reading these files; and why the agent may not read one that its user may, if that is
+    /// so.
+    pub fn explain<'a>(
+        &self,
+        error: String,
+        paths: impl IntoIterator<Item = &'a PathBuf>,
+    ) -> String {
+        match paths.into_iter().find_map(|path| self.objection(path)) {
+            Some(objection) => format!("{error}; {objection}"),
+            None => error,
+        }
+    }
+
+    fn objection(&self, path: &Path) -> Option<String> {
         let readable = self.readable.as_deref()?;
         let target = path.canonicalize().ok()?;
         if readable.iter().any(|place| target.starts_with(place)) {
@@ -336,9 +345,11 @@ mod tests {
     fn it_says_why_a_file_cannot_be_read() {
         let place = Place::new();
         place.confined(|sandbox| {
-            assert_eq!(sandbox.explain(&place.path("live/web.pem")), None);
-            assert_eq!(sandbox.explain(&place.path("live/absent.pem")), None);
-            let why = sandbox.explain(&place.path("pins/web.pin")).unwrap();
+            assert_eq!(sandbox.objection(&place.path("live/web.pem")), None);
+            assert_eq!(sandbox.objection(&place.path("live/absent.pem")), None);
+            let paths = [place.path("live/web.pem"), place.path("pins/web.pin")];
+            let why = sandbox.explain("denied".to_owned(), &paths);
+            assert!(why.starts_with("denied; "), "{why}");
             assert!(why.contains(place.path("pins").to_str().unwrap()), "{why}");
             assert!(why.contains("[hardening] read"), "{why}");
         });
@@ -349,7 +360,7 @@ mod tests {
             ..config.hardening.clone()
         };
         let sandbox = Sandbox::confine_thread(&place.files(&config), &off);
-        assert_eq!(sandbox.explain(&place.path("pins/web.pin")), None);
+        assert_eq!(sandbox.objection(&place.path("pins/web.pin")), None);
         assert!(fs::read(place.path("pins/web.pin")).is_ok());
     }
 
@@ -360,7 +371,7 @@ mod tests {
         place.write("etc/agent.toml", &(more + &place.configuration()));
         place.confined(|sandbox| {
             assert!(fs::read(place.path("pins/web.pin")).is_ok());
-            assert_eq!(sandbox.explain(&place.path("pins/web.pin")), None);
+            assert_eq!(sandbox.objection(&place.path("pins/web.pin")), None);
         });
     }
 
