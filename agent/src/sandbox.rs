@@ -12,6 +12,7 @@ use landlock::{
     Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
     RulesetError, Scope, path_beneath_rules,
 };
+use token::PinSource;
 use token::sandbox::{Confined, LANDLOCK_ABI, enforce};
 
 use crate::audit;
@@ -24,6 +25,8 @@ pub struct Files {
     read: Vec<PathBuf>,
     /// Directories in which it removes files.
     remove: Vec<PathBuf>,
+    /// Of the token programs, which the agent should not be able to read.
+    pins: Vec<PathBuf>,
 }
 
 impl Files {
@@ -33,6 +36,7 @@ impl Files {
         let mut files = Files {
             read: config.hardening.read.clone(),
             remove: Vec::new(),
+            pins: config.pins().filter_map(PinSource::file).collect(),
         };
         files.read_again(path);
         for identity in &config.identities {
@@ -93,8 +97,7 @@ impl Sandbox {
             let confined = enforce(ruleset(files));
             say("Landlock", &confined);
             if !matches!(confined, Confined::Not(_)) {
-                let full = |path: &PathBuf| path.canonicalize().ok();
-                readable = Some(files.read.iter().filter_map(full).collect());
+                readable = Some(full(&files.read));
             }
         } else {
             audit::warn("not confined by Landlock: hardening.landlock is false");
@@ -104,7 +107,22 @@ impl Sandbox {
         } else {
             audit::warn("not confined by seccomp: hardening.seccomp is false");
         }
-        Sandbox { readable }
+        let sandbox = Sandbox { readable };
+        sandbox.warn_of_readable_pins(&files.pins);
+        sandbox
+    }
+
+    fn warn_of_readable_pins(&self, pins: &[PathBuf]) {
+        let Some(readable) = self.readable.as_deref() else {
+            return; // of that the log tells already
+        };
+        if let Some(pin) = full(pins).iter().find(|pin| is_below(pin, readable)) {
+            audit::warn(&format!(
+                "the agent itself could read the PIN in {}: keep PINs in a directory with neither \
+                 configuration nor certificates, or make them systemd credentials",
+                pin.display()
+            ));
+        }
     }
 
     /// The error of reading these files; and why the agent may not read one that its user may, if that is
@@ -123,7 +141,7 @@ impl Sandbox {
     fn objection(&self, path: &Path) -> Option<String> {
         let readable = self.readable.as_deref()?;
         let target = path.canonicalize().ok()?;
-        if readable.iter().any(|place| target.starts_with(place)) {
+        if is_below(&target, readable) {
             return None;
         }
         let directory = directory_of(&target);
@@ -134,6 +152,16 @@ impl Sandbox {
             directory = directory.display()
         ))
     }
+}
+
+/// Those that are there, without links in them.
+fn full(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let full = |path: &PathBuf| path.canonicalize().ok();
+    paths.iter().filter_map(full).collect()
+}
+
+fn is_below(path: &Path, places: &[PathBuf]) -> bool {
+    places.iter().any(|place| path.starts_with(place))
 }
 
 fn say(by: &str, confined: &Confined) {
