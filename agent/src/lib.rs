@@ -7,6 +7,9 @@
 //! [`sigv4`] makes the string to sign; [`keeper`] has it signed by the token program behind
 //! [`token_process`]; [`certificate`] verifies the signature; [`sigv4`] writes the headers; [`audit`]
 //! says what was decided.
+//!
+//! Before all that, [`harden`] and [`sandbox`] take from the agent what it does not need; what it then
+//! cannot do itself, such as starting token programs, its [`launcher`] does.
 
 pub mod accounts;
 pub mod audit;

@@ -66,7 +66,8 @@ fn main() -> ExitCode {
 
 fn serve(path: &Path) -> Result<(), Box<dyn Error>> {
     harden::harden()?;
-    let launcher = Launcher::start().map_err(|error| format!("cannot start: {error}"))?;
+    let launcher =
+        Launcher::start().map_err(|error| format!("cannot start its launcher: {error}"))?;
     let accounts = Accounts::Launcher(launcher.clone());
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let config = Config::load(path, &accounts)?;
