@@ -55,7 +55,13 @@ fn start_with(lab: Lab, more: &str) -> Web {
 
 #[test]
 fn agent_and_token_programs_are_confined() {
-    let web = Web::start();
+    let mut lab = Lab::new(KeyKind::EcP256);
+    let pins = tempfile::tempdir().unwrap();
+    let pin = &mut lab.config.identity[0].pin.as_mut().unwrap().file;
+    let apart = pins.path().join("lab.pin");
+    fs::copy(&pin, &apart).unwrap(); // with its mode
+    *pin = apart;
+    let web = lab.start();
     json_of(&web.credential_process().output().unwrap());
     let [program] = token_programs(&web.agent)[..] else {
         panic!()
@@ -68,6 +74,17 @@ fn agent_and_token_programs_are_confined() {
     assert!(log.contains("confined by Landlock"), "{log}");
     assert!(log.contains("confined by seccomp"), "{log}");
     assert!(!log.contains("not confined"), "{log}");
+    assert!(!log.contains("could read the PIN"), "{log}");
+}
+
+#[test]
+fn a_pin_beside_the_certificates_is_warned_of() {
+    let web = Web::start();
+    let pin = web.scene.path("lab.pin").canonicalize().unwrap();
+    let warning = format!("could read the PIN in {}", pin.display());
+    wait_until("no warning", || {
+        web.agent.process().log().contains(&warning)
+    });
 }
 
 #[test]
@@ -90,6 +107,25 @@ fn each_confinement_can_be_switched_off() {
         let log = web.agent.process().log();
         assert!(log.contains(expected), "{log}");
     }
+}
+
+/// It reads certificates again, but not from wherever a link may lead by then.
+#[test]
+fn a_certificate_out_of_reach_says_so() {
+    let web = Web::start();
+    json_of(&web.credential_process().output().unwrap());
+    let [program] = token_programs(&web.agent)[..] else {
+        panic!()
+    };
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (certificate, moved) = (web.scene.path("web.pem"), elsewhere.path().join("web.pem"));
+    fs::copy(&certificate, &moved).unwrap();
+    fs::remove_file(&certificate).unwrap();
+    std::os::unix::fs::symlink(&moved, &certificate).unwrap();
+    signal(program, Signal::KILL); // the next one's key is proved anew
+    wait_until("nothing is said", || {
+        web.agent.process().log().contains("[hardening] read")
+    });
 }
 
 /// The agent has no user database of its own any more; groups are asked for all the same.

@@ -22,9 +22,11 @@ pub fn faults(config: &Config, sandbox: Option<&Sandbox>) -> Vec<String> {
     let certificates = config.identities.iter().filter_map(|identity| {
         let source = &identity.certificate;
         let error = check_certificate(source).err()?;
-        let why = sandbox.and_then(|sandbox| sandbox.explain_any(source.files()));
-        let why = why.map(|why| format!("; {why}")).unwrap_or_default();
-        Some(format!("identity {:?}: {error}{why}", identity.name))
+        let error = match sandbox {
+            Some(sandbox) => sandbox.explain(error, source.files()),
+            None => error,
+        };
+        Some(format!("identity {:?}: {error}", identity.name))
     });
     modules.chain(pins).chain(certificates).collect()
 }

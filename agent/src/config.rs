@@ -517,6 +517,27 @@ mod tests {
     }
 
     #[test]
+    fn hardening_is_on_unless_switched_off() {
+        let on = Hardening {
+            landlock: true,
+            seccomp: true,
+            token_programs: true,
+            read: vec![],
+        };
+        assert_eq!(load(WEB).unwrap().hardening, on);
+        let text = format!(
+            "[hardening]\nlandlock = false\ntoken-programs = false\nread = [\"/srv/pki\"]\n{WEB}"
+        );
+        let hardening = Hardening {
+            landlock: false,
+            token_programs: false,
+            read: vec!["/srv/pki".into()],
+            ..on
+        };
+        assert_eq!(load(&text).unwrap().hardening, hardening);
+    }
+
+    #[test]
     fn identities_of_one_token_share_it() {
         let text = format!(
             "{WEB}sessions = 2\n{}pin = {{ file = \"/etc/pin\" }}\nsessions = 8\n",

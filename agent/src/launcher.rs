@@ -5,31 +5,27 @@
 //! It is the agent's own program, started anew before anything is read. All that it takes are the few
 //! requests of [`message`]: an agent that was taken over can start nothing but the two token programs.
 
+mod link;
 mod message;
+mod own_main;
 mod process;
+mod token_programs;
 
-use std::collections::HashMap;
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitCode, ExitStatus};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::process::{Child, Command};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
-use rustix::stdio::dup2_stdin;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use crate::audit;
+use link::{Link, Reply};
 pub use message::Program;
-use message::{ANSWER_LIMIT, Answer, Ask, FromLauncher, Request, receive, send};
+use message::{Answer, Ask};
+pub use own_main::{is_asked_for, main};
+pub use token_programs::{Running, TokenPrograms};
 
 /// A handle on the launcher. It ends with the last one.
 #[derive(Debug, Clone)]
@@ -41,29 +37,6 @@ struct Inner {
     /// `None` for one in a thread of this process.
     process: Mutex<Option<Child>>,
 }
-
-/// The agent's end, with the requests that wait for an answer.
-#[derive(Debug)]
-struct Link {
-    socket: OwnedFd,
-    next: AtomicU64,
-    waiting: Mutex<HashMap<u64, SyncSender<Reply>>>,
-    /// Its end is wanted.
-    closing: AtomicBool,
-    /// A thread reads the answers; before, whoever asks does.
-    watched: AtomicBool,
-    reading: Mutex<()>,
-}
-
-/// An answer, and the descriptors that came with it.
-type Reply = (Answer, Vec<OwnedFd>);
-
-/// `roleseal-agent`'s one argument when it is started as its own launcher. Not for people: what it takes
-/// at its standard input is nobody else's to say.
-const ARGUMENT: &str = "--launcher";
-
-/// The launcher's name in `ps` and `top`: 15 characters are shown.
-const NAME: &std::ffi::CStr = c"roleseal-launch";
 
 /// How long the launcher may take. To start a program takes milliseconds, on a busy machine a second.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -91,7 +64,7 @@ impl Launcher {
         let mut command = Command::new("/proc/self/exe");
         command
             .arg0("roleseal-agent")
-            .arg(ARGUMENT)
+            .arg(own_main::ARGUMENT)
             .stdin(theirs)
             .process_group(0); // Ctrl-C is for the agent, whose end is the launcher's
         for variable in SERVICE_VARIABLES {
@@ -112,14 +85,7 @@ impl Launcher {
 
     fn new(socket: OwnedFd, process: Option<Child>) -> Launcher {
         Launcher(Arc::new(Inner {
-            link: Arc::new(Link {
-                socket,
-                next: AtomicU64::new(1),
-                waiting: Mutex::default(),
-                closing: AtomicBool::new(false),
-                watched: AtomicBool::new(false),
-                reading: Mutex::new(()),
-            }),
+            link: Arc::new(Link::new(socket)),
             process: Mutex::new(process),
         }))
     }
@@ -128,11 +94,9 @@ impl Launcher {
     /// log has it when a token program dies. When the launcher is gone unasked, `ended` is called.
     pub fn watch(&self, ended: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let link = Arc::clone(&self.0.link);
-        link.watched.store(true, Ordering::Release);
+        link.watch();
         let read = move || {
-            while let Ok(true) = link.take_in() {}
-            link.waiting().clear(); // nobody answers any more
-            if !link.closing.load(Ordering::Acquire) {
+            if link.read_to_end() {
                 ended();
             }
         };
@@ -145,10 +109,7 @@ impl Launcher {
 
     /// How token programs are started: confining themselves, or not where a module does not bear it.
     pub fn token_programs(&self, confined: bool) -> TokenPrograms {
-        TokenPrograms {
-            launcher: self.clone(),
-            confined,
-        }
+        TokenPrograms::new(self.clone(), confined)
     }
 
     /// What a process runs that was there at that time since the boot.
@@ -189,31 +150,18 @@ impl Launcher {
         }
     }
 
-    /// Lets it end, which it does once its token programs have, and waits for that. Says how it ended.
-    pub fn close(&self, deadline: Instant) -> Option<ExitStatus> {
+    /// Lets it end, which it does once its token programs have, and waits for that.
+    pub fn close(&self, deadline: Instant) {
         self.0.link.close();
-        let mut process = lock(&self.0.process);
-        let child = process.as_mut()?;
-        loop {
-            match child.try_wait() {
-                Ok(Some(status)) => return Some(status),
-                Ok(None) if Instant::now() < deadline => std::thread::sleep(PAUSE),
-                Ok(None) | Err(_) => return None,
+        if let Some(child) = lock(&self.0.process).as_mut() {
+            while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
+                std::thread::sleep(PAUSE);
             }
         }
     }
 
     fn ask(&self, ask: Ask) -> Result<Reply, String> {
-        let link = &self.0.link;
-        let gone = |error| format!("the launcher cannot be reached: {error}");
-        let number = link.next.fetch_add(1, Ordering::Relaxed);
-        let (sender, answer) = sync_channel(1);
-        link.waiting().insert(number, sender);
-        let result = send(&link.socket, &Request { number, ask }, &[])
-            .map_err(gone)
-            .and_then(|()| link.wait(&answer, Instant::now() + LIMIT));
-        link.waiting().remove(&number);
-        result
+        self.0.link.ask(ask, LIMIT)
     }
 }
 
@@ -229,64 +177,6 @@ impl Drop for Inner {
     }
 }
 
-impl Link {
-    fn waiting(&self) -> MutexGuard<'_, HashMap<u64, SyncSender<Reply>>> {
-        lock(&self.waiting)
-    }
-
-    fn close(&self) {
-        self.closing.store(true, Ordering::Release);
-        let _ = shutdown(&self.socket, Shutdown::Both); // it may be gone
-    }
-
-    fn wait(&self, answer: &Receiver<Reply>, deadline: Instant) -> Result<Reply, String> {
-        if !self.watched.load(Ordering::Acquire) {
-            let _turn = lock(&self.reading);
-            loop {
-                // Another that waited may have taken it in.
-                if let Ok(reply) = answer.try_recv() {
-                    return Ok(reply);
-                }
-                let left = deadline.saturating_duration_since(Instant::now());
-                match readable(&self.socket, left).and_then(|()| self.take_in()) {
-                    Ok(true) => {}
-                    Ok(false) => return Err("the launcher is gone".to_owned()),
-                    Err(error) => return Err(format!("the launcher does not answer: {error}")),
-                }
-            }
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        let late = |error| format!("the launcher does not answer: {error}");
-        answer.recv_timeout(left).map_err(late)
-    }
-
-    /// Takes one message in; `false` when the launcher is gone. An answer that nobody waits for any more is
-    /// dropped, and with its link a token program that was started too late.
-    fn take_in(&self) -> io::Result<bool> {
-        match receive(&self.socket, ANSWER_LIMIT, true)? {
-            None => return Ok(false),
-            Some((FromLauncher::Answer { number, answer }, descriptors)) => {
-                if let Some(sender) = self.waiting().remove(&number) {
-                    let _ = sender.send((answer, descriptors)); // it may just have given up
-                }
-            }
-            Some((FromLauncher::Ended { pid, how }, _)) => {
-                audit::warn(&format!("token program {pid}: {how}"));
-            }
-        }
-        Ok(true)
-    }
-}
-
-fn readable(socket: &OwnedFd, limit: Duration) -> io::Result<()> {
-    let mut events = [PollFd::new(socket, PollFlags::IN)];
-    match poll(&mut events, Timespec::try_from(limit).ok().as_ref()) {
-        Ok(0) => Err(io::ErrorKind::TimedOut.into()),
-        Ok(_) | Err(Errno::INTR) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
 fn failure(answer: Answer) -> String {
     match answer {
         Answer::Failed(why) => why,
@@ -294,126 +184,20 @@ fn failure(answer: Answer) -> String {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
     Ok(socketpair(family, kind, SocketFlags::CLOEXEC, None)?)
 }
 
-/// How token programs are started.
-#[derive(Debug, Clone)]
-pub struct TokenPrograms {
-    launcher: Launcher,
-    confined: bool,
-}
-
-/// A token program that was started.
-#[derive(Debug)]
-pub struct Running {
-    launcher: Launcher,
-    pid: i32,
-    /// Closes when the program has ended and was reaped.
-    end: OwnedFd,
-}
-
-impl TokenPrograms {
-    /// Starts one. The socket is its link.
-    pub fn start(&self, program: Program) -> Result<(Running, UnixStream), String> {
-        let confined = self.confined;
-        let (answer, descriptors) = self.launcher.ask(Ask::Start { program, confined })?;
-        match (answer, <[OwnedFd; 2]>::try_from(descriptors)) {
-            (Answer::Started(pid), Ok([link, end])) => {
-                let launcher = self.launcher.clone();
-                Ok((Running { launcher, pid, end }, UnixStream::from(link)))
-            }
-            (other, _) => Err(failure(other)),
-        }
-    }
-}
-
-impl Running {
-    /// Ends it at once.
-    pub fn kill(&self) {
-        // Without an answer the launcher is gone; and the program goes with its link.
-        let _ = self.launcher.ask(Ask::Kill { pid: self.pid });
-    }
-
-    /// Waits until it is gone; one that is stuck in a driver ends when the driver lets it.
-    pub fn wait(&self, limit: Duration) {
-        let deadline = Instant::now() + limit;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let mut events = [PollFd::new(&self.end, PollFlags::IN)];
-            match poll(&mut events, Timespec::try_from(left).ok().as_ref()) {
-                Err(Errno::INTR) => {}
-                _ => return,
-            }
-        }
-    }
-}
-
-/// Whether this process was started as a launcher.
-pub fn is_asked_for() -> bool {
-    let mut arguments = std::env::args_os().skip(1);
-    arguments
-        .next()
-        .is_some_and(|argument| argument == ARGUMENT)
-        && arguments.next().is_none()
-}
-
-/// A launcher's `main`.
-pub fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("roleseal-agent: its launcher: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run() -> io::Result<()> {
-    token::program::keep_secrets_in()?;
-    if !token::program::stdin_is_a_socket() {
-        return Err(io::Error::other("the agent starts it by itself"));
-    }
-    close_inherited()?;
-    rustix::thread::set_name(NAME)?;
-    // Not ignored, but caught: what is ignored is so in the token programs too.
-    for signal in [SIGTERM, SIGINT, SIGHUP] {
-        signal_hook::flag::register(signal, Arc::default())?;
-    }
-    let agent = io::stdin().as_fd().try_clone_to_owned()?;
-    dup2_stdin(File::open("/dev/null")?)?;
-    let own = std::env::current_exe()?;
-    let programs = own
-        .parent()
-        .ok_or_else(|| io::Error::other("no directory holds this program"))?;
-    process::run(agent, programs.to_owned())
-}
-
-/// Whatever was left open for the agent, such as a socket of systemd's, is not ours. Nothing has been
-/// opened here yet.
-fn close_inherited() -> io::Result<()> {
-    let mut open: Vec<i32> = Vec::new();
-    for entry in std::fs::read_dir("/proc/self/fd")? {
-        open.extend(entry?.file_name().to_string_lossy().parse::<i32>());
-    }
-    for descriptor in open {
-        if descriptor > 2 {
-            let _ = nix::unistd::close(descriptor); // one of them was the directory
-        }
-    }
-    Ok(())
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    use std::os::unix::net::UnixStream;
     use std::path::Path;
     use std::sync::mpsc;
 
@@ -460,11 +244,11 @@ mod tests {
             let programs = launcher.token_programs(confined);
             let (running, link) = programs.start(Program::Tpm).unwrap();
             assert_eq!(line_from(&link), arguments);
-            assert!(is_there(running.pid));
+            assert!(is_there(running.pid()));
             running.wait(Duration::ZERO);
             running.kill();
             running.wait(SOON);
-            assert!(!is_there(running.pid));
+            assert!(!is_there(running.pid()));
         }
         let error = launcher
             .token_programs(true)
@@ -496,7 +280,7 @@ mod tests {
         let (_directory, launcher) = launcher("trap '' TERM INT HUP; echo >&0; exec sleep 60");
         let (running, link) = launcher.token_programs(true).start(Program::Tpm).unwrap();
         line_from(&link);
-        let pid = running.pid;
+        let pid = running.pid();
         drop((running, launcher));
         let deadline = Instant::now() + SOON;
         while is_there(pid) {
@@ -513,7 +297,7 @@ mod tests {
         launcher.watch(move || ended.send(()).unwrap()).unwrap();
         let request = r#"{"number":1,"ask":{"Start":{"program":"/bin/sh","confined":true}}}"#;
         let request: Box<serde_json::value::RawValue> = serde_json::from_str(request).unwrap();
-        send(&launcher.0.link.socket, &request, &[]).unwrap();
+        message::send(&launcher.0.link.socket, &request, &[]).unwrap();
         end.recv_timeout(SOON).unwrap();
         let asked = Instant::now();
         assert!(launcher.user("root").is_err());

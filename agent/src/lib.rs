@@ -8,8 +8,9 @@
 //! [`token_process`]; [`certificate`] verifies the signature; [`sigv4`] writes the headers; [`audit`]
 //! says what was decided, and [`metrics`] counts it.
 //!
-//! Beside that path: [`agent`] puts a reloaded [`config`] in force, [`watch`] takes over renewed
-//! certificates.
+//! Before all that, [`sandbox`] takes from the agent what it does not need; what it then cannot do itself,
+//! such as starting token programs, its [`launcher`] does. Beside that path, [`agent`] puts a reloaded
+//! [`config`] in force, and [`watch`] takes over renewed certificates.
 
 pub mod accounts;
 pub mod agent;

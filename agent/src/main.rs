@@ -77,7 +77,8 @@ fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     token::program::keep_secrets_in()?; // before any thread: some of it is a thread's own
     audit::start(arguments.log_format);
     let path = &arguments.config;
-    let launcher = Launcher::start().map_err(|error| format!("cannot start: {error}"))?;
+    let launcher =
+        Launcher::start().map_err(|error| format!("cannot start its launcher: {error}"))?;
     let accounts = Accounts::Launcher(launcher.clone());
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let config = Config::load(path, &accounts)?;

@@ -12,6 +12,7 @@ use landlock::{
     Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
     RulesetError, Scope, path_beneath_rules,
 };
+use token::PinSource;
 use token::sandbox::{Confined, LANDLOCK_ABI, enforce};
 
 use crate::audit;
@@ -24,6 +25,8 @@ pub struct Files {
     read: Vec<PathBuf>,
     /// Directories in which it removes files.
     remove: Vec<PathBuf>,
+    /// Of the token programs, which the agent should not be able to read.
+    pins: Vec<PathBuf>,
 }
 
 impl Files {
@@ -33,6 +36,7 @@ impl Files {
         let mut files = Files {
             read: config.hardening.read.clone(),
             remove: Vec::new(),
+            pins: config.pins().filter_map(PinSource::file).collect(),
         };
         files.read_again(path);
         for identity in &config.identities {
@@ -96,8 +100,7 @@ impl Sandbox {
             let confined = enforce(ruleset(files));
             say("Landlock", &confined);
             if !matches!(confined, Confined::Not(_)) {
-                let full = |path: &PathBuf| path.canonicalize().ok();
-                readable = Some(files.read.iter().filter_map(full).collect());
+                readable = Some(full(&files.read));
             }
         } else {
             audit::warn("not confined by Landlock: hardening.landlock is false");
@@ -107,19 +110,37 @@ impl Sandbox {
         } else {
             audit::warn("not confined by seccomp: hardening.seccomp is false");
         }
-        Sandbox { readable }
+        let sandbox = Sandbox { readable };
+        sandbox.warn_of_readable_pins(&files.pins);
+        sandbox
     }
 
-    /// Why the agent may not read one of these files, if that is so.
-    pub fn explain_any<'a>(&self, files: impl Iterator<Item = &'a Path>) -> Option<String> {
-        files.filter_map(|file| self.explain(file)).next()
+    fn warn_of_readable_pins(&self, pins: &[PathBuf]) {
+        let Some(readable) = self.readable.as_deref() else {
+            return; // of that the log tells already
+        };
+        if let Some(pin) = full(pins).iter().find(|pin| is_below(pin, readable)) {
+            audit::warn(&format!(
+                "the agent itself could read the PIN in {}: keep PINs in a directory with neither \
+                 configuration nor certificates, or make them systemd credentials",
+                pin.display()
+            ));
+        }
     }
 
-    /// Why the agent may not read a file that its user may, if that is so.
-    pub fn explain(&self, path: &Path) -> Option<String> {
+    /// The error of reading these files; and why the agent may not read one that its user may, if that is
+    /// so.
+    pub fn explain<'a>(&self, error: String, paths: impl IntoIterator<Item = &'a Path>) -> String {
+        match paths.into_iter().find_map(|path| self.objection(path)) {
+            Some(objection) => format!("{error}; {objection}"),
+            None => error,
+        }
+    }
+
+    fn objection(&self, path: &Path) -> Option<String> {
         let readable = self.readable.as_deref()?;
         let target = path.canonicalize().ok()?;
-        if readable.iter().any(|place| target.starts_with(place)) {
+        if is_below(&target, readable) {
             return None;
         }
         let directory = directory_of(&target);
@@ -130,6 +151,16 @@ impl Sandbox {
             directory = directory.display()
         ))
     }
+}
+
+/// Those that are there, without links in them.
+fn full(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let full = |path: &PathBuf| path.canonicalize().ok();
+    paths.iter().filter_map(full).collect()
+}
+
+fn is_below(path: &Path, places: &[PathBuf]) -> bool {
+    places.iter().any(|place| path.starts_with(place))
 }
 
 fn say(by: &str, confined: &Confined) {
@@ -341,9 +372,11 @@ mod tests {
     fn it_says_why_a_file_cannot_be_read() {
         let place = Place::new();
         place.confined(|sandbox| {
-            assert_eq!(sandbox.explain(&place.path("live/web.pem")), None);
-            assert_eq!(sandbox.explain(&place.path("live/absent.pem")), None);
-            let why = sandbox.explain(&place.path("pins/web.pin")).unwrap();
+            assert_eq!(sandbox.objection(&place.path("live/web.pem")), None);
+            assert_eq!(sandbox.objection(&place.path("live/absent.pem")), None);
+            let paths = [place.path("live/web.pem"), place.path("pins/web.pin")];
+            let why = sandbox.explain("denied".to_owned(), paths.iter().map(PathBuf::as_path));
+            assert!(why.starts_with("denied; "), "{why}");
             assert!(why.contains(place.path("pins").to_str().unwrap()), "{why}");
             assert!(why.contains("[hardening] read"), "{why}");
         });
@@ -354,7 +387,7 @@ mod tests {
             ..config.hardening.clone()
         };
         let sandbox = Sandbox::confine_thread(&place.files(&config), &off);
-        assert_eq!(sandbox.explain(&place.path("pins/web.pin")), None);
+        assert_eq!(sandbox.objection(&place.path("pins/web.pin")), None);
         assert!(fs::read(place.path("pins/web.pin")).is_ok());
     }
 
@@ -365,7 +398,7 @@ mod tests {
         place.write("etc/agent.toml", &(more + &place.configuration()));
         place.confined(|sandbox| {
             assert!(fs::read(place.path("pins/web.pin")).is_ok());
-            assert_eq!(sandbox.explain(&place.path("pins/web.pin")), None);
+            assert_eq!(sandbox.objection(&place.path("pins/web.pin")), None);
         });
     }
 

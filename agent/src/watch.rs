@@ -85,11 +85,8 @@ fn look(seen: &mut HashMap<String, Seen>, agent: &Agent, complete: bool) {
         let replaced = last.is_some_and(|last| last.replaced || changed);
         let settled = (complete || !changed)
             && source.load_files().is_none_or(|read| {
-                let why = || agent.sandbox().explain_any(source.files());
-                let read = read.map_err(|error| match why() {
-                    Some(why) => format!("{error}; {why}"),
-                    None => error,
-                });
+                let explain = |error| agent.sandbox().explain(error, source.files());
+                let read = read.map_err(explain);
                 renew(identity, read, replaced)
             });
         let now = Seen {
