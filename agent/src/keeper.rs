@@ -8,6 +8,7 @@
 
 mod opening;
 mod queue;
+mod recovery;
 mod thread;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -10,9 +10,8 @@ use jiff::Timestamp;
 use token::link::{FromToken, KeyReport, Open, ToToken};
 use token::{AmzDate, Signature, StringToSign, TokenError};
 
-use super::thread::{
-    BACKOFF, LOSS_DOUBLINGS, Next, QUICK_REOPENINGS, SIGN_LIMIT, Thread, backoff, ending,
-};
+use super::recovery::failure_of_all;
+use super::thread::{SIGN_LIMIT, Thread, ending};
 use super::{Event, KeyOwner, KeyState};
 use crate::audit::{self, Fields, Level};
 use crate::certificate::Certificate;
@@ -211,7 +210,7 @@ impl Thread {
         }
     }
 
-    fn log_states(&self, states: &[KeyState]) {
+    pub(super) fn log_states(&self, states: &[KeyState]) {
         let owners = self.shared.owners();
         for (owner, state) in owners.iter().zip(states) {
             let identity = &owner.identity;
@@ -239,97 +238,10 @@ impl Thread {
             }
         }
     }
-
-    /// The state of a key that failed alone. Comes back as the error where it is the token's.
-    pub(super) fn failed_key(
-        &mut self,
-        key: usize,
-        error: TokenError,
-    ) -> Result<KeyState, TokenError> {
-        let retry_at = match &error {
-            TokenError::Unusable(_) | TokenError::Broken(_) => None,
-            // Somebody may end the wait: to look costs no try.
-            TokenError::Wait { seconds, .. } => {
-                let wait = Duration::from_secs(*seconds);
-                self.reopen_in(wait.min(BACKOFF.1));
-                Some(Instant::now() + wait)
-            }
-            // The other keys go on, and seldom wait for another try of this one.
-            TokenError::Gone(_) | TokenError::Hung(_) => Some(self.reopen_in(BACKOFF.1)),
-            TokenError::PinRejected(_) if self.open.set_aside(key) => {
-                self.refused.insert(key, error.clone());
-                if let Some(pin) = self.pins.remove(&Some(key)) {
-                    self.shared.refuse_pin(pin);
-                }
-                None
-            }
-            TokenError::PinRejected(_) => return Err(error),
-        };
-        Ok(KeyState::Failed { error, retry_at })
-    }
-
-    /// Has the token opened again then, or earlier.
-    pub(super) fn reopen_in(&mut self, wait: Duration) -> Instant {
-        let retry_at = Instant::now() + wait;
-        self.reopen_at = Some(self.reopen_at.map_or(retry_at, |at| at.min(retry_at)));
-        retry_at
-    }
-
-    pub(super) fn failed_to_open(&mut self, error: TokenError) -> Next {
-        if matches!(error, TokenError::PinRejected(_)) {
-            for (_, pin) in self.pins.drain() {
-                self.shared.refuse_pin(pin);
-            }
-        }
-        let wait = match &error {
-            TokenError::Gone(_) | TokenError::Hung(_) | TokenError::Broken(_) => Some(backoff(
-                self.failures.max(
-                    self.losses
-                        .saturating_sub(QUICK_REOPENINGS)
-                        .min(LOSS_DOUBLINGS),
-                ),
-            )),
-            TokenError::Wait { seconds, .. } => Some(Duration::from_secs(*seconds)),
-            TokenError::PinRejected(_) | TokenError::Unusable(_) => None,
-        };
-        let retry_at = wait.map(|wait| Instant::now() + wait);
-        self.failures = self.failures.saturating_add(1);
-        let state = |key| match self.refused.get(&key) {
-            Some(refused) => KeyState::Failed {
-                error: refused.clone(),
-                retry_at: None,
-            },
-            None => KeyState::Failed {
-                error: error.clone(),
-                retry_at,
-            },
-        };
-        let states: Vec<KeyState> = (0..self.open.key_count()).map(state).collect();
-        self.log_states(&states);
-        self.set_states(states);
-        self.refuse_all(&error);
-        Next::Refuse(error, retry_at)
-    }
 }
 
 fn about(identity: &str, message: &str) -> Fields {
     vec![("identity", identity.into()), ("message", message.into())]
-}
-
-/// A failure that passes, where no key can sign: then it is the token's.
-fn failure_of_all(states: &[KeyState]) -> Option<TokenError> {
-    let mut passing = None;
-    for state in states {
-        match state {
-            KeyState::Failed {
-                error: error @ (TokenError::Gone(_) | TokenError::Hung(_)),
-                ..
-            } => passing = Some(error.clone()),
-            KeyState::Failed { .. } => {}
-            KeyState::Opening | KeyState::Ready { .. } => return None,
-        }
-    }
-    passing
 }
 
 fn prepare_proof(
@@ -471,15 +383,6 @@ mod tests {
                 matches!(error, TokenError::Gone(_) | TokenError::Broken(_)),
                 "{error:?}"
             );
-        }
-    }
-
-    #[test]
-    fn waiting_times_grow_to_a_minute() {
-        for (failures, longest) in [(0, 1), (1, 2), (5, 32), (6, 60), (u32::MAX, 60)] {
-            let wait = backoff(failures);
-            assert!(wait <= Duration::from_secs(longest), "{wait:?}");
-            assert!(wait >= Duration::from_millis(longest * 750), "{wait:?}");
         }
     }
 }
