@@ -2,6 +2,7 @@
 # make test    every test, on real SoftHSM and swtpm and a strict local IAM Roles Anywhere
 # make check   format, lints, documentation
 # make bench   what a signature costs, beside the token alone; writes docs/benchmarks.md
+# make soak    ten minutes of faults, kills, reloads and hostile clients, and docs/soak.md; MINUTES=10
 # make fuzz    each fuzz target for SECONDS=20, from the seeds in fuzz/seeds
 #
 # demo and test install the Debian or Ubuntu packages that they lack (as root, or by sudo) and say so.
@@ -9,7 +10,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench fuzz packages
+.PHONY: help demo test check bench soak fuzz packages
 
 PACKAGES := build-essential ca-certificates pkg-config libssl-dev openssl softhsm2 opensc opensc-pkcs11 \
 	p11-kit-modules libnss3 libnss3-tools curl python3-venv \
@@ -38,6 +39,11 @@ check: packages
 bench: packages
 	cargo build --release --workspace --bins
 	target/release/roleseal-bench docs/benchmarks.md
+
+MINUTES := 10
+soak: packages
+	cargo build --release --workspace
+	cargo run --release -p roleseal-tests --example soak -- $(MINUTES)
 
 SECONDS := 20
 fuzz: packages

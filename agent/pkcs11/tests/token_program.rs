@@ -8,6 +8,9 @@
     clippy::indexing_slicing
 )]
 
+#[path = "token_program/faults.rs"]
+mod faults;
+
 use std::fs::{self, Permissions};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

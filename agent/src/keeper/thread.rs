@@ -77,6 +77,10 @@ pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Durati
 /// So often in a row a token that was lost is opened again at once; then only after a [`BACKOFF`].
 pub(super) const QUICK_REOPENINGS: u32 = 5;
 
+/// A token that can be opened but is lost again and again is tried every few seconds all the same: it serves
+/// in between.
+pub(super) const LOSS_DOUBLINGS: u32 = 2;
+
 /// A token that served so long before it was lost starts a new row.
 const STABLE: Duration = Duration::from_secs(30);
 

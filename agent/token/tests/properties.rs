@@ -10,7 +10,8 @@ use roleseal_token::link::{
     ToToken, TpmKeySource, receive, send,
 };
 use roleseal_token::{
-    ObjectMatch, PinSource, Pkcs11Uri, Signature, StringToSign, Tcti, TokenError, TokenMatch,
+    ObjectMatch, Pin, PinFingerprint, PinSource, Pkcs11Uri, Signature, StringToSign, Tcti,
+    TokenError, TokenMatch,
 };
 
 fn text() -> impl Strategy<Value = String> {
@@ -89,11 +90,18 @@ fn from_token() -> impl Strategy<Value = FromToken> {
     let reports = prop_oneof![vec(report, 0..4).prop_map(Ok), error().prop_map(Err)];
     let signature = vec(any::<u8>(), 0..512).prop_map(Signature);
     let signature = prop_oneof![signature.prop_map(Ok), error().prop_map(Err)];
+    let has_pin = (of(any::<usize>()), fingerprint());
     prop_oneof![
+        has_pin.prop_map(|(key, fingerprint)| FromToken::HasPin { key, fingerprint }),
         Just(()).prop_map(|()| FromToken::TryingPin),
         reports.prop_map(FromToken::Opened),
         (any::<u64>(), signature).prop_map(|(id, result)| FromToken::Signed { id, result }),
     ]
+}
+
+fn fingerprint() -> impl Strategy<Value = PinFingerprint> {
+    let of = |pin: String| PinFingerprint::of("lab", &[&Pin::from(pin)]).ok();
+    text().prop_filter_map("no random bytes", of)
 }
 
 fn to_token() -> impl Strategy<Value = ToToken> {
@@ -130,9 +138,9 @@ fn to_token() -> impl Strategy<Value = ToToken> {
         let tcti = Tcti::default();
         Open::Tpm(OpenTpm { tcti, keys })
     });
+    let open = (prop_oneof![pkcs11, tpm], vec(fingerprint(), 0..3));
     prop_oneof![
-        pkcs11.prop_map(ToToken::Open),
-        tpm.prop_map(ToToken::Open),
+        open.prop_map(|(open, refused_pins)| ToToken::Open { open, refused_pins }),
         (any::<u64>(), any::<usize>(), text()).prop_map(|(id, key, text)| ToToken::Sign {
             id,
             key,

@@ -46,6 +46,15 @@ impl Judge {
         }
     }
 
+    /// What [`answer`](Judge::answer) would make of a CreateSession.
+    pub(crate) fn would_grant(&self, request: &Received) -> Result<(), String> {
+        let now = Timestamp::now() + self.clock_offset;
+        match create_session::judge(&self.registry, request, now) {
+            Ok(_) => Ok(()),
+            Err(refusal) => Err(format!("{}: {}", refusal.message, refusal.reason)),
+        }
+    }
+
     /// Answers bytes that could not even be read as a request.
     pub(crate) fn answer_unreadable(&self, message: &str) -> Answer {
         let refusal = Refusal::invalid(message);
