@@ -178,8 +178,14 @@ impl Thread {
         };
         self.open.pins_are_good(key);
         if let Err(error) = check_proof(&certificate, &text, &signature) {
-            return Ok(Err(TokenError::Unusable(error)));
+            // It was the key's before: the token signs wrongly, or with another key, and may mend.
+            let known = self.proved.get(&key) == Some(&certificate.spki);
+            return Ok(Err(match known {
+                true => TokenError::Gone(error),
+                false => TokenError::Unusable(error),
+            }));
         }
+        self.proved.insert(key, certificate.spki.clone());
         Ok(Ok(KeyState::Ready {
             certificate: Arc::new(certificate),
             warnings,
