@@ -15,21 +15,27 @@ use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use wire::UnsignedRequest;
 
 use crate::exit::Exit;
+use crate::proxy::Proxy;
+use crate::target::Route;
 
 /// TCP and TLS together. A healthy endpoint takes some 100 ms from anywhere; a firewall that drops
-/// packets should not cost an AWS CLI call the whole [`TOTAL_TIMEOUT`].
+/// packets should not cost an AWS CLI call the time for all tries.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// From the name's resolution to the answer's last byte. AWS's Go SDK gives a credential
-/// process a minute, of which the agent may take the other half.
-const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
+/// From the request's last byte to the answer's head. The service takes less than a second; a try that
+/// hangs should leave time for another.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A session takes some 3 KiB.
 const ANSWER_LIMIT: u64 = 1024 * 1024;
 
-/// A client that trusts one set of CAs.
+/// A client for one route.
 #[derive(Debug)]
-pub(crate) struct Http(Agent);
+pub(crate) struct Http {
+    agent: Agent,
+    /// The proxy, for messages.
+    proxy: Option<String>,
+}
 
 /// What came back, whatever its status.
 #[derive(Debug)]
@@ -53,12 +59,23 @@ pub(crate) enum HttpError {
          It should hold one or more certificates in PEM form.", .path.display()
     )]
     CaBundleUnusable { path: PathBuf, fault: String },
-    #[error("no answer from https://{host}: {fault}\n{hint}")]
+    #[error("the proxy {shown} is not usable: {fault}")]
+    ProxyUnusable { shown: String, fault: String },
+    #[error("no answer from https://{host}{}: {fault}\n{hint}", through(.proxy.as_deref()))]
     NoAnswer {
         host: String,
+        proxy: Option<String>,
         fault: String,
         hint: &'static str,
+        /// The same request may succeed in a moment.
+        passing: bool,
     },
+}
+
+fn through(proxy: Option<&str>) -> String {
+    proxy
+        .map(|proxy| format!(" through the proxy {proxy}"))
+        .unwrap_or_default()
 }
 
 impl HttpError {
@@ -68,13 +85,18 @@ impl HttpError {
             _ => Exit::Failed,
         }
     }
+
+    /// Whether the same request may succeed in a moment.
+    pub(crate) fn passing(&self) -> bool {
+        matches!(self, HttpError::NoAnswer { passing: true, .. })
+    }
 }
 
 impl Http {
-    /// Trusts the CAs of the bundle only; without one, those of the system, which are not read before
-    /// the first request.
-    pub(crate) fn new(ca_bundle: Option<&Path>) -> Result<Http, HttpError> {
-        let roots = match ca_bundle {
+    /// Trusts the CAs of the route's bundle only; without one, those of the system, which are not read
+    /// before the first request.
+    pub(crate) fn new(route: &Route) -> Result<Http, HttpError> {
+        let roots = match &route.ca_bundle {
             Some(path) => read_ca_bundle(path)?,
             None => RootCerts::PlatformVerifier,
         };
@@ -87,33 +109,41 @@ impl Http {
             .https_only(true)
             .http_status_as_error(false)
             .max_redirects(0) // what was signed is for this host only
-            .proxy(None) // ureq would take one from the environment
+            .proxy(route.proxy.as_ref().map(ureq_proxy).transpose()?)
             .user_agent(concat!("roleseal/", env!("CARGO_PKG_VERSION")))
             .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_global(Some(TOTAL_TIMEOUT))
+            .timeout_recv_response(Some(ANSWER_TIMEOUT))
             .build();
-        Ok(Http(config.into()))
+        Ok(Http {
+            agent: config.into(),
+            proxy: route.proxy.as_ref().map(|proxy| proxy.shown().to_owned()),
+        })
     }
 
-    /// Sends the request as it was signed.
+    /// Sends the request as it was signed. The answer has to be complete `within` that time.
     pub(crate) fn post_session(
         &self,
         signed: &UnsignedRequest,
         headers: &BTreeMap<String, String>,
+        within: Duration,
     ) -> Result<Answer, HttpError> {
-        self.exchange(signed, headers)
-            .map_err(|error| no_answer(&signed.host, &error))
+        self.exchange(signed, headers, within)
+            .map_err(|error| no_answer(&signed.host, self.proxy.clone(), &error))
     }
 
     fn exchange(
         &self,
         signed: &UnsignedRequest,
         headers: &BTreeMap<String, String>,
+        within: Duration,
     ) -> Result<Answer, ureq::Error> {
         let url = format!("https://{}/sessions?{}", signed.host, signed.query);
         let mut request = self
-            .0
+            .agent
             .post(url)
+            .config()
+            .timeout_global(Some(within))
+            .build()
             .header("host", &signed.host)
             .header("content-type", &signed.content_type);
         for (name, value) in headers {
@@ -136,6 +166,13 @@ impl Http {
                 .into(),
         })
     }
+}
+
+fn ureq_proxy(proxy: &Proxy) -> Result<ureq::Proxy, HttpError> {
+    ureq::Proxy::new(proxy.url()).map_err(|error| HttpError::ProxyUnusable {
+        shown: proxy.shown().to_owned(),
+        fault: error.to_string(),
+    })
 }
 
 fn read_ca_bundle(path: &Path) -> Result<RootCerts, HttpError> {
@@ -161,33 +198,46 @@ fn read_ca_bundle(path: &Path) -> Result<RootCerts, HttpError> {
     Ok(certificates.into())
 }
 
-fn no_answer(host: &str, error: &ureq::Error) -> HttpError {
-    let (fault, hint) = match error {
-        ureq::Error::Timeout(ureq::Timeout::Connect) => (
-            format!("not connected within {} s", CONNECT_TIMEOUT.as_secs()),
-            UNREACHABLE,
-        ),
-        ureq::Error::Timeout(_) => (
-            format!("not complete within {} s", TOTAL_TIMEOUT.as_secs()),
-            UNREACHABLE,
-        ),
-        ureq::Error::HostNotFound => ("the host name is unknown".to_owned(), UNREACHABLE),
+fn no_answer(host: &str, proxy: Option<String>, error: &ureq::Error) -> HttpError {
+    let (fault, hint, passing) = match error {
+        ureq::Error::Timeout(timeout) => {
+            let fault = match timeout {
+                ureq::Timeout::Connect => {
+                    format!("not connected within {} s", CONNECT_TIMEOUT.as_secs())
+                }
+                ureq::Timeout::RecvResponse => {
+                    format!("silence for {} s", ANSWER_TIMEOUT.as_secs())
+                }
+                _ => "not complete in time".to_owned(),
+            };
+            (fault, UNREACHABLE, true)
+        }
+        ureq::Error::HostNotFound => ("the host name is unknown".to_owned(), UNREACHABLE, true),
+        ureq::Error::ConnectProxyFailed(fault) => {
+            let own_fault = fault.contains("responded 5");
+            (fault.clone(), PROXY, own_fault)
+        }
         ureq::Error::Io(error) => match tls_error(error) {
-            Some(error) => (error.to_string(), tls_hint(error)),
-            None => (error.to_string(), UNREACHABLE),
+            Some(error) => (error.to_string(), tls_hint(error), false),
+            None => (error.to_string(), UNREACHABLE, true),
         },
-        ureq::Error::Rustls(error) => (error.to_string(), tls_hint(error)),
-        error => (error.to_string(), "Is --endpoint the right host?"),
+        ureq::Error::Rustls(error) => (error.to_string(), tls_hint(error), false),
+        error => (error.to_string(), "Is --endpoint the right host?", false),
     };
     HttpError::NoAnswer {
         host: host.to_owned(),
+        proxy,
         fault,
         hint,
+        passing,
     }
 }
 
-const UNREACHABLE: &str = "Check the network, name resolution and --endpoint. roleseal connects \
-                           directly: HTTPS_PROXY is not used.";
+const UNREACHABLE: &str = "Check the network, name resolution, --endpoint and the proxy \
+                           (HTTPS_PROXY, NO_PROXY, --proxy).";
+
+const PROXY: &str = "407 is a proxy that wants another user or password, 403 one that does not \
+                     permit this host.";
 
 /// A failed handshake arrives as an I/O error around rustls's.
 fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
@@ -220,9 +270,13 @@ mod tests {
     fn a_ca_bundle_without_certificates_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ca.pem");
+        let route = Route {
+            ca_bundle: Some(path.clone()),
+            proxy: None,
+        };
         let error = |text: &str| {
             fs::write(&path, text).unwrap();
-            let error = Http::new(Some(&path)).unwrap_err();
+            let error = Http::new(&route).unwrap_err();
             assert_eq!(error.exit(), Exit::Failed);
             error.to_string()
         };
@@ -230,33 +284,49 @@ mod tests {
         let cut = error("-----BEGIN CERTIFICATE-----\nMII");
         assert!(cut.contains("not usable"), "{cut}");
         fs::remove_file(&path).unwrap();
-        let missing = Http::new(Some(&path)).unwrap_err().to_string();
+        let missing = Http::new(&route).unwrap_err().to_string();
         assert!(missing.contains("cannot read") && missing.contains("ca.pem"));
     }
 
     #[test]
-    fn failures_say_what_to_check() {
+    fn failures_say_what_to_check_and_whether_they_pass() {
         let tls = |error| ureq::Error::Io(io::Error::other(rustls::Error::from(error)));
+        let proxy = |status: u16| {
+            let reason = format!("proxy server responded {status}/{status}");
+            ureq::Error::ConnectProxyFailed(reason)
+        };
+        let io = |kind: io::ErrorKind| ureq::Error::Io(kind.into());
+        let timeout = ureq::Error::Timeout;
         let cases = [
-            (ureq::Error::HostNotFound, "name resolution"),
-            (ureq::Error::Timeout(ureq::Timeout::Connect), "within 5 s"),
-            (ureq::Error::Timeout(ureq::Timeout::Global), "within 30 s"),
+            (ureq::Error::HostNotFound, "name resolution", true),
+            (timeout(ureq::Timeout::Connect), "within 5 s", true),
             (
-                ureq::Error::Io(io::ErrorKind::ConnectionRefused.into()),
-                "HTTPS_PROXY",
+                timeout(ureq::Timeout::RecvResponse),
+                "silence for 10 s",
+                true,
             ),
-            (tls(CertificateError::UnknownIssuer), "--ca-bundle"),
-            (tls(CertificateError::NotValidForName), "another name"),
-            (tls(CertificateError::Expired), "clock"),
+            (timeout(ureq::Timeout::Global), "in time", true),
+            (io(io::ErrorKind::ConnectionRefused), "HTTPS_PROXY", true),
+            (io(io::ErrorKind::UnexpectedEof), "network", true),
+            (proxy(407), "password", false),
+            (proxy(503), "503", true),
+            (tls(CertificateError::UnknownIssuer), "--ca-bundle", false),
+            (
+                tls(CertificateError::NotValidForName),
+                "another name",
+                false,
+            ),
+            (tls(CertificateError::Expired), "clock", false),
         ];
-        for (error, expected) in cases {
-            let error = no_answer("aws.example", &error);
-            assert_eq!(error.exit(), Exit::Network);
+        for (error, expected, passing) in cases {
+            let error = no_answer("aws.example", Some("http://p:1".into()), &error);
+            assert_eq!((error.exit(), error.passing()), (Exit::Network, passing));
             let text = error.to_string();
             assert!(
-                text.contains("aws.example") && text.contains(expected),
+                text.contains("aws.example through the proxy http://p:1"),
                 "{text}"
             );
+            assert!(text.contains(expected), "{text}");
         }
     }
 }

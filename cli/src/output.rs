@@ -21,7 +21,12 @@ pub(crate) fn print_text(text: &str) -> io::Result<()> {
 
 /// Says on standard error why a command failed.
 pub(crate) fn report(error: &Error) {
-    let text = printable(&error.to_string()).replace('\n', "\n  ");
+    note(&error.to_string());
+}
+
+/// Says something on standard error.
+pub(crate) fn note(text: &str) {
+    let text = printable(text).replace('\n', "\n  ");
     let line = format!("roleseal: {text}\n");
     let _ = io::stderr().write_all(line.as_bytes()); // there is nobody left to tell
 }

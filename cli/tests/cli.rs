@@ -1,7 +1,7 @@
 //! The binary against a stand-in agent and a stand-in service that record what reached them: the
 //! bytes on the wire, the exit codes, what is printed where. The end-to-end tests judge signatures.
 
-#![allow(clippy::unwrap_used)] // clippy.toml lets the tests, not their helpers
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // clippy.toml lets the tests, not their helpers
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -9,8 +9,9 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -47,7 +48,7 @@ fn a_session_from_the_arguments_to_the_output() {
 
     let body = r#"{"durationSeconds":3600,"roleSessionName":"ci@7"}"#;
     let host = service.url.strip_prefix("https://").unwrap().to_owned();
-    let call = agent.join().unwrap();
+    let call = agent.next();
     for part in [
         format!(r#""host":"{host}""#),
         format!(r#""query":"{QUERY}""#),
@@ -58,7 +59,7 @@ fn a_session_from_the_arguments_to_the_output() {
         assert!(call.contains(&part), "{part} not in {call}");
     }
     // What is sent is what was signed, byte by byte.
-    let request = service.thread.join().unwrap();
+    let request = service.requests.next();
     let (head, sent) = request.split_once("\r\n\r\n").unwrap();
     let (first, mut headers) = (head.lines().next().unwrap(), lower_lines(head));
     headers.sort();
@@ -137,7 +138,8 @@ fn the_ca_bundle_may_come_from_the_environment() {
         .roleseal(&["credential-process", ROLE, PROFILE, ANCHOR])
         .args(["--endpoint", &service.url])
         .env("AWS_CA_BUNDLE", scene.path("ca.pem"))
-        .env("HTTPS_PROXY", "http://localhost:1") // not used yet
+        .env("HTTPS_PROXY", "http://localhost:1")
+        .env("NO_PROXY", "localhost")
         .output()
         .unwrap();
     assert_eq!(exit(&output), 0, "{output:?}");
@@ -150,7 +152,11 @@ fn nobody_at_the_endpoint_is_a_network_error() {
     let url = "https://localhost:1"; // tcpmux's port: a free one could become another test's
     let output = scene.session(&["--endpoint", url]);
     assert_eq!(exit(&output), 7, "{output:?}");
-    assert!(text(&output.stderr).contains(url), "{output:?}");
+    let stderr = text(&output.stderr);
+    assert!(
+        stderr.contains(url) && stderr.contains("Tried 5 times"),
+        "{stderr}"
+    );
 }
 
 #[test]
@@ -288,7 +294,16 @@ struct Scene(TempDir);
 
 struct Service {
     url: String,
-    thread: JoinHandle<String>,
+    requests: Received,
+}
+
+/// What reached a stand-in, in its order.
+struct Received(mpsc::Receiver<String>);
+
+impl Received {
+    fn next(&self) -> String {
+        self.0.recv_timeout(Duration::from_secs(60)).unwrap()
+    }
 }
 
 impl Scene {
@@ -320,33 +335,57 @@ impl Scene {
         command.args(more).output().unwrap()
     }
 
-    /// An agent that answers one call with `reply`; it yields the call.
-    fn agent(&self, reply: &str) -> JoinHandle<String> {
+    /// An agent that answers each call with `reply`.
+    fn agent(&self, reply: &str) -> Received {
         let listener = UnixListener::bind(self.path("agent.sock")).unwrap();
         let reply = format!("{reply}\0");
+        let (tell, received) = mpsc::channel();
         thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut call = Vec::new();
-            BufReader::new(&stream).read_until(0, &mut call).unwrap();
-            stream.write_all(reply.as_bytes()).unwrap();
-            text(&call)
-        })
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut call = Vec::new();
+                BufReader::new(&stream).read_until(0, &mut call).unwrap();
+                let _ = tell.send(text(&call)); // nobody need listen
+                let _ = stream.write_all(reply.as_bytes());
+            }
+        });
+        Received(received)
     }
 
-    /// A service that answers one request; its thread yields the request.
+    /// A service that answers each request alike.
     fn service(&self, status: &str, headers: &str, body: &str) -> Service {
+        self.service_in_turn(&[(status, headers, body)])
+    }
+
+    /// A service with an answer for each request; the last is for all that follow.
+    fn service_in_turn(&self, answers: &[(&str, &str, &str)]) -> Service {
         let tls = self.certify();
         let listener = TcpListener::bind("localhost:0").unwrap();
-        let url = format!(
-            "https://localhost:{}",
-            listener.local_addr().unwrap().port()
-        );
-        let answer = format!(
-            "HTTP/1.1 {status}\r\nContent-Length: {}\r\n{headers}\r\n{body}",
-            body.len()
-        );
-        let thread = thread::spawn(move || serve(&listener, tls, &answer).unwrap_or_default());
-        Service { url, thread }
+        let port = listener.local_addr().unwrap().port();
+        let mut answers: Vec<_> = answers
+            .iter()
+            .map(|(status, headers, body)| {
+                let length = body.len();
+                format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{headers}\r\n{body}")
+            })
+            .rev()
+            .collect();
+        let (tell, received) = mpsc::channel();
+        thread::spawn(move || {
+            loop {
+                let answer = match answers.len() {
+                    1 => answers[0].clone(),
+                    _ => answers.pop().unwrap(),
+                };
+                if let Ok(request) = serve(&listener, Arc::clone(&tls), &answer) {
+                    let _ = tell.send(request);
+                }
+            }
+        });
+        Service {
+            url: format!("https://localhost:{port}"),
+            requests: Received(received),
+        }
     }
 
     /// A CA in the scene's bundle, and a server certificate by it.
