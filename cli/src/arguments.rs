@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
+use crate::env::EnvArguments;
 use crate::environment::{self, Environment};
 use crate::exit;
 use crate::progress::Progress;
@@ -35,12 +37,35 @@ pub(crate) enum Command {
     /// --certificate, --private-key and the like, which are the agent's affair.
     #[command(after_long_help = long_help(EXAMPLE))]
     CredentialProcess(Box<SessionArguments>),
+    /// Print temporary credentials as environment variables
+    ///
+    /// In sh: eval "$(roleseal env --target web)"; in fish: roleseal env --target web --format fish |
+    /// source. They end at AWS_CREDENTIAL_EXPIRATION: what runs for longer should ask by itself.
+    #[command(after_long_help = long_help(""))]
+    Env(Box<EnvArguments>),
+    /// Show the targets of the targets files, and what they lead to
+    #[command(after_long_help = long_help(""))]
+    Targets {
+        /// Print them as a JSON array
+        #[arg(long)]
+        json: bool,
+    },
     /// Show the agent's identities that you may use, and their state
     #[command(after_long_help = long_help(""))]
     Identities {
         /// Print them as a JSON array
         #[arg(long)]
         json: bool,
+    },
+    /// Print the script that makes a shell complete roleseal's commands and options
+    ///
+    /// For bash: source <(roleseal completions bash)
+    Completions { shell: Shell },
+    /// Write the manual pages into a directory
+    #[command(hide = true)]
+    Man {
+        #[arg(long, value_name = "DIRECTORY")]
+        out: PathBuf,
     },
 }
 
@@ -122,11 +147,15 @@ impl Common {
             Some(name) => self.target_files(environment).find(name)?,
             None => Settings::default(),
         };
-        let flags = Settings {
-            socket: self.socket.clone(),
+        self.over(settings.or(file)).target(name, environment)
+    }
+
+    /// The settings, with what every command takes over them.
+    pub(crate) fn over(&self, settings: Settings) -> Settings {
+        Settings {
+            socket: self.socket.clone().or(settings.socket),
             ..settings
-        };
-        flags.or(file).target(name, environment)
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Why a command failed, whichever layer it was.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -39,6 +40,11 @@ pub(crate) enum Error {
     /// Whoever asked ended without an outcome.
     #[error("the request for a session ended without an outcome: this is a fault of roleseal")]
     Lost,
+    #[error("cannot write the manual to {}: {error}", .directory.display())]
+    Manual {
+        directory: PathBuf,
+        error: io::Error,
+    },
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
 }
@@ -50,7 +56,7 @@ impl Error {
             Error::Agent(error) => error.exit(),
             Error::Http(error) => error.exit(),
             Error::Answer(_) => Exit::RefusedByAws,
-            Error::Cache(_) | Error::Lost | Error::Output(_) => Exit::Failed,
+            Error::Cache(_) | Error::Lost | Error::Manual { .. } | Error::Output(_) => Exit::Failed,
             Error::Persistent { error, .. } => error.exit(),
             Error::Shared(error) => error.exit(),
             Error::Elsewhere { exit, .. } => Exit::from_code(*exit),

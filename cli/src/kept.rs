@@ -1,6 +1,7 @@
 //! A target's session for who hands it out for a long time: renewed ahead of its end by a thread of its
 //! own; kept until its end where that fails; never handed out after it.
 
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -80,7 +81,7 @@ impl Kept {
         sessions: Arc<Sessions>,
         target: Target,
         told: impl FnMut(&Status) + Send + 'static,
-    ) -> Kept {
+    ) -> io::Result<Kept> {
         let inner = Arc::new(Inner {
             sessions,
             target,
@@ -88,8 +89,9 @@ impl Kept {
             changed: Condvar::new(),
         });
         let keeper = Arc::clone(&inner);
-        thread::spawn(move || keeper.keep(told));
-        Kept(inner)
+        let thread = thread::Builder::new().name(inner.target.shown().to_owned());
+        thread.spawn(move || keeper.keep(told))?;
+        Ok(Kept(inner))
     }
 
     /// The target.

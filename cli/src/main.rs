@@ -9,14 +9,20 @@ mod agent;
 mod arguments;
 mod aws_refusal;
 mod cache;
+mod completions;
 mod create_session;
 mod credential_process;
 mod credentials;
+mod env;
 mod environment;
 mod error;
 mod exit;
 mod http;
 mod identities;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "for the commands that hand out for a long time")
+)]
 mod kept;
 mod one_session;
 mod output;
@@ -26,7 +32,9 @@ mod request;
 mod retry;
 mod session;
 mod sessions;
+mod table;
 mod target;
+mod targets;
 
 use std::process::ExitCode;
 
@@ -49,6 +57,10 @@ fn run(arguments: Arguments) -> Result<(), Error> {
     let common = arguments.common;
     match arguments.command {
         Command::CredentialProcess(session) => credential_process::run(&common, *session),
+        Command::Env(session) => env::run(&common, *session),
+        Command::Targets { json } => targets::run(&common, json),
+        Command::Completions { shell } => completions::print(shell),
+        Command::Man { out } => completions::write_manual(&out),
         Command::Identities { json } => identities::run(&common.socket(), json),
     }
 }

@@ -68,13 +68,6 @@ impl Sessions {
         })
     }
 
-    /// The target's latest session in this process, if it is still valid; asks nobody.
-    pub(crate) fn held(&self, target: &Target, now: Timestamp) -> Option<Arc<Session>> {
-        let flight = self.flight(&target.key());
-        let state = flight.state();
-        state.latest.clone().filter(|session| session.valid(now))
-    }
-
     /// The latest session if it will do. Otherwise one thread asks, and the others get what it gets.
     fn fly(&self, target: &Target, will_do: WillDo) -> Shared {
         let key = target.key();

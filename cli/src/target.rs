@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-pub(crate) use file::TargetFiles;
+pub(crate) use file::{TargetFiles, TargetTable};
 pub(crate) use name::TargetName;
 pub(crate) use settings::Settings;
 

@@ -62,7 +62,9 @@ fn a_failure_is_told_to_who_asks_and_to_the_listener() {
     let (tell, told) = mpsc::channel();
     let kept = Kept::start(sessions, nowhere, move |status| {
         let _ = tell.send(status.failure.clone().unwrap().tries);
-    });
+    })
+    .unwrap();
+    assert_eq!(kept.target().session.identity.as_deref(), Some("web"));
     let error = kept.session().unwrap_err().to_string();
     assert!(error.contains("/agent.sock"), "{error}");
     assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(1));
