@@ -10,6 +10,7 @@
 mod agent; // what the modules share: a running agent to call, by its socket and by the CLI
 
 mod credentials; // from a key on a token to credentials that work, for every kind of key
+mod endpoints; // where CreateSession goes, in botocore's view
 mod foreign_tokens; // tokens, certificates and clients made by others
 mod identities; // identities that cannot sign: each says why, none takes another down
 mod life; // start, end, sockets, --check
