@@ -12,6 +12,7 @@ use hsm_fixtures::{
     WEB_ROLE_ARN,
 };
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// The usual scene before its start: token `lab` with the key `web`, and a configuration to change.
 pub(crate) struct Lab {
@@ -21,7 +22,10 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) fn new(kind: KeyKind) -> Lab {
-        let scene = Scene::new().unwrap();
+        Lab::of(Scene::new().unwrap(), kind)
+    }
+
+    pub(crate) fn of(scene: Scene, kind: KeyKind) -> Lab {
         let token = scene.add_token("lab").unwrap();
         let web = scene.add_identity(&token, "web", kind).unwrap();
         let config = scene.agent_config(vec![web]).unwrap();
@@ -161,6 +165,11 @@ pub(crate) fn venv(program: &str) -> PathBuf {
         .join(program);
     assert!(path.exists(), "no {}: run `make test`", path.display());
     path
+}
+
+/// A directory in memory, as a session's runtime directory is.
+pub(crate) fn in_memory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap()
 }
 
 /// The names of the PKCS#11 calls so far, in their order.
