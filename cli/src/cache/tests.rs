@@ -102,10 +102,8 @@ fn there_is_none_without_a_directory_in_memory() {
     let missing = runtime();
     let path = missing.path().join("missing");
     assert!(Cache::open(&path).unwrap().is_none());
-    // The build's directory is on a disk, or what stands for one in a container.
-    let disk = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    assert!(Cache::open(&disk).unwrap().is_none());
-    assert!(!disk.join("roleseal").exists());
+    // Nothing can be made there: that would be an error.
+    assert!(Cache::open(Path::new("/proc")).unwrap().is_none());
 }
 
 #[test]
