@@ -10,6 +10,7 @@
 mod agent; // what the modules share: a running agent to call, by its socket and by the CLI
 mod crowd; // the same: many clients at once
 
+mod audit; // the log: every decision, nothing secret, nothing forged, and a reader that hangs
 mod clients; // the AWS CLI and boto3 by credential_process, all at once and for long
 mod credentials; // from a key on a token to credentials that work, for every kind of key
 mod endpoints; // where CreateSession goes, in botocore's view
@@ -18,6 +19,7 @@ mod foreign_tokens; // tokens, certificates and clients made by others
 mod identities; // identities that cannot sign: each says why, none takes another down
 mod life; // start, end, sockets, --check
 mod load; // many clients, slow ones, those that leave; limits; the end under load
+mod metrics; // Prometheus: counts are exact, states are those of now, the text is as its parser wants it
 mod pins; // a wrong PIN is tried once
 mod policy; // who may have what
 mod recovery; // token programs that die, hang or lie
