@@ -13,6 +13,7 @@ use hsm_fixtures::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,7 +26,10 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) fn new(kind: KeyKind) -> Lab {
-        let scene = Scene::new().unwrap();
+        Lab::of(Scene::new().unwrap(), kind)
+    }
+
+    pub(crate) fn of(scene: Scene, kind: KeyKind) -> Lab {
         let token = scene.add_token("lab").unwrap();
         let web = scene.add_identity(&token, "web", kind).unwrap();
         let config = scene.agent_config(vec![web]).unwrap();
@@ -223,6 +227,11 @@ pub(crate) fn venv(program: &str) -> PathBuf {
         .join(program);
     assert!(path.exists(), "no {}: run `make test`", path.display());
     path
+}
+
+/// A directory in memory, as a session's runtime directory is.
+pub(crate) fn in_memory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap()
 }
 
 /// The names of the PKCS#11 calls so far, in their order.
