@@ -7,7 +7,7 @@ use hsm_fixtures::{AgentIdentity, Fault, KeyKind, Scene, Service, WEB_ROLE_ARN};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::agent::{Lab, Web, in_memory, json_of};
+use crate::agent::{Lab, Web, in_memory, json_of, until};
 
 /// A scene whose runs of `roleseal` keep their sessions.
 struct Keeping {
@@ -356,23 +356,17 @@ fn a_service_that_is_gone_is_a_network_error_until_it_is_back() {
     assert_eq!(keeping.key(), first);
     // It may come back while somebody is trying.
     keeping.service().stop_listening().unwrap();
+    let tried = || {
+        let log = keeping.web.agent.process().log();
+        log.matches("signed serial=").count()
+    };
+    let before = tried();
     let mut command = keeping.credential_process();
     command.arg("--no-cache");
     let child = start(command);
-    let tried = || {
-        keeping
-            .web
-            .agent
-            .process()
-            .log()
-            .matches("signed serial=")
-            .count()
-    };
-    let (before, deadline) = (tried(), Instant::now() + Duration::from_secs(60));
-    while tried() < before + 2 {
-        assert!(Instant::now() < deadline);
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    until("it has tried twice", || {
+        (tried() >= before + 2).then_some(())
+    });
     keeping.service().listen_again().unwrap();
     let output = child.wait_with_output().unwrap();
     json_of(&output); // three tries were left, seconds apart
