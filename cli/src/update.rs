@@ -24,11 +24,11 @@ use crate::target::{Settings, Target, TargetError, TargetName};
 #[derive(Debug, Args)]
 pub(crate) struct UpdateArguments {
     /// A target of the targets file; may be repeated; the options below win over its settings
-    #[arg(long = "target", value_name = "NAME")]
+    #[arg(id = "target", long, value_name = "NAME")]
     targets: Vec<TargetName>,
     /// The profile to write; for several targets, one for each in the same order
     /// [default: the target's name; "default" without a target]
-    #[arg(long = "profile", value_name = "NAME")]
+    #[arg(id = "profile", long, value_name = "NAME")]
     profiles: Vec<ProfileName>,
     #[command(flatten)]
     settings: Settings,
