@@ -221,6 +221,23 @@ mod tests {
         assert_eq!(host, "rolesanywhere-fips.eu-central-1.amazonaws.com");
     }
 
+    /// clap finds two options of one id only when it parses.
+    #[test]
+    fn every_command_takes_what_all_take() {
+        let all = ["--socket=/s", "--targets=/t", "--quiet"];
+        for command in [
+            &["update", "--target=a", "--target=b", "--profile=x"][..],
+            &["credential-process", "--target=a"],
+            &["env", "--target=a"],
+            &["targets"],
+            &["identities"],
+        ] {
+            let words = [&["roleseal"], command, &all[..]].concat();
+            let arguments = Arguments::try_parse_from(words).unwrap();
+            assert_eq!(arguments.common.targets, Some(PathBuf::from("/t")));
+        }
+    }
+
     #[test]
     fn a_named_target_is_looked_up_and_the_command_line_wins() {
         let file = tempfile::NamedTempFile::new().unwrap();
