@@ -34,6 +34,9 @@ pub(super) fn open(runtime: &Path, path: &Path) -> Result<Option<OwnedFd>, Cache
     if !in_memory(&parent).map_err(io)? {
         return Ok(None);
     }
+    // To make a directory in another's would shut them out of their own.
+    let above = rustix::fs::fstat(&parent).map_err(io)?;
+    check_owner(&above).map_err(|fault| refused(format!("of the directory above it, {fault}")))?;
     match rustix::fs::mkdirat(&parent, NAME, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(io(error)),
@@ -46,16 +49,20 @@ pub(super) fn open(runtime: &Path, path: &Path) -> Result<Option<OwnedFd>, Cache
         directory => directory.map_err(io)?,
     };
     let stat = rustix::fs::fstat(&directory).map_err(io)?;
-    if stat.st_uid != geteuid().as_raw() {
-        let owner = stat.st_uid;
-        return Err(refused(format!("it belongs to the user {owner}")));
-    }
+    check_owner(&stat).map_err(refused)?;
     if stat.st_mode & 0o077 != 0 {
         let mode = stat.st_mode & 0o777;
         let fault = format!("others have access, its mode is {mode:04o}: chmod 700");
         return Err(refused(fault));
     }
     Ok(in_memory(&directory).map_err(io)?.then_some(directory))
+}
+
+fn check_owner(stat: &Stat) -> Result<(), String> {
+    match stat.st_uid {
+        own if own == geteuid().as_raw() => Ok(()),
+        other => Err(format!("the owner is the user {other}")),
+    }
 }
 
 /// Linux's numbers for file systems that have no disk (statfs(2)).
