@@ -29,3 +29,4 @@ mod reload; // another configuration, renewed certificates, mended PINs, without
 mod separation; // what is in which process, and what a signature costs
 mod sessions; // sessions that are asked for once, kept in memory, and never wrong
 mod tpm; // keys on a TPM: every kind signs, what that costs, wrong auth values, a TPM that goes away
+mod update; // the credentials file: written, kept fresh, whole whatever happens

@@ -13,6 +13,7 @@ mod completions;
 mod create_session;
 mod credential_process;
 mod credentials;
+mod credentials_file;
 mod env;
 mod environment;
 mod error;
@@ -35,6 +36,7 @@ mod sessions;
 mod table;
 mod target;
 mod targets;
+mod update;
 
 use std::process::ExitCode;
 
@@ -58,6 +60,7 @@ fn run(arguments: Arguments) -> Result<(), Error> {
     match arguments.command {
         Command::CredentialProcess(session) => credential_process::run(&common, *session),
         Command::Env(session) => env::run(&common, *session),
+        Command::Update(wanted) => update::run(&common, *wanted),
         Command::Targets { json } => targets::run(&common, json),
         Command::Completions { shell } => completions::print(shell),
         Command::Man { out } => completions::write_manual(&out),

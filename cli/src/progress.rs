@@ -49,6 +49,13 @@ impl Progress {
         }
     }
 
+    /// Says what has been done.
+    pub(crate) fn say(&self, what: &str) {
+        if !self.quiet {
+            output::note(what);
+        }
+    }
+
     /// Says what is not as it should be, and does not stop the work.
     pub(crate) fn warn(&self, what: &impl Display) {
         if !self.quiet {
