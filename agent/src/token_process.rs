@@ -20,9 +20,9 @@ pub struct TokenProcess {
 }
 
 impl TokenProcess {
-    /// Starts the program for `open` and opens the token within `limit`. The reports are of the keys of `open`, in
-    /// that order. A program that is lost while it tries a PIN is an error that passes only if that PIN
-    /// `is_good`: otherwise the try may have counted.
+    /// Starts the program for `open` and opens the token within `limit`. The reports are of the keys of
+    /// `open`, in that order. A program that is lost while it tries a PIN is an error that passes only if
+    /// that PIN `is_good`: otherwise the try may have counted.
     pub fn start(
         programs: &TokenPrograms,
         open: Open,
