@@ -3,7 +3,7 @@
 //! user database, which may be anywhere; and it says which program a client runs.
 //!
 //! It is the agent's own program, started anew before anything is read. All that it takes are the few
-//! requests of [`message`]: an agent that was taken over can start nothing but the two token programs.
+//! requests of `launcher/message.rs`: an agent that was taken over can start nothing but the two token programs.
 
 mod link;
 mod message;

@@ -1,6 +1,6 @@
 //! What the agent takes from itself once it has started, before it reads a client's first byte: by
 //! Landlock, all files but those that it reads again, all ports, and all signals to others; by seccomp, all
-//! system calls but those that it needs ([`calls`]). It starts no program from then on and asks no user
+//! system calls but those that it needs (`sandbox/calls.rs`). It starts no program from then on and asks no user
 //! database: its [`launcher`](crate::launcher) does.
 
 mod calls;

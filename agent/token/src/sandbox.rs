@@ -89,7 +89,7 @@ const HOSTILE: &[c_long] = &[
 /// Rules on system calls: each call, with what its arguments must be; none means whatever they are.
 pub type Calls = BTreeMap<c_long, Vec<SeccompRule>>;
 
-/// [`HOSTILE`] calls, to be forbidden.
+/// Calls of a program that is no longer itself, to be forbidden.
 pub fn hostile_calls() -> Calls {
     let calls = HOSTILE.iter().copied();
     // The x32 ABI has numbers of its own for the same calls, of which some are other numbers, too.

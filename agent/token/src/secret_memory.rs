@@ -35,7 +35,7 @@ impl SecretMemory {
         if let Err(error) = locked {
             UNLOCKED.call_once(|| {
                 eprintln!(
-                    "warning: the memory of PINs cannot be locked, so that they may be swapped out: \
+                    "roleseal: warning: the memory of PINs cannot be locked, so that they may be swapped out: \
                      {error}; raise the limit (systemd: LimitMEMLOCK=), or encrypt the swap space"
                 );
             });
