@@ -126,6 +126,8 @@ fn a_certificate_out_of_reach_says_so() {
     wait_until("nothing is said", || {
         web.agent.process().log().contains("[hardening] read")
     });
+    // The certificate of before is as good as it was.
+    json_of(&web.credential_process().output().unwrap());
 }
 
 /// The agent has no user database of its own any more; groups are asked for all the same.

@@ -9,6 +9,7 @@ use crate::agent::Agent;
 use crate::audit;
 use crate::certificate::{Certificate, Stamp};
 use crate::identity::{Identity, NotTaken};
+use crate::keeper;
 
 /// How often the files are looked at. By their metadata and not by inotify: that sees neither a symbolic
 /// link far up the path, nor a network file system.
@@ -111,9 +112,7 @@ fn renew(identity: &Identity, read: Result<Certificate, String>, replaced: bool)
             true
         }
         Err(NotTaken::Unfit(error)) => {
-            audit::warn(&format!(
-                "not renewed identity={name} reason={error:?}; the certificate of before stays in use"
-            ));
+            keeper::stays_in_use(name, &error);
             true
         }
         Err(NotTaken::NotNow) => false,

@@ -165,7 +165,8 @@ impl Thread {
         owner: Option<&KeyOwner>,
         report: KeyReport,
     ) -> Result<Result<KeyState, TokenError>, TokenError> {
-        let (certificate, warnings, text) = match prepare_proof(owner, report) {
+        let last = self.shared.proved(key);
+        let (certificate, warnings, text) = match prepare_proof(owner, report, last.as_ref()) {
             Ok(prepared) => prepared,
             Err(error) => return Ok(Err(error)),
         };
@@ -180,17 +181,22 @@ impl Thread {
             }
         };
         self.open.pins_are_good(key);
-        if let Err(error) = check_proof(&certificate, &text, &signature) {
+        let certificate = match (check_proof(&certificate, &text, &signature), last) {
+            (Ok(()), _) => certificate,
+            // A new certificate of another key: the one of before is still right.
+            (Err(error), Some(last)) if check_proof(&last, &text, &signature).is_ok() => {
+                owner.inspect(|owner| stays_in_use(&owner.identity, &error));
+                last
+            }
             // It was the key's before: the token signs wrongly, or with another key, and may mend.
-            let known = self.proved.get(&key) == Some(&certificate.spki);
-            return Ok(Err(match known {
-                true => TokenError::Gone(error),
-                false => TokenError::Unusable(error),
-            }));
-        }
-        self.proved.insert(key, certificate.spki.clone());
+            (Err(error), Some(last)) if last.spki == certificate.spki => {
+                return Ok(Err(TokenError::Gone(error)));
+            }
+            (Err(error), _) => return Ok(Err(TokenError::Unusable(error))),
+        };
+        self.shared.prove(key, &certificate);
         Ok(Ok(KeyState::Ready {
-            certificate: Arc::new(certificate),
+            certificate,
             warnings,
         }))
     }
@@ -247,13 +253,27 @@ fn about(identity: &str, message: &str) -> Fields {
 fn prepare_proof(
     owner: Option<&KeyOwner>,
     report: KeyReport,
-) -> Result<(Certificate, Vec<String>, StringToSign), TokenError> {
+    last: Option<&Arc<Certificate>>,
+) -> Result<(Arc<Certificate>, Vec<String>, StringToSign), TokenError> {
     let opened = report?;
     let owner = owner.ok_or_else(|| TokenError::Unusable("it has no certificate".to_owned()))?;
-    let loaded = owner.certificate.load(opened.certificate);
-    let certificate = loaded.map_err(TokenError::Unusable)?;
+    let certificate = match (owner.certificate.load(opened.certificate), last) {
+        (Ok(certificate), _) => Arc::new(certificate),
+        (Err(error), Some(last)) => {
+            stays_in_use(&owner.identity, &error);
+            Arc::clone(last)
+        }
+        (Err(error), None) => return Err(TokenError::Unusable(error)),
+    };
     let text = proof(&certificate).map_err(TokenError::Broken)?;
     Ok((certificate, opened.warnings, text))
+}
+
+/// Says that a certificate was not taken over, and why.
+pub fn stays_in_use(identity: &str, why: &str) {
+    let text = format!("{why}; the certificate of before stays in use");
+    let fields = vec![("identity", identity.into()), ("reason", text.into())];
+    audit::event(Level::Warn, "not renewed", fields);
 }
 
 /// Whether the key that signed the text is the certificate's.

@@ -39,8 +39,6 @@ pub(super) struct Thread {
     pub(super) pin_is_good: bool,
     /// The PINs that the token was opened with, by key; `None` for its own.
     pub(super) pins: HashMap<Option<usize>, PinFingerprint>,
-    /// The public key that each key was proved to have.
-    pub(super) proved: HashMap<usize, Vec<u8>>,
     last_answer: Instant,
     /// Keys whose own PIN was refused: they are set aside, in this token program and in all later ones.
     pub(super) refused: HashMap<usize, TokenError>,
@@ -98,7 +96,6 @@ impl Thread {
             opening_took: Duration::ZERO,
             pin_is_good: false,
             pins: HashMap::new(),
-            proved: HashMap::new(),
             last_answer: Instant::now(),
             refused: HashMap::new(),
             reopen_at: None,
