@@ -48,6 +48,9 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 /// How long the tokens may take to close after that.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(4);
 
+/// How long the refusals of what the end has overtaken may take to leave.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = if arguments.check {
@@ -134,6 +137,7 @@ fn end(listener: &Listener, agent: &Agent) {
         audit::warn(&format!("{unfinished} requests were not finished in time"));
     }
     agent.close(Instant::now() + CLOSE_DEADLINE);
+    agent.drain(Instant::now() + LAST_WORDS);
 }
 
 /// Says what is wrong with each identity, as far as it shows without its token.
