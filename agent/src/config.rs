@@ -64,7 +64,7 @@ pub enum MetricsAddress {
 /// `[limits]`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at once. Each costs a descriptor and a thread with some 10 KiB of its stack in use.
+    /// Connections at once. Each costs a descriptor; while its client asks for something, a thread as well.
     pub connections: u32,
     /// Of them, of one user: it takes several to keep the others out.
     pub connections_per_user: u32,

@@ -55,6 +55,8 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(4);
 
 /// How long the launcher may take after that: its token programs have ended.
 const LAUNCHER_DEADLINE: Duration = Duration::from_secs(2);
+/// How long the refusals of what the end has overtaken may take to leave.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     if launcher::is_asked_for() {
@@ -184,6 +186,7 @@ fn end(listener: &Listener, agent: &Agent) {
         audit::warn(&format!("{unfinished} requests were not finished in time"));
     }
     agent.close(Instant::now() + CLOSE_DEADLINE);
+    agent.drain(Instant::now() + LAST_WORDS);
 }
 
 /// Says what is wrong with each identity, as far as it shows without its token.

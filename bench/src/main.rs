@@ -8,6 +8,7 @@ mod lab;
 mod machine;
 mod memory;
 mod process;
+mod processor;
 mod raw;
 mod report;
 mod startup;
@@ -63,6 +64,7 @@ fn measure(file: &Path) -> Result<()> {
     report.step("keys, certificates, service");
     let lab = Lab::new()?;
     throughput::measure(&lab, &mut report)?;
+    processor::measure(&lab, &mut report)?;
     verification::measure(&lab, &mut report)?;
     calls::measure(&lab, &mut report)?;
     cli::measure(&lab, &mut report)?;

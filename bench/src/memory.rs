@@ -15,6 +15,9 @@ use crate::targets::{CROWDED_KIB, IDLE_KIB, Target};
 /// Of clients and of identities.
 const MANY: usize = 1000;
 
+/// After that a client that has asked for something counts as silent.
+const SETTLE: Duration = Duration::from_secs(1);
+
 /// How long one client measures its requests' time.
 const TURN: Duration = Duration::from_secs(2);
 
@@ -49,7 +52,7 @@ pub(crate) fn measure(lab: &Lab, report: &mut Report) -> Result<()> {
     report.add(Table {
         title: "Memory in KiB, and growth",
         about: "Resident (RSS), and with shared pages divided among their users (PSS). Each connected client has made one \
-                request\nand then stays; the identities share a key on SoftHSM and have a certificate each. The times are \
+                request\nand is silent since a second; the identities share a key on SoftHSM and have a certificate each. The times are \
                 those of one more\nclient, in microseconds."
             .to_owned(),
         head: vec![
@@ -99,6 +102,7 @@ fn state(lab: &Lab, key: &Key, identities: Vec<AgentIdentity>, clients: usize) -
         client.sign()?;
         connected.push(client);
     }
+    std::thread::sleep(SETTLE);
     // Before the clients whose time is taken: idle is what a host has most of the time.
     let memory = process::memory(agent.pid())?;
     let token_program = process::memory(agent.token_program()?)?;

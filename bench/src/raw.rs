@@ -57,6 +57,10 @@ impl Raw {
         })
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Signs for that long, in that many threads.
     pub(crate) fn run(&mut self, threads: usize, duration: Duration) -> Result<Run> {
         let order = serde_json::to_string(&Order { threads, duration })?;
