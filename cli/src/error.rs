@@ -9,8 +9,11 @@ use thiserror::Error;
 use crate::agent::AgentError;
 use crate::cache::CacheError;
 use crate::credentials::AnswerError;
+use crate::exec::ExecError;
 use crate::exit::Exit;
 use crate::http::HttpError;
+use crate::serve::ServeError;
+use crate::status::StatusError;
 use crate::target::TargetError;
 
 /// Each message is complete: it names its causes itself, and after a line break what to do.
@@ -40,6 +43,15 @@ pub(crate) enum Error {
     /// Whoever asked ended without an outcome.
     #[error("the request for a session ended without an outcome: this is a fault of roleseal")]
     Lost,
+    /// Who asked has waited long enough.
+    #[error("the session is still being asked for: try again")]
+    Pending,
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    #[error(transparent)]
+    Status(#[from] StatusError),
     #[error("cannot write the manual to {}: {error}", .directory.display())]
     Manual {
         directory: PathBuf,
@@ -56,7 +68,14 @@ impl Error {
             Error::Agent(error) => error.exit(),
             Error::Http(error) => error.exit(),
             Error::Answer(_) => Exit::RefusedByAws,
-            Error::Cache(_) | Error::Lost | Error::Manual { .. } | Error::Output(_) => Exit::Failed,
+            Error::Serve(error) => error.exit(),
+            Error::Exec(error) => error.exit(),
+            Error::Status(error) => error.exit(),
+            Error::Cache(_)
+            | Error::Lost
+            | Error::Pending
+            | Error::Manual { .. }
+            | Error::Output(_) => Exit::Failed,
             Error::Persistent { error, .. } => error.exit(),
             Error::Shared(error) => error.exit(),
             Error::Elsewhere { exit, .. } => Exit::from_code(*exit),

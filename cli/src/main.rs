@@ -13,16 +13,14 @@ mod completions;
 mod create_session;
 mod credential_process;
 mod credentials;
+mod endpoint;
 mod env;
 mod environment;
 mod error;
+mod exec;
 mod exit;
 mod http;
 mod identities;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "for the commands that hand out for a long time")
-)]
 mod kept;
 mod one_session;
 mod output;
@@ -30,8 +28,10 @@ mod progress;
 mod proxy;
 mod request;
 mod retry;
+mod serve;
 mod session;
 mod sessions;
+mod status;
 mod table;
 mod target;
 mod targets;
@@ -45,7 +45,7 @@ use error::Error;
 
 fn main() -> ExitCode {
     match run(Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             output::report(&error);
             error.exit().into()
@@ -53,9 +53,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> Result<(), Error> {
+fn run(arguments: Arguments) -> Result<ExitCode, Error> {
     let common = arguments.common;
     match arguments.command {
+        Command::Exec(wanted) => return exec::run(&common, *wanted),
+        Command::Serve(wanted) => serve::run(&common, wanted),
+        Command::Status(wanted) => status::run(&wanted),
         Command::CredentialProcess(session) => credential_process::run(&common, *session),
         Command::Env(session) => env::run(&common, *session),
         Command::Targets { json } => targets::run(&common, json),
@@ -63,4 +66,5 @@ fn run(arguments: Arguments) -> Result<(), Error> {
         Command::Man { out } => completions::write_manual(&out),
         Command::Identities { json } => identities::run(&common.socket(), json),
     }
+    .map(|()| ExitCode::SUCCESS)
 }

@@ -42,10 +42,25 @@ impl Progress {
         }
     }
 
+    /// On standard error: what a program that runs for long has to say, and no progress.
+    pub(crate) fn lines() -> Progress {
+        Progress {
+            quiet: false,
+            awaited: None,
+        }
+    }
+
     /// Notes what is waited for from now on.
     pub(crate) fn waiting_for(&self, what: &str) {
         if let Some(awaited) = &self.awaited {
             what.clone_into(&mut awaited.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    /// Says what somebody may want to know.
+    pub(crate) fn say(&self, what: &str) {
+        if !self.quiet {
+            output::note(what);
         }
     }
 
