@@ -1,13 +1,15 @@
 # make demo    the whole system on this machine: token, PKI, service, agent, credentials
 # make test    every test, on real SoftHSM and swtpm and a strict local IAM Roles Anywhere
 # make check   format, lints, documentation
+# make man     the manual pages of roleseal, in target/man
+# make fuzz    each fuzz target for SECONDS=20, from the seeds in fuzz/seeds
 #
 # demo and test install the Debian or Ubuntu packages that they lack (as root, or by sudo) and say so.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check packages
+.PHONY: help demo test check man fuzz packages
 
 PACKAGES := build-essential ca-certificates pkg-config libssl-dev openssl softhsm2 opensc opensc-pkcs11 \
 	p11-kit-modules libnss3 libnss3-tools curl python3-venv \
@@ -29,8 +31,18 @@ test: packages $(VENV)/ready
 
 check: packages
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+
+SECONDS := 20
+fuzz: packages
+	fuzz/run $(SECONDS)
+
+man:
+	cargo build --release -p roleseal
+	mkdir -p target/man
+	target/release/roleseal man --out target/man
 
 packages:
 	@missing=$$(for p in $(PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q ' installed$$' || echo $$p; done); \

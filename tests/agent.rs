@@ -5,13 +5,18 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hsm_fixtures::{
     Agent, AgentConfig, KeyKind, PROFILE_ARN, REGION, Scene, SoftHsm, TRUST_ANCHOR_ARN,
     WEB_ROLE_ARN,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The usual scene before its start: token `lab` with the key `web`, and a configuration to change.
 pub(crate) struct Lab {
@@ -21,7 +26,10 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) fn new(kind: KeyKind) -> Lab {
-        let scene = Scene::new().unwrap();
+        Lab::of(Scene::new().unwrap(), kind)
+    }
+
+    pub(crate) fn of(scene: Scene, kind: KeyKind) -> Lab {
         let token = scene.add_token("lab").unwrap();
         let web = scene.add_identity(&token, "web", kind).unwrap();
         let config = scene.agent_config(vec![web]).unwrap();
@@ -64,9 +72,61 @@ impl Web {
         Lab::new(KeyKind::EcP256).start()
     }
 
+    /// Replaces the configuration and has the agent read it; says what its log then says of that.
+    pub(crate) fn reload(&self, config: &AgentConfig) -> String {
+        self.reload_text(&config.to_toml().unwrap())
+    }
+
+    pub(crate) fn reload_text(&self, text: &str) -> String {
+        self.scene.write("agent.toml", text).unwrap();
+        let told = || {
+            let log = self.agent.process().log();
+            let lines: Vec<String> = log
+                .lines()
+                .filter(|line| line.contains("reloaded: "))
+                .map(str::to_owned)
+                .collect();
+            lines
+        };
+        let before = told().len();
+        let agent = Pid::from_raw(self.agent.process().id().cast_signed()).unwrap();
+        kill_process(agent, Signal::HUP).unwrap();
+        until("the agent reloads", || told().get(before).cloned())
+    }
+
+    /// Waits until the identity `web` has a certificate that satisfies.
+    pub(crate) fn until_serial(&self, satisfies: impl Fn(&str) -> bool) {
+        until("the certificate is taken over", || {
+            satisfies(&serial(&self.scene)).then_some(())
+        });
+    }
+
     pub(crate) fn credential_process(&self) -> Command {
         let arguments = self.scene.credential_process("web", WEB_ROLE_ARN);
         self.scene.roleseal(&arguments).unwrap()
+    }
+}
+
+/// The serial number that the identity `web` signs with, as the agent lists it.
+pub(crate) fn serial(scene: &Scene) -> String {
+    let listed = call(&scene.socket(), "ListIdentities", json!({}));
+    let identities = listed["parameters"]["identities"].as_array().unwrap();
+    let web = identities.iter().find(|identity| identity["name"] == "web");
+    web.unwrap()["serial"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// Polls until there is a result; what it waits for is in the panic.
+pub(crate) fn until<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(result) = poll() {
+            return result;
+        }
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -129,9 +189,7 @@ pub(crate) fn call(socket: &Path, method: &str, parameters: Value) -> Value {
 
 /// Reads one reply.
 pub(crate) fn read_reply(stream: &mut UnixStream) -> Value {
-    stream
-        .set_read_timeout(Some(Duration::from_secs(60)))
-        .unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut reply = Vec::new();
     let mut byte = [0];
     loop {
@@ -161,6 +219,11 @@ pub(crate) fn venv(program: &str) -> PathBuf {
         .join(program);
     assert!(path.exists(), "no {}: run `make test`", path.display());
     path
+}
+
+/// A directory in memory, as a session's runtime directory is.
+pub(crate) fn in_memory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap()
 }
 
 /// The names of the PKCS#11 calls so far, in their order.

@@ -9,10 +9,10 @@ use hsm_fixtures::{AllowRule, KeyKind, WEB_ROLE_ARN};
 use crate::agent::{Lab, Web, copy_program, json_of, read_reply};
 
 /// A user without rights, on every Debian.
-const NOBODY: u32 = 65_534;
+pub(crate) const NOBODY: u32 = 65_534;
 
 /// Runs the CLI as `nobody`, who can reach it, the socket and the CA, and nothing else of the scene.
-fn as_nobody(web: &Web, arguments: &[String]) -> Output {
+pub(crate) fn as_nobody(web: &Web, arguments: &[String]) -> Output {
     let open = |path: &std::path::Path, mode| {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     };

@@ -1,6 +1,8 @@
 //! Leaf and intermediates as AWS wants them ("Signature validation" and "Trust model", IAM Roles
 //! Anywhere user guide), and the check of every signature against the leaf.
 
+mod source;
+
 use std::fmt;
 use std::path::Path;
 
@@ -18,6 +20,8 @@ use thiserror::Error;
 use token::{Algorithm, Signature};
 use x509_cert::certificate::Version;
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage};
+
+pub use source::{CertificateSource, LeafSource, Stamp};
 
 /// A leaf that AWS can accept, with its intermediates.
 #[derive(Debug)]
@@ -106,6 +110,11 @@ impl Certificate {
         self.key.to_string()
     }
 
+    /// Whether it is the same leaf with the same intermediates.
+    pub fn is_same(&self, other: &Certificate) -> bool {
+        self.x509 == other.x509 && self.x509_chain == other.x509_chain
+    }
+
     /// Whether `signature` is this key's over `text`.
     #[must_use]
     pub fn verifies(&self, text: &str, signature: &Signature) -> bool {
@@ -113,11 +122,17 @@ impl Certificate {
     }
 }
 
-/// The certificates of a PEM file, as DER. Text around them is left out, as OpenSSL writes it.
+/// The certificates of a PEM file, as DER.
 pub fn read_pem(path: &Path) -> Result<Vec<Vec<u8>>, CertificateError> {
+    let text = read_text(path).map_err(|fault| error(format!("cannot read it: {fault}")))?;
+    parse_pem(&text)
+}
+
+/// The certificates of a PEM text, as DER. Text around them is left out, as OpenSSL writes it.
+pub fn parse_pem(text: &str) -> Result<Vec<Vec<u8>>, CertificateError> {
     const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
     const END: &str = "-----END CERTIFICATE-----";
-    let mut rest = &*read_text(path).map_err(|fault| error(format!("cannot read it: {fault}")))?;
+    let mut rest = text;
     let mut ders = Vec::new();
     while let Some((_, after)) = rest.split_once(BEGIN) {
         let (body, after) = after

@@ -13,9 +13,10 @@ use std::path::{Path, PathBuf};
 
 use rolesanywhere::Endpoint;
 use thiserror::Error;
-use token::link::{CertificateOnToken, OpenTpmKey};
+use token::link::{OpenTpmKey, TpmKeySource};
 use token::{PinSource, Pkcs11Uri, Tcti, TokenMatch};
 
+use crate::certificate::CertificateSource;
 use crate::policy::Policy;
 
 /// A configuration without faults of its own.
@@ -23,10 +24,34 @@ use crate::policy::Policy;
 pub struct Config {
     /// Where to listen, unless systemd passes a socket.
     pub socket: PathBuf,
+    /// What one user, and all together, may take of the agent.
+    pub limits: Limits,
     /// In the order of the file; each name once.
     pub identities: Vec<IdentityConfig>,
     /// The tokens of the identities, each once.
     pub tokens: Vec<TokenConfig>,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at once. Each costs a descriptor and a thread with some 10 KiB of its stack in use.
+    pub connections: u32,
+    /// Of them, of one user: it takes several to keep the others out.
+    pub connections_per_user: u32,
+    /// Requests that one user may make in a second, and so many more at once; `None` is any number.
+    pub requests_per_second_per_user: Option<u32>,
+}
+
+impl Default for Limits {
+    /// As many as a large host has at once.
+    fn default() -> Limits {
+        Limits {
+            connections: 1024,
+            connections_per_user: 512,
+            requests_per_second_per_user: None,
+        }
+    }
 }
 
 /// One `[[identity]]`.
@@ -38,8 +63,6 @@ pub struct IdentityConfig {
     pub key: KeyConfig,
     /// Where leaf and intermediates come from.
     pub certificate: CertificateSource,
-    /// A file with more intermediates.
-    pub chain: Option<PathBuf>,
     /// What may be called beside AWS's own endpoints.
     pub endpoints: Vec<Endpoint>,
     /// Who may use it, and for what.
@@ -53,15 +76,6 @@ pub enum KeyConfig {
     Pkcs11(Pkcs11Uri),
     /// Of a TPM, with its auth values.
     Tpm(OpenTpmKey),
-}
-
-/// Where a certificate comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CertificateSource {
-    /// A PEM file, the leaf first.
-    File(PathBuf),
-    /// The token.
-    Token(CertificateOnToken),
 }
 
 /// One token, which one token program serves.
@@ -104,27 +118,27 @@ pub struct ConfigError {
     message: String,
 }
 
+impl ConfigError {
+    fn new(path: &Path, message: String) -> ConfigError {
+        ConfigError {
+            path: path.to_owned(),
+            line: None,
+            message,
+        }
+    }
+}
+
 /// The largest configuration that is read, in bytes: some thousand identities.
 const SIZE_LIMIT: u64 = 4 * 1024 * 1024;
 
 impl Config {
     /// Reads and validates `path`.
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
-        let fault = |message| ConfigError {
-            path: path.to_owned(),
-            line: None,
-            message,
-        };
+        let fault = |message| ConfigError::new(path, message);
         let (text, metadata) = read(path).map_err(fault)?;
         check_owner(&metadata).map_err(fault)?;
         let mode = metadata.mode() & 0o7777;
-        let parsed: file::Document = toml::from_str(&text).map_err(|error| ConfigError {
-            path: path.to_owned(),
-            line: error.span().map(|span| line_of(&text, span.start)),
-            // Not the error's Display: it repeats the line, which may hold a PIN.
-            message: error.message().to_owned(),
-        })?;
-        let config = parsed.validate().map_err(fault)?;
+        let config = Config::parse(path, &text)?;
         let pin_inside = |pin: &PinSource| matches!(pin, PinSource::Value(_));
         if mode & 0o077 != 0 && config.pins().any(pin_inside) {
             return Err(fault(format!(
@@ -134,6 +148,18 @@ impl Config {
             )));
         }
         Ok(config)
+    }
+
+    /// Validates the text of `path`.
+    pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+        let document: file::Document = toml::from_str(text).map_err(|error| ConfigError {
+            line: error.span().map(|span| line_of(text, span.start)),
+            // Not the error's Display: it repeats the line, which may hold a PIN.
+            ..ConfigError::new(path, error.message().to_owned())
+        })?;
+        document
+            .validate()
+            .map_err(|message| ConfigError::new(path, message))
     }
 
     /// Whether anybody but the agent's own user may be served.
@@ -235,6 +261,19 @@ impl TokenKind {
     }
 }
 
+impl KeyConfig {
+    /// The key's file, where it has one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            KeyConfig::Tpm(OpenTpmKey {
+                source: TpmKeySource::File(path),
+                ..
+            }) => Some(path),
+            KeyConfig::Tpm(_) | KeyConfig::Pkcs11(_) => None,
+        }
+    }
+}
+
 /// As the configuration writes it, without PINs.
 impl fmt::Display for KeyConfig {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -298,8 +337,10 @@ fn check_unique(identities: &[(IdentityConfig, TokenKind)]) -> Result<(), String
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::certificate::LeafSource;
     use std::os::unix::fs::PermissionsExt;
     use token::Pin;
+    use token::link::CertificateOnToken;
 
     const WEB: &str = "[[identity]]\nname = \"web\"\nkey = \"pkcs11:token=lab;object=web\"\n";
 
@@ -329,8 +370,8 @@ mod tests {
         assert_eq!(config.socket, Path::new("/run/roleseal/agent.sock"));
         let identity = &config.identities[0];
         assert_eq!(
-            identity.certificate,
-            CertificateSource::Token(CertificateOnToken::OfTheKey)
+            identity.certificate.leaf,
+            LeafSource::Token(CertificateOnToken::OfTheKey)
         );
         assert!(identity.policy.rules.is_empty());
         let token = pkcs11(&config.tokens[0]);
@@ -372,10 +413,10 @@ mod tests {
             panic!()
         };
         assert_eq!(
-            web.certificate,
-            CertificateSource::File("/etc/web.pem".into())
+            web.certificate.leaf,
+            LeafSource::File("/etc/web.pem".into())
         );
-        assert_eq!(web.chain, Some("/etc/chain.pem".into()));
+        assert_eq!(web.certificate.chain, Some("/etc/chain.pem".into()));
         assert_eq!(web.endpoints[0].host(), "localhost:8443");
         let rule = &web.policy.rules[0];
         assert_eq!(
@@ -385,8 +426,8 @@ mod tests {
         assert_eq!(rule.max_duration.unwrap().seconds(), 3600);
         assert!(web.policy.rules[1].everyone);
         assert!(matches!(
-            batch.certificate,
-            CertificateSource::Token(CertificateOnToken::Named(_))
+            batch.certificate.leaf,
+            LeafSource::Token(CertificateOnToken::Named(_))
         ));
         let [own, default] = &config.tokens[..] else {
             panic!()
@@ -447,8 +488,8 @@ mod tests {
         assert_eq!(key.parent_pin, Some(PinSource::File("/etc/parent".into())));
         assert_eq!(key.owner_pin, Some(PinSource::File("/etc/owner".into())));
         assert_eq!(config.pins().count(), 3);
-        let in_key_file = CertificateSource::File("/etc/roleseal/web.tss".into());
-        assert_eq!(web.certificate, in_key_file);
+        let in_key_file = LeafSource::File("/etc/roleseal/web.tss".into());
+        assert_eq!(web.certificate.leaf, in_key_file);
         assert_eq!(batch.key.to_string(), "handle:0x81000101");
         assert_eq!(lab.key.to_string(), "/etc/roleseal/lab.tss");
         let tokens: Vec<_> = config

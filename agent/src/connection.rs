@@ -10,9 +10,11 @@ use wire::{
     Transport, TransportError, UnsignedRequest, codec,
 };
 
+use crate::agent::{Agent, UnderWay};
 use crate::audit::Decision;
 use crate::create_session::CreateSession;
 use crate::identity::{Identities, Identity};
+use crate::keeper::Caller;
 use crate::peer::Peer;
 use crate::sigv4;
 
@@ -29,8 +31,9 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(25);
 const BATCH_LIMIT: usize = MESSAGE_LIMIT - 1024;
 
 /// Serves a client until it goes away, stalls or sends what cannot be read.
-pub fn serve(stream: UnixStream, peer: &Peer, identities: &Identities) {
+pub fn serve(stream: UnixStream, peer: &Peer, agent: &Agent) {
     let mut client = Transport::new(stream);
+    let caller = Caller::client(peer.uid, client.presence());
     loop {
         let frame = match client.receive(IDLE_DEADLINE, MESSAGE_DEADLINE) {
             Ok(Some(frame)) => frame,
@@ -47,7 +50,10 @@ pub fn serve(stream: UnixStream, peer: &Peer, identities: &Identities) {
                 call,
                 more,
                 oneway: false,
-            }) => send(&mut client, &reply(call, more, peer, identities)),
+            }) => {
+                let (replies, _under_way) = answer(call, more, peer, &caller, agent);
+                send(&mut client, &replies)
+            }
             Ok(_) => Ok(()), // nothing here has an effect but its answer
             Err(refusal) => {
                 let malformed = matches!(refusal, Refusal::MalformedMessage { .. });
@@ -87,16 +93,24 @@ fn send(client: &mut Transport, replies: &[Reply]) -> Result<(), TransportError>
         .try_for_each(|reply| client.send(codec::encode_reply(reply), MESSAGE_DEADLINE))
 }
 
-fn reply(call: Call, more: bool, peer: &Peer, identities: &Identities) -> Vec<Reply> {
-    let reply = match call {
-        Call::GetInfo => Reply::Info(info()),
-        Call::GetInterfaceDescription { interface } => describe(interface),
-        Call::ListIdentities => {
-            return in_batches(identities.list(peer, Timestamp::now()), more);
+/// The replies to a call; a request to sign is under way until they have left.
+fn answer<'a>(
+    call: Call,
+    more: bool,
+    peer: &Peer,
+    caller: &Caller,
+    agent: &'a Agent,
+) -> (Vec<Reply>, Option<UnderWay<'a>>) {
+    let replies = match call {
+        Call::GetInfo => vec![Reply::Info(info())],
+        Call::GetInterfaceDescription { interface } => vec![describe(interface)],
+        Call::ListIdentities => in_batches(agent.identities().list(peer, Timestamp::now()), more),
+        Call::SignCreateSession(unsigned) => {
+            let (reply, under_way) = sign_create_session(unsigned, peer, caller, agent);
+            return (vec![reply], under_way);
         }
-        Call::SignCreateSession(unsigned) => sign_create_session(unsigned, peer, identities),
     };
-    vec![reply]
+    (replies, None)
 }
 
 fn info() -> ServiceInfo {
@@ -147,16 +161,23 @@ fn in_batches(identities: Vec<wire::Identity>, more: bool) -> Vec<Reply> {
         .collect()
 }
 
-fn sign_create_session(unsigned: UnsignedRequest, peer: &Peer, identities: &Identities) -> Reply {
+fn sign_create_session<'a>(
+    unsigned: UnsignedRequest,
+    peer: &Peer,
+    caller: &Caller,
+    agent: &'a Agent,
+) -> (Reply, Option<UnderWay<'a>>) {
     let start = Instant::now();
+    let deadline = start + REQUEST_DEADLINE;
+    let identities = agent.identities();
     let mut known = Known::default();
-    let result = answer(
-        unsigned,
-        peer,
-        identities,
-        start + REQUEST_DEADLINE,
-        &mut known,
-    );
+    let (result, under_way) = match agent.begin(peer.uid) {
+        Ok(under_way) => (
+            signed_headers(unsigned, peer, caller, &identities, deadline, &mut known),
+            Some(under_way),
+        ),
+        Err(refusal) => (Err(refusal), None),
+    };
     Decision {
         peer,
         identity: known.identity.map(|identity| identity.name.as_str()),
@@ -168,10 +189,11 @@ fn sign_create_session(unsigned: UnsignedRequest, peer: &Peer, identities: &Iden
         took: start.elapsed(),
     }
     .log();
-    match result {
+    let reply = match result {
         Ok(headers) => Reply::Signed(headers),
         Err(refusal) => Reply::Refused(refusal),
-    }
+    };
+    (reply, under_way)
 }
 
 /// What is known of a request for the log, however far it came.
@@ -183,9 +205,10 @@ struct Known<'a> {
 }
 
 /// The story of one signature.
-fn answer<'a>(
+fn signed_headers<'a>(
     unsigned: UnsignedRequest,
     peer: &Peer,
+    caller: &Caller,
     identities: &'a Identities,
     deadline: Instant,
     known: &mut Known<'a>,
@@ -199,6 +222,6 @@ fn answer<'a>(
     let certificate = identity.certificate(now, deadline)?;
     known.serial.clone_from(&certificate.serial);
     let text = sigv4::string_to_sign(&authorised, &certificate, AmzDate::from(now));
-    let signature = identity.sign(&text, &certificate, deadline)?;
+    let signature = identity.sign(&text, &certificate, caller.clone(), deadline)?;
     Ok(sigv4::headers(&authorised, &certificate, &text, &signature))
 }

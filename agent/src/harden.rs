@@ -5,12 +5,26 @@ use std::io;
 use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
-/// Descriptors for all connections that [`listener`](crate::listener) takes, their token programs, and
-/// some more; systemd's default of 1,024 is too few.
-const DESCRIPTORS: u64 = 2048;
+/// Descriptors beside those of the connections: for token programs and files.
+const OTHER_DESCRIPTORS: u64 = 1024;
 
-/// No files for others, no core dumps, no debugger of the same user, no privileges by exec; and enough
-/// descriptors that nobody can use them up.
+/// Allows as many descriptors as so many connections take, as far as the system lets us; systemd's default
+/// of 1,024 is too few.
+pub fn allow_descriptors(connections: u32) -> io::Result<()> {
+    let wanted = u64::from(connections) + OTHER_DESCRIPTORS;
+    let files = rustix::process::getrlimit(Resource::Nofile);
+    if files.current.is_none_or(|current| current >= wanted) {
+        return Ok(());
+    }
+    let files = Rlimit {
+        current: Some(files.maximum.map_or(wanted, |hard| hard.min(wanted))),
+        ..files
+    };
+    rustix::process::setrlimit(Resource::Nofile, files)?;
+    Ok(())
+}
+
+/// No files for others, no core dumps, no debugger of the same user, no privileges by exec.
 pub fn harden() -> io::Result<()> {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let none = Rlimit {
@@ -18,17 +32,6 @@ pub fn harden() -> io::Result<()> {
         maximum: Some(0),
     };
     rustix::process::setrlimit(Resource::Core, none)?;
-    let files = rustix::process::getrlimit(Resource::Nofile);
-    if files.current.is_some_and(|current| current < DESCRIPTORS) {
-        let current = files
-            .maximum
-            .map_or(DESCRIPTORS, |hard| hard.min(DESCRIPTORS));
-        let files = Rlimit {
-            current: Some(current),
-            ..files
-        };
-        rustix::process::setrlimit(Resource::Nofile, files)?;
-    }
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     rustix::thread::set_no_new_privs(true)?;
     Ok(())

@@ -1,6 +1,6 @@
 //! The identities that the agent serves: which one a caller means, what it can do, and its signature.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,19 +10,29 @@ use token::link::{Open, OpenKey, OpenPkcs11, OpenTpm};
 use token::{Pkcs11Uri, Signature, StringToSign, Tcti, TokenError};
 use wire::{Refusal, State};
 
-use crate::certificate::{self, Certificate};
+use crate::certificate::{Certificate, CertificateSource, LeafSource, Stamp};
 use crate::config::{
-    CertificateSource, Config, IdentityConfig, KeyConfig, Pkcs11Config, TokenConfig, TokenKind,
+    Config, IdentityConfig, KeyConfig, Limits, Pkcs11Config, TokenConfig, TokenKind,
 };
-use crate::keeper::{Keeper, KeyOwner, KeyState, NotSigned};
+use crate::keeper::{self, Caller, Heritage, Keeper, KeyOwner, KeyState, NotSigned};
 use crate::peer::Peer;
 use crate::policy::Policy;
 
-/// All identities, and the keepers of their tokens.
+/// All identities of one configuration, and the keepers of their tokens.
 #[derive(Debug)]
 pub struct Identities {
+    /// What callers may take of the agent.
+    pub limits: Limits,
     identities: Vec<Identity>,
-    keepers: Vec<Arc<Keeper>>,
+    keepers: Vec<Token>,
+}
+
+/// A token, and what it was opened for.
+#[derive(Debug)]
+struct Token {
+    keeper: Arc<Keeper>,
+    /// Of the files of its keys, when they were opened.
+    key_files: Stamp,
 }
 
 /// One identity.
@@ -34,6 +44,7 @@ pub struct Identity {
     pub endpoints: Vec<Endpoint>,
     /// Who may use it, and for what.
     pub policy: Policy,
+    certificate: CertificateSource,
     key_uri: String,
     keeper: Arc<Keeper>,
     /// Its key's number with the keeper.
@@ -41,18 +52,23 @@ pub struct Identity {
 }
 
 impl Identities {
-    /// Starts to open the tokens of the configuration, with the token programs in `programs`.
-    pub fn start(config: Config, programs: &Path) -> std::io::Result<Identities> {
+    /// Starts to open the tokens of the configuration, with the token programs in `programs`. What is the
+    /// same as with `previous` is kept open.
+    pub fn start(
+        config: Config,
+        programs: &Path,
+        previous: Option<&Identities>,
+    ) -> std::io::Result<Identities> {
         let mut places: Vec<Option<(Arc<Keeper>, usize)>> = vec![None; config.identities.len()];
         let mut keepers = Vec::new();
         for token in &config.tokens {
-            let keeper = Arc::new(start_keeper(token, &config.identities, programs)?);
+            let token_now = keep_or_start(token, &config.identities, programs, previous)?;
             for (key, identity) in token.identities.iter().enumerate() {
                 if let Some(place) = places.get_mut(*identity) {
-                    *place = Some((Arc::clone(&keeper), key));
+                    *place = Some((Arc::clone(&token_now.keeper), key));
                 }
             }
-            keepers.push(keeper);
+            keepers.push(token_now);
         }
         let identities = config
             .identities
@@ -64,6 +80,7 @@ impl Identities {
                     name: config.name,
                     endpoints: config.endpoints,
                     policy: config.policy,
+                    certificate: config.certificate,
                     key_uri: config.key.to_string(),
                     keeper,
                     key,
@@ -71,9 +88,15 @@ impl Identities {
             })
             .collect();
         Ok(Identities {
+            limits: config.limits,
             identities,
             keepers,
         })
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Identity> {
+        self.identities.iter()
     }
 
     /// The identity of that name; without one, the only one that the caller may use.
@@ -137,37 +160,60 @@ impl Identities {
 
     /// Closes all tokens.
     pub fn close(&self, deadline: Instant) {
-        for keeper in &self.keepers {
-            keeper.close();
+        for token in &self.keepers {
+            token.keeper.close();
         }
-        for keeper in &self.keepers {
-            keeper.wait_closed(deadline);
+        for token in &self.keepers {
+            token.keeper.end().wait(deadline);
         }
     }
 }
 
-fn start_keeper(
+/// The token's keeper: the one of before, if it has the same keys of the same token open, or a new one.
+fn keep_or_start(
     token: &TokenConfig,
     identities: &[IdentityConfig],
     programs: &Path,
-) -> std::io::Result<Keeper> {
+    previous: Option<&Identities>,
+) -> std::io::Result<Token> {
     let configs = || token.identities.iter().filter_map(|at| identities.get(*at));
     let (program, open) = match &token.kind {
         TokenKind::Pkcs11(token) => ("roleseal-pkcs11", open_pkcs11(token, configs())),
         TokenKind::Tpm(tcti) => ("roleseal-tpm", open_tpm(tcti, configs())),
     };
+    let key_files = Stamp::of(configs().filter_map(|config| config.key.file()));
     let owners = configs()
-        .map(|config| {
-            let (source, chain) = (config.certificate.clone(), config.chain.clone());
-            KeyOwner {
-                identity: config.name.clone(),
-                certify: Box::new(move |on_token| {
-                    load_certificate(&source, chain.as_ref(), on_token)
-                }),
-            }
+        .map(|config| KeyOwner {
+            identity: config.name.clone(),
+            certificate: config.certificate.clone(),
         })
         .collect();
-    Keeper::start(programs.join(program), open, owners)
+    let before = previous.map_or(&[][..], |previous| &previous.keepers);
+    let same = |token: &&Token| *token.keeper.open() == open && token.key_files == key_files;
+    if let Some(Token { keeper, .. }) = before.iter().find(same) {
+        keeper.set_owners(owners);
+        keeper.retry();
+        let keeper = Arc::clone(keeper);
+        return Ok(Token { keeper, key_files });
+    }
+    let heritage = Heritage {
+        ends: before
+            .iter()
+            .filter(|token| token.keeper.open().may_be_the_token_of(&open))
+            .map(|token| token.keeper.end())
+            .collect(),
+        refused_pins: before
+            .iter()
+            .flat_map(|token| token.keeper.refused_pins())
+            .collect(),
+    };
+    let keeper = Arc::new(Keeper::start(
+        programs.join(program),
+        open,
+        owners,
+        heritage,
+    )?);
+    Ok(Token { keeper, key_files })
 }
 
 fn open_pkcs11<'a>(
@@ -177,9 +223,9 @@ fn open_pkcs11<'a>(
     let key = |config: &IdentityConfig| match &config.key {
         KeyConfig::Pkcs11(uri) => Some(OpenKey {
             uri: uri.clone(),
-            certificate: match &config.certificate {
-                CertificateSource::File(_) => None,
-                CertificateSource::Token(which) => Some(which.clone()),
+            certificate: match &config.certificate.leaf {
+                LeafSource::File(_) => None,
+                LeafSource::Token(which) => Some(which.clone()),
             },
         }),
         KeyConfig::Tpm(_) => None,
@@ -207,29 +253,70 @@ fn open_tpm<'a>(tcti: &Tcti, identities: impl Iterator<Item = &'a IdentityConfig
     })
 }
 
-/// Leaf and chain, from where the configuration says.
-pub fn load_certificate(
-    source: &CertificateSource,
-    chain: Option<&PathBuf>,
-    on_token: Option<Vec<u8>>,
-) -> Result<Certificate, String> {
-    let read = |path: &PathBuf| {
-        certificate::read_pem(path).map_err(|error| format!("{}: {error}", path.display()))
-    };
-    let (mut ders, place) = match source {
-        CertificateSource::File(path) => (read(path)?, path.display().to_string()),
-        CertificateSource::Token(_) => (
-            on_token.into_iter().collect(),
-            "the certificate on the token".to_owned(),
-        ),
-    };
-    if let Some(path) = chain {
-        ders.extend(read(path)?);
-    }
-    Certificate::new(ders).map_err(|error| format!("{place}: {error}"))
+/// Why a new certificate is not taken over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotTaken {
+    /// It is not fit to be this identity's.
+    Unfit(String),
+    /// That cannot be told now, or it is not valid yet.
+    NotNow,
 }
 
 impl Identity {
+    /// Where its certificate comes from.
+    pub fn certificate_source(&self) -> &CertificateSource {
+        &self.certificate
+    }
+
+    /// Takes over what was read from its certificate's files, if it is another certificate and a signature
+    /// of the key proves it. `replaced`: the files have changed since an opening of the token failed.
+    pub fn take(
+        &self,
+        read: Result<Certificate, String>,
+        replaced: bool,
+        deadline: Instant,
+    ) -> Result<Option<Arc<Certificate>>, NotTaken> {
+        let old = match self.keeper.state(self.key) {
+            KeyState::Ready { certificate, .. } => certificate,
+            // The certificate may be what was wrong. The keeper reads it itself.
+            KeyState::Failed {
+                error: TokenError::Unusable(_),
+                ..
+            } => {
+                if replaced && read.is_ok() {
+                    self.keeper.retry();
+                }
+                return Ok(None);
+            }
+            _ => return Err(NotTaken::NotNow),
+        };
+        let new = read.map_err(NotTaken::Unfit)?;
+        if new.is_same(&old) {
+            return Ok(None);
+        }
+        let now = Timestamp::now();
+        if now < new.not_before {
+            return Err(NotTaken::NotNow);
+        }
+        new.check_validity(now)
+            .map_err(|error| NotTaken::Unfit(error.to_string()))?;
+        let text = keeper::proof(&new).map_err(NotTaken::Unfit)?;
+        let caller = Caller::user(self.policy.own_uid);
+        let signature = match self.keeper.sign(self.key, &text, caller, deadline) {
+            Ok(signature) => signature,
+            Err(NotSigned::Token(TokenError::Broken(error) | TokenError::Unusable(error))) => {
+                return Err(NotTaken::Unfit(error));
+            }
+            Err(_) => return Err(NotTaken::NotNow),
+        };
+        keeper::check_proof(&new, &text, &signature).map_err(NotTaken::Unfit)?;
+        let new = Arc::new(new);
+        match self.keeper.replace_certificate(self.key, &old, &new) {
+            true => Ok(Some(new)),
+            false => Err(NotTaken::NotNow),
+        }
+    }
+
     /// Its certificate, once its token is open and while it can sign.
     pub fn certificate(
         &self,
@@ -252,9 +339,10 @@ impl Identity {
         &self,
         text: &StringToSign,
         certificate: &Arc<Certificate>,
+        caller: Caller,
         deadline: Instant,
     ) -> Result<Signature, Refusal> {
-        let signature = match self.keeper.sign(self.key, text, deadline) {
+        let signature = match self.keeper.sign(self.key, text, caller, deadline) {
             Ok(signature) => signature,
             Err(NotSigned::Token(error)) => {
                 let retry_at = match self.keeper.state(self.key) {

@@ -1,24 +1,29 @@
 //! The owner of one token: one thread, which starts the token program, hands it what is to be signed,
 //! and recovers. What the token can do is in [`KeyState`]s that everyone may read.
 //!
-//! Recovery is here alone, and once a request: when the token is gone or hung, its program is ended
-//! and started again, and what was not signed is given to the new one, a second time and no third. A
-//! refused PIN is not tried again: a token's PIN closes the token, a key's own PIN that key alone.
+//! Recovery is here alone, and once a request: a token that is gone is opened again by its program, or
+//! else by a new one, a hung program is ended and started again, and what was not signed is given to it a
+//! second time and no third. A refused PIN is not tried again: a token's PIN closes the token, a key's own
+//! PIN that key alone.
 
 mod opening;
+mod queue;
 mod thread;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender, SyncSender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use token::link::{FromToken, Open};
-use token::{Signature, StringToSign, TokenError};
+use token::{PinFingerprint, Signature, StringToSign, TokenError};
+use wire::Presence;
 
-use crate::certificate::Certificate;
+use crate::certificate::{Certificate, CertificateSource};
 use crate::token_process;
+
+pub use opening::{check_proof, proof};
 use thread::Thread;
 
 /// What one key of a token can do now.
@@ -52,15 +57,40 @@ impl KeyState {
     }
 }
 
-/// Finds a certificate, given the one on the token as DER.
-pub type Certify = Box<dyn Fn(Option<Vec<u8>>) -> Result<Certificate, String> + Send>;
-
 /// Whose key it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyOwner {
     /// The identity's name, for the log.
     pub identity: String,
-    /// The key's certificate, given the one on the token. Asked each time the token opens.
-    pub certify: Certify,
+    /// The key's certificate, which is read each time the token opens.
+    pub certificate: CertificateSource,
+}
+
+/// For whom something is signed.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The user, who has a turn of its own.
+    uid: u32,
+    /// Of a client, which may leave.
+    presence: Option<Presence>,
+}
+
+impl Caller {
+    /// A client of this user.
+    pub fn client(uid: u32, presence: Presence) -> Caller {
+        let presence = Some(presence);
+        Caller { uid, presence }
+    }
+
+    /// This user, who does not leave.
+    pub fn user(uid: u32) -> Caller {
+        let presence = None;
+        Caller { uid, presence }
+    }
+
+    fn is_gone(&self) -> bool {
+        self.presence.as_ref().is_some_and(Presence::is_gone)
+    }
 }
 
 /// Why nothing was signed.
@@ -70,17 +100,16 @@ pub enum NotSigned {
     Token(TokenError),
     /// Too many are waiting for this token.
     Busy,
-    /// It was not signed in time.
+    /// It was not signed in time, or the caller is gone.
     Late,
 }
 
-/// A handle on the thread that owns a token.
+/// A handle on the thread that owns a token. Once nobody has it any more, the token is closed.
 #[derive(Debug)]
 pub struct Keeper {
+    open: Open,
     events: Sender<Event>,
     shared: Arc<Shared>,
-    /// Its sender ends with the thread.
-    ended: Mutex<Receiver<()>>,
 }
 
 #[derive(Debug)]
@@ -88,8 +117,21 @@ struct Shared {
     states: Mutex<Vec<KeyState>>,
     /// Told when a state changes.
     changed: Condvar,
-    /// Requests that wait or are being signed.
-    pending: AtomicUsize,
+    owners: Mutex<Arc<[KeyOwner]>>,
+    /// PINs that the token refused.
+    refused_pins: Mutex<Vec<PinFingerprint>>,
+    /// Requests that wait.
+    waiting: AtomicUsize,
+    /// Token programs that were started.
+    starts: AtomicU64,
+    end: Arc<End>,
+}
+
+/// A token's closing, to wait for.
+#[derive(Debug, Default)]
+pub struct End {
+    closed: Mutex<bool>,
+    told: Condvar,
 }
 
 #[derive(Debug)]
@@ -99,6 +141,8 @@ enum Event {
     Answer(u64, Option<FromToken>),
     /// It signed wrongly, and is to be opened again.
     Distrust,
+    /// An operator may have mended something.
+    Retry,
     /// A key has waited long enough. Nobody sends this: its time comes.
     Reopen,
     Close,
@@ -108,46 +152,61 @@ enum Event {
 struct Job {
     key: usize,
     text: String,
+    caller: Caller,
     deadline: Instant,
     /// It was lost with a token program before.
     again: bool,
-    answer: SyncSender<Result<Signature, TokenError>>,
+    answer: SyncSender<Result<Signature, NotSigned>>,
 }
 
-/// Enough for the callers of a large host at once; what waits beyond that on a token that signs ten a
-/// second would not be signed in time anyway.
-const PENDING_LIMIT: usize = 512;
+/// What came before a keeper, for the same token or others.
+#[derive(Debug, Default)]
+pub struct Heritage {
+    /// Tokens that are to be closed first.
+    pub ends: Vec<Arc<End>>,
+    /// PINs that are not to be tried.
+    pub refused_pins: Vec<PinFingerprint>,
+}
 
 impl Keeper {
     /// Starts to open the token. `owners` has one entry for each key of `open`.
-    pub fn start(program: PathBuf, open: Open, owners: Vec<KeyOwner>) -> std::io::Result<Keeper> {
+    pub fn start(
+        program: PathBuf,
+        open: Open,
+        owners: Vec<KeyOwner>,
+        heritage: Heritage,
+    ) -> std::io::Result<Keeper> {
         let (events, inbox) = mpsc::channel();
         let shared = Arc::new(Shared {
             states: Mutex::new(vec![KeyState::Opening; open.key_count()]),
             changed: Condvar::new(),
-            pending: AtomicUsize::new(0),
+            owners: Mutex::new(owners.into()),
+            refused_pins: Mutex::new(heritage.refused_pins),
+            waiting: AtomicUsize::new(0),
+            starts: AtomicU64::new(0),
+            end: Arc::default(),
         });
         let thread = Thread::new(
             program,
-            open,
-            owners,
+            open.clone(),
             inbox,
             events.clone(),
             Arc::clone(&shared),
         );
-        let (running, ended) = mpsc::channel();
-        let run = move || {
-            thread.run();
-            drop(running);
-        };
+        let ends = heritage.ends;
         std::thread::Builder::new()
             .name("keeper".to_owned())
-            .spawn(run)?;
+            .spawn(move || thread.run(&ends))?;
         Ok(Keeper {
+            open,
             events,
             shared,
-            ended: Mutex::new(ended),
         })
+    }
+
+    /// What the token was asked to open.
+    pub fn open(&self) -> &Open {
+        &self.open
     }
 
     /// What the key can do now.
@@ -177,13 +236,14 @@ impl Keeper {
         &self,
         key: usize,
         text: &StringToSign,
+        caller: Caller,
         deadline: Instant,
     ) -> Result<Signature, NotSigned> {
-        let pending = Pending::enter(&self.shared.pending).ok_or(NotSigned::Busy)?;
         let (answer, result) = mpsc::sync_channel(1);
         let job = Job {
             key,
             text: text.to_string(),
+            caller,
             deadline,
             again: false,
             answer,
@@ -191,13 +251,11 @@ impl Keeper {
         let closed = |_| NotSigned::Token(token_process::ended());
         self.events.send(Event::Sign(job)).map_err(closed)?;
         let left = deadline.saturating_duration_since(Instant::now());
-        let result = match result.recv_timeout(left) {
-            Ok(result) => result.map_err(NotSigned::Token),
-            Err(RecvTimeoutError::Timeout) => Err(NotSigned::Late),
-            Err(RecvTimeoutError::Disconnected) => Err(NotSigned::Token(token_process::ended())),
-        };
-        drop(pending);
-        result
+        match result.recv_timeout(left) {
+            Ok(result) => result,
+            // Dropped unanswered: its time had come, or its caller was gone.
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(NotSigned::Late),
+        }
     }
 
     /// Says that a signature of the key did not verify with this certificate: the token is opened and
@@ -217,16 +275,83 @@ impl Keeper {
         }
     }
 
+    /// Replaces the certificate `old` of a key by one that a signature of the key has proved; says whether
+    /// that was still its certificate.
+    pub fn replace_certificate(
+        &self,
+        key: usize,
+        old: &Arc<Certificate>,
+        new: &Arc<Certificate>,
+    ) -> bool {
+        match self.shared.lock().get_mut(key) {
+            Some(KeyState::Ready { certificate, .. }) if Arc::ptr_eq(certificate, old) => {
+                *certificate = Arc::clone(new);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whose keys they are from now on, in their order.
+    pub fn set_owners(&self, owners: Vec<KeyOwner>) {
+        *self
+            .shared
+            .owners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = owners.into();
+    }
+
+    /// Has another look at a token or key that does not sign: an operator may have mended something. A PIN
+    /// that was refused is tried only if it is another one by now.
+    pub fn retry(&self) {
+        let _ = self.events.send(Event::Retry); // no use any more once it is closed
+    }
+
+    /// The PINs that were refused.
+    pub fn refused_pins(&self) -> Vec<PinFingerprint> {
+        self.shared.refused_pins()
+    }
+
+    /// Requests that wait for the token.
+    pub fn waiting(&self) -> usize {
+        self.shared.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Token programs that were started for it so far.
+    pub fn starts(&self) -> u64 {
+        self.shared.starts.load(Ordering::Relaxed)
+    }
+
+    /// To wait for its closing.
+    pub fn end(&self) -> Arc<End> {
+        Arc::clone(&self.shared.end)
+    }
+
     /// Asks the token to be closed. What waits is refused.
     pub fn close(&self) {
         let _ = self.events.send(Event::Close); // it may be closed already
     }
+}
 
-    /// Waits until the token is closed.
-    pub fn wait_closed(&self, deadline: Instant) {
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl End {
+    fn tell(&self) {
+        *self.closed.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.told.notify_all();
+    }
+
+    /// Waits until the token is closed, or `deadline`.
+    pub fn wait(&self, deadline: Instant) {
         let left = deadline.saturating_duration_since(Instant::now());
-        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = ended.recv_timeout(left); // nothing is sent: it ends with the thread
+        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = self
+            .told
+            .wait_timeout_while(closed, left, |closed| !*closed); // told or late
     }
 }
 
@@ -238,23 +363,24 @@ impl Shared {
     fn state(&self, states: &[KeyState], key: usize) -> KeyState {
         states.get(key).cloned().unwrap_or(KeyState::Opening)
     }
-}
 
-/// A place among the pending requests, given back on drop.
-struct Pending<'a>(&'a AtomicUsize);
-
-impl Pending<'_> {
-    fn enter(count: &AtomicUsize) -> Option<Pending<'_>> {
-        if count.fetch_add(1, Ordering::Relaxed) < PENDING_LIMIT {
-            return Some(Pending(count));
-        }
-        count.fetch_sub(1, Ordering::Relaxed);
-        None
+    fn owners(&self) -> Arc<[KeyOwner]> {
+        Arc::clone(&self.owners.lock().unwrap_or_else(PoisonError::into_inner))
     }
-}
 
-impl Drop for Pending<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+    fn refused_pins(&self) -> Vec<PinFingerprint> {
+        let refused = &self.refused_pins;
+        refused
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn refuse_pin(&self, pin: PinFingerprint) {
+        let refused = &self.refused_pins;
+        refused
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(pin);
     }
 }

@@ -7,9 +7,14 @@
 //! [`sigv4`] makes the string to sign; [`keeper`] has it signed by the token program behind
 //! [`token_process`]; [`certificate`] verifies the signature; [`sigv4`] writes the headers; [`audit`]
 //! says what was decided.
+//!
+//! Beside that path: [`agent`] puts a reloaded [`config`] in force, [`watch`] takes over renewed
+//! certificates.
 
+pub mod agent;
 pub mod audit;
 pub mod certificate;
+pub mod check;
 pub mod config;
 pub mod connection;
 pub mod create_session;
@@ -19,5 +24,7 @@ pub mod keeper;
 pub mod listener;
 pub mod peer;
 pub mod policy;
+pub mod rate;
 pub mod sigv4;
 pub mod token_process;
+pub mod watch;

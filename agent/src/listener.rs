@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::net::Shutdown;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -10,18 +11,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use listenfd::ListenFd;
+use rustix::event::{PollFd, PollFlags, poll};
 use thiserror::Error;
 use wire::{Refusal, Reply, Transport, codec};
 
+use crate::agent::Agent;
 use crate::audit;
+use crate::config::Limits;
 use crate::connection;
-use crate::identity::Identities;
 use crate::peer::Peer;
 
 /// Where clients connect.
 #[derive(Debug)]
 pub struct Listener {
     socket: UnixListener,
+    /// Ends the accepting, when its other end is shut down.
+    stop: (UnixStream, UnixStream),
     /// The path to remove at the end, where it is ours.
     path: Option<PathBuf>,
 }
@@ -45,12 +50,6 @@ pub enum ListenError {
     Activation(#[source] io::Error),
 }
 
-/// As many clients as a large host has at once. Each costs a thread with some 10 KiB of its stack in use.
-const CONNECTION_LIMIT: usize = 1024;
-
-/// Of one user, so that it takes several to keep the others out.
-const USER_LIMIT: usize = 512;
-
 /// A connection's thread: P-521 verification in a debug build takes most of it.
 const STACK: usize = 512 * 1024;
 
@@ -61,15 +60,20 @@ impl Listener {
         let passed = ListenFd::from_env()
             .take_unix_listener(0)
             .map_err(ListenError::Activation)?;
+        let io = |error| ListenError::Io(path.to_owned(), error);
+        let stop = UnixStream::pair().map_err(io)?;
         if let Some(socket) = passed {
-            return Ok(Listener { socket, path: None });
+            return Ok(Listener {
+                socket,
+                stop,
+                path: None,
+            });
         }
         clear(path)?;
         let mode = if others { 0o666 } else { 0o600 };
-        let socket =
-            bind_with_mode(path, mode).map_err(|error| ListenError::Io(path.to_owned(), error))?;
         Ok(Listener {
-            socket,
+            socket: bind_with_mode(path, mode).map_err(io)?,
+            stop,
             path: Some(path.to_owned()),
         })
     }
@@ -82,15 +86,15 @@ impl Listener {
         }
     }
 
-    /// Serves for ever, a thread for each connection.
-    pub fn run(&self, identities: &Arc<Identities>) {
+    /// Serves until it is stopped, a thread for each connection.
+    pub fn run(&self, agent: &Arc<Agent>) {
         let connections = Arc::new(Mutex::new(HashMap::new()));
         let mut failing = false;
-        loop {
+        while self.wait_for_client() {
             match self.socket.accept() {
                 Ok((stream, _)) => {
                     failing = false;
-                    accept(stream, identities, &connections);
+                    accept(stream, agent, &connections);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
@@ -105,8 +109,21 @@ impl Listener {
         }
     }
 
-    /// Removes the socket, if it is ours, so that clients see at once that nobody is there.
-    pub fn remove(&self) {
+    /// Waits for a client; says `false` when there is to be none any more.
+    fn wait_for_client(&self) -> bool {
+        let mut events = [
+            PollFd::new(&self.socket, PollFlags::IN),
+            PollFd::new(&self.stop.0, PollFlags::IN),
+        ];
+        let waited = poll(&mut events, None);
+        let [_, stop] = &events;
+        waited.is_err() || stop.revents().is_empty()
+    }
+
+    /// Takes no more clients, and removes the socket, if it is ours, so that they see at once that nobody is
+    /// there. At systemd's they wait for the next agent.
+    pub fn stop(&self) {
+        let _ = self.stop.1.shutdown(Shutdown::Both); // it cannot fail but by being so already
         if let Some(path) = &self.path {
             let _ = fs::remove_file(path); // somebody else may have done it
         }
@@ -145,20 +162,21 @@ fn bind_with_mode(path: &Path, mode: u32) -> io::Result<UnixListener> {
     Ok(socket)
 }
 
-fn accept(stream: UnixStream, identities: &Arc<Identities>, connections: &Connections) {
+fn accept(stream: UnixStream, agent: &Arc<Agent>, connections: &Connections) {
     let peer = match Peer::of(&stream) {
         Ok(peer) => peer,
         Err(error) => return audit::warn(&format!("cannot tell who connects: {error}")),
     };
-    let Some(permit) = Permit::take(connections, peer.uid) else {
+    let limits = agent.identities().limits;
+    let Some(permit) = Permit::take(connections, peer.uid, limits) else {
         audit::warn(&format!("refused reason=\"too many connections\" {peer}"));
         return refuse(stream);
     };
-    let identities = Arc::clone(identities);
+    let agent = Arc::clone(agent);
     let uid = peer.uid;
     let serve = move || {
         let _permit = permit;
-        connection::serve(stream, &peer, &identities);
+        connection::serve(stream, &peer, &agent);
     };
     let thread = std::thread::Builder::new()
         .name("connection".to_owned())
@@ -179,7 +197,7 @@ fn refuse(stream: UnixStream) {
 }
 
 /// How many connections each user has.
-type Connections = Arc<Mutex<HashMap<u32, usize>>>;
+type Connections = Arc<Mutex<HashMap<u32, u32>>>;
 
 /// One connection of those that may be open; given back on drop.
 struct Permit {
@@ -188,16 +206,16 @@ struct Permit {
 }
 
 impl Permit {
-    fn take(connections: &Connections, uid: u32) -> Option<Permit> {
+    fn take(connections: &Connections, uid: u32, limits: Limits) -> Option<Permit> {
         let mut counts = connections.lock().unwrap_or_else(PoisonError::into_inner);
-        if counts.values().sum::<usize>() >= CONNECTION_LIMIT {
+        if counts.values().sum::<u32>() >= limits.connections {
             return None;
         }
-        let count = counts.entry(uid).or_default();
-        if *count >= USER_LIMIT {
+        let count = counts.get(&uid).copied().unwrap_or_default();
+        if count >= limits.connections_per_user {
             return None;
         }
-        *count += 1;
+        counts.insert(uid, count + 1);
         let connections = Arc::clone(connections);
         Some(Permit { connections, uid })
     }

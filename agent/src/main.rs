@@ -1,4 +1,4 @@
-//! Arguments, configuration, hardening; then opens the tokens, listens, and waits for the end.
+//! Arguments, configuration, hardening; then opens the tokens, listens, and waits for signals.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use jiff::Timestamp;
-use roleseal_agent::config::{CertificateSource, Config, TokenKind};
-use roleseal_agent::identity::{Identities, load_certificate};
+use roleseal_agent::agent::Agent;
+use roleseal_agent::config::Config;
 use roleseal_agent::listener::Listener;
-use roleseal_agent::{audit, certificate, harden};
+use roleseal_agent::watch::Watch;
+use roleseal_agent::{audit, check, harden};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -19,7 +19,8 @@ use signal_hook::iterator::Signals;
 /// Signs AWS IAM Roles Anywhere requests with keys that stay in their HSM or TPM
 ///
 /// Runs in the foreground, logs to standard error and serves at its Unix socket until SIGTERM or
-/// SIGINT. It opens each token once, with a PIN that only the token program reads.
+/// SIGINT. It opens each token once, with a PIN that only the token program reads. SIGHUP makes it
+/// read the configuration and the certificates again; a configuration with a fault changes nothing.
 ///
 /// Exit status: 0 ended by a signal, or the configuration is valid; 1 it is not, or the agent cannot
 /// start; 2 wrong arguments.
@@ -35,8 +36,12 @@ struct Arguments {
     check: bool,
 }
 
-/// How long the tokens may take to close at the end.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long requests that are under way at the end may take: a signature takes a second at the most.
+/// systemd waits 15 s for all (TimeoutStopSec=).
+const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long the tokens may take to close after that.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(4);
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -58,73 +63,73 @@ fn serve(path: &Path) -> Result<(), Box<dyn Error>> {
     harden::harden()?;
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let config = Config::load(path)?;
+    harden::allow_descriptors(config.limits.connections)?;
+    let socket = config.socket.clone();
     // Before any token is opened: a second agent must not try the first one's PINs.
-    let listener = Arc::new(Listener::bind(&config.socket, config.serves_others())?);
+    let listener = Arc::new(Listener::bind(&socket, config.serves_others())?);
     audit::info(&format!("listening at {}", listener.address()));
     // Beside our own, never from the environment.
     let own = std::env::current_exe()?;
     let programs = own.parent().ok_or("no directory holds this program")?;
-    let identities = Arc::new(Identities::start(config, programs)?);
+    let agent = Arc::new(Agent::start(config, programs)?);
+    let watch = Watch::start(&agent)?;
     sd_notify::notify(&[NotifyState::Ready])?;
     std::thread::spawn({
-        let (listener, identities) = (Arc::clone(&listener), Arc::clone(&identities));
-        move || listener.run(&identities)
+        let (listener, agent) = (Arc::clone(&listener), Arc::clone(&agent));
+        move || listener.run(&agent)
     });
     while signals.forever().next() == Some(SIGHUP) {
-        audit::warn("SIGHUP is of no effect: restart the agent to apply a changed configuration");
+        let reloading = [NotifyState::Reloading, NotifyState::monotonic_usec_now()?];
+        let _ = sd_notify::notify(&reloading); // systemd may have gone
+        match reload(path, &socket, &agent) {
+            Ok(count) => audit::info(&format!("reloaded: {count} identities")),
+            Err(error) => audit::warn(&format!(
+                "not reloaded: {error}; the configuration of before stays in force"
+            )),
+        }
+        watch.look_now();
+        let _ = sd_notify::notify(&[NotifyState::Ready]);
     }
-    audit::info("ending");
-    listener.remove();
-    identities.close(Instant::now() + CLOSE_DEADLINE);
+    end(&listener, &agent);
     Ok(())
+}
+
+/// Puts the configuration as it is now in force, unless it has a fault. Says how many identities it has.
+fn reload(path: &Path, socket: &Path, agent: &Agent) -> Result<usize, Box<dyn Error>> {
+    let config = load_without_faults(path)?;
+    if config.socket != socket {
+        audit::warn("another socket takes effect when the agent is restarted");
+    }
+    harden::allow_descriptors(config.limits.connections)?;
+    let count = config.identities.len();
+    agent.reload(config)?;
+    Ok(count)
+}
+
+/// Finishes what is under way, then closes the tokens.
+fn end(listener: &Listener, agent: &Agent) {
+    audit::info("ending");
+    listener.stop();
+    let unfinished = agent.drain(Instant::now() + DRAIN_DEADLINE);
+    if unfinished > 0 {
+        audit::warn(&format!("{unfinished} requests were not finished in time"));
+    }
+    agent.close(Instant::now() + CLOSE_DEADLINE);
 }
 
 /// Says what is wrong with each identity, as far as it shows without its token.
 fn check(path: &Path) -> Result<(), Box<dyn Error>> {
+    let config = load_without_faults(path)?;
+    let count = config.identities.len();
+    println!("{}: {count} identities, no fault found", path.display());
+    Ok(())
+}
+
+fn load_without_faults(path: &Path) -> Result<Config, Box<dyn Error>> {
     let config = Config::load(path)?;
-    let mut faults = Vec::new();
-    for token in &config.tokens {
-        if let TokenKind::Pkcs11(token) = &token.kind
-            && token.module.is_absolute()
-            && !token.module.exists()
-        {
-            let module = token.module.display();
-            faults.push(format!("PKCS#11 module {module} does not exist"));
-        }
-    }
-    for pin in config.pins() {
-        if let Err(error) = pin.check() {
-            faults.push(error.to_string());
-        }
-    }
-    for identity in &config.identities {
-        let checked = match &identity.certificate {
-            source @ CertificateSource::File(_) => {
-                check_certificate(source, identity.chain.as_ref())
-            }
-            CertificateSource::Token(_) => identity.chain.as_deref().map_or(Ok(()), check_chain),
-        };
-        if let Err(error) = checked {
-            faults.push(format!("identity {:?}: {error}", identity.name));
-        }
-    }
+    let faults = check::faults(&config);
     if faults.is_empty() {
-        let count = config.identities.len();
-        println!("{}: {count} identities, no fault found", path.display());
-        return Ok(());
+        return Ok(config);
     }
     Err(format!("{}:\n  {}", path.display(), faults.join("\n  ")).into())
-}
-
-fn check_certificate(source: &CertificateSource, chain: Option<&PathBuf>) -> Result<(), String> {
-    let certificate = load_certificate(source, chain, None)?;
-    certificate
-        .check_validity(Timestamp::now())
-        .map_err(|error| format!("its certificate: {error}"))
-}
-
-fn check_chain(path: &Path) -> Result<(), String> {
-    certificate::read_pem(path)
-        .map(drop)
-        .map_err(|error| format!("{}: {error}", path.display()))
 }

@@ -177,6 +177,7 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
 pub(crate) mod tests {
     use super::*;
     use crate::create_session::tests::unsigned;
+    use proptest::prelude::*;
 
     const STRANGER: u32 = 4_000_001;
     const THEIR_GROUP: u32 = 4_000_002;
@@ -211,7 +212,11 @@ pub(crate) mod tests {
 
     /// What the policy of the agent's own user permits.
     pub(crate) fn authorised(body: &str) -> Authorised {
-        Authorised(request(body))
+        permitted(request(body))
+    }
+
+    pub(crate) fn permitted(request: CreateSession) -> Authorised {
+        Authorised(request)
     }
 
     #[test]
@@ -337,5 +342,30 @@ pub(crate) mod tests {
         // Would take for ever by backtracking.
         let text = "a".repeat(10_000);
         assert!(!glob("a*a*a*a*a*a*a*a*b".as_bytes(), text.as_bytes()));
+    }
+
+    /// The same by trying everything.
+    fn naive(pattern: &[u8], text: &[u8]) -> bool {
+        match (pattern, text) {
+            ([b'*', rest @ ..], _) => (0..=text.len()).any(|taken| naive(rest, &text[taken..])),
+            ([b'?', rest @ ..], [_, text @ ..]) => naive(rest, text),
+            ([c, rest @ ..], [d, text @ ..]) => c == d && naive(rest, text),
+            ([], []) => true,
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn patterns_match_what_trying_everything_finds(
+            pattern in "[ab*?]{0,10}",
+            text in "[ab]{0,12}",
+            any: String,
+        ) {
+            let expected = naive(pattern.as_bytes(), text.as_bytes());
+            prop_assert_eq!(glob(pattern.as_bytes(), text.as_bytes()), expected);
+            let (around, long) = (format!("*{any}*"), format!("{text}{any}{text}"));
+            prop_assert!(glob(around.as_bytes(), long.as_bytes()));
+        }
     }
 }

@@ -11,12 +11,12 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use token::link::{self, FromToken, KeyReport, Open, ToToken};
-use token::{Signature, StringToSign, TokenError};
+use token::TokenError;
+use token::link::{self, FromToken, ToToken};
 
 use crate::audit;
 
-/// A running token program whose token is open.
+/// A running token program.
 #[derive(Debug)]
 pub struct TokenProcess {
     /// `None` once it is being reaped.
@@ -24,36 +24,36 @@ pub struct TokenProcess {
     link: UnixStream,
 }
 
+/// How long a message may take to leave: requests are few and short and fit into the socket's buffer; a
+/// thousand keys to open do not.
+const SEND_LIMIT: Duration = Duration::from_secs(2);
+
+/// A reader parses one message at a time, in bytes.
+const SMALL_STACK: usize = 256 * 1024;
+
+/// How long a token program may take to log out and close, a little more than it allows itself.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(3);
+
+/// How long a killed program is waited for.
+const KILL_LIMIT: Duration = Duration::from_secs(1);
+
 impl TokenProcess {
-    /// Starts `program` and opens the token within `limit`. The reports are of the keys of `open`, in
-    /// that order. A program that is lost while it tries a PIN is an error that passes only if that PIN
-    /// `is_good`: otherwise the try may have counted.
-    pub fn start(
+    /// Starts `program`. Each of its answers goes to `events`, and `None` when it is gone.
+    pub fn start<E: Send + 'static>(
         program: &Path,
-        open: Open,
-        limit: Duration,
-        is_good: bool,
-    ) -> Result<(TokenProcess, Vec<KeyReport>), TokenError> {
-        let mut process = TokenProcess::spawn(program).map_err(|error| {
+        events: Sender<E>,
+        event: impl Fn(Option<FromToken>) -> E + Send + 'static,
+    ) -> Result<TokenProcess, TokenError> {
+        let process = TokenProcess::spawn(program).map_err(|error| {
             TokenError::Gone(format!("cannot start {}: {error}", program.display()))
         })?;
-        let keys = open.key_count();
-        let answer = match process.call(&ToToken::Open(open), limit)? {
-            FromToken::TryingPin => process.answer(limit).map_err(|error| match is_good {
-                true => error,
-                false => lost_while_trying(error),
-            })?,
-            answer => answer,
-        };
-        match answer {
-            FromToken::Opened(Ok(reports)) if reports.len() == keys => Ok((process, reports)),
-            FromToken::Opened(Err(error)) => Err(error),
-            _ => Err(nonsense()),
-        }
+        process.read_into(events, event).map_err(gone)?;
+        Ok(process)
     }
 
     fn spawn(program: &Path) -> io::Result<TokenProcess> {
         let (link, theirs) = UnixStream::pair()?;
+        link.set_write_timeout(Some(SEND_LIMIT))?;
         let stderr = io::stderr().as_fd().try_clone_to_owned()?;
         let child = Command::new(program)
             .stdin(OwnedFd::from(theirs))
@@ -68,41 +68,12 @@ impl TokenProcess {
         })
     }
 
-    /// Signs with key number `key` and waits for it. Only before [`read_into`](Self::read_into). The
-    /// outer error means that the program is lost; the inner one is its answer.
-    pub fn sign_and_wait(
-        &mut self,
-        key: usize,
-        text: &StringToSign,
-        limit: Duration,
-    ) -> Result<Result<Signature, TokenError>, TokenError> {
-        let message = ToToken::Sign {
-            id: 0,
-            key,
-            text: text.to_string(),
-        };
-        match self.call(&message, limit)? {
-            FromToken::Signed { id: 0, result } => Ok(result),
-            _ => Err(nonsense()),
-        }
-    }
-
-    /// Sends a request to sign; its answer comes by [`read_into`](Self::read_into).
-    pub fn send(&mut self, message: &ToToken) -> Result<(), TokenError> {
-        link::send(&mut self.link, message).map_err(gone)
-    }
-
-    /// From now on hands each answer to `events`, and `None` when the program is gone.
-    pub fn read_into<E: Send + 'static>(
+    fn read_into<E: Send + 'static>(
         &self,
         events: Sender<E>,
         event: impl Fn(Option<FromToken>) -> E + Send + 'static,
-    ) -> Result<(), TokenError> {
-        let mut link = self.link.try_clone().map_err(gone)?;
-        link.set_read_timeout(None).map_err(gone)?;
-        self.link
-            .set_write_timeout(Some(SEND_LIMIT))
-            .map_err(gone)?;
+    ) -> io::Result<()> {
+        let mut link = self.link.try_clone()?;
         let read = move || loop {
             let answer = link::receive(&mut link).unwrap_or_default();
             let last = answer.is_none();
@@ -113,40 +84,15 @@ impl TokenProcess {
         std::thread::Builder::new()
             .name("token-reader".to_owned())
             .stack_size(SMALL_STACK)
-            .spawn(read)
-            .map_err(gone)?;
+            .spawn(read)?;
         Ok(())
     }
 
-    fn call(&mut self, message: &ToToken, limit: Duration) -> Result<FromToken, TokenError> {
-        self.link.set_write_timeout(Some(limit)).map_err(gone)?;
-        link::send(&mut self.link, message).map_err(|error| lost(error, limit))?;
-        self.answer(limit)
+    /// Sends a message, whose answer comes to where [`start`](Self::start) was told.
+    pub fn send(&mut self, message: &ToToken) -> Result<(), TokenError> {
+        link::send(&mut self.link, message).map_err(gone)
     }
 
-    fn answer(&mut self, limit: Duration) -> Result<FromToken, TokenError> {
-        self.link.set_read_timeout(Some(limit)).map_err(gone)?;
-        match link::receive(&mut self.link) {
-            Ok(Some(answer)) => Ok(answer),
-            Ok(None) => Err(ended()),
-            Err(error) => Err(lost(error, limit)),
-        }
-    }
-}
-
-/// Requests are few and short, and fit into the socket's buffer: this is never waited for.
-const SEND_LIMIT: Duration = Duration::from_secs(1);
-
-/// A reader parses one message at a time, in bytes.
-const SMALL_STACK: usize = 256 * 1024;
-
-/// How long a token program may take to log out and close, a little more than it allows itself.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(3);
-
-/// How long a killed program is waited for.
-const KILL_LIMIT: Duration = Duration::from_secs(1);
-
-impl TokenProcess {
     /// Lets the program log out and close, and waits for that.
     pub fn close(mut self) {
         let _ = self.link.shutdown(Shutdown::Both);
@@ -193,14 +139,17 @@ pub fn ended() -> TokenError {
     TokenError::Gone("the token program ended; its own words are in the log".to_owned())
 }
 
-fn lost(error: io::Error, limit: Duration) -> TokenError {
-    match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => TokenError::Hung(format!(
-            "the token did not answer within {} s",
-            limit.as_secs()
-        )),
-        _ => gone(error),
-    }
+/// The error of a program that does not answer.
+pub fn hung(limit: Duration) -> TokenError {
+    TokenError::Hung(format!(
+        "the token did not answer within {} s",
+        limit.as_secs()
+    ))
+}
+
+/// The error of a program that answers what it was not asked.
+pub fn nonsense() -> TokenError {
+    TokenError::Broken("the token program's answer makes no sense".to_owned())
 }
 
 /// What becomes of the loss of a token program that tried a PIN for the first time.
@@ -215,9 +164,8 @@ pub fn lost_while_trying(error: TokenError) -> TokenError {
 }
 
 fn gone(error: io::Error) -> TokenError {
+    if error.kind() == ErrorKind::BrokenPipe {
+        return ended();
+    }
     TokenError::Gone(format!("the token program cannot be reached: {error}"))
-}
-
-fn nonsense() -> TokenError {
-    TokenError::Broken("the token program's answer makes no sense".to_owned())
 }

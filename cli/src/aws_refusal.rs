@@ -56,6 +56,11 @@ impl AwsRefusal {
                  has expired or was revoked. \"roleseal identities\" shows the certificate.",
             );
         }
+        if about(&["signature"]) {
+            return Some(
+                "Usually: this host's clock is off, or a proxy changed the request on its way.",
+            );
+        }
         match (self.kind.as_deref(), self.status) {
             (Some("AccessDeniedException"), _) => Some(
                 "Usually: the profile does not list the role or is disabled, or the role's trust \
@@ -191,6 +196,7 @@ mod tests {
                 "Untrusted certificate. Insufficient certificate",
                 "trust anchor",
             ),
+            (403, denied, "Signature expired", "clock"),
             (
                 403,
                 denied,

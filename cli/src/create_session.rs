@@ -24,6 +24,9 @@ const BACKOFF: Backoff = Backoff {
 /// More would only add load to a service in trouble.
 const TRIES: u32 = 5;
 
+/// A slow token may leave no time of the deadline's: what it has signed is sent all the same.
+const SIGNED: Duration = Duration::from_secs(10);
+
 /// A new session. Each try is signed anew, as a signature is good for five minutes and one request.
 pub(crate) fn create_session(
     target: &Target,
@@ -59,6 +62,7 @@ fn one_try(
     progress.waiting_for(&unsigned.host);
     let asked = Timestamp::now();
     let within = deadline.saturating_duration_since(Instant::now());
+    let within = within.max(SIGNED);
     let answer = http.post_session(&unsigned, &headers, within)?;
     let credentials = Credentials::from_answer(&answer, Timestamp::now())?;
     Ok(Session {

@@ -22,7 +22,7 @@ use crate::target::Route;
 /// packets should not cost an AWS CLI call the time for all tries.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// From the request's last byte to the answer's head. The service takes less than a second; a try that
+/// From the request's last byte to the answer's head, and from there to its end. The service takes less than a second; a try that
 /// hangs should leave time for another.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -111,8 +111,10 @@ impl Http {
             .max_redirects(0) // what was signed is for this host only
             .proxy(route.proxy.as_ref().map(ureq_proxy).transpose()?)
             .user_agent(concat!("roleseal/", env!("CARGO_PKG_VERSION")))
+            .timeout_resolve(Some(CONNECT_TIMEOUT))
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_recv_response(Some(ANSWER_TIMEOUT))
+            .timeout_recv_body(Some(ANSWER_TIMEOUT))
             .build();
         Ok(Http {
             agent: config.into(),
@@ -202,11 +204,17 @@ fn no_answer(host: &str, proxy: Option<String>, error: &ureq::Error) -> HttpErro
     let (fault, hint, passing) = match error {
         ureq::Error::Timeout(timeout) => {
             let fault = match timeout {
+                ureq::Timeout::Resolve => {
+                    format!(
+                        "its name is not resolved within {} s",
+                        CONNECT_TIMEOUT.as_secs()
+                    )
+                }
                 ureq::Timeout::Connect => {
                     format!("not connected within {} s", CONNECT_TIMEOUT.as_secs())
                 }
-                ureq::Timeout::RecvResponse => {
-                    format!("silence for {} s", ANSWER_TIMEOUT.as_secs())
+                ureq::Timeout::RecvResponse | ureq::Timeout::RecvBody => {
+                    format!("no whole answer for {} s", ANSWER_TIMEOUT.as_secs())
                 }
                 _ => "not complete in time".to_owned(),
             };
@@ -299,10 +307,19 @@ mod tests {
         let timeout = ureq::Error::Timeout;
         let cases = [
             (ureq::Error::HostNotFound, "name resolution", true),
-            (timeout(ureq::Timeout::Connect), "within 5 s", true),
+            (
+                timeout(ureq::Timeout::Resolve),
+                "name is not resolved",
+                true,
+            ),
+            (
+                timeout(ureq::Timeout::Connect),
+                "connected within 5 s",
+                true,
+            ),
             (
                 timeout(ureq::Timeout::RecvResponse),
-                "silence for 10 s",
+                "no whole answer for 10 s",
                 true,
             ),
             (timeout(ureq::Timeout::Global), "in time", true),

@@ -123,6 +123,9 @@ fn show(rows: &[Row]) -> String {
             row.file.clone(),
         ]
     };
-    let rows: Vec<_> = rows.iter().map(|row| (cells(row), Vec::new())).collect();
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|row| (cells(row), row.error.iter().cloned().collect()))
+        .collect();
     table(HEADINGS, &rows)
 }

@@ -18,6 +18,9 @@ pub struct AgentConfig {
     /// The TPM of identities whose key is on one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tpm: Option<TpmConfig>,
+    /// What callers may take, where that is not the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitsConfig>,
     /// The keys and their certificates.
     pub identity: Vec<AgentIdentity>,
 }
@@ -27,6 +30,21 @@ pub struct AgentConfig {
 pub struct TpmConfig {
     /// How libtss2 finds the TPM.
     pub tcti: String,
+}
+
+/// `[limits]`.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct LimitsConfig {
+    /// Connections at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u32>,
+    /// Of them, of one user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections_per_user: Option<u32>,
+    /// Requests of one user in a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests_per_second_per_user: Option<u32>,
 }
 
 /// One `[[identity]]`.
@@ -153,6 +171,7 @@ mod tests {
         let config = AgentConfig {
             socket: "/agent.sock".into(),
             pkcs11_module: "/module.so".into(),
+            limits: None,
             tpm: Some(TpmConfig {
                 tcti: "device:/dev/tpmrm0".into(),
             }),

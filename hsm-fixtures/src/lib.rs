@@ -22,6 +22,7 @@
 mod agent;
 mod agent_config;
 pub mod command;
+mod faulty;
 mod pki;
 mod process;
 pub mod programs;
@@ -32,7 +33,8 @@ mod swtpm;
 mod tpm_key;
 
 pub use agent::Agent;
-pub use agent_config::{AgentConfig, AgentIdentity, AllowRule, PinFile, TpmConfig};
+pub use agent_config::{AgentConfig, AgentIdentity, AllowRule, LimitsConfig, PinFile, TpmConfig};
+pub use faulty::FaultyModule;
 pub use pki::{Digest, Issuer, Leaf, LeafSpec, Pki, Purpose, TlsIdentity};
 pub use process::Process;
 pub use scene::{BATCH_ROLE_ARN, PIN, PROFILE_ARN, REGION, Scene, TRUST_ANCHOR_ARN, WEB_ROLE_ARN};

@@ -31,6 +31,16 @@ pub fn tpm() -> Result<PathBuf> {
     beside_us("roleseal-tpm")
 }
 
+/// The PKCS#11 module that misbehaves on cue, which Cargo builds for whoever depends on this crate.
+///
+/// # Errors
+///
+/// Where it has not been built.
+pub(crate) fn faulty_module() -> Result<PathBuf> {
+    beside_us("libroleseal_faulty_module.so")
+        .or_else(|_| beside_us("deps/libroleseal_faulty_module.so"))
+}
+
 fn beside_us(name: &str) -> Result<PathBuf> {
     let executable = std::env::current_exe().context("cannot tell where this program is")?;
     // Cargo's test programs are in target/PROFILE/deps, the others in target/PROFILE.

@@ -264,6 +264,7 @@ impl Scene {
             socket: self.socket(),
             pkcs11_module: SoftHsm::module()?,
             tpm: None,
+            limits: None,
             identity,
         })
     }

@@ -103,6 +103,27 @@ impl Service {
         self.port
     }
 
+    /// Whether a `POST /sessions` with this query, these headers (by lower-case names) and this body would be
+    /// granted a session now. It gets none, and leaves no trace.
+    ///
+    /// # Errors
+    ///
+    /// Why it would be refused.
+    pub fn would_grant(
+        &self,
+        query: &str,
+        headers: Vec<(String, String)>,
+        body: &str,
+    ) -> Result<(), String> {
+        self.judge.would_grant(&Received {
+            method: "POST".to_owned(),
+            path: "/sessions".to_owned(),
+            query: query.to_owned(),
+            headers,
+            body: body.as_bytes().to_vec(),
+        })
+    }
+
     /// How many sessions have been vended.
     #[must_use]
     pub fn sessions_created(&self) -> u64 {

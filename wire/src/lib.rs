@@ -23,7 +23,7 @@ pub use message::{
     Call, Identity, Refusal, Reply, Request, RequestFault, Rule, ServiceInfo, State,
     UnsignedRequest,
 };
-pub use transport::{Transport, TransportError};
+pub use transport::{Presence, Transport, TransportError};
 
 /// The interface's name, the prefix of its methods and errors.
 pub const INTERFACE_NAME: &str = "org.roleseal.Agent";

@@ -3,8 +3,10 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use thiserror::Error;
 
 use crate::MESSAGE_LIMIT;
@@ -12,10 +14,14 @@ use crate::MESSAGE_LIMIT;
 /// A Unix stream socket that carries frames.
 #[derive(Debug)]
 pub struct Transport {
-    stream: UnixStream,
+    stream: Arc<UnixStream>,
     /// What arrived and was not yet handed out: part of a frame, or the frames after it.
     received: Vec<u8>,
 }
+
+/// Tells whether the peer is still there, while somebody else works for it.
+#[derive(Debug, Clone)]
+pub struct Presence(Arc<UnixStream>);
 
 /// Why no frame could be received or sent. After any of these the connection is of no more use.
 #[derive(Debug, Error)]
@@ -41,9 +47,14 @@ impl Transport {
     /// Takes over a connected socket.
     pub fn new(stream: UnixStream) -> Transport {
         Transport {
-            stream,
+            stream: Arc::new(stream),
             received: Vec::new(),
         }
+    }
+
+    /// To ask whether the peer is still there.
+    pub fn presence(&self) -> Presence {
+        Presence(Arc::clone(&self.stream))
     }
 
     /// The next frame, without its NUL; `None` when the peer closed the connection between frames.
@@ -97,7 +108,7 @@ impl Transport {
         let mut chunk = [0; 4096];
         let count = within(deadline, |left| {
             self.stream.set_read_timeout(Some(left))?;
-            self.stream.read(&mut chunk)
+            (&*self.stream).read(&mut chunk)
         })?;
         self.received
             .extend_from_slice(chunk.get(..count).unwrap_or_default());
@@ -115,11 +126,23 @@ impl Transport {
         while !unsent.is_empty() {
             let count = within(deadline, |left| {
                 self.stream.set_write_timeout(Some(left))?;
-                self.stream.write(unsent)
+                (&*self.stream).write(unsent)
             })?;
             unsent = unsent.get(count..).unwrap_or_default();
         }
         Ok(())
+    }
+}
+
+impl Presence {
+    /// Whether the peer has closed its end for reading, too: nothing would reach it. One that has only ended
+    /// its own writing is still there.
+    pub fn is_gone(&self) -> bool {
+        let mut events = [PollFd::new(&*self.0, PollFlags::empty())];
+        poll(&mut events, Some(&Timespec::default())).is_ok_and(|count| count > 0)
+            && events
+                .iter()
+                .any(|event| event.revents().contains(PollFlags::HUP))
     }
 }
 
@@ -224,5 +247,16 @@ mod tests {
             }
         };
         assert!(matches!(error, TransportError::Stalled));
+    }
+
+    #[test]
+    fn a_peer_that_only_stops_writing_is_still_there() {
+        let (peer, transport) = pair();
+        let presence = transport.presence();
+        assert!(!presence.is_gone());
+        peer.shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(!presence.is_gone());
+        drop(peer);
+        assert!(presence.is_gone());
     }
 }

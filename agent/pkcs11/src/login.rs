@@ -4,7 +4,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use cryptoki_sys::*;
-use token::host::TryingPin;
+use token::host::PinGuard;
 use token::{Pin, PinSource, TokenError};
 
 use crate::error::Failure;
@@ -33,7 +33,7 @@ pub(crate) fn log_in(
     session: &Session,
     token: &Token,
     source: Option<&PinSource>,
-    trying_pin: TryingPin,
+    pins: &PinGuard,
 ) -> Result<Login, TokenError> {
     let Some(source) = source_for(token, source)? else {
         return Ok(Login {
@@ -44,7 +44,8 @@ pub(crate) fn log_in(
     let pin = source
         .read()
         .map_err(|error| TokenError::Unusable(error.to_string()))?;
-    trying_pin()?;
+    pins.check(None, &token.identity(), &[&pin])?;
+    pins.trying()?;
     accepted(session.login(CKU_USER, &pin))
         .map_err(|failure| refusal(failure, &token.to_string(), source))?;
     let count_low = token.flags & CKF_USER_PIN_COUNT_LOW != 0;
@@ -170,7 +171,7 @@ fn put_right(source: &PinSource) -> String {
         PinSource::Credential(name) => format!("the systemd credential {name:?}"),
         PinSource::Value(_) => "pin-value in the key's URI".to_owned(),
     };
-    format!("put the right PIN into {place} and restart the agent")
+    format!("put the right PIN into {place} and reload the agent")
 }
 
 /// From `C_Login`, only these are another matter than the PIN. Modules say CKR_GENERAL_ERROR,

@@ -16,5 +16,8 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let about = "signs with keys on a PKCS#11 token";
-    token::program::run(env!("CARGO_PKG_NAME"), about, open::open)
+    let mut library = None;
+    token::program::run(env!("CARGO_PKG_NAME"), about, |request, pins| {
+        open::open(request, pins, &mut library)
+    })
 }

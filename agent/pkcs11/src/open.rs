@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cryptoki_sys::CK_SLOT_ID;
 use token::TokenError;
-use token::host::{Opened, TryingPin};
+use token::host::{Opened, PinGuard};
 use token::link::{KeyReport, Open, OpenKey, OpenedKey};
 
 use crate::key::{Mechanism, Pkcs11Key};
@@ -15,17 +15,22 @@ use crate::raw::{Library, Module, Session};
 use crate::slot::Token;
 use crate::{certificate, find, slot};
 
-/// Loads the module, logs in once, finds each key once; then opens the sessions that sign.
-pub(crate) fn open(request: Open, trying_pin: TryingPin) -> Result<Opened<Pkcs11Key>, TokenError> {
+/// Starts the module, logs in once, finds each key once; then opens the sessions that sign. `library` is
+/// the module, once it is loaded: to open the token again it is only started again.
+pub(crate) fn open(
+    request: Open,
+    pins: &PinGuard,
+    library: &mut Option<Library>,
+) -> Result<Opened<Pkcs11Key>, TokenError> {
     let Open::Pkcs11(request) = request else {
         return Err(TokenError::Unusable("not a PKCS#11 token".to_owned()));
     };
-    let module = load(&request.module)?;
+    let module = start(&request.module, library)?;
     let token = slot::find(&module, &request.token.token)?;
     let session = module
         .open_session(token.slot)
         .map_err(|failure| failure.while_doing(format_args!("cannot open a session on {token}")))?;
-    let login = log_in(&session, &token, request.pin.as_ref(), trying_pin)?;
+    let login = log_in(&session, &token, request.pin.as_ref(), pins)?;
     let context_login = login.context.map(Arc::new);
 
     let found: Vec<_> = request
@@ -48,7 +53,20 @@ pub(crate) fn open(request: Open, trying_pin: TryingPin) -> Result<Opened<Pkcs11
     Ok(Opened { reports, workers })
 }
 
-fn load(path: &Path) -> Result<Arc<Module>, TokenError> {
+fn start(path: &Path, library: &mut Option<Library>) -> Result<Arc<Module>, TokenError> {
+    let loaded = match library {
+        Some(library) => *library,
+        None => *library.insert(load(path)?),
+    };
+    // Whatever the code: no key and no PIN has had a part in it, and a daemon that the module needs may
+    // come up later.
+    loaded.initialize().map(Arc::new).map_err(|failure| {
+        let module = path.display();
+        TokenError::Gone(format!("PKCS#11 module {module} does not start: {failure}"))
+    })
+}
+
+fn load(path: &Path) -> Result<Library, TokenError> {
     let module = path.display();
     // A bare name, as our default is, is searched by the dynamic linker.
     let bare = path.file_name() == Some(path.as_os_str());
@@ -64,17 +82,12 @@ fn load(path: &Path) -> Result<Arc<Module>, TokenError> {
             remedy(path)
         )));
     }
-    let library = Library::load(path).map_err(|error| {
+    Library::load(path).map_err(|error| {
         TokenError::Unusable(format!(
             "{module} cannot be loaded as a PKCS#11 module: {error}; {}, or correct pkcs11-module \
              (or module-path in the key's URI)",
             remedy(path)
         ))
-    })?;
-    // Whatever the code: no key and no PIN has had a part in it, and a daemon that the module needs may
-    // come up later.
-    library.initialize().map(Arc::new).map_err(|failure| {
-        TokenError::Gone(format!("PKCS#11 module {module} does not start: {failure}"))
     })
 }
 

@@ -17,6 +17,7 @@ use token::Pin;
 use crate::error::Failure;
 
 /// A PKCS#11 module that was loaded. It stays loaded: vendor libraries leave threads behind.
+#[derive(Clone, Copy)]
 pub(crate) struct Library(&'static CK_FUNCTION_LIST);
 
 /// A module between `C_Initialize` and `C_Finalize`.

@@ -134,6 +134,19 @@ impl Token {
     }
 }
 
+impl Token {
+    /// The same whenever it is the same token, in whichever slot.
+    pub(crate) fn identity(&self) -> String {
+        uri(&TokenMatch {
+            slot_description: None,
+            slot_manufacturer: None,
+            slot_id: None,
+            ..self.attributes.clone()
+        })
+        .to_string()
+    }
+}
+
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         uri(&self.name()).fmt(f)

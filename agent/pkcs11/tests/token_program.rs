@@ -8,6 +8,9 @@
     clippy::indexing_slicing
 )]
 
+#[path = "token_program/faults.rs"]
+mod faults;
+
 use std::fs::{self, Permissions};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -381,7 +384,11 @@ fn a_wrong_pin_is_tried_once() {
     open.sessions = 4;
     open.pin = Some(PinSource::File(pin.clone()));
     let mut program = Program::start_with(&store, &spy.environment);
-    program.send(&ToToken::Open(Open::Pkcs11(Box::new(open))));
+    program.send(&open_message(open));
+    assert!(matches!(
+        program.receive_any(),
+        FromToken::HasPin { key: None, .. }
+    ));
     assert_eq!(program.receive_any(), FromToken::TryingPin);
     let FromToken::Opened(Err(TokenError::PinRejected(text))) = program.receive_any() else {
         panic!("not refused");
@@ -438,9 +445,7 @@ fn a_module_that_does_not_start_is_gone() {
     let conf = store.file("broken.conf", "directories.tokendir = /nowhere/tokens\n");
     let environment = [("SOFTHSM2_CONF", conf.to_str().unwrap().to_owned())];
     let mut program = Program::start_with(&store, &environment);
-    program.send(&ToToken::Open(Open::Pkcs11(Box::new(
-        store.open(&["pkcs11:"]),
-    ))));
+    program.send(&open_message(store.open(&["pkcs11:"])));
     let FromToken::Opened(Err(error)) = program.receive() else {
         panic!("opened");
     };
@@ -641,7 +646,7 @@ impl Store {
     /// Why the token as a whole cannot be opened.
     fn refusal(&self, open: OpenPkcs11) -> TokenError {
         let mut program = Program::start(self);
-        program.send(&ToToken::Open(Open::Pkcs11(Box::new(open))));
+        program.send(&open_message(open));
         match program.receive() {
             FromToken::Opened(Err(error)) => error,
             other => panic!("not refused: {other:?}"),
@@ -736,9 +741,11 @@ impl Program {
 
     /// The next answer.
     fn receive(&mut self) -> FromToken {
-        match self.receive_any() {
-            FromToken::TryingPin => self.receive_any(),
-            answer => answer,
+        loop {
+            match self.receive_any() {
+                FromToken::HasPin { .. } | FromToken::TryingPin => {}
+                answer => return answer,
+            }
         }
     }
 
@@ -748,7 +755,7 @@ impl Program {
     }
 
     fn opened(&mut self, open: OpenPkcs11) -> Vec<KeyReport> {
-        self.send(&ToToken::Open(Open::Pkcs11(Box::new(open))));
+        self.send(&open_message(open));
         match self.receive() {
             FromToken::Opened(Ok(reports)) => reports,
             other => panic!("not opened: {other:?}"),
@@ -785,5 +792,12 @@ fn unusable(report: &KeyReport) -> &str {
     match report {
         Err(TokenError::Unusable(text)) => text,
         other => panic!("not unusable: {other:?}"),
+    }
+}
+
+fn open_message(open: OpenPkcs11) -> ToToken {
+    ToToken::Open {
+        open: Open::Pkcs11(Box::new(open)),
+        refused_pins: vec![],
     }
 }

@@ -12,7 +12,8 @@ use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use token::link::{CertificateOnToken, OpenTpmKey, TpmKeySource};
 use token::{PinSource, Pkcs11Uri, Tcti, TokenMatch};
 
-use super::{CertificateSource, Config, IdentityConfig, KeyConfig, Pkcs11Config, TokenKind};
+use super::{Config, IdentityConfig, KeyConfig, Limits, Pkcs11Config, TokenKind};
+use crate::certificate::{CertificateSource, LeafSource};
 use crate::policy::{ArnPattern, Policy, Rule};
 
 /// The whole file.
@@ -23,6 +24,8 @@ pub(super) struct Document {
     socket: AbsolutePath,
     pkcs11_module: Option<AbsolutePath>,
     tpm: Option<TpmTable>,
+    #[serde(default)]
+    limits: LimitsTable,
     #[serde(default, rename = "identity")]
     identities: Vec<IdentityTable>,
 }
@@ -31,6 +34,14 @@ pub(super) struct Document {
 #[serde(deny_unknown_fields)]
 struct TpmTable {
     tcti: Text<Tcti>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct LimitsTable {
+    connections: Option<Count<65_536>>,
+    connections_per_user: Option<Count<65_536>>,
+    requests_per_second_per_user: Option<Count<1_000_000>>,
 }
 
 #[derive(Deserialize)]
@@ -107,11 +118,35 @@ impl Document {
         let tokens = Config::gather_tokens(&identities)?;
         Ok(Config {
             socket: self.socket.0,
+            limits: self.limits.validate()?,
             identities: identities
                 .into_iter()
                 .map(|(identity, _)| identity)
                 .collect(),
             tokens,
+        })
+    }
+}
+
+impl LimitsTable {
+    fn validate(self) -> Result<Limits, String> {
+        let default = Limits::default();
+        let or = |count: Option<Count<65_536>>, default| count.map_or(default, |count| count.0);
+        let connections = or(self.connections, default.connections);
+        let per_user = or(
+            self.connections_per_user,
+            default.connections_per_user.min(connections),
+        );
+        if per_user > connections {
+            return Err(format!(
+                "limits.connections-per-user is {per_user}, more than limits.connections, {connections}: \
+                 lower the one or raise the other"
+            ));
+        }
+        Ok(Limits {
+            connections,
+            connections_per_user: per_user,
+            requests_per_second_per_user: self.requests_per_second_per_user.map(|count| count.0),
         })
     }
 }
@@ -126,7 +161,7 @@ impl IdentityTable {
             certificate: self.certificate,
             sessions: self.sessions,
         };
-        let (key, certificate, token) = match self.key {
+        let (key, leaf, token) = match self.key {
             KeyText::Pkcs11(uri) => settings.pkcs11_key(*uri, &defaults.module)?,
             KeyText::Tpm(source) => settings.tpm_key(source, &defaults.tcti)?,
         };
@@ -138,8 +173,10 @@ impl IdentityTable {
         let identity = IdentityConfig {
             name: self.name.0,
             key,
-            certificate,
-            chain: self.chain.map(|path| path.0),
+            certificate: CertificateSource {
+                leaf,
+                chain: self.chain.map(|path| path.0),
+            },
             endpoints: self.endpoints.into_iter().map(|text| text.0).collect(),
             policy: Policy {
                 own_uid: geteuid().as_raw(),
@@ -160,8 +197,8 @@ struct KeySettings {
     sessions: Option<Sessions>,
 }
 
-/// Key, certificate and token of an identity.
-type Parts = (KeyConfig, CertificateSource, TokenKind);
+/// Key, leaf and token of an identity.
+type Parts = (KeyConfig, LeafSource, TokenKind);
 
 impl KeySettings {
     fn pkcs11_key(self, mut key: Pkcs11Uri, default_module: &Path) -> Result<Parts, String> {
@@ -182,8 +219,8 @@ impl KeySettings {
             (from_uri, from_table) => from_uri.or(from_table),
         };
         let certificate = match self.certificate {
-            None => CertificateSource::Token(CertificateOnToken::OfTheKey),
-            Some(CertificateText::File(path)) => CertificateSource::File(path),
+            None => LeafSource::Token(CertificateOnToken::OfTheKey),
+            Some(CertificateText::File(path)) => LeafSource::File(path),
             Some(CertificateText::OnToken(uri)) => on_the_same_token(*uri, &key.token)?,
         };
         let token = TokenKind::Pkcs11(Pkcs11Config {
@@ -230,16 +267,12 @@ impl KeySettings {
             pins_are_good: false,
         });
         let tcti = self.tcti.unwrap_or_else(|| default_tcti.clone());
-        Ok((
-            key,
-            CertificateSource::File(certificate),
-            TokenKind::Tpm(tcti),
-        ))
+        Ok((key, LeafSource::File(certificate), TokenKind::Tpm(tcti)))
     }
 }
 
 /// A certificate is read in the key's own session, so it has to be on the key's token.
-fn on_the_same_token(uri: Pkcs11Uri, token: &TokenMatch) -> Result<CertificateSource, String> {
+fn on_the_same_token(uri: Pkcs11Uri, token: &TokenMatch) -> Result<LeafSource, String> {
     let elsewhere = uri.token != TokenMatch::default() && uri.token != *token;
     if elsewhere || uri.module_path.is_some() || uri.pin.is_some() {
         return Err(
@@ -251,9 +284,7 @@ fn on_the_same_token(uri: Pkcs11Uri, token: &TokenMatch) -> Result<CertificateSo
     if !matches!(uri.object.class.as_deref(), None | Some("cert")) {
         return Err("certificate must name a certificate: leave type out".to_owned());
     }
-    Ok(CertificateSource::Token(CertificateOnToken::Named(
-        Box::new(uri),
-    )))
+    Ok(LeafSource::Token(CertificateOnToken::Named(Box::new(uri))))
 }
 
 impl RuleTable {
@@ -296,6 +327,22 @@ impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Text<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Text<T>, D::Error> {
         let text = String::deserialize(deserializer)?;
         text.parse().map(Text).map_err(D::Error::custom)
+    }
+}
+
+/// A number from 1 to `MOST`.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(try_from = "i64")]
+struct Count<const MOST: u32>(u32);
+
+impl<const MOST: u32> TryFrom<i64> for Count<MOST> {
+    type Error = String;
+
+    fn try_from(number: i64) -> Result<Count<MOST>, String> {
+        match u32::try_from(number) {
+            Ok(count @ 1..) if count <= MOST => Ok(Count(count)),
+            _ => Err(format!("{number} is not a number from 1 to {MOST}")),
+        }
     }
 }
 

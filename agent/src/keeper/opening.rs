@@ -2,14 +2,16 @@
 //! becomes of those that fail.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use token::link::KeyReport;
-use token::{AmzDate, StringToSign, TokenError};
+use token::link::{FromToken, KeyReport, ToToken};
+use token::{AmzDate, Signature, StringToSign, TokenError};
 
-use super::thread::{BACKOFF, Next, QUICK_REOPENINGS, SIGN_LIMIT, Thread, answer, backoff};
-use super::{Event, KeyState};
+use super::thread::{BACKOFF, Next, QUICK_REOPENINGS, SIGN_LIMIT, Thread, backoff, ending};
+use super::{Event, KeyOwner, KeyState};
 use crate::audit;
 use crate::certificate::Certificate;
 use crate::token_process::{self, TokenProcess};
@@ -18,15 +20,53 @@ use crate::token_process::{self, TokenProcess};
 /// load.
 const OPEN_LIMIT: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(1));
 
+/// For a program that had the token open before, beyond three times what it took then.
+const RECONNECT_LIMIT: Duration = Duration::from_secs(2);
+
 impl Thread {
-    pub(super) fn open_token(&mut self) -> Result<TokenProcess, TokenError> {
+    /// Opens the token: by the program that had it, and by a new one where that does not do.
+    pub(super) fn open_token(
+        &mut self,
+        running: Option<TokenProcess>,
+    ) -> Result<TokenProcess, TokenError> {
+        let limit = self.opening_limit();
+        if let Some(process) = running {
+            // As long as it took before, and then some: a new program has to fit into the deadline, too.
+            let quick = (RECONNECT_LIMIT + self.opening_took.saturating_mul(3)).min(limit);
+            match self.open_with(process, quick) {
+                Err(TokenError::Gone(why) | TokenError::Hung(why) | TokenError::Broken(why))
+                    if !self.closing =>
+                {
+                    let token = &self.open;
+                    audit::warn(&format!("{token}: {why}; starting another token program"));
+                }
+                result => return result,
+            }
+        }
         self.generation += 1;
-        self.reopen_at = None;
+        self.shared.starts.fetch_add(1, Ordering::Relaxed);
+        let generation = self.generation;
+        let process = TokenProcess::start(&self.program, self.events.clone(), move |answer| {
+            Event::Answer(generation, answer)
+        })?;
+        self.open_with(process, limit)
+    }
+
+    fn opening_limit(&self) -> Duration {
         let (login, each) = OPEN_LIMIT;
-        let keys = u32::try_from(self.owners.len()).unwrap_or(u32::MAX);
-        let limit = login + each.saturating_mul(keys);
-        let (mut process, reports) =
-            TokenProcess::start(&self.program, self.open.clone(), limit, self.pin_is_good)?;
+        let keys = u32::try_from(self.open.key_count()).unwrap_or(u32::MAX);
+        login + each.saturating_mul(keys)
+    }
+
+    /// Has this program open the token, and proves each key. One that fails is ended.
+    fn open_with(
+        &mut self,
+        mut process: TokenProcess,
+        limit: Duration,
+    ) -> Result<TokenProcess, TokenError> {
+        let start = Instant::now();
+        self.reopen_at = None;
+        let reports = self.ask_to_open(&mut process, limit)?;
         self.pin_is_good = true;
         // Before anything else can fail: what was refused must not be tried by the next token program.
         for (key, report) in reports.iter().enumerate() {
@@ -34,11 +74,12 @@ impl Thread {
                 self.failed_key(key, error.clone())?;
             }
         }
+        let owners = self.shared.owners();
         let mut states = Vec::new();
         for (key, report) in reports.into_iter().enumerate() {
             let proved = match self.refused.get(&key) {
                 Some(error) => Err(error.clone()),
-                None => self.prove(&mut process, key, report)?,
+                None => self.prove(&mut process, key, owners.get(key), report)?,
             };
             states.push(match proved {
                 Ok(ready) => ready,
@@ -48,14 +89,65 @@ impl Thread {
         if let Some(error) = failure_of_all(&states) {
             return Err(error);
         }
-        let generation = self.generation;
-        process.read_into(self.events.clone(), move |answer| {
-            Event::Answer(generation, answer)
-        })?;
         self.opened_at = Instant::now();
+        self.opening_took = start.elapsed();
         self.log_states(&states);
         self.set_states(states);
         Ok(process)
+    }
+
+    /// The reports of the keys. A program that is lost while it tries a PIN is an error that passes only
+    /// if that PIN was taken before: otherwise the try may have counted.
+    fn ask_to_open(
+        &mut self,
+        process: &mut TokenProcess,
+        limit: Duration,
+    ) -> Result<Vec<KeyReport>, TokenError> {
+        self.pins.clear();
+        process.send(&ToToken::Open {
+            open: self.open.clone(),
+            refused_pins: self.shared.refused_pins(),
+        })?;
+        let until = Instant::now() + limit;
+        let mut trying = false;
+        loop {
+            match self.hear(until, limit) {
+                Ok(FromToken::HasPin { key, fingerprint }) => {
+                    self.pins.insert(key, fingerprint);
+                }
+                Ok(FromToken::TryingPin) => trying = !self.pin_is_good,
+                Ok(FromToken::Opened(Ok(reports))) if reports.len() == self.open.key_count() => {
+                    return Ok(reports);
+                }
+                Ok(FromToken::Opened(Err(error))) => return Err(error),
+                Ok(_) => return Err(token_process::nonsense()),
+                Err(lost) if trying => return Err(token_process::lost_while_trying(lost)),
+                Err(lost) => return Err(lost),
+            }
+        }
+    }
+
+    /// The token program's next word while the token is being opened. Meanwhile requests queue up, and
+    /// those that the program had before are heard no more.
+    fn hear(&mut self, until: Instant, limit: Duration) -> Result<FromToken, TokenError> {
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.inbox.recv_timeout(left) {
+                Ok(Event::Answer(generation, _)) if generation != self.generation => {}
+                Ok(Event::Answer(_, Some(FromToken::Signed { id, .. }))) if id != self.proof_id => {
+                }
+                Ok(Event::Answer(_, Some(answer))) => return Ok(answer),
+                Ok(Event::Answer(_, None)) => return Err(token_process::ended()),
+                Ok(Event::Sign(job)) => self.enqueue(job),
+                Ok(Event::Retry) => self.retry = true,
+                Ok(Event::Distrust | Event::Reopen) => {}
+                Ok(Event::Close) | Err(RecvTimeoutError::Disconnected) => {
+                    self.closing = true;
+                    return Err(ending());
+                }
+                Err(RecvTimeoutError::Timeout) => return Err(token_process::hung(limit)),
+            }
+        }
     }
 
     /// Whether the key is its certificate's: it signs a text of today that belongs to no request, and
@@ -65,13 +157,14 @@ impl Thread {
         &mut self,
         process: &mut TokenProcess,
         key: usize,
+        owner: Option<&KeyOwner>,
         report: KeyReport,
     ) -> Result<Result<KeyState, TokenError>, TokenError> {
-        let (certificate, warnings, text) = match self.prepare_proof(key, report) {
+        let (certificate, warnings, text) = match prepare_proof(owner, report) {
             Ok(prepared) => prepared,
             Err(error) => return Ok(Err(error)),
         };
-        let signature = match process.sign_and_wait(key, &text, SIGN_LIMIT) {
+        let signature = match self.sign_and_wait(process, key, text.to_string()) {
             Ok(Ok(signature)) => signature,
             Ok(Err(error)) => return Ok(Err(error)),
             Err(lost) => {
@@ -82,12 +175,8 @@ impl Thread {
             }
         };
         self.open.pins_are_good(key);
-        if !certificate.verifies(&text.to_string(), &signature) {
-            return Ok(Err(TokenError::Unusable(format!(
-                "the certificate (serial {}, {}) is not of this key: its public key does not verify \
-                 what the key signs; install the certificate that was issued for this key",
-                certificate.serial, certificate.subject
-            ))));
+        if let Err(error) = check_proof(&certificate, &text, &signature) {
+            return Ok(Err(TokenError::Unusable(error)));
         }
         Ok(Ok(KeyState::Ready {
             certificate: Arc::new(certificate),
@@ -95,22 +184,24 @@ impl Thread {
         }))
     }
 
-    fn prepare_proof(
-        &self,
+    fn sign_and_wait(
+        &mut self,
+        process: &mut TokenProcess,
         key: usize,
-        report: KeyReport,
-    ) -> Result<(Certificate, Vec<String>, StringToSign), TokenError> {
-        let opened = report?;
-        let certificate = match self.owners.get(key) {
-            Some(owner) => (owner.certify)(opened.certificate).map_err(TokenError::Unusable)?,
-            None => return Err(TokenError::Unusable("it has no certificate".to_owned())),
-        };
-        let text = proof(&certificate).map_err(TokenError::Broken)?;
-        Ok((certificate, opened.warnings, text))
+        text: String,
+    ) -> Result<Result<Signature, TokenError>, TokenError> {
+        let id = self.next_id();
+        self.proof_id = id;
+        process.send(&ToToken::Sign { id, key, text })?;
+        match self.hear(Instant::now() + SIGN_LIMIT, SIGN_LIMIT)? {
+            FromToken::Signed { result, .. } => Ok(result),
+            _ => Err(token_process::nonsense()),
+        }
     }
 
     fn log_states(&self, states: &[KeyState]) {
-        for (owner, state) in self.owners.iter().zip(states) {
+        let owners = self.shared.owners();
+        for (owner, state) in owners.iter().zip(states) {
             let identity = &owner.identity;
             match state {
                 KeyState::Opening => {}
@@ -154,6 +245,9 @@ impl Thread {
             TokenError::Gone(_) | TokenError::Hung(_) => Some(self.reopen_in(BACKOFF.1)),
             TokenError::PinRejected(_) if self.open.set_aside(key) => {
                 self.refused.insert(key, error.clone());
+                if let Some(pin) = self.pins.remove(&Some(key)) {
+                    self.shared.refuse_pin(pin);
+                }
                 None
             }
             TokenError::PinRejected(_) => return Err(error),
@@ -169,6 +263,11 @@ impl Thread {
     }
 
     pub(super) fn failed_to_open(&mut self, error: TokenError) -> Next {
+        if matches!(error, TokenError::PinRejected(_)) {
+            for (_, pin) in self.pins.drain() {
+                self.shared.refuse_pin(pin);
+            }
+        }
         let wait = match &error {
             TokenError::Gone(_) | TokenError::Hung(_) | TokenError::Broken(_) => Some(backoff(
                 self.failures
@@ -189,12 +288,10 @@ impl Thread {
                 retry_at,
             },
         };
-        let states: Vec<KeyState> = (0..self.owners.len()).map(state).collect();
+        let states: Vec<KeyState> = (0..self.open.key_count()).map(state).collect();
         self.log_states(&states);
         self.set_states(states);
-        for job in self.waiting.drain(..) {
-            answer(job, Err(error.clone()));
-        }
+        self.refuse_all(&error);
         Next::Refuse(error, retry_at)
     }
 }
@@ -215,8 +312,36 @@ fn failure_of_all(states: &[KeyState]) -> Option<TokenError> {
     passing
 }
 
+fn prepare_proof(
+    owner: Option<&KeyOwner>,
+    report: KeyReport,
+) -> Result<(Certificate, Vec<String>, StringToSign), TokenError> {
+    let opened = report?;
+    let owner = owner.ok_or_else(|| TokenError::Unusable("it has no certificate".to_owned()))?;
+    let loaded = owner.certificate.load(opened.certificate);
+    let certificate = loaded.map_err(TokenError::Unusable)?;
+    let text = proof(&certificate).map_err(TokenError::Broken)?;
+    Ok((certificate, opened.warnings, text))
+}
+
+/// Whether the key that signed the text is the certificate's.
+pub fn check_proof(
+    certificate: &Certificate,
+    text: &StringToSign,
+    signature: &Signature,
+) -> Result<(), String> {
+    if certificate.verifies(&text.to_string(), signature) {
+        return Ok(());
+    }
+    Err(format!(
+        "the certificate (serial {}, {}) is not of this key: its public key does not verify \
+         what the key signs; install the certificate that was issued for this key",
+        certificate.serial, certificate.subject
+    ))
+}
+
 /// A text to prove a key with: of now, for a request that does not exist.
-fn proof(certificate: &Certificate) -> Result<StringToSign, String> {
+pub fn proof(certificate: &Certificate) -> Result<StringToSign, String> {
     Ok(StringToSign {
         algorithm: certificate.algorithm(),
         date: AmzDate::from(Timestamp::now()),
@@ -232,7 +357,8 @@ mod tests {
     use token::Pkcs11Uri;
     use token::link::{Open, OpenKey, OpenPkcs11};
 
-    use crate::keeper::{Keeper, KeyOwner};
+    use crate::certificate::{CertificateSource, LeafSource};
+    use crate::keeper::{Heritage, Keeper};
 
     /// A token program in shell. Its standard input is the link; each start leaves a line in `starts`.
     struct Script(tempfile::TempDir);
@@ -266,9 +392,13 @@ mod tests {
             }));
             let owner = KeyOwner {
                 identity: "web".to_owned(),
-                certify: Box::new(|_| Err("there is none".to_owned())),
+                certificate: CertificateSource {
+                    leaf: LeafSource::File("/nowhere/web.pem".into()),
+                    chain: None,
+                },
             };
-            Keeper::start(self.0.path().join("program"), open, vec![owner]).unwrap()
+            let (program, heritage) = (self.0.path().join("program"), Heritage::default());
+            Keeper::start(program, open, vec![owner], heritage).unwrap()
         }
 
         fn starts(&self) -> usize {
@@ -295,7 +425,7 @@ mod tests {
         assert_eq!(retry_at, None);
         // A keeper that is closed has done all that it will ever do.
         keeper.close();
-        keeper.wait_closed(Instant::now() + Duration::from_secs(20));
+        keeper.end().wait(Instant::now() + Duration::from_secs(20));
         assert_eq!(script.starts(), 1);
     }
 

@@ -1,27 +1,31 @@
 //! The thread that owns a token: opens it, hands out what is to be signed until the token is lost, and
 //! opens it again, or refuses.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use token::link::{FromToken, Open, ToToken};
-use token::{Signature, TokenError};
+use token::{PinFingerprint, Signature, TokenError};
 
-use super::{Event, Job, KeyOwner, KeyState, Shared};
+use super::queue::Queue;
+use super::{End, Event, Job, KeyState, NotSigned, Shared};
 use crate::audit;
 use crate::token_process::{self, TokenProcess};
 
 /// The thread that owns the token.
 pub(super) struct Thread {
     pub(super) program: PathBuf,
+    /// As it was asked for.
+    original: Open,
+    /// As it is opened: without the keys whose PIN was refused.
     pub(super) open: Open,
-    pub(super) owners: Vec<KeyOwner>,
-    inbox: Receiver<Event>,
+    pub(super) inbox: Receiver<Event>,
     pub(super) events: Sender<Event>,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// Which token program is the current one: answers of earlier ones are of no account.
     pub(super) generation: u64,
     /// Attempts to open in a row that failed.
@@ -29,22 +33,33 @@ pub(super) struct Thread {
     /// Times in a row that an open token was lost.
     pub(super) losses: u32,
     pub(super) opened_at: Instant,
+    /// How long that took.
+    pub(super) opening_took: Duration,
     /// The token has taken its PIN once.
     pub(super) pin_is_good: bool,
+    /// The PINs that the token was opened with, by key; `None` for its own.
+    pub(super) pins: HashMap<Option<usize>, PinFingerprint>,
     last_answer: Instant,
     /// Keys whose own PIN was refused: they are set aside, in this token program and in all later ones.
     pub(super) refused: HashMap<usize, TokenError>,
     /// When to open the token again for a key that has to wait, while others sign.
     pub(super) reopen_at: Option<Instant>,
-    pub(super) waiting: VecDeque<Job>,
+    pub(super) queue: Queue,
     /// By id, with when it was sent.
     in_flight: HashMap<u64, (Job, Instant)>,
-    next_id: u64,
+    last_id: u64,
+    /// The id of the last proof of a key.
+    pub(super) proof_id: u64,
+    /// An operator asked for another look while the token was being opened.
+    pub(super) retry: bool,
+    /// The agent wants no more.
+    pub(super) closing: bool,
 }
 
 /// What the thread does next.
 pub(super) enum Next {
-    Open,
+    /// Open the token, by the token program that had it, or by a new one.
+    Open(Option<TokenProcess>),
     /// Refuse everything, and open again at that time, if there is one.
     Refuse(TokenError, Option<Instant>),
     Close,
@@ -65,19 +80,21 @@ pub(super) const QUICK_REOPENINGS: u32 = 5;
 /// A token that served so long before it was lost starts a new row.
 const STABLE: Duration = Duration::from_secs(30);
 
+/// How long an earlier token program for the same token may take to finish what it was asked, and to close.
+const PREDECESSOR_LIMIT: Duration = Duration::from_secs(30);
+
 impl Thread {
     pub(super) fn new(
         program: PathBuf,
         open: Open,
-        owners: Vec<KeyOwner>,
         inbox: Receiver<Event>,
         events: Sender<Event>,
         shared: Arc<Shared>,
     ) -> Thread {
         Thread {
             program,
+            original: open.clone(),
             open,
-            owners,
             inbox,
             events,
             shared,
@@ -85,36 +102,55 @@ impl Thread {
             failures: 0,
             losses: 0,
             opened_at: Instant::now(),
+            opening_took: Duration::ZERO,
             pin_is_good: false,
+            pins: HashMap::new(),
             last_answer: Instant::now(),
             refused: HashMap::new(),
             reopen_at: None,
-            waiting: VecDeque::new(),
+            queue: Queue::default(),
             in_flight: HashMap::new(),
-            next_id: 0,
+            last_id: 0,
+            proof_id: 0,
+            retry: false,
+            closing: false,
         }
     }
 
-    pub(super) fn run(mut self) {
-        let mut next = Next::Open;
+    /// Owns the token until the agent wants no more of it; begins when the `predecessors` have closed it.
+    pub(super) fn run(mut self, predecessors: &[Arc<End>]) {
+        let deadline = Instant::now() + PREDECESSOR_LIMIT;
+        for predecessor in predecessors {
+            predecessor.wait(deadline);
+        }
+        let mut next = Next::Open(None);
         loop {
             next = match next {
-                Next::Open => self.open_and_serve(),
+                Next::Open(running) => self.open_and_serve(running),
                 Next::Refuse(error, until) => self.refuse(&error, until),
                 Next::Close => break,
             };
         }
-        let error = TokenError::Gone("the agent is ending".to_owned());
+        let error = ending();
         let ended = KeyState::Failed {
-            error,
+            error: error.clone(),
             retry_at: None,
         };
-        self.set_states(vec![ended; self.owners.len()]);
+        self.refuse_all(&error);
+        self.set_states(vec![ended; self.original.key_count()]);
+        self.shared.end.tell();
     }
 
     /// Opens the token and serves until it is lost.
-    fn open_and_serve(&mut self) -> Next {
-        match self.open_token() {
+    fn open_and_serve(&mut self, running: Option<TokenProcess>) -> Next {
+        let opened = self.open_token(running);
+        if self.closing {
+            if let Ok(process) = opened {
+                process.close();
+            }
+            return Next::Close;
+        }
+        match opened {
             Ok(process) => {
                 self.failures = 0;
                 self.serve(process)
@@ -126,6 +162,9 @@ impl Thread {
     /// Refuses everything, until then or for ever.
     fn refuse(&mut self, error: &TokenError, until: Option<Instant>) -> Next {
         loop {
+            if std::mem::take(&mut self.retry) {
+                return self.look_again(None);
+            }
             let event = match until {
                 Some(until) => {
                     let left = until.saturating_duration_since(Instant::now());
@@ -138,76 +177,112 @@ impl Thread {
             };
             match event {
                 Ok(Event::Sign(job)) => answer(job, Err(error.clone())),
+                Ok(Event::Retry) => self.retry = true,
                 Ok(Event::Answer(..) | Event::Distrust | Event::Reopen) => {}
-                Err(RecvTimeoutError::Timeout) => return Next::Open,
+                Err(RecvTimeoutError::Timeout) => return Next::Open(None),
                 Ok(Event::Close) | Err(RecvTimeoutError::Disconnected) => return Next::Close,
             }
         }
     }
 
+    /// Opens the token for keys that may have been mended; what is refused once more stays so.
+    fn look_again(&mut self, running: Option<TokenProcess>) -> Next {
+        for (key, _) in self.refused.drain() {
+            self.open.take_back(key, &self.original);
+        }
+        self.losses = 0;
+        let mut states = self.shared.lock();
+        for state in states.iter_mut() {
+            *state = KeyState::Opening;
+        }
+        Next::Open(running)
+    }
+
     /// Hands out what is to be signed until the token is lost.
     fn serve(&mut self, mut process: TokenProcess) -> Next {
         loop {
-            let lost = match self.hand_out(&mut process).and_then(|()| self.next_event()) {
-                Ok(Some(Event::Sign(job))) => {
-                    self.waiting.push_back(job);
+            let event = match self.hand_out(&mut process).and_then(|()| self.next_event()) {
+                Ok(Some(event)) => event,
+                Ok(None) => return Next::Close,
+                Err(lost) => return self.lost(lost, process),
+            };
+            let lost = match event {
+                Event::Sign(job) => {
+                    self.enqueue(job);
                     continue;
                 }
-                Ok(Some(Event::Answer(generation, _))) if generation != self.generation => continue,
-                Ok(Some(Event::Answer(_, Some(FromToken::Signed { id, result })))) => {
+                Event::Answer(generation, _) if generation != self.generation => continue,
+                Event::Answer(_, Some(FromToken::Signed { id, result })) => {
                     match self.take_answer(id, result) {
                         Ok(()) => continue,
                         Err(lost) => lost,
                     }
                 }
-                Ok(Some(Event::Answer(..))) => token_process::ended(),
-                Ok(Some(Event::Distrust)) => TokenError::Broken("it signed wrongly".to_owned()),
-                Ok(Some(Event::Reopen)) => {
-                    process.close();
-                    return Next::Open;
+                Event::Answer(_, answer) => {
+                    drop(process);
+                    let lost = match answer {
+                        None => token_process::ended(),
+                        Some(_) => token_process::nonsense(),
+                    };
+                    return self.lost_for_good(lost);
                 }
-                Ok(Some(Event::Close)) => {
+                // One that was found out before the token was opened again is settled.
+                Event::Distrust if !self.has_state(|state| matches!(state, KeyState::Opening)) => {
+                    continue;
+                }
+                Event::Distrust => TokenError::Broken("it signed wrongly".to_owned()),
+                Event::Retry
+                    if self.has_state(|state| matches!(state, KeyState::Failed { .. })) =>
+                {
+                    return self.look_again(Some(process));
+                }
+                Event::Retry => continue,
+                Event::Reopen => return Next::Open(Some(process)),
+                Event::Close => {
                     process.close();
                     return Next::Close;
                 }
-                Ok(None) => return Next::Close,
-                Err(lost) => lost,
             };
-            match lost {
-                TokenError::Gone(_) | TokenError::Hung(_) => drop(process),
-                // Politely while it answers: what a killed program had in a TPM would stay there.
-                _ => process.close(),
-            }
-            return self.lost(lost);
+            return self.lost(lost, process);
         }
+    }
+
+    pub(super) fn enqueue(&mut self, job: Job) {
+        if let Some(refused) = self.queue.push(job) {
+            let _ = refused.answer.send(Err(NotSigned::Busy)); // its caller may have given up
+        }
+        self.count_waiting();
     }
 
     /// Gives the token program as much as it can work on.
     fn hand_out(&mut self, process: &mut TokenProcess) -> Result<(), TokenError> {
         let reopen = self.reopen_at.is_some_and(|at| at <= Instant::now());
         while self.in_flight.len() < self.open.sessions() && !reopen {
-            let Some(job) = self.waiting.pop_front() else {
+            let Some(job) = self.queue.pop(Instant::now()) else {
                 break;
             };
-            if job.deadline <= Instant::now() {
-                continue; // its caller has given up
-            }
             if let KeyState::Failed { error, .. } = self.shared.state(&self.shared.lock(), job.key)
             {
                 answer(job, Err(error)); // it failed while the job waited
                 continue;
             }
-            self.next_id += 1;
+            let id = self.next_id();
             let message = ToToken::Sign {
-                id: self.next_id,
+                id,
                 key: job.key,
                 text: job.text.clone(),
             };
             let sent = process.send(&message);
-            self.in_flight.insert(self.next_id, (job, Instant::now()));
+            self.in_flight.insert(id, (job, Instant::now()));
             sent?;
         }
+        self.count_waiting();
         Ok(())
+    }
+
+    pub(super) fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
     }
 
     /// The next event; an error when the token program hangs.
@@ -221,10 +296,7 @@ impl Thread {
             Ok(event) => Ok(Some(event)),
             Err(RecvTimeoutError::Disconnected) => Ok(None),
             Err(RecvTimeoutError::Timeout) if hung_at.is_none() => Ok(Some(Event::Reopen)),
-            Err(RecvTimeoutError::Timeout) => Err(TokenError::Hung(format!(
-                "the token did not sign within {} s",
-                SIGN_LIMIT.as_secs()
-            ))),
+            Err(RecvTimeoutError::Timeout) => Err(token_process::hung(SIGN_LIMIT)),
         }
     }
 
@@ -237,18 +309,18 @@ impl Thread {
     }
 
     /// Passes an answer on; an error when it shows that the token is lost.
-    fn take_answer(
+    pub(super) fn take_answer(
         &mut self,
         id: u64,
         result: Result<Signature, TokenError>,
     ) -> Result<(), TokenError> {
         self.last_answer = Instant::now();
-        let Some((job, sent)) = self.in_flight.remove(&id) else {
+        let Some((job, _)) = self.in_flight.remove(&id) else {
             return Ok(());
         };
         match result {
             Err(lost @ (TokenError::Gone(_) | TokenError::Hung(_))) => {
-                self.in_flight.insert(id, (job, sent)); // `lost` gives it its second try
+                self.try_again(job, &lost);
                 Err(lost)
             }
             // Nothing with this PIN is tried again, or not yet: the key's own, or the token's, which was
@@ -275,17 +347,32 @@ impl Thread {
         }
     }
 
-    /// The token program was ended. What it had not signed gets its second try, or its error.
-    fn lost(&mut self, error: TokenError) -> Next {
-        let mut jobs: Vec<_> = self.in_flight.drain().collect();
-        jobs.sort_by_key(|(id, _)| std::cmp::Reverse(*id)); // the oldest comes to the front last
-        for (_, (mut job, _)) in jobs {
-            if job.again {
-                answer(job, Err(error.clone()));
-            } else {
-                job.again = true;
-                self.waiting.push_front(job);
+    /// The token does not sign any more. Its program may have it again, if it still answers.
+    fn lost(&mut self, error: TokenError, process: TokenProcess) -> Next {
+        match &error {
+            TokenError::Gone(_) => match self.lost_for_good(error) {
+                Next::Open(_) => Next::Open(Some(process)),
+                next => next,
+            },
+            TokenError::Hung(_) => {
+                drop(process);
+                self.lost_for_good(error)
             }
+            // It lies, or must not go on: politely, while it answers. What a killed program had in a TPM
+            // would stay there.
+            _ => {
+                process.close();
+                self.lost_for_good(error)
+            }
+        }
+    }
+
+    /// What was not signed gets its second try, or its error.
+    fn lost_for_good(&mut self, error: TokenError) -> Next {
+        let mut jobs: Vec<_> = self.in_flight.drain().collect();
+        jobs.sort_by_key(|(id, _)| *id);
+        for (_, (job, _)) in jobs {
+            self.try_again(job, &error);
         }
         if self.opened_at.elapsed() >= STABLE {
             self.losses = 0;
@@ -300,7 +387,34 @@ impl Thread {
                 *state = KeyState::Opening; // whoever comes now waits for the new one
             }
         }
-        Next::Open
+        Next::Open(None)
+    }
+
+    fn try_again(&mut self, mut job: Job, error: &TokenError) {
+        if job.again {
+            answer(job, Err(error.clone()));
+        } else {
+            job.again = true;
+            self.queue.push_again(job);
+        }
+    }
+
+    /// Answers everything that waits.
+    pub(super) fn refuse_all(&mut self, error: &TokenError) {
+        let in_flight = self.in_flight.drain().map(|(_, (job, _))| job);
+        for job in in_flight.chain(self.queue.drain()) {
+            answer(job, Err(error.clone()));
+        }
+        self.count_waiting();
+    }
+
+    fn count_waiting(&self) {
+        let waiting = self.queue.len();
+        self.shared.waiting.store(waiting, Ordering::Relaxed);
+    }
+
+    fn has_state(&self, of: impl Fn(&KeyState) -> bool) -> bool {
+        self.shared.lock().iter().any(of)
     }
 
     fn set_state(&self, key: usize, state: KeyState) {
@@ -316,8 +430,13 @@ impl Thread {
     }
 }
 
+/// The error of a token whose agent ends.
+pub(super) fn ending() -> TokenError {
+    TokenError::Gone("the agent is ending".to_owned())
+}
+
 pub(super) fn answer(job: Job, result: Result<Signature, TokenError>) {
-    let _ = job.answer.send(result); // its caller may have given up
+    let _ = job.answer.send(result.map_err(NotSigned::Token)); // its caller may have given up
 }
 
 pub(super) fn backoff(failures: u32) -> Duration {

@@ -80,3 +80,68 @@ impl fmt::Display for CanonicalRequest<'_> {
         write!(f, "\n{}\n{body_hash}", self.signed_headers())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificate::tests::{NOON, certificate, ec};
+    use crate::create_session::CreateSession;
+    use crate::create_session::tests::{QUERY, unsigned};
+    use crate::policy::tests::permitted;
+    use jiff::Timestamp;
+    use openssl::nid::Nid;
+    use proptest::prelude::*;
+
+    const ROLE: &str = "arn%3Aaws%3Aiam%3A%3A123456789012%3Arole%2Fweb-1";
+
+    /// RFC 3986 by hand.
+    fn encoded(text: &str) -> String {
+        let one = |byte: u8| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            _ => format!("%{byte:02X}"),
+        };
+        text.bytes().map(one).collect()
+    }
+
+    /// As a caller may write it: the least or the most of the value encoded.
+    fn otherwise(pair: &str, least: bool) -> String {
+        let (name, value) = pair.split_once('=').unwrap();
+        let value = percent_encoding::percent_decode_str(value)
+            .decode_utf8()
+            .unwrap();
+        let value = match least {
+            true => value.replace('+', "%2b"),
+            false => value.bytes().map(|byte| format!("%{byte:02x}")).collect(),
+        };
+        format!("{name}={value}")
+    }
+
+    proptest! {
+        /// However the query was encoded and ordered, and whatever is in the body: one text is hashed.
+        #[test]
+        fn there_is_one_canonical_request(
+            role in "[A-Za-z0-9_+=,.@/-]{1,80}",
+            session_name in "[A-Za-z0-9_=,.@-]{2,64}",
+            order in Just([0, 1, 2]).prop_shuffle(),
+            least: [bool; 3],
+        ) {
+            let role = format!("arn:aws:iam::123456789012:role/{role}");
+            let query = QUERY.replace(ROLE, &encoded(&role));
+            let pairs: Vec<&str> = query.split('&').collect();
+            let body = format!(r#"{{"roleSessionName":"{session_name}"}}"#);
+            let mut request = unsigned(&body);
+            request.query = order.map(|at| otherwise(pairs[at], least[at])).join("&");
+
+            let authorised = permitted(CreateSession::parse(request, &[]).unwrap());
+            let certificate = certificate(&ec(Nid::X9_62_PRIME256V1), 0);
+            let date = AmzDate::from(NOON.parse::<Timestamp>().unwrap());
+            let text = CanonicalRequest::new(&authorised, &certificate, date).to_string();
+            let lines: Vec<&str> = text.split('\n').collect();
+            prop_assert_eq!(&lines[..3], ["POST", "/sessions", &*query]);
+            prop_assert_eq!(lines.len(), 10);
+            prop_assert_eq!(lines[9], hex::encode(openssl::sha::sha256(body.as_bytes())));
+        }
+    }
+}

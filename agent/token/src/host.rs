@@ -1,4 +1,4 @@
-//! The token program's loop: open the token, answer until the agent is gone.
+//! The token program's loop: open the token, answer until the agent is gone; open it again when asked to.
 
 use std::fs::File;
 use std::io;
@@ -11,7 +11,7 @@ use rustix::process::{Signal, getpid, kill_process};
 use rustix::stdio::dup2_stdin;
 
 use crate::link::{self, FromToken, KeyReport, Open, ToToken};
-use crate::{Key, Signature, TokenError};
+use crate::{Key, Pin, PinFingerprint, Signature, TokenError};
 
 /// A token that was opened.
 pub struct Opened<K> {
@@ -21,16 +21,19 @@ pub struct Opened<K> {
     pub workers: Vec<Vec<Option<K>>>,
 }
 
+/// Stands before every PIN: none is tried that was refused before, and none without the agent's knowing.
+pub struct PinGuard<'a> {
+    refused: Vec<PinFingerprint>,
+    agent: &'a Mutex<UnixStream>,
+}
+
 /// How long a token library may take to close after the agent is gone. Vendor libraries hang here.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
-
-/// Says to the agent that a token's PIN will be tried now: called before each login.
-pub type TryingPin<'a> = &'a dyn Fn() -> Result<(), TokenError>;
 
 /// Serves the agent at standard input until it is gone. `open` opens the token; what it returns
 /// signs, each worker in a thread of its own.
 pub fn serve<K: Key + Send>(
-    open: impl FnOnce(Open, TryingPin) -> Result<Opened<K>, TokenError>,
+    mut open: impl FnMut(Open, &PinGuard) -> Result<Opened<K>, TokenError>,
 ) -> io::Result<()> {
     let agent = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     // What a token library reads, or hands to children of its own, is not our link.
@@ -40,24 +43,30 @@ pub fn serve<K: Key + Send>(
     // Not among the workers: it notices that the agent is gone while `open` still hangs.
     std::thread::spawn(move || read(agent, queue));
 
-    let Ok(ToToken::Open(request)) = jobs.recv() else {
-        return Ok(());
-    };
-    let trying_pin = || {
-        reply(&replies, &FromToken::TryingPin)
-            .map_err(|error| TokenError::Gone(format!("the agent is gone: {error}")))
-    };
-    let Opened { reports, workers } = match open(request, &trying_pin) {
-        Ok(opened) => opened,
-        Err(error) => return reply(&replies, &FromToken::Opened(Err(error))),
-    };
-    reply(&replies, &FromToken::Opened(Ok(reports)))?;
-    let jobs = Mutex::new(jobs);
-    std::thread::scope(|scope| {
-        for keys in workers {
-            scope.spawn(|| work(keys, &jobs, &replies));
-        }
-    });
+    let mut next = jobs.recv().ok();
+    let jobs = Mutex::new(Jobs { jobs, other: None });
+    while let Some(ToToken::Open {
+        open: request,
+        refused_pins,
+    }) = next
+    {
+        let guard = PinGuard {
+            refused: refused_pins,
+            agent: &replies,
+        };
+        let Opened { reports, workers } = match open(request, &guard) {
+            Ok(opened) => opened,
+            Err(error) => return reply(&replies, &FromToken::Opened(Err(error))),
+        };
+        reply(&replies, &FromToken::Opened(Ok(reports)))?;
+        // Each worker closes its session when it ends, and the last one the token.
+        std::thread::scope(|scope| {
+            for keys in workers {
+                scope.spawn(|| work(keys, &jobs, &replies));
+            }
+        });
+        next = lock(&jobs).other.take();
+    }
     Ok(())
 }
 
@@ -73,15 +82,33 @@ fn read(mut agent: UnixStream, queue: mpsc::Sender<ToToken>) {
     let _ = kill_process(getpid(), Signal::KILL);
 }
 
+/// What the workers take from.
+struct Jobs {
+    jobs: mpsc::Receiver<ToToken>,
+    /// What is no worker's job: each of them ends.
+    other: Option<ToToken>,
+}
+
+impl Jobs {
+    fn next(&mut self) -> Option<(u64, usize, String)> {
+        if self.other.is_some() {
+            return None;
+        }
+        match self.jobs.recv().ok()? {
+            ToToken::Sign { id, key, text } => Some((id, key, text)),
+            other => {
+                self.other = Some(other);
+                None
+            }
+        }
+    }
+}
+
 /// One worker: takes jobs until there are no more to come.
-fn work<K: Key>(
-    mut keys: Vec<Option<K>>,
-    jobs: &Mutex<mpsc::Receiver<ToToken>>,
-    replies: &Mutex<UnixStream>,
-) {
+fn work<K: Key>(mut keys: Vec<Option<K>>, jobs: &Mutex<Jobs>, replies: &Mutex<UnixStream>) {
     loop {
-        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(ToToken::Sign { id, key, text }) = job else {
+        let job = lock(jobs).next();
+        let Some((id, key, text)) = job else {
             return;
         };
         let result = sign(&mut keys, key, &text);
@@ -101,7 +128,40 @@ fn sign<K: Key>(keys: &mut [Option<K>], key: usize, text: &str) -> Result<Signat
     }
 }
 
+impl PinGuard<'_> {
+    /// Called with the PINs of a key, or of the whole token, before any of them is used. `owner` is the same
+    /// text whenever it is the same token or key.
+    pub fn check(&self, key: Option<usize>, owner: &str, pins: &[&Pin]) -> Result<(), TokenError> {
+        if self
+            .refused
+            .iter()
+            .any(|refused| refused.is_of(owner, pins))
+        {
+            return Err(TokenError::PinRejected(format!(
+                "{owner}: the PIN is still the one that was refused, and is not tried again: correct it, \
+                 then reload the agent (or restart it, if this PIN is right by now)"
+            )));
+        }
+        let fingerprint = PinFingerprint::of(owner, pins)
+            .map_err(|error| TokenError::Broken(format!("{owner}: no fingerprint: {error}")))?;
+        self.tell(&FromToken::HasPin { key, fingerprint })
+    }
+
+    /// Says that a PIN will be tried now: called right before each login.
+    pub fn trying(&self) -> Result<(), TokenError> {
+        self.tell(&FromToken::TryingPin)
+    }
+
+    fn tell(&self, message: &FromToken) -> Result<(), TokenError> {
+        reply(self.agent, message)
+            .map_err(|error| TokenError::Gone(format!("the agent is gone: {error}")))
+    }
+}
+
 fn reply(replies: &Mutex<UnixStream>, message: &FromToken) -> io::Result<()> {
-    let mut agent = replies.lock().unwrap_or_else(PoisonError::into_inner);
-    link::send(&mut *agent, message)
+    link::send(&mut *lock(replies), message)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

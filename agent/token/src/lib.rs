@@ -1,7 +1,8 @@
 //! What `roleseal-agent` and its token programs share.
 //!
 //! The agent starts one token program for each token and speaks with it over a socketpair: first it
-//! sends [`link::Open`], then any number of strings to sign. The token program reads the PIN itself,
+//! sends [`link::Open`], then any number of strings to sign, and [`link::Open`] again where a token that
+//! was lost may be had again by the same program. The token program reads the PIN itself,
 //! and reads each [`StringToSign`] again before it signs: whatever happens to the agent, the key
 //! signs nothing but IAM Roles Anywhere requests.
 
@@ -15,7 +16,7 @@ mod string_to_sign;
 mod tcti;
 
 pub use key::{Key, Signature, TokenError};
-pub use pin::{Pin, PinError, PinSource};
+pub use pin::{Pin, PinError, PinFingerprint, PinSource};
 pub use pkcs11_uri::{ObjectMatch, Pkcs11Uri, TokenMatch, UriError};
 pub use string_to_sign::{Algorithm, AmzDate, NotASignableText, Scope, StringToSign};
 pub use tcti::{Tcti, TctiError};

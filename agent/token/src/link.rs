@@ -9,13 +9,18 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::{PinSource, Pkcs11Uri, Signature, Tcti, TokenError};
+use crate::{PinFingerprint, PinSource, Pkcs11Uri, Signature, Tcti, TokenError};
 
 /// From the agent.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToToken {
-    /// The first message.
-    Open(Open),
+    /// The first message. Sent again, it closes what is open and opens it anew, in the same program.
+    Open {
+        /// The token.
+        open: Open,
+        /// What was refused before, and is not to be tried.
+        refused_pins: Vec<PinFingerprint>,
+    },
     /// Any number of these, before or after the answers to earlier ones.
     Sign {
         /// Comes back with the answer.
@@ -30,6 +35,13 @@ pub enum ToToken {
 /// From the token program.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub enum FromToken {
+    /// Before the answer to [`ToToken::Open`], any number of these: what the token will be opened with.
+    HasPin {
+        /// Whose it is; `None` for the whole token's.
+        key: Option<usize>,
+        /// To know it again.
+        fingerprint: PinFingerprint,
+    },
     /// Before the answer to [`ToToken::Open`]: a PIN will be tried now. Whoever hears nothing after this
     /// does not know whether it counted.
     TryingPin,
@@ -178,6 +190,26 @@ impl Open {
             }
         }
     }
+
+    /// Whether both may be about one token, so that one of them should be closed before the other is opened.
+    pub fn may_be_the_token_of(&self, other: &Open) -> bool {
+        match (self, other) {
+            (Open::Pkcs11(one), Open::Pkcs11(other)) => {
+                one.module == other.module && one.token.token.overlaps(&other.token.token)
+            }
+            (Open::Tpm(one), Open::Tpm(other)) => one.tcti == other.tcti,
+            _ => false,
+        }
+    }
+
+    /// Takes a key back in that was set aside, as `original` has it.
+    pub fn take_back(&mut self, key: usize, original: &Open) {
+        if let (Open::Tpm(open), Open::Tpm(original)) = (self, original)
+            && let (Some(place), Some(key)) = (open.keys.get_mut(key), original.keys.get(key))
+        {
+            place.clone_from(key);
+        }
+    }
 }
 
 /// The token's name, for the log.
@@ -278,19 +310,25 @@ mod optional_hex_bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Pin;
 
     #[test]
     fn messages_survive_the_link() {
-        let open = ToToken::Open(Open::Pkcs11(Box::new(OpenPkcs11 {
-            module: "/lib/module.so".into(),
-            token: "pkcs11:token=lab".parse().unwrap(),
-            pin: Some(PinSource::Value("1234".to_owned().into())),
-            sessions: 4,
-            keys: vec![OpenKey {
-                uri: "pkcs11:object=web".parse().unwrap(),
-                certificate: Some(CertificateOnToken::OfTheKey),
-            }],
-        })));
+        let pin = Pin::from("1234".to_owned());
+        let fingerprint = PinFingerprint::of("lab", &[&pin]).unwrap();
+        let open = ToToken::Open {
+            open: Open::Pkcs11(Box::new(OpenPkcs11 {
+                module: "/lib/module.so".into(),
+                token: "pkcs11:token=lab".parse().unwrap(),
+                pin: Some(PinSource::Value(pin)),
+                sessions: 4,
+                keys: vec![OpenKey {
+                    uri: "pkcs11:object=web".parse().unwrap(),
+                    certificate: Some(CertificateOnToken::OfTheKey),
+                }],
+            })),
+            refused_pins: vec![fingerprint],
+        };
         let mut bytes = Vec::new();
         send(&mut bytes, &open).unwrap();
         let mut from = bytes.as_slice();
@@ -327,7 +365,13 @@ mod tests {
         let Open::Tpm(OpenTpm { keys, .. }) = &open else {
             panic!()
         };
-        assert_eq!(keys[..], [None, Some(key)]);
+        assert_eq!(keys[..], [None, Some(key.clone())]);
+        let original = Open::Tpm(OpenTpm {
+            tcti: Tcti::default(),
+            keys: vec![Some(key.clone()), Some(key)],
+        });
+        open.take_back(0, &original);
+        assert_eq!(open, original);
 
         let mut open = Open::Pkcs11(Box::new(OpenPkcs11 {
             module: "/lib/module.so".into(),

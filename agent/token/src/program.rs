@@ -13,7 +13,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::host::{self, Opened, TryingPin};
+use crate::host::{self, Opened, PinGuard};
 use crate::link::Open;
 use crate::{Key, TokenError};
 
@@ -22,7 +22,7 @@ use crate::{Key, TokenError};
 pub fn run<K: Key + Send>(
     name: &str,
     about: &str,
-    open: impl FnOnce(Open, TryingPin) -> Result<Opened<K>, TokenError>,
+    open: impl FnMut(Open, &PinGuard) -> Result<Opened<K>, TokenError>,
 ) -> ExitCode {
     let about = format!(
         "{name} {}: {about}, for roleseal-agent.\n\

@@ -79,7 +79,7 @@ impl Tpm {
                 Err(_) => String::new(),
             };
             let error = TokenError::PinRejected(format!(
-                "{doing}: the TPM refused {what} ({failure}{count}); correct it and restart the agent"
+                "{doing}: the TPM refused {what} ({failure}{count}); correct it and reload the agent"
             ));
             self.refused.remember(proof, error.clone());
             return error;

@@ -11,27 +11,30 @@ use token::TokenError;
 
 /// What is in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct KeyFile {
+pub struct KeyFile {
     /// The marshalled TPM2B_ENCRYPTED_SECRET of an importable key.
-    pub(crate) secret: Option<Vec<u8>>,
+    pub secret: Option<Vec<u8>>,
     /// Whether the file says that no auth value is needed. Where it says otherwise, it may be wrong.
-    pub(crate) empty_auth: bool,
+    pub empty_auth: bool,
     /// What to do before each use.
-    pub(crate) policy: Vec<PolicyCommand>,
+    pub policy: Vec<PolicyCommand>,
     /// Signed policies, one of which takes the place of a leading TPM2_PolicyAuthorize.
-    pub(crate) signed_policies: Vec<Vec<PolicyCommand>>,
-    pub(crate) parent: u32,
+    pub signed_policies: Vec<Vec<PolicyCommand>>,
+    /// The handle of the key that it loads under, or of the hierarchy to derive that key in.
+    pub parent: u32,
     /// The marshalled TPM2B_PUBLIC.
-    pub(crate) public: Vec<u8>,
+    pub public: Vec<u8>,
     /// The marshalled TPM2B_PRIVATE.
-    pub(crate) private: Vec<u8>,
+    pub private: Vec<u8>,
 }
 
 /// TPMPolicy: one policy command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PolicyCommand {
-    pub(crate) code: u32,
-    pub(crate) body: Vec<u8>,
+pub struct PolicyCommand {
+    /// The command's TPM_CC.
+    pub code: u32,
+    /// Its parameters, marshalled.
+    pub body: Vec<u8>,
 }
 
 /// The largest file that is read, in bytes: key, policies and a chain of certificates.
@@ -67,7 +70,7 @@ impl KeyFile {
     }
 
     /// The one key in a PEM text; certificates may stand beside it.
-    fn parse(text: &str) -> Result<KeyFile, String> {
+    pub fn parse(text: &str) -> Result<KeyFile, String> {
         let Some((_, rest)) = text.split_once(BEGIN) else {
             return Err(format!(
                 "there is no \"{BEGIN}\" in it: make a key with `openssl genpkey -provider tpm2`, or \
@@ -83,7 +86,8 @@ impl KeyFile {
         KeyFile::from_der(&der)
     }
 
-    fn from_der(der: &[u8]) -> Result<KeyFile, String> {
+    /// The key in a PEM's content.
+    pub fn from_der(der: &[u8]) -> Result<KeyFile, String> {
         let malformed = |error: der::Error| format!("not a TSS2 PRIVATE KEY: {error}");
         let mut reader = SliceReader::new(der).map_err(malformed)?;
         let mut kind = LOADABLE;
@@ -225,6 +229,8 @@ fn number(value: UintRef) -> der::Result<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     /// tpm2_create and tpm2_encodeobject 5.4, under 0x81000001. The key has no auth value, though the file
     /// says emptyAuth FALSE.
@@ -366,6 +372,32 @@ tsqn
         ] {
             let fault = KeyFile::parse(&text).unwrap_err();
             assert!(fault.contains(expected), "{fault}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2048))]
+
+        /// Whatever is changed in a file: it is read or refused, and what was read has its sizes within the file's.
+        #[test]
+        fn a_changed_file_is_read_or_refused(
+            openssl: bool,
+            changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+            cut in prop::option::of(any::<prop::sample::Index>()),
+        ) {
+            let pem = if openssl { OPENSSL } else { TOOLS };
+            let (_, mut der) = der::pem::decode_vec(pem.as_bytes()).unwrap();
+            for (at, byte) in changes {
+                let at = at.index(der.len());
+                der[at] = byte;
+            }
+            if let Some(cut) = cut {
+                der.truncate(cut.index(der.len()));
+            }
+            if let Ok(key) = KeyFile::from_der(&der) {
+                prop_assert!(key.public.len() + key.private.len() < der.len());
+                let _ = crate::read_areas(&key);
+            }
         }
     }
 }

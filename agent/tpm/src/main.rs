@@ -1,24 +1,7 @@
-//! The token program for TPM 2.0: `roleseal-agent` starts one for each TPM, over a socketpair that is its
-//! standard input. The only program of ours that is linked to libtss2.
-
-mod auth;
-mod connection;
-mod error;
-mod key;
-mod key_file;
-mod lockout;
-mod marshalled;
-mod open;
-mod parent;
-mod pcr;
-mod policy;
-mod scheme;
-mod storage_primary;
-mod tpm;
+//! The program; what it does is in the library.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let about = "signs with keys of a TPM 2.0";
-    token::program::run(env!("CARGO_PKG_NAME"), about, open::open)
+    roleseal_tpm::run()
 }

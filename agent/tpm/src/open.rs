@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use token::TokenError;
-use token::host::{Opened, TryingPin};
+use token::host::{Opened, PinGuard};
 use token::link::{Open, OpenTpm, OpenTpmKey, OpenedKey, TpmKeySource};
+use token::{Pin, TokenError};
 use tss_esapi::handles::KeyHandle;
 use tss_esapi::structures::{
     Auth, EncryptedSecret, Private, Public, PublicBuffer, SymmetricDefinitionObject,
@@ -24,7 +24,7 @@ use crate::scheme::{self, Scheme};
 use crate::tpm::{ObjectId, Tpm};
 
 /// Connects, then loads each key once; the parents are flushed again. A TPM has one worker.
-pub(crate) fn open(request: Open, trying_pin: TryingPin) -> Result<Opened<TpmKey>, TokenError> {
+pub(crate) fn open(request: Open, pins: &PinGuard) -> Result<Opened<TpmKey>, TokenError> {
     let Open::Tpm(OpenTpm { tcti, keys }) = request else {
         return Err(TokenError::Unusable(
             "roleseal-tpm opens TPMs only".to_owned(),
@@ -36,14 +36,14 @@ pub(crate) fn open(request: Open, trying_pin: TryingPin) -> Result<Opened<TpmKey
         !key.pins_are_good && (key.parent_pin.is_some() || key.owner_pin.is_some())
     };
     if keys.iter().flatten().any(unproved) {
-        trying_pin()?;
+        pins.trying()?;
     }
     let mut parents = Parents::default();
     let mut lost = None;
     let mut found = Vec::new();
-    for key in &keys {
+    for (number, key) in keys.iter().enumerate() {
         let key = match &lost {
-            None => find(&mut tpm, &mut parents, key.as_ref()),
+            None => find(&mut tpm, &mut parents, pins, number, key.as_ref()),
             Some(error) => Err(TokenError::clone(error)),
         };
         // A TPM that answers is not lost: the failure is the key's own.
@@ -90,17 +90,35 @@ pub(crate) fn open(request: Open, trying_pin: TryingPin) -> Result<Opened<TpmKey
 fn find(
     tpm: &mut Tpm,
     parents: &mut Parents,
+    pins: &PinGuard,
+    number: usize,
     key: Option<&OpenTpmKey>,
 ) -> Result<FoundKey, TokenError> {
     let Some(key) = key else {
         return Err(TokenError::Unusable("its PIN was refused".to_owned()));
     };
     let name = key.source.to_string();
+    check_pins(pins, number, key)?;
     match &key.source {
         TpmKeySource::File(path) => in_file(tpm, parents, key, path),
         TpmKeySource::Handle(handle) => at_handle(tpm, key, *handle),
     }
     .map_err(|error| error.about(&name))
+}
+
+/// What can be read of its auth values; the others' faults are told when they are needed.
+fn check_pins(guard: &PinGuard, number: usize, key: &OpenTpmKey) -> Result<(), TokenError> {
+    let sources = [&key.pin, &key.parent_pin, &key.owner_pin];
+    let pins: Vec<Pin> = sources
+        .into_iter()
+        .flatten()
+        .filter_map(|source| source.read().ok())
+        .collect();
+    if pins.is_empty() {
+        return Ok(());
+    }
+    let pins: Vec<&Pin> = pins.iter().collect();
+    guard.check(Some(number), &key.source.to_string(), &pins)
 }
 
 fn in_file(
@@ -175,6 +193,13 @@ fn import(
             })
         },
     )
+}
+
+/// Reads what is marshalled in a key file; whether its TPM takes it is another question.
+pub fn read_areas(file: &KeyFile) -> Result<(), TokenError> {
+    public(file)?;
+    private(file)?;
+    Policy::read(file)
 }
 
 fn public(file: &KeyFile) -> Result<Public, TokenError> {

@@ -67,6 +67,13 @@ impl Policy {
         Err(refusal.unwrap_or_else(|| unusable("it has no signed policy")))
     }
 
+    /// Reads all commands that the file has, of its own policy and of the signed ones.
+    pub(crate) fn read(file: &KeyFile) -> Result<(), TokenError> {
+        let signed = file.signed_policies.iter().flatten();
+        let mut commands = file.policy.iter().chain(signed);
+        commands.try_for_each(|command| statement(command).map(drop))
+    }
+
     /// Does in the session what the policy demands.
     pub(crate) fn assert(&self, tpm: &mut Tpm, session: AuthSession) -> Result<(), Failure> {
         for step in &self.steps {

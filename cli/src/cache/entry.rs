@@ -12,27 +12,33 @@ use super::directory;
 use crate::credentials::Members;
 use crate::session::Session;
 
-/// As it is written; other versions write other names.
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct Written<'s> {
-    access_key_id: &'s str,
-    secret_access_key: &'s str,
-    session_token: &'s str,
-    expiration: Timestamp,
+    credentials: WrittenCredentials<'s>,
     issued: Timestamp,
     serial: Option<&'s str>,
 }
 
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct WrittenCredentials<'s> {
+    access_key_id: &'s str,
+    secret_access_key: &'s str,
+    session_token: &'s str,
+    expiration: Timestamp,
+}
+
 #[derive(Deserialize)]
 struct Entry {
-    #[serde(flatten)]
-    members: Members,
+    credentials: Members,
     issued: Timestamp,
     serial: Option<String>,
 }
 
-/// A session takes some 3 KiB.
+/// A session takes some 3 KiB: read at once, no copies of secrets are left behind.
+const USUAL: usize = 8 * 1024;
+
+/// More is no session.
 const ENTRY_LIMIT: u64 = 64 * 1024;
 
 pub(super) fn load(directory: &OwnedFd, key: &str) -> Option<Session> {
@@ -51,10 +57,12 @@ pub(super) fn store(directory: &OwnedFd, key: &str, session: &Session) -> io::Re
     sweep(directory, session.issued);
     let credentials = &session.credentials;
     let json: SecretSlice<u8> = serde_json::to_vec(&Written {
-        access_key_id: &credentials.access_key_id,
-        secret_access_key: credentials.secret_access_key.expose_secret(),
-        session_token: credentials.session_token.expose_secret(),
-        expiration: credentials.expiration,
+        credentials: WrittenCredentials {
+            access_key_id: &credentials.access_key_id,
+            secret_access_key: credentials.secret_access_key.expose_secret(),
+            session_token: credentials.session_token.expose_secret(),
+            expiration: credentials.expiration,
+        },
         issued: session.issued,
         serial: session.serial.as_deref(),
     })?
@@ -75,13 +83,13 @@ fn name(key: &str) -> String {
 
 fn read(directory: &OwnedFd, name: &str) -> io::Result<Session> {
     let mut file = directory::open_to_read(directory, name)?.take(ENTRY_LIMIT);
-    let mut json = Vec::new();
+    let mut json = Vec::with_capacity(USUAL);
     file.read_to_end(&mut json)?;
     let json: SecretSlice<u8> = json.into();
     let entry: Entry = serde_json::from_slice(json.expose_secret())?;
     Ok(Session {
         credentials: entry
-            .members
+            .credentials
             .complete()
             .map_err(|fault| io::Error::new(ErrorKind::InvalidData, fault))?,
         issued: entry.issued,

@@ -83,6 +83,14 @@ impl Judge {
         self.record(self.now(None), operation, None, status, "a fault", reason);
     }
 
+    /// What [`answer`](Judge::answer) would make of a CreateSession.
+    pub(crate) fn would_grant(&self, request: &Received) -> Result<(), String> {
+        match create_session::judge(&self.registry, request, self.now(None)) {
+            Ok(_) => Ok(()),
+            Err(refusal) => Err(format!("{}: {}", refusal.message, refusal.reason)),
+        }
+    }
+
     /// Answers bytes that could not even be read as a request.
     pub(crate) fn answer_unreadable(&self, message: &str) -> Answer {
         let refusal = Refusal::invalid(message);

@@ -250,3 +250,19 @@ fn it_stops_when_dropped_and_says_when_a_port_is_taken() {
     drop(stage);
     assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err());
 }
+
+#[test]
+fn what_would_be_granted_leaves_no_trace() {
+    let stage = Stage::new(|_| {});
+    let signed = stage.draft().sign(&stage.key);
+    let body = String::from_utf8(signed.body).unwrap();
+    let would_grant = |body: &str| {
+        let headers = signed.headers.clone();
+        stage.service.would_grant(&signed.query, headers, body)
+    };
+    assert_eq!(would_grant(&body), Ok(()));
+    let refused = would_grant(&body.replace("900", "901")).unwrap_err();
+    assert!(refused.contains("ignature"), "{refused}");
+    assert_eq!(stage.service.sessions_created(), 0);
+    assert!(stage.service.decisions().is_empty());
+}

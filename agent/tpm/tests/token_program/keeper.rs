@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use roleseal_agent::config::CertificateSource;
-use roleseal_agent::identity::load_certificate;
-use roleseal_agent::keeper::{Keeper, KeyOwner, KeyState, NotSigned};
+use roleseal_agent::certificate::{CertificateSource, LeafSource};
+use roleseal_agent::keeper::{Caller, Heritage, Keeper, KeyOwner, KeyState, NotSigned};
 use token::link::{Open, OpenTpm, OpenTpmKey};
 use token::{StringToSign, TokenError};
 
@@ -21,10 +20,12 @@ const DEADLINE: Duration = Duration::from_secs(30);
 fn start(tpm: &Swtpm, keys: &[(&str, OpenTpmKey)]) -> Keeper {
     let owner = |(name, _): &(&str, OpenTpmKey)| {
         tpm.make_certificate(name);
-        let source = CertificateSource::File(tpm.path(&format!("{name}.crt")));
         KeyOwner {
             identity: (*name).to_owned(),
-            certify: Box::new(move |_| load_certificate(&source, None, None)),
+            certificate: CertificateSource {
+                leaf: LeafSource::File(tpm.path(&format!("{name}.crt"))),
+                chain: None,
+            },
         }
     };
     let owners = keys.iter().map(owner).collect();
@@ -32,7 +33,7 @@ fn start(tpm: &Swtpm, keys: &[(&str, OpenTpmKey)]) -> Keeper {
         tcti: tpm.tcti(),
         keys: keys.iter().map(|(_, key)| Some(key.clone())).collect(),
     });
-    Keeper::start(PathBuf::from(PROGRAM), open, owners).unwrap()
+    Keeper::start(PathBuf::from(PROGRAM), open, owners, Heritage::default()).unwrap()
 }
 
 fn settled(keeper: &Keeper, key: usize) -> KeyState {
@@ -44,7 +45,7 @@ fn sign(keeper: &Keeper, key: usize) -> Result<(), NotSigned> {
         panic!("{:?}", keeper.state(key));
     };
     let text: StringToSign = ECDSA.parse().unwrap();
-    let signature = keeper.sign(key, &text, Instant::now() + DEADLINE)?;
+    let signature = keeper.sign(key, &text, Caller::user(0), Instant::now() + DEADLINE)?;
     assert!(certificate.verifies(ECDSA, &signature));
     Ok(())
 }
@@ -57,7 +58,7 @@ fn with_pin(tpm: &Swtpm, name: &str, value: &str) -> OpenTpmKey {
 
 fn close(keeper: &Keeper) {
     keeper.close();
-    keeper.wait_closed(Instant::now() + DEADLINE);
+    keeper.end().wait(Instant::now() + DEADLINE);
 }
 
 /// Each of 100 clients asks for the key with the wrong auth value, then the TPM is lost and comes back: one
@@ -87,7 +88,7 @@ fn a_refused_pin_closes_its_key_alone_and_for_good() {
     let clients: Vec<_> = (0..100)
         .map(|_| {
             let (keeper, text) = (Arc::clone(&keeper), text.clone());
-            thread::spawn(move || keeper.sign(1, &text, Instant::now() + DEADLINE))
+            thread::spawn(move || keeper.sign(1, &text, Caller::user(0), Instant::now() + DEADLINE))
         })
         .collect();
     sign(&keeper, 0).unwrap();

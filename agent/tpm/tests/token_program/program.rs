@@ -45,7 +45,10 @@ impl Program {
         keys: Vec<OpenTpmKey>,
     ) -> Result<Vec<KeyReport>, TokenError> {
         let keys = keys.into_iter().map(Some).collect();
-        self.send(&ToToken::Open(Open::Tpm(OpenTpm { tcti, keys })));
+        self.send(&ToToken::Open {
+            open: Open::Tpm(OpenTpm { tcti, keys }),
+            refused_pins: vec![],
+        });
         match self.receive() {
             FromToken::Opened(reports) => reports,
             other => panic!("{other:?}"),
@@ -74,7 +77,7 @@ impl Program {
     pub(crate) fn receive(&mut self) -> FromToken {
         loop {
             match link::receive(&mut self.link).unwrap() {
-                Some(FromToken::TryingPin) => {}
+                Some(FromToken::HasPin { .. } | FromToken::TryingPin) => {}
                 answer => return answer.expect("the token program ended"),
             }
         }

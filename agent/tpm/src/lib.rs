@@ -1,0 +1,29 @@
+//! `roleseal-tpm`, the token program for TPM 2.0: `roleseal-agent` starts one for each TPM, over a socketpair
+//! that is its standard input. The only program of ours that is linked to libtss2.
+//!
+//! A library as well, so that what reads key files can be fuzzed.
+
+mod auth;
+mod connection;
+mod error;
+mod key;
+pub mod key_file;
+mod lockout;
+mod marshalled;
+mod open;
+mod parent;
+mod pcr;
+mod policy;
+mod scheme;
+mod storage_primary;
+mod tpm;
+
+use std::process::ExitCode;
+
+pub use open::read_areas;
+
+/// The program.
+pub fn run() -> ExitCode {
+    let about = "signs with keys of a TPM 2.0";
+    token::program::run(env!("CARGO_PKG_NAME"), about, open::open)
+}

@@ -1,0 +1,203 @@
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+use hsm_fixtures::{Agent, KeyKind, LimitsConfig, Scene};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::agent::{
+    Lab, Web, json_of, read_reply, request, sign, spied_calls, token_programs, until,
+};
+use crate::policy::{NOBODY, as_nobody};
+
+const CALL: &str = "org.roleseal.Agent.SignCreateSession";
+
+fn message(scene: &Scene) -> Vec<u8> {
+    let call = json!({ "method": CALL, "parameters": request(scene) });
+    format!("{call}\0").into_bytes()
+}
+
+/// Sends a request and does not wait for its answer.
+fn ask(scene: &Scene) -> UnixStream {
+    let mut stream = UnixStream::connect(scene.socket()).unwrap();
+    // An agent that takes no more clients says so and closes, before anything is asked.
+    let _ = stream.write_all(&message(scene));
+    stream
+}
+
+fn signed(reply: &Value) -> bool {
+    reply["parameters"]["headers"]["Authorization"].is_string()
+}
+
+fn the_token_program(web: &Web) -> Pid {
+    let [program] = token_programs(&web.agent)[..] else {
+        panic!()
+    };
+    Pid::from_raw(program).unwrap()
+}
+
+#[test]
+fn a_thousand_idle_connections_and_a_slow_writer_hold_nobody_up() {
+    let mut lab = Lab::new(KeyKind::EcP256);
+    lab.config.limits = Some(LimitsConfig {
+        connections: Some(1100),
+        connections_per_user: Some(1050),
+        ..LimitsConfig::default()
+    });
+    lab.config.identity[0].allow[0].users.push(NOBODY);
+    let web = lab.start();
+    let connect = || UnixStream::connect(web.scene.socket()).unwrap();
+    let idle: Vec<UnixStream> = (0..1000).map(|_| connect()).collect();
+    let message = message(&web.scene);
+    let mut slow = connect();
+    let (last, first) = message.split_last().unwrap();
+    slow.write_all(&first[..first.len() / 2]).unwrap();
+
+    let arguments = web
+        .scene
+        .credential_process("web", hsm_fixtures::WEB_ROLE_ARN);
+    json_of(&as_nobody(&web, &arguments));
+    let start = Instant::now();
+    assert!(signed(&sign(&web.scene.socket(), request(&web.scene))));
+    eprintln!("beside 1,000 idle connections: {:?}", start.elapsed());
+
+    // None of them was given up for the others.
+    slow.write_all(&first[first.len() / 2..]).unwrap();
+    slow.write_all(&[*last]).unwrap();
+    assert!(signed(&read_reply(&mut slow)));
+    let mut one = idle.into_iter().last().unwrap();
+    one.write_all(&message).unwrap();
+    assert!(signed(&read_reply(&mut one)));
+}
+
+#[test]
+fn one_user_cannot_take_all_connections() {
+    let mut lab = Lab::new(KeyKind::EcP256);
+    lab.config.limits = Some(LimitsConfig {
+        connections_per_user: Some(8),
+        ..LimitsConfig::default()
+    });
+    lab.config.identity[0].allow[0].users.push(NOBODY);
+    let web = lab.start();
+    let mut mine = Vec::new();
+    let refused = until("there are too many", || {
+        let mut stream = ask(&web.scene);
+        let reply = read_reply(&mut stream);
+        mine.push(stream);
+        (!signed(&reply)).then_some(reply)
+    });
+    assert_eq!(refused["error"], "org.roleseal.Agent.Busy");
+    assert_eq!(mine.len(), 9);
+    let arguments = web
+        .scene
+        .credential_process("web", hsm_fixtures::WEB_ROLE_ARN);
+    json_of(&as_nobody(&web, &arguments));
+    drop(mine);
+    until("mine are given back", || {
+        signed(&read_reply(&mut ask(&web.scene))).then_some(())
+    });
+}
+
+#[test]
+fn a_user_may_make_so_many_requests_a_second() {
+    let mut lab = Lab::new(KeyKind::EcP256);
+    lab.config.limits = Some(LimitsConfig {
+        requests_per_second_per_user: Some(2),
+        ..LimitsConfig::default()
+    });
+    lab.config.identity[0].allow[0].users.push(NOBODY);
+    let web = lab.start();
+    let refused = until("there are too many", || {
+        let reply = sign(&web.scene.socket(), request(&web.scene));
+        (!signed(&reply)).then_some(reply)
+    });
+    assert_eq!(refused["error"], "org.roleseal.Agent.Busy");
+    let text = refused["parameters"]["message"].as_str().unwrap();
+    assert!(text.contains("2 requests a second"), "{text}");
+    let arguments = web
+        .scene
+        .credential_process("web", hsm_fixtures::WEB_ROLE_ARN);
+    json_of(&as_nobody(&web, &arguments));
+    until("a second has passed", || {
+        signed(&sign(&web.scene.socket(), request(&web.scene))).then_some(())
+    });
+}
+
+/// The kernel's limit, which no configuration raises.
+#[test]
+fn descriptors_that_run_out_come_back() {
+    let lab = Lab::new(KeyKind::EcP256);
+    let scene = lab.scene;
+    let file = scene
+        .write("agent.toml", &lab.config.to_toml().unwrap())
+        .unwrap();
+    let agent = scene.agent_command(&file).unwrap();
+    let mut shell = scene.command("sh");
+    shell
+        .args(["-c", "ulimit -n 48; exec \"$@\"", "sh"])
+        .arg(agent.get_program())
+        .args(agent.get_args());
+    let log = scene.path("agent.log");
+    let agent = Agent::start(shell, &scene.socket(), &log, || false).unwrap();
+    let web = Web { agent, scene };
+    assert!(signed(&sign(&web.scene.socket(), request(&web.scene))));
+    let crowd: Vec<UnixStream> = (0..100)
+        .map(|_| UnixStream::connect(web.scene.socket()).unwrap())
+        .collect();
+    until("the agent is out of descriptors", || {
+        let log = web.agent.process().log();
+        log.contains("cannot accept connections").then_some(())
+    });
+    // Even its token program is lost just now.
+    kill_process(the_token_program(&web), Signal::KILL).unwrap();
+    drop(crowd);
+    until("it serves again", || {
+        signed(&sign(&web.scene.socket(), request(&web.scene))).then_some(())
+    });
+    web.agent.stop().unwrap();
+}
+
+#[test]
+fn nothing_is_signed_for_whoever_is_gone() {
+    let mut lab = Lab::new(KeyKind::EcP256);
+    lab.config.identity[0].sessions = Some(1);
+    let web = lab.start_spied();
+    assert!(signed(&sign(&web.scene.socket(), request(&web.scene))));
+    let signatures = || {
+        let calls = spied_calls(&web.scene);
+        calls.iter().filter(|call| *call == "C_Sign").count()
+    };
+    let before = signatures();
+    let program = the_token_program(&web);
+    kill_process(program, Signal::STOP).unwrap();
+    let leaving: Vec<UnixStream> = (0..20).map(|_| ask(&web.scene)).collect();
+    let mut staying = ask(&web.scene);
+    drop(leaving);
+    kill_process(program, Signal::CONT).unwrap();
+    assert!(signed(&read_reply(&mut staying)));
+    // One of them was at the token already.
+    assert!(signatures() <= before + 2, "{}", signatures() - before);
+}
+
+#[test]
+fn the_end_finishes_what_is_under_way() {
+    let web = Web::start();
+    assert!(signed(&sign(&web.scene.socket(), request(&web.scene))));
+    let program = the_token_program(&web);
+    kill_process(program, Signal::STOP).unwrap();
+    let mut waiting: Vec<UnixStream> = (0..5).map(|_| ask(&web.scene)).collect();
+    let agent = Pid::from_raw(web.agent.process().id().cast_signed()).unwrap();
+    kill_process(agent, Signal::TERM).unwrap();
+    until("the socket is removed", || {
+        (!web.scene.socket().exists()).then_some(())
+    });
+    assert!(UnixStream::connect(web.scene.socket()).is_err());
+    kill_process(program, Signal::CONT).unwrap();
+    for stream in &mut waiting {
+        let reply = read_reply(stream);
+        let late = reply["error"] == "org.roleseal.Agent.Busy"; // it was read after the end began
+        assert!(signed(&reply) || late, "{reply}");
+    }
+    web.agent.stop().unwrap();
+}
