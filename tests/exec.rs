@@ -128,7 +128,7 @@ fn signals_reach_the_command() {
 #[test]
 fn a_terminal_is_as_without_us() {
     let web = Web::start();
-    let script = "trap 'echo got INT' INT; echo ready; read -r line; echo \"read $line\"; \
+    let script = "trap 'echo got INT' INT; echo ready; sleep 1000; read -r line; echo \"read $line\"; \
                   ps -o tpgid=,pgid= -p $$ | awk '{ print ($1 == $2) ? \"foreground\" : \"background\" }'";
     let command = exec(&web.scene, &["sh", "-c", script]);
     let word =

@@ -65,8 +65,7 @@ impl ExecError {
 }
 
 pub(crate) fn run(common: &Common, wanted: ExecArguments) -> Result<ExitCode, Error> {
-    // Before there is any thread: none may take a signal away.
-    let signals = Signals::block().map_err(ExecError::from)?;
+    let mut signals = Signals::take().map_err(ExecError::from)?;
     let environment = Environment::of_process();
     let session = wanted.session;
     let target = common.target(&environment, session.target, session.settings)?;
@@ -79,7 +78,7 @@ pub(crate) fn run(common: &Common, wanted: ExecArguments) -> Result<ExitCode, Er
     let told = move |status: &Status| tell(&log, status);
     let served = Served::start(&sessions, target, told).map_err(ExecError::from)?;
     let served = Arc::new(served);
-    first_session(&served, &signals)?.map_err(Error::Shared)?;
+    first_session(&served, &mut signals)?.map_err(Error::Shared)?;
 
     let mut command = command(&wanted.command);
     let (endpoint, secret) = serve(&served)?;
@@ -96,7 +95,7 @@ pub(crate) fn run(common: &Common, wanted: ExecArguments) -> Result<ExitCode, Er
 const LOOK: Duration = Duration::from_millis(50);
 
 /// The first session, or why there is none. A signal meanwhile does what it does to any program.
-fn first_session(served: &Arc<Served>, signals: &Signals) -> Result<Shared, ExecError> {
+fn first_session(served: &Arc<Served>, signals: &mut Signals) -> Result<Shared, ExecError> {
     let (answer, answered) = mpsc::channel();
     let asking = Arc::clone(served);
     thread::spawn(move || answer.send(asking.kept().session()));

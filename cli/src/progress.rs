@@ -57,7 +57,7 @@ impl Progress {
         }
     }
 
-    /// Says what somebody may want to know.
+    /// Says what has been done.
     pub(crate) fn say(&self, what: &str) {
         if !self.quiet {
             output::note(what);

@@ -183,6 +183,7 @@ fn site(
         let told = move |status: &Status| tell(&teller, &name, status);
         let served = Arc::new(Served::start(sessions, target, told)?);
         if as_imds {
+            warn_of_short_sessions(log, served.target());
             imds = Some(Imds::new(Arc::clone(&served)).map_err(io::Error::from)?);
             for listener in listeners {
                 log.say(&format!(
@@ -199,6 +200,19 @@ fn site(
         imds,
         health: true,
     })
+}
+
+/// botocore trusts instance metadata for 25 minutes at most, renews from 15 minutes before that, and so uses a
+/// session for ten minutes. A session is handed out until a quarter of its life is left.
+const SHORT: u32 = 4 * 600;
+
+fn warn_of_short_sessions(log: &Progress, target: &Target) {
+    if target.session.duration.seconds() < SHORT {
+        log.warn(&format!(
+            "target {}: the AWS CLI and boto3 may use sessions from instance metadata beyond their end if they              last less than 40 minutes: set session-duration",
+            target.shown()
+        ));
+    }
 }
 
 /// A line after each try.
