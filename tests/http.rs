@@ -16,11 +16,14 @@ impl<S: Read + Write + Send> Stream for S {}
 pub(crate) struct Http {
     stream: BufReader<Box<dyn Stream>>,
     host: String,
+    asked: f64,
 }
 
 /// An answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
+    /// When it was asked for, in seconds since 1970.
+    pub(crate) asked: f64,
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: String,
@@ -37,6 +40,7 @@ impl Http {
         Http {
             stream: BufReader::new(Box::new(stream)),
             host: address.to_string(),
+            asked: 0.0,
         }
     }
 
@@ -46,6 +50,7 @@ impl Http {
         Http {
             stream: BufReader::new(Box::new(stream)),
             host: "localhost".to_owned(),
+            asked: 0.0,
         }
     }
 
@@ -67,6 +72,7 @@ impl Http {
     }
 
     pub(crate) fn send(&mut self, text: &str) {
+        self.asked = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
         self.stream.get_mut().write_all(text.as_bytes()).unwrap();
     }
 
@@ -83,6 +89,7 @@ impl Http {
             headers.push((name.to_lowercase(), value.to_owned()));
         }
         let mut answer = Answer {
+            asked: self.asked,
             status,
             headers,
             body: String::new(),

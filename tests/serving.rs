@@ -135,22 +135,21 @@ pub(crate) fn key_of(answer: &Answer) -> String {
         let value = credentials[member].as_str().unwrap_or_default();
         assert!(!value.is_empty(), "no {member}");
     }
-    let left = seconds_left(&credentials);
-    assert!(left > 0, "ended {left} s ago");
+    let ended = answer.asked - end(&credentials);
+    assert!(ended < 0.0, "ended {ended} s before it was asked for");
     credentials["AccessKeyId"].as_str().unwrap().to_owned()
 }
 
-/// `2026-01-01T00:00:00Z`, by hand: days since 1970 after Howard Hinnant's civil calendar.
-fn seconds_left(credentials: &Value) -> i64 {
+/// `2026-01-01T00:00:00Z` in seconds since 1970, by hand: days after Howard Hinnant's civil calendar.
+fn end(credentials: &Value) -> f64 {
     let text = credentials["Expiration"].as_str().unwrap();
     assert!(text.len() == 20 && text.ends_with('Z'), "{text}");
-    let number = |range: std::ops::Range<usize>| text[range].parse::<i64>().unwrap();
+    let number = |range: std::ops::Range<usize>| text[range].parse::<u32>().unwrap();
     let (year, month, day) = (number(0..4), number(5..7), number(8..10));
     let year = if month <= 2 { year - 1 } else { year };
     let (era, of_era) = (year / 400, year % 400);
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
     let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + day_of_year - 719_468;
-    let end = days * 86_400 + number(11..13) * 3600 + number(14..16) * 60 + number(17..19);
-    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
-    end - i64::try_from(now).unwrap()
+    let of_day = number(11..13) * 3600 + number(14..16) * 60 + number(17..19);
+    f64::from(days) * 86_400.0 + f64::from(of_day)
 }

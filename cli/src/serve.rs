@@ -32,8 +32,8 @@ use token_files::{TokenFileError, TokenFiles};
 #[derive(Debug, Args)]
 pub(crate) struct ServeArguments {
     /// A target of the targets file; may be repeated
-    #[arg(long = "target", value_name = "NAME", required = true)]
-    targets: Vec<TargetName>,
+    #[arg(long, value_name = "NAME", required = true)]
+    target: Vec<TargetName>,
     /// Where to listen: ADDRESS:PORT or unix:/PATH; may be repeated [default: systemd's sockets, or
     /// 127.0.0.1:9911]
     #[arg(long, value_name = "ADDRESS")]
@@ -86,7 +86,7 @@ impl ServeError {
 pub(crate) fn run(common: &Common, wanted: ServeArguments) -> Result<(), Error> {
     let environment = Environment::of_process();
     let log = common.log();
-    let targets = targets(common, &environment, &wanted.targets)?;
+    let targets = targets(common, &environment, &wanted.target)?;
     let imds = imds_target(&wanted)?;
     let listeners = listeners(&wanted).map_err(ServeError::from)?;
     let directory = wanted
@@ -134,7 +134,7 @@ fn targets(
 }
 
 fn imds_target(wanted: &ServeArguments) -> Result<Option<TargetName>, ServeError> {
-    match (&wanted.imds, &wanted.targets[..]) {
+    match (&wanted.imds, &wanted.target[..]) {
         (None, _) => Ok(None),
         (Some(None), [only]) => Ok(Some(only.clone())),
         (Some(None), _) => Err(ServeError::ImdsAmbiguous),

@@ -85,8 +85,16 @@ impl Server {
         drop(self);
         let placeholder = socket(AddressFamily::INET, SocketType::STREAM, None)?;
         sockopt::set_socket_reuseaddr(&placeholder, true)?;
-        bind(&placeholder, &SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
-            .with_context(|| format!("cannot keep 127.0.0.1:{port}"))?;
+        let (address, deadline) = (
+            SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            Instant::now() + FREE,
+        );
+        while let Err(error) = bind(&placeholder, &address) {
+            if Instant::now() >= deadline {
+                return Err(error).with_context(|| format!("cannot keep {address}"));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
         Ok(Shut(placeholder))
     }
 
