@@ -52,8 +52,12 @@ pub(crate) enum CacheError {
     Busy { path: PathBuf, waited: Duration },
 }
 
-/// How often a waiting process looks whether the lock is free. A CreateSession takes 100 ms or more.
-const POLL: Duration = Duration::from_millis(10);
+/// How soon a waiting process looks again whether the lock is free: a CreateSession takes 100 ms or more.
+const POLL: Duration = Duration::from_millis(5);
+
+/// The same, when that has taken long: a hundred that wait for a service that hangs shall not keep a
+/// processor busy.
+const SLOW_POLL: Duration = Duration::from_millis(50);
 
 impl Cache {
     /// The cache of this user or service, where there is one. It never stops anybody's work.
@@ -88,13 +92,14 @@ impl Cache {
         let file =
             directory::open_to_write(&self.directory, &name).map_err(|error| self.io(error))?;
         let begin = Instant::now();
-        let mut waited = false;
+        let (mut waited, mut pause) = (false, POLL);
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => break,
                 Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {
                     waited = true;
-                    thread::sleep(POLL);
+                    thread::sleep(pause);
+                    pause = (pause * 2).min(SLOW_POLL);
                 }
                 Err(Errno::WOULDBLOCK) => {
                     return Err(CacheError::Busy {

@@ -25,8 +25,8 @@ pub(crate) struct Sessions {
     flights: Mutex<HashMap<String, Arc<Flight>>>,
 }
 
-/// What asks AWS; another in the tests.
-type Create = Box<dyn Fn(&Target, Instant) -> Result<Session, Error> + Send + Sync>;
+/// What asks AWS; another in tests.
+pub(crate) type Create = Box<dyn Fn(&Target, Instant) -> Result<Session, Error> + Send + Sync>;
 
 /// Why there is no session; shared by all who wanted it.
 pub(crate) type Shared = Result<Arc<Session>, Arc<Error>>;
@@ -46,8 +46,12 @@ impl Sessions {
     pub(crate) fn new(cache: Option<Cache>, progress: Progress) -> Sessions {
         let told = progress.clone();
         let create = move |target: &Target, deadline| create_session(target, deadline, &told);
+        Sessions::by(Box::new(create), cache, progress)
+    }
+
+    pub(crate) fn by(create: Create, cache: Option<Cache>, progress: Progress) -> Sessions {
         Sessions {
-            create: Box::new(create),
+            create,
             cache,
             progress,
             flights: Mutex::default(),

@@ -58,6 +58,10 @@ pub(crate) fn open_parent(runtime: &Path) -> rustix::io::Result<OwnedFd> {
 
 /// Opens our directory below it, and makes it where it is missing.
 pub(crate) fn open_below(parent: &OwnedFd) -> Result<OwnedFd, OpenError> {
+    // To make a directory in another's would shut them out of their own.
+    let above = rustix::fs::fstat(parent)?;
+    check_owner(&above)
+        .map_err(|fault| OpenError::Refused(format!("of the directory above it, {fault}")))?;
     match rustix::fs::mkdirat(parent, NAME, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error.into()),
@@ -70,17 +74,20 @@ pub(crate) fn open_below(parent: &OwnedFd) -> Result<OwnedFd, OpenError> {
         directory => directory?,
     };
     let stat = rustix::fs::fstat(&directory)?;
-    if stat.st_uid != geteuid().as_raw() {
-        let owner = stat.st_uid;
-        let fault = format!("it belongs to the user {owner}");
-        return Err(OpenError::Refused(fault));
-    }
+    check_owner(&stat).map_err(OpenError::Refused)?;
     if stat.st_mode & 0o077 != 0 {
         let mode = stat.st_mode & 0o777;
         let fault = format!("others have access, its mode is {mode:04o}: chmod 700");
         return Err(OpenError::Refused(fault));
     }
     Ok(directory)
+}
+
+fn check_owner(stat: &Stat) -> Result<(), String> {
+    match stat.st_uid {
+        own if own == geteuid().as_raw() => Ok(()),
+        other => Err(format!("the owner is the user {other}")),
+    }
 }
 
 /// Linux's numbers for file systems that have no disk (statfs(2)).

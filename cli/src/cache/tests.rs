@@ -2,6 +2,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustix::process::geteuid;
 use secrecy::ExposeSecret;
 use tempfile::TempDir;
 
@@ -102,10 +103,8 @@ fn there_is_none_without_a_directory_in_memory() {
     let missing = runtime();
     let path = missing.path().join("missing");
     assert!(Cache::open(&path).unwrap().is_none());
-    // The build's directory is on a disk, or what stands for one in a container.
-    let disk = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    assert!(Cache::open(&disk).unwrap().is_none());
-    assert!(!disk.join("roleseal").exists());
+    // Nothing can be made there: that would be an error.
+    assert!(Cache::open(Path::new("/proc")).unwrap().is_none());
 }
 
 #[test]
@@ -130,6 +129,28 @@ fn a_directory_that_others_have_a_hand_in_is_refused() {
     refused(&with_mode(0o770), "0770");
     refused(&|path| symlink("/dev/shm", path).unwrap(), "no directory");
     refused(&|path| fs::write(path, "").unwrap(), "no directory");
+}
+
+#[test]
+fn a_directory_of_another_user_is_refused_and_nothing_made_there() {
+    let (place, ours) = (runtime(), runtime());
+    let other = match geteuid().is_root() {
+        true => {
+            std::os::unix::fs::chown(place.path(), Some(65534), None).unwrap();
+            place.path()
+        }
+        false => Path::new("/dev/shm"), // root's
+    };
+    let error = Cache::open(other).unwrap_err().to_string();
+    assert!(error.contains("owner is the user"), "{error}");
+    assert!(!other.join("roleseal").exists());
+    if geteuid().is_root() {
+        open(&ours);
+        let directory = ours.path().join("roleseal");
+        std::os::unix::fs::chown(directory, Some(65534), None).unwrap();
+        let error = Cache::open(ours.path()).unwrap_err().to_string();
+        assert!(error.contains("owner is the user 65534"), "{error}");
+    }
 }
 
 #[test]

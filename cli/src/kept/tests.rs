@@ -74,3 +74,47 @@ fn a_failure_is_told_to_who_asks_and_to_the_listener() {
     while told.recv_timeout(Duration::from_secs(60)).is_ok() {}
     assert_eq!(told.try_recv(), Err(mpsc::TryRecvError::Disconnected)); // it stopped
 }
+
+/// Sessions of four seconds: the first and the third try succeed, the second and all from the fourth on fail.
+#[test]
+fn a_session_is_renewed_ahead_kept_through_failures_and_not_beyond_its_end() {
+    let mut tries = 0;
+    let create = move || {
+        tries += 1;
+        let now = Timestamp::now();
+        let end = now + SignedDuration::from_secs(4);
+        match tries {
+            1 | 3 => Ok(session(
+                &format!("A{tries}"),
+                &now.to_string(),
+                &end.to_string(),
+            )),
+            _ => Err(Error::Lost),
+        }
+    };
+    let create = Mutex::new(create);
+    let create = move |_: &Target, _| create.lock().unwrap()();
+    let sessions = Sessions::by(Box::new(create), None, Progress::quiet());
+    let kept = Kept::start(Arc::new(sessions), target(""), |_| {}).unwrap();
+    let mut seen: Vec<String> = Vec::new();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while Instant::now() < deadline && seen.last().is_none_or(|last| last != "none") {
+        let asked = Timestamp::now();
+        let now = match kept.session() {
+            Ok(session) => {
+                assert!(session.credentials.expiration > asked);
+                session.credentials.access_key_id.clone()
+            }
+            Err(_) => "none".to_owned(),
+        };
+        if seen.last() != Some(&now) {
+            seen.push(now);
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    // The third try may come too late for the first session.
+    assert!(
+        seen == ["A1", "none"] || seen == ["A1", "A3", "none"],
+        "{seen:?}"
+    );
+}

@@ -34,12 +34,7 @@ impl Source {
             thread::sleep(Duration::from_millis(20)); // long enough for others to come meanwhile
             make(number)
         };
-        Sessions {
-            create: Box::new(create),
-            cache,
-            progress: Progress::quiet(),
-            flights: Mutex::default(),
-        }
+        Sessions::by(Box::new(create), cache, Progress::quiet())
     }
 }
 

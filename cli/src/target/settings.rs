@@ -72,7 +72,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "FILE")]
     #[serde(deserialize_with = "absolute")]
     pub(crate) ca_bundle: Option<PathBuf>,
-    /// The HTTP proxy, http://[USER:PASSWORD@]HOST:PORT, or "none" [default: $HTTPS_PROXY, with $NO_PROXY]
+    /// The HTTP proxy, with user and password where it wants them; or "none" [default: $HTTPS_PROXY,
+    /// with $NO_PROXY]
     #[arg(long, value_name = "URL")]
     #[serde(deserialize_with = "text")]
     pub(crate) proxy: Option<ProxySetting>,
