@@ -20,6 +20,19 @@ fn sees_three_sessions(mut python: Command, more: &[&str]) {
     assert_eq!(seen["arns"].as_array().unwrap().len(), 1, "{seen}");
 }
 
+/// So does one of the AWS SDK for JavaScript.
+fn javascript_sees_three_sessions(mut node: Command) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("javascript/refresh.cjs");
+    let modules = venv("node").with_file_name("../node_modules");
+    node.arg(script).env("NODE_PATH", modules);
+    // Beside AWS_CA_BUNDLE, which it does not know.
+    let root = node.get_envs().find(|(name, _)| *name == "AWS_CA_BUNDLE");
+    let root = root.unwrap().1.unwrap().to_owned();
+    let seen = json_of(&node.env("NODE_EXTRA_CA_CERTS", root).output().unwrap());
+    assert_eq!(seen["keys"].as_array().unwrap().len(), 3, "{seen}");
+    assert_eq!(seen["arns"].as_array().unwrap().len(), 1, "{seen}");
+}
+
 const SECONDS: u32 = 16;
 
 #[test]
@@ -35,6 +48,7 @@ fn instance_metadata() {
     };
     has_the_role(metadata("aws"));
     sees_three_sessions(metadata("python"), &["--new-clients"]);
+    javascript_sees_three_sessions(metadata("node"));
     has_the_role(metadata("aws"));
 }
 
@@ -51,6 +65,7 @@ fn container_credentials_with_a_token_file() {
     };
     has_the_role(container("aws"));
     sees_three_sessions(container("python"), &[]);
+    javascript_sees_three_sessions(container("node"));
     let mut wrong = container("aws");
     wrong.env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/dev/null");
     assert!(!wrong.args(IDENTITY).output().unwrap().status.success());
@@ -89,4 +104,5 @@ fn exec() {
             .contains("assumed-role/web-deploy/")
     );
     sees_three_sessions(exec("python"), &[]);
+    javascript_sees_three_sessions(exec("node"));
 }
