@@ -81,15 +81,28 @@ fn without_a_session_the_command_is_not_started() {
     assert!(!marker.exists());
 }
 
+/// Ends with the test, however that ends.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if matches!(self.0.try_wait(), Ok(None)) {
+            let _ = kill_process(Pid::from_child(&self.0), Signal::TERM); // which it passes on
+            let _ = self.0.wait();
+        }
+    }
+}
+
 /// Starts a shell script and waits for the line that says it has set its traps.
-fn start_script(web: &Web, script: &str) -> (Child, BufReader<std::process::ChildStdout>) {
+fn start_script(web: &Web, script: &str) -> (Running, BufReader<std::process::ChildStdout>) {
     let mut command = exec(&web.scene, &["sh", "-c", script]);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap());
+    let running = Running(child);
     let mut line = String::new();
     lines.read_line(&mut line).unwrap();
     assert_eq!(line, "ready\n");
-    (child, lines)
+    (running, lines)
 }
 
 #[test]
@@ -108,29 +121,36 @@ fn signals_reach_the_command() {
         (Signal::WINCH, "WINCH"),
     ];
     for (signal, name) in signals {
-        kill_process(Pid::from_child(&child), signal).unwrap();
+        kill_process(Pid::from_child(&child.0), signal).unwrap();
         let mut line = String::new();
         lines.read_line(&mut line).unwrap();
         assert_eq!(line.trim_end(), name);
     }
-    let children = format!("/proc/{0}/task/{0}/children", child.id());
+    let children = format!("/proc/{0}/task/{0}/children", child.0.id());
     let command = std::fs::read_to_string(children).unwrap();
     let command = Pid::from_raw(command.trim().parse().unwrap()).unwrap();
     kill_process(command, Signal::ALARM).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(9));
+    assert_eq!(child.0.wait().unwrap().code(), Some(9));
 
     let (mut child, _lines) = start_script(&web, "echo ready; exec sleep 1000");
-    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
+    kill_process(Pid::from_child(&child.0), Signal::TERM).unwrap();
+    assert_eq!(child.0.wait().unwrap().code(), Some(128 + 15));
 }
 
 /// Ctrl-C at a terminal reaches the command once, and a signal before there is a session ends roleseal.
 #[test]
 fn a_terminal_is_as_without_us() {
     let web = Web::start();
-    let script = "trap 'echo got INT' INT; echo ready; sleep 1000; read -r line; echo \"read $line\"; \
-                  ps -o tpgid=,pgid= -p $$ | awk '{ print ($1 == $2) ? \"foreground\" : \"background\" }'";
-    let command = exec(&web.scene, &["sh", "-c", script]);
+    // A shell would make one of two signals that come at nearly the same time.
+    let script = "import os, signal
+interrupt = {signal.SIGINT}
+signal.pthread_sigmask(signal.SIG_BLOCK, interrupt)
+os.write(1, b'ready\\n')
+signal.sigwaitinfo(interrupt)
+os.write(1, b'got INT\\n')
+while signal.sigtimedwait(interrupt, 1): os.write(1, b'got INT\\n')
+print('read', input(), os.tcgetpgrp(0) == os.getpgrp() and 'foreground' or 'background')";
+    let command = exec(&web.scene, &["python3", "-c", script]);
     let word =
         |word: &std::ffi::OsStr| format!("'{}'", word.to_str().unwrap().replace('\'', r"'\''"));
     let line: Vec<_> = std::iter::once(command.get_program())
@@ -226,7 +246,7 @@ fn the_endpoint_is_private() {
     assert_eq!(http.get(&path, &rebound).status, 403);
     assert_eq!(http.get("/healthz", &[]).status, 404);
     assert_eq!(http.get("/latest/meta-data/", &[]).status, 404);
-    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-    child.wait().unwrap();
+    kill_process(Pid::from_child(&child.0), Signal::TERM).unwrap();
+    child.0.wait().unwrap();
     assert!(std::net::TcpStream::connect(address).is_err());
 }
