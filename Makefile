@@ -1,6 +1,7 @@
 # make demo    the whole system on this machine: token, PKI, service, agent, credentials
 # make test    every test, on real SoftHSM and swtpm and a strict local IAM Roles Anywhere
 # make check   format, lints, documentation
+# make soak    ten minutes of faults, kills, reloads and hostile clients, and docs/soak.md; MINUTES=10
 # make man     the manual pages of roleseal, in target/man
 # make fuzz    each fuzz target for SECONDS=20, from the seeds in fuzz/seeds
 #
@@ -9,7 +10,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check man fuzz packages
+.PHONY: help demo test check soak man fuzz packages
 
 PACKAGES := build-essential ca-certificates pkg-config libssl-dev openssl softhsm2 opensc opensc-pkcs11 \
 	p11-kit-modules libnss3 libnss3-tools curl python3-venv \
@@ -34,6 +35,11 @@ check: packages
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+
+MINUTES := 10
+soak: packages
+	cargo build --release --workspace
+	cargo run --release -p roleseal-tests --example soak -- $(MINUTES)
 
 SECONDS := 20
 fuzz: packages

@@ -130,6 +130,14 @@ pub(crate) fn until<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// The agent's log, once it has the words: it is written in a thread of its own.
+pub(crate) fn log_with(agent: &Agent, words: &str) -> String {
+    until(words, || {
+        let log = agent.process().log();
+        log.contains(words).then_some(log)
+    })
+}
+
 /// Standard output as JSON of a program that succeeded.
 pub(crate) fn json_of(output: &Output) -> Value {
     let stderr = String::from_utf8_lossy(&output.stderr);

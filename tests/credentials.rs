@@ -3,7 +3,7 @@ use std::process::Command;
 use hsm_fixtures::{KeyKind, KeySpec, LeafSpec, Scene, WEB_ROLE_ARN};
 use serde_json::Value;
 
-use crate::agent::{Lab, Web, json_of, venv};
+use crate::agent::{Lab, Web, json_of, log_with, venv};
 
 #[test]
 fn credentials_come_from_a_key_on_the_token() {
@@ -27,8 +27,7 @@ fn credentials_come_from_a_key_on_the_token() {
     assert_eq!(web.scene.service().sessions_created(), 1);
 
     // What was vended is in no log.
-    let log = web.agent.process().log();
-    assert!(log.contains("signed serial="), "{log}");
+    let log = log_with(&web.agent, "signed identity=web ");
     for secret in [
         credentials["SecretAccessKey"].as_str().unwrap(),
         credentials["SessionToken"].as_str().unwrap(),

@@ -65,26 +65,36 @@ fn client(scene: &Scene, requests: usize, answered: &AtomicUsize) -> Vec<Answer>
         let took = start.elapsed();
         assert!(took <= LATEST, "after {took:?}: {reply}");
         answered.fetch_add(1, Ordering::Relaxed);
-        judge(scene, &request, &reply)
+        judge(scene, &request, &reply).unwrap()
     };
     (0..requests).map(answer).collect()
 }
 
-fn judge(scene: &Scene, request: &Value, reply: &Value) -> Answer {
+/// What the answer is; an error where the service would not take what was signed, and for an error without
+/// name or reason.
+pub(crate) fn judge(scene: &Scene, request: &Value, reply: &Value) -> Result<Answer, String> {
+    let wrong = || format!("a wrong answer: {reply}");
     if let Some(error) = reply["error"].as_str() {
-        let name = error.strip_prefix("org.roleseal.Agent.");
+        let name = error
+            .strip_prefix("org.roleseal.Agent.")
+            .ok_or_else(wrong)?;
         let message = reply["parameters"]["message"].as_str().unwrap_or_default();
-        assert!(!message.is_empty(), "{reply}");
-        return Answer::Refused(name.unwrap().to_owned(), message.to_owned());
+        if message.is_empty() {
+            return Err(wrong());
+        }
+        return Ok(Answer::Refused(name.to_owned(), message.to_owned()));
     }
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
-    let signed = reply["parameters"]["headers"].as_object().unwrap().iter();
-    let signed = signed.map(|(name, value)| (name.to_lowercase(), text(value)));
-    let sent = [("host", "host"), ("content-type", "contentType")];
-    let sent = sent.map(|(name, parameter)| (name.to_owned(), text(&request[parameter])));
-    let headers = signed.chain(sent).collect();
-    let (query, body) = (text(&request["query"]), text(&request["body"]));
+    let text = |value: &Value| value.as_str().map(str::to_owned).ok_or_else(wrong);
+    let mut headers = Vec::new();
+    let signed = &reply["parameters"]["headers"];
+    for (name, value) in signed.as_object().ok_or_else(wrong)? {
+        headers.push((name.to_lowercase(), text(value)?));
+    }
+    for (name, parameter) in [("host", "host"), ("content-type", "contentType")] {
+        headers.push((name.to_owned(), text(&request[parameter])?));
+    }
+    let (query, body) = (text(&request["query"])?, text(&request["body"])?);
     let granted = scene.service().would_grant(&query, headers, &body);
-    assert_eq!(granted, Ok(()), "{reply}");
-    Answer::Signed
+    granted.map_err(|why| format!("{why}: {reply}"))?;
+    Ok(Answer::Signed)
 }

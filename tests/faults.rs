@@ -285,11 +285,10 @@ fn a_wrong_signature_is_found_out() {
     );
 }
 
-/// Whose public key the certificate has not: no request of it leaves the agent, and it is not asked again
-/// and again.
+/// Whose public key the certificate has not: no request of it leaves the agent.
 #[test]
 fn a_token_that_goes_on_signing_wrongly_does_not_serve() {
-    let wrong = ["SignatureInvalid", "IdentityUnusable"];
+    let wrong = ["SignatureInvalid", "TokenUnavailable"];
     each(
         [
             &["C_Sign flip"][..],
@@ -300,10 +299,12 @@ fn a_token_that_goes_on_signing_wrongly_does_not_serve() {
             let stage = Stage::new();
             let answers = ask(&stage.web.scene, ROUNDS, || stage.inject(faults));
             assert_refused(&answers, &wrong, faults);
-            stage.settles_as("IdentityUnusable");
+            stage.settles_as("TokenUnavailable");
             let answers = ask(&stage.web.scene, ROUNDS, || {});
             assert_eq!(refusals(&answers).len(), answers.len(), "{faults:?}");
-            stage.end_refusing(faults);
+            // It is asked for a proof now and then, and serves again when it gives one.
+            stage.resumes(&[]);
+            stage.end_serving(faults);
         },
     );
 }

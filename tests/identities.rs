@@ -3,7 +3,7 @@ use hsm_fixtures::{
 };
 use serde_json::Value;
 
-use crate::agent::{identities, json_of};
+use crate::agent::{identities, json_of, log_with};
 
 /// An identity of the EC key `name` with that certificate.
 fn with_leaf(scene: &Scene, token: &Token, leaf: LeafSpec) -> AgentIdentity {
@@ -114,9 +114,8 @@ fn each_says_why_it_cannot_sign_and_the_others_do() {
     assert!(ready["subject"].as_str().unwrap().contains("CN=web"));
     assert_eq!(ready["warnings"].as_array().unwrap().len(), 0);
 
-    let log = agent.process().log();
-    assert!(log.contains("ready identity=web "), "{log}");
-    assert!(log.contains("failed identity=twin "), "{log}");
+    log_with(&agent, "ready identity=web ");
+    log_with(&agent, "failed identity=twin ");
 
     let status = |name: &str| {
         let arguments = scene.credential_process(name, WEB_ROLE_ARN);

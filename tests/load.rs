@@ -2,13 +2,11 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
-use hsm_fixtures::{Agent, KeyKind, LimitsConfig, Scene};
+use hsm_fixtures::{Agent, FaultyModule, KeyKind, LimitsConfig, Scene};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::agent::{
-    Lab, Web, json_of, read_reply, request, sign, spied_calls, token_programs, until,
-};
+use crate::agent::{Lab, Web, json_of, read_reply, request, sign, token_programs, until};
 use crate::policy::{NOBODY, as_nobody};
 
 const CALL: &str = "org.roleseal.Agent.SignCreateSession";
@@ -158,46 +156,103 @@ fn descriptors_that_run_out_come_back() {
     web.agent.stop().unwrap();
 }
 
+/// An agent on the faulty module, with so many sessions; it has signed once.
+fn on_faulty_module(sessions: u32) -> (Web, FaultyModule) {
+    let mut lab = Lab::new(KeyKind::EcP256);
+    let faulty = FaultyModule::new(lab.scene.dir()).unwrap();
+    lab.config.pkcs11_module = faulty.module().to_owned();
+    lab.config.identity[0].sessions = Some(sessions);
+    lab.config.identity[0].allow[0].users.push(NOBODY);
+    let text = lab.config.to_toml().unwrap();
+    let file = lab.scene.write("agent.toml", &text).unwrap();
+    let mut command = lab.scene.agent_command(&file).unwrap();
+    command.envs(faulty.env());
+    let log = lab.scene.path("agent.log");
+    let agent = Agent::start(command, &lab.scene.socket(), &log, || false).unwrap();
+    let scene = lab.scene;
+    let web = Web { agent, scene };
+    assert!(signed(&sign(&web.scene.socket(), request(&web.scene))));
+    (web, faulty)
+}
+
+fn until_signing(faulty: &FaultyModule, signatures: usize) {
+    until("the token signs", || {
+        (faulty.count("C_Sign").unwrap() == signatures).then_some(())
+    });
+}
+
 #[test]
 fn nothing_is_signed_for_whoever_is_gone() {
-    let mut lab = Lab::new(KeyKind::EcP256);
-    lab.config.identity[0].sessions = Some(1);
-    let web = lab.start_spied();
-    assert!(signed(&sign(&web.scene.socket(), request(&web.scene))));
-    let signatures = || {
-        let calls = spied_calls(&web.scene);
-        calls.iter().filter(|call| *call == "C_Sign").count()
-    };
-    let before = signatures();
-    let program = the_token_program(&web);
-    kill_process(program, Signal::STOP).unwrap();
+    let (web, faulty) = on_faulty_module(1);
+    let before = faulty.count("C_Sign").unwrap();
+    faulty.inject(&["C_Sign hang"]).unwrap();
+    let mut first = ask(&web.scene);
+    until_signing(&faulty, before + 1);
     let leaving: Vec<UnixStream> = (0..20).map(|_| ask(&web.scene)).collect();
     let mut staying = ask(&web.scene);
     drop(leaving);
-    kill_process(program, Signal::CONT).unwrap();
+    faulty.clear().unwrap();
+    assert!(signed(&read_reply(&mut first)));
     assert!(signed(&read_reply(&mut staying)));
-    // One of them was at the token already.
-    assert!(signatures() <= before + 2, "{}", signatures() - before);
+    assert_eq!(faulty.count("C_Sign").unwrap(), before + 2);
+}
+
+#[test]
+fn who_asks_much_does_not_keep_others_waiting() {
+    let (web, faulty) = on_faulty_module(1);
+    let before = faulty.count("C_Sign").unwrap();
+    faulty.inject(&["C_Sign sleep 150"]).unwrap();
+    let mut crowd: Vec<UnixStream> = (0..100).map(|_| ask(&web.scene)).collect();
+    until("the token signs", || {
+        (faulty.count("C_Sign").unwrap() > before).then_some(())
+    });
+    let arguments = web
+        .scene
+        .credential_process("web", hsm_fixtures::WEB_ROLE_ARN);
+    json_of(&as_nobody(&web, &arguments));
+    // The others' signatures would take 15 s.
+    let signatures = faulty.count("C_Sign").unwrap() - before;
+    assert!(signatures < 60, "{signatures}");
+    faulty.clear().unwrap();
+    for stream in &mut crowd {
+        assert!(signed(&read_reply(stream)));
+    }
 }
 
 #[test]
 fn the_end_finishes_what_is_under_way() {
-    let web = Web::start();
-    assert!(signed(&sign(&web.scene.socket(), request(&web.scene))));
-    let program = the_token_program(&web);
-    kill_process(program, Signal::STOP).unwrap();
-    let mut waiting: Vec<UnixStream> = (0..5).map(|_| ask(&web.scene)).collect();
+    let (web, faulty) = on_faulty_module(4);
+    let before = faulty.count("C_Sign").unwrap();
+    faulty.inject(&["C_Sign hang"]).unwrap();
+    let mut waiting: Vec<UnixStream> = (0..4).map(|_| ask(&web.scene)).collect();
+    until_signing(&faulty, before + 4);
     let agent = Pid::from_raw(web.agent.process().id().cast_signed()).unwrap();
     kill_process(agent, Signal::TERM).unwrap();
     until("the socket is removed", || {
         (!web.scene.socket().exists()).then_some(())
     });
     assert!(UnixStream::connect(web.scene.socket()).is_err());
-    kill_process(program, Signal::CONT).unwrap();
+    faulty.clear().unwrap();
     for stream in &mut waiting {
-        let reply = read_reply(stream);
-        let late = reply["error"] == "org.roleseal.Agent.Busy"; // it was read after the end began
-        assert!(signed(&reply) || late, "{reply}");
+        assert!(signed(&read_reply(stream)));
     }
     web.agent.stop().unwrap();
+}
+
+/// What is under way at the end and does not end by itself is refused.
+#[test]
+fn the_end_does_not_wait_for_ever() {
+    let (web, faulty) = on_faulty_module(1);
+    let before = faulty.count("C_Sign").unwrap();
+    faulty.inject(&["C_Sign hang"]).unwrap();
+    let mut waiting = ask(&web.scene);
+    until_signing(&faulty, before + 1);
+    let programs = token_programs(&web.agent);
+    web.agent.stop().unwrap();
+    let reply = read_reply(&mut waiting);
+    assert_eq!(reply["error"], "org.roleseal.Agent.TokenUnavailable");
+    until("no token program is left", || {
+        let left = |program: &i32| std::fs::exists(format!("/proc/{program}")).unwrap();
+        (!programs.iter().any(left)).then_some(())
+    });
 }

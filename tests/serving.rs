@@ -60,11 +60,13 @@ impl Serving {
 
     /// What the log says after `NAME=`, the first time.
     pub(crate) fn said(&self, name: &str) -> String {
-        let log = self.process.log();
-        let (_, rest) = log
-            .split_once(&format!("{name}="))
-            .unwrap_or_else(|| panic!("no {name} in {log}"));
-        rest.split_whitespace().next().unwrap().to_owned()
+        until(name, || {
+            let log = self.process.log();
+            let (_, rest) = log.split_once(&format!("{name}="))?;
+            // The line is written at once, but may be read before it is.
+            let (line, _) = rest.split_once('\n')?;
+            Some(line.split(' ').next().unwrap().to_owned())
+        })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

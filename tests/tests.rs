@@ -12,6 +12,7 @@ mod crowd; // the same: many clients at once
 mod http; // the same: HTTP by hand
 mod serving; // the same: roleseal serve with a target
 
+mod audit; // the log: every decision, nothing secret, nothing forged, and a reader that hangs
 mod clients; // the AWS CLI and boto3 by credential_process, all at once and for long
 mod credentials; // from a key on a token to credentials that work, for every kind of key
 mod endpoints; // where CreateSession goes, in botocore's view
@@ -21,6 +22,7 @@ mod foreign_tokens; // tokens, certificates and clients made by others
 mod identities; // identities that cannot sign: each says why, none takes another down
 mod life; // start, end, sockets, --check
 mod load; // many clients, slow ones, those that leave; limits; the end under load
+mod metrics; // Prometheus: counts are exact, states are those of now, the text is as its parser wants it
 mod pins; // a wrong PIN is tried once
 mod policy; // who may have what
 mod recovery; // token programs that die, hang or lie

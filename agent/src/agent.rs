@@ -9,6 +9,7 @@ use wire::Refusal;
 
 use crate::config::Config;
 use crate::identity::Identities;
+use crate::metrics::Metrics;
 use crate::rate::Rates;
 
 /// A running agent.
@@ -16,6 +17,8 @@ use crate::rate::Rates;
 pub struct Agent {
     /// Where the token programs are.
     programs: PathBuf,
+    /// What is counted.
+    pub metrics: Metrics,
     identities: RwLock<Arc<Identities>>,
     rates: Rates,
     requests: Mutex<Requests>,
@@ -38,6 +41,7 @@ impl Agent {
     pub fn start(config: Config, programs: &Path) -> std::io::Result<Agent> {
         Ok(Agent {
             programs: programs.to_owned(),
+            metrics: Metrics::default(),
             identities: RwLock::new(Arc::new(Identities::start(config, programs, None)?)),
             rates: Rates::default(),
             requests: Mutex::default(),

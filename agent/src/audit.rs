@@ -1,36 +1,114 @@
 //! What the agent tells its operator, on standard error: a line for each decision and each event.
-//! Never a PIN, a signature or a credential. What a caller sent is quoted.
+//! Never a PIN, a signature or a credential. What a caller sent is escaped. docs/audit.md has the keys.
 
-use std::io::{IsTerminal, Write};
-use std::time::Duration;
+mod line;
+mod writer;
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use serde_json::Value;
 use wire::Refusal;
 
 use crate::create_session::CreateSession;
+use crate::identity::Identity;
 use crate::peer::Peer;
+use line::{Event, Line, Style};
+pub use line::{Fields, Format, Level};
+use writer::Writer;
+
+/// The log of this process; before it is started, lines go straight to standard error. The one global:
+/// whatever a thread does, it may have something to say.
+static LOG: OnceLock<Log> = OnceLock::new();
+
+#[derive(Debug)]
+struct Log {
+    style: Style,
+    writer: Writer,
+}
+
+/// How long the end waits for a reader of the log that is slow.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+
+/// Starts the log, in this format. From now on no line waits for whoever reads standard error.
+pub fn start(format: Format) -> io::Result<()> {
+    let style = Style {
+        format,
+        journal: stderr_is_journal(),
+    };
+    // A descriptor of its own: the lock of `io::stderr` would be held while the reader hangs.
+    let sink = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+    let writer = Writer::start(style, sink)?;
+    if LOG.set(Log { style, writer }).is_ok() {
+        std::panic::set_hook(Box::new(|panic| error(&panic.to_string())));
+    }
+    Ok(())
+}
 
 /// Says a line about something that is as it should be.
 pub fn info(text: &str) {
-    line(6, text);
+    say(Level::Info, Event::Message(text), Fields::new(), false);
 }
 
 /// Says a line about something that an operator should look at.
 pub fn warn(text: &str) {
-    line(4, text);
+    say(Level::Warn, Event::Message(text), Fields::new(), false);
 }
 
-/// One whole line at once, so that lines of several threads do not mix. With the syslog priority in
-/// front where systemd's journal reads it, with the time everywhere else.
-fn line(priority: u8, text: &str) {
-    let mut stderr = std::io::stderr().lock();
-    let journal = std::env::var_os("JOURNAL_STREAM").is_some() && !stderr.is_terminal();
-    let line = if journal {
-        format!("<{priority}>{text}\n")
-    } else {
-        format!("{:.3} {text}\n", Timestamp::now())
+/// Says a line about something that ends the agent, or a thread of it.
+pub fn error(text: &str) {
+    say(Level::Error, Event::Message(text), Fields::new(), false);
+}
+
+/// Says a line about something that has a name and fields.
+pub fn event(level: Level, name: &str, fields: Fields) {
+    say(level, Event::Named(name), fields, false);
+}
+
+/// How many lines were lost, because standard error did not take them.
+pub fn lost() -> u64 {
+    LOG.get().map_or(0, |log| log.writer.lost())
+}
+
+/// Waits until all lines are written, but not long.
+pub fn flush() {
+    if let Some(log) = LOG.get() {
+        log.writer.flush(Instant::now() + FLUSH_LIMIT);
+    }
+}
+
+fn say(level: Level, event: Event, fields: Fields, signed: bool) {
+    let line = Line {
+        level,
+        event,
+        fields,
     };
-    let _ = stderr.write_all(line.as_bytes()); // nobody left to tell
+    let now = Timestamp::now();
+    match LOG.get() {
+        Some(log) => log.writer.push(log.style.render(&line, now), signed),
+        None => {
+            let style = Style {
+                format: Format::Text,
+                journal: stderr_is_journal(),
+            };
+            let _ = io::stderr().write_all(style.render(&line, now).as_bytes()); // nobody left to tell
+        }
+    }
+}
+
+/// Whether systemd's journal reads standard error: it says which device and inode are its own, since
+/// the variable is also inherited by those whose standard error is elsewhere.
+fn stderr_is_journal() -> bool {
+    let stderr = io::stderr();
+    let (Ok(stream), Ok(stat)) = (std::env::var("JOURNAL_STREAM"), rustix::fs::fstat(&stderr))
+    else {
+        return false;
+    };
+    !stderr.is_terminal() && stream == format!("{}:{}", stat.st_dev, stat.st_ino)
 }
 
 /// A request that was decided.
@@ -39,46 +117,75 @@ pub struct Decision<'a> {
     /// Who asked.
     pub peer: &'a Peer,
     /// For which identity, where it came so far.
-    pub identity: Option<&'a str>,
+    pub identity: Option<&'a Identity>,
     /// What for, where it could be read.
     pub request: Option<&'a CreateSession>,
-    /// The certificate's serial number that was signed for, or why not.
-    pub outcome: Result<&'a str, &'a Refusal>,
-    /// From reading the request to having the answer.
-    pub took: Duration,
+    /// The serial number of the certificate that was signed for, or would have been.
+    pub serial: Option<&'a str>,
+    /// Why nothing was signed.
+    pub refusal: Option<&'a Refusal>,
+    /// From handing the text to the token's queue to having its answer, where it came so far.
+    pub token_time: Option<Duration>,
+    /// From having read the request to having the answer.
+    pub total_time: Duration,
 }
 
 impl Decision<'_> {
     /// Says it.
     pub fn log(&self) {
-        let mut text = match self.outcome {
-            Ok(serial) => format!("signed serial={serial}"),
-            Err(refusal) => format!("refused reason={:?}", refusal.to_string()),
+        let (level, word) = match self.refusal {
+            None => (Level::Info, "signed"),
+            Some(_) => (Level::Warn, "refused"),
         };
-        text += &format!(" {}", self.peer);
-        if let Some(identity) = self.identity {
-            text += &format!(" identity={identity}");
-        }
-        if let Some(request) = self.request {
-            let target = request.target();
-            text += &format!(
-                " role={} profile={} trust-anchor={} host={}",
-                target.role(),
-                target.profile(),
-                target.trust_anchor(),
-                request.host()
-            );
-            if let Some(duration) = request.duration() {
-                text += &format!(" duration={}s", duration.seconds());
-            }
-            if let Some(name) = request.session_name() {
-                text += &format!(" session={name}");
-            }
-        }
-        text += &format!(" took={}us", self.took.as_micros());
-        match self.outcome {
-            Ok(_) => info(&text),
-            Err(_) => warn(&text),
-        }
+        let signed = self.refusal.is_none();
+        say(level, Event::Decision(word), self.fields(), signed);
     }
+
+    /// All of them in each line: null where something is not known.
+    fn fields(&self) -> Fields {
+        let target = self.request.map(CreateSession::target);
+        let mut fields = vec![
+            ("reason", self.refusal.map(Refusal::name).into()),
+            ("message", self.refusal.map(Refusal::to_string).into()),
+            (
+                "identity",
+                self.identity.map(|identity| identity.name.as_str()).into(),
+            ),
+        ];
+        fields.extend(self.peer.fields());
+        fields.extend([
+            ("executable", self.peer.executable().into()),
+            ("role", shown(target.map(|target| target.role()))),
+            ("profile", shown(target.map(|target| target.profile()))),
+            (
+                "trust_anchor",
+                shown(target.map(|target| target.trust_anchor())),
+            ),
+            ("region", shown(target.map(|target| target.region()))),
+            ("host", self.request.map(CreateSession::host).into()),
+            (
+                "session",
+                shown(self.request.and_then(CreateSession::session_name)),
+            ),
+            (
+                "duration",
+                self.request
+                    .and_then(CreateSession::duration)
+                    .map(|duration| duration.seconds())
+                    .into(),
+            ),
+            ("serial", self.serial.into()),
+            ("token_us", self.token_time.map(micros).into()),
+            ("total_us", micros(self.total_time).into()),
+        ]);
+        fields
+    }
+}
+
+fn shown(value: Option<impl ToString>) -> Value {
+    value.map(|value| value.to_string()).into()
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

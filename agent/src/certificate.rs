@@ -8,9 +8,9 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use der::Decode;
 use der::asn1::ObjectIdentifier;
 use der::referenced::OwnedToRef;
+use der::{Decode, Encode};
 use jiff::Timestamp;
 use p256::ecdsa::signature::Verifier;
 use p256::ecdsa::signature::hazmat::PrehashVerifier;
@@ -40,6 +40,8 @@ pub struct Certificate {
     pub not_before: Timestamp,
     /// Valid until.
     pub not_after: Timestamp,
+    /// Its public key, as DER SubjectPublicKeyInfo.
+    pub spki: Vec<u8>,
     key: PublicKey,
 }
 
@@ -78,6 +80,7 @@ impl Certificate {
             issuer: tbs.issuer().to_string(),
             not_before: timestamp(tbs.validity().not_before),
             not_after: timestamp(tbs.validity().not_after),
+            spki: spki(&leaf)?,
             key: PublicKey::of(&leaf)?,
         })
     }
@@ -276,6 +279,12 @@ fn decimal(bytes: &[u8]) -> String {
         .rev()
         .map(|digit| char::from(b'0' + digit))
         .collect()
+}
+
+fn spki(leaf: &x509_cert::Certificate) -> Result<Vec<u8>, CertificateError> {
+    let spki = leaf.tbs_certificate().subject_public_key_info();
+    spki.to_der()
+        .map_err(|fault| error(format!("its public key: {fault}")))
 }
 
 /// A public key of a kind that AWS accepts.

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{File, Metadata};
 use std::io::Read;
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -24,12 +25,23 @@ use crate::policy::Policy;
 pub struct Config {
     /// Where to listen, unless systemd passes a socket.
     pub socket: PathBuf,
+    /// Where metrics are served, if they are.
+    pub metrics: Option<MetricsAddress>,
     /// What one user, and all together, may take of the agent.
     pub limits: Limits,
     /// In the order of the file; each name once.
     pub identities: Vec<IdentityConfig>,
     /// The tokens of the identities, each once.
     pub tokens: Vec<TokenConfig>,
+}
+
+/// Where metrics are served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MetricsAddress {
+    /// To this host, at a port.
+    Loopback(SocketAddr),
+    /// To who reaches the socket.
+    Socket(PathBuf),
 }
 
 /// `[limits]`
@@ -438,6 +450,49 @@ mod tests {
         assert_eq!((own.sessions, default.sessions), (2, 4));
         assert_eq!(default.module, Path::new("/usr/lib/default.so"));
         assert_eq!(default.pin, Some(PinSource::Credential("lab".into())));
+    }
+
+    #[test]
+    fn metrics_are_for_this_host() {
+        let metrics = |table: &str| load(&format!("[metrics]\n{table}\n{WEB}"));
+        for (table, expected) in [
+            (
+                "listen = \"127.0.0.1:9184\"",
+                MetricsAddress::Loopback(([127, 0, 0, 1], 9184).into()),
+            ),
+            (
+                "listen = \"[::1]:9184\"",
+                MetricsAddress::Loopback("[::1]:9184".parse().unwrap()),
+            ),
+            (
+                "socket = \"/run/m.sock\"",
+                MetricsAddress::Socket("/run/m.sock".into()),
+            ),
+        ] {
+            assert_eq!(metrics(table).unwrap().metrics, Some(expected));
+        }
+        assert_eq!(load(WEB).unwrap().metrics, None);
+        for (table, fault) in [
+            ("listen = \"0.0.0.0:9184\"", "not a loopback address"),
+            ("listen = \"192.0.2.1:9184\"", "not a loopback address"),
+            (
+                "listen = \"[::ffff:192.0.2.1]:1\"",
+                "not a loopback address",
+            ),
+            ("listen = \"localhost:9184\"", "such as 127.0.0.1:9184"),
+            ("listen = \"127.0.0.1\"", "such as 127.0.0.1:9184"),
+            ("socket = \"m.sock\"", "absolute"),
+            ("socket = \"/run/roleseal/agent.sock\"", "the agent's own"),
+            (
+                "listen = \"127.0.0.1:1\"\nsocket = \"/m\"",
+                "either listen or socket",
+            ),
+            ("", "either listen or socket"),
+            ("port = 1", "unknown field"),
+        ] {
+            let error = metrics(table).unwrap_err();
+            assert!(error.contains(fault), "{table}: {error}");
+        }
     }
 
     #[test]

@@ -178,17 +178,17 @@ fn sign_create_session<'a>(
         ),
         Err(refusal) => (Err(refusal), None),
     };
-    Decision {
+    let decision = Decision {
         peer,
-        identity: known.identity.map(|identity| identity.name.as_str()),
+        identity: known.identity,
         request: known.request.as_ref(),
-        outcome: match &result {
-            Ok(_) => Ok(known.serial.as_str()),
-            Err(refusal) => Err(refusal),
-        },
-        took: start.elapsed(),
-    }
-    .log();
+        serial: known.serial.as_deref(),
+        refusal: result.as_ref().err(),
+        token_time: known.token_time,
+        total_time: start.elapsed(),
+    };
+    agent.metrics.decided(&decision);
+    decision.log();
     let reply = match result {
         Ok(headers) => Reply::Signed(headers),
         Err(refusal) => Reply::Refused(refusal),
@@ -201,7 +201,8 @@ fn sign_create_session<'a>(
 struct Known<'a> {
     identity: Option<&'a Identity>,
     request: Option<CreateSession>,
-    serial: String,
+    serial: Option<String>,
+    token_time: Option<Duration>,
 }
 
 /// The story of one signature.
@@ -220,8 +221,14 @@ fn signed_headers<'a>(
     let authorised = identity.policy.judge(peer, request)?;
     let now = Timestamp::now();
     let certificate = identity.certificate(now, deadline)?;
-    known.serial.clone_from(&certificate.serial);
+    known.serial = Some(certificate.serial.clone());
     let text = sigv4::string_to_sign(&authorised, &certificate, AmzDate::from(now));
-    let signature = identity.sign(&text, &certificate, caller.clone(), deadline)?;
+    let signature = identity.sign(
+        &text,
+        &certificate,
+        caller.clone(),
+        deadline,
+        &mut known.token_time,
+    )?;
     Ok(sigv4::headers(&authorised, &certificate, &text, &signature))
 }

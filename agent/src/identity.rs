@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rolesanywhere::Endpoint;
@@ -156,6 +156,11 @@ impl Identities {
             .filter(|identity| operator(&identity.policy) || identity.policy.knows(peer))
             .map(|identity| identity.describe(now))
             .collect()
+    }
+
+    /// The keepers of their tokens.
+    pub fn keepers(&self) -> impl Iterator<Item = &Keeper> {
+        self.keepers.iter().map(|token| token.keeper.as_ref())
     }
 
     /// Closes all tokens.
@@ -334,15 +339,19 @@ impl Identity {
         Ok(certificate)
     }
 
-    /// The key's signature over `text`, verified with the certificate.
+    /// The key's signature over `text`, verified with the certificate; and how long the token took.
     pub fn sign(
         &self,
         text: &StringToSign,
         certificate: &Arc<Certificate>,
         caller: Caller,
         deadline: Instant,
+        token_time: &mut Option<Duration>,
     ) -> Result<Signature, Refusal> {
-        let signature = match self.keeper.sign(self.key, text, caller, deadline) {
+        let asked = Instant::now();
+        let signed = self.keeper.sign(self.key, text, caller, deadline);
+        *token_time = Some(asked.elapsed());
+        let signature = match signed {
             Ok(signature) => signature,
             Err(NotSigned::Token(error)) => {
                 let retry_at = match self.keeper.state(self.key) {
@@ -407,8 +416,19 @@ impl Identity {
         }
     }
 
+    /// The keeper of its token.
+    pub fn keeper(&self) -> &Keeper {
+        &self.keeper
+    }
+
+    /// When its certificate expires, if it has one.
+    pub fn expiry(&self) -> Option<Timestamp> {
+        let state = self.keeper.state(self.key);
+        state.certificate().map(|certificate| certificate.not_after)
+    }
+
     /// As `ListIdentities` shows it.
-    fn describe(&self, now: Timestamp) -> wire::Identity {
+    pub fn describe(&self, now: Timestamp) -> wire::Identity {
         let state = self.keeper.state(self.key);
         let certificate = state.certificate().cloned();
         let (state, message, warnings) = match state {

@@ -6,7 +6,7 @@
 //! identity is meant; [`create_session`] reads the unsigned request strictly; [`policy`] judges it;
 //! [`sigv4`] makes the string to sign; [`keeper`] has it signed by the token program behind
 //! [`token_process`]; [`certificate`] verifies the signature; [`sigv4`] writes the headers; [`audit`]
-//! says what was decided.
+//! says what was decided, and [`metrics`] counts it.
 //!
 //! Beside that path: [`agent`] puts a reloaded [`config`] in force, [`watch`] takes over renewed
 //! certificates.
@@ -22,6 +22,7 @@ pub mod harden;
 pub mod identity;
 pub mod keeper;
 pub mod listener;
+pub mod metrics;
 pub mod peer;
 pub mod policy;
 pub mod rate;

@@ -16,7 +16,7 @@ use thiserror::Error;
 use wire::{Refusal, Reply, Transport, codec};
 
 use crate::agent::Agent;
-use crate::audit;
+use crate::audit::{self, Level};
 use crate::config::Limits;
 use crate::connection;
 use crate::peer::Peer;
@@ -69,10 +69,8 @@ impl Listener {
                 path: None,
             });
         }
-        clear(path)?;
-        let mode = if others { 0o666 } else { 0o600 };
         Ok(Listener {
-            socket: bind_with_mode(path, mode).map_err(io)?,
+            socket: bind_at(path, if others { 0o666 } else { 0o600 })?,
             stop,
             path: Some(path.to_owned()),
         })
@@ -130,6 +128,12 @@ impl Listener {
     }
 }
 
+/// Binds `path`, in the place of a socket where nobody listens.
+pub(crate) fn bind_at(path: &Path, mode: u32) -> Result<UnixListener, ListenError> {
+    clear(path)?;
+    bind_with_mode(path, mode).map_err(|error| ListenError::Io(path.to_owned(), error))
+}
+
 /// Makes room at `path`: removes a socket where nobody listens.
 fn clear(path: &Path) -> Result<(), ListenError> {
     match fs::symlink_metadata(path) {
@@ -169,13 +173,15 @@ fn accept(stream: UnixStream, agent: &Arc<Agent>, connections: &Connections) {
     };
     let limits = agent.identities().limits;
     let Some(permit) = Permit::take(connections, peer.uid, limits) else {
-        audit::warn(&format!("refused reason=\"too many connections\" {peer}"));
+        audit::event(Level::Warn, "connection_refused", peer.fields());
+        agent.metrics.connection_refused();
         return refuse(stream);
     };
     let agent = Arc::clone(agent);
     let uid = peer.uid;
     let serve = move || {
         let _permit = permit;
+        let _open = agent.metrics.connected();
         connection::serve(stream, &peer, &agent);
     };
     let thread = std::thread::Builder::new()

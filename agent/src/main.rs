@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use roleseal_agent::agent::Agent;
-use roleseal_agent::config::Config;
+use roleseal_agent::config::{Config, MetricsAddress};
 use roleseal_agent::listener::Listener;
+use roleseal_agent::metrics::Server;
 use roleseal_agent::watch::Watch;
 use roleseal_agent::{audit, check, harden};
 use sd_notify::NotifyState;
@@ -34,6 +35,10 @@ struct Arguments {
     /// Check the configuration, PIN files and certificate files, then exit; no token is touched
     #[arg(long)]
     check: bool,
+
+    /// How the log on standard error is written
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = audit::Format::Text)]
+    log_format: audit::Format,
 }
 
 /// How long requests that are under way at the end may take: a signature takes a second at the most.
@@ -46,33 +51,38 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(4);
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = if arguments.check {
-        check(&arguments.config)
+        check(&arguments.config).inspect_err(|error| eprintln!("roleseal-agent: {error}"))
     } else {
-        serve(&arguments.config)
+        serve(&arguments).inspect_err(|error| audit::error(&error.to_string()))
     };
+    audit::flush();
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("roleseal-agent: {error}");
-            ExitCode::FAILURE
-        }
+        Err(_) => ExitCode::FAILURE,
     }
 }
 
-fn serve(path: &Path) -> Result<(), Box<dyn Error>> {
-    harden::harden()?;
+fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    harden::harden()?; // before any thread: some of it is a thread's own
+    audit::start(arguments.log_format)?;
+    let path = &arguments.config;
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let config = Config::load(path)?;
     harden::allow_descriptors(config.limits.connections)?;
-    let socket = config.socket.clone();
+    let bound = (config.socket.clone(), config.metrics.clone());
     // Before any token is opened: a second agent must not try the first one's PINs.
-    let listener = Arc::new(Listener::bind(&socket, config.serves_others())?);
+    let listener = Arc::new(Listener::bind(&config.socket, config.serves_others())?);
     audit::info(&format!("listening at {}", listener.address()));
+    let scrapes = config.metrics.as_ref().map(Server::bind).transpose()?;
     // Beside our own, never from the environment.
     let own = std::env::current_exe()?;
     let programs = own.parent().ok_or("no directory holds this program")?;
     let agent = Arc::new(Agent::start(config, programs)?);
     let watch = Watch::start(&agent)?;
+    if let Some(server) = &scrapes {
+        server.start(&agent)?;
+        audit::info(&format!("metrics at {}", server.address()));
+    }
     sd_notify::notify(&[NotifyState::Ready])?;
     std::thread::spawn({
         let (listener, agent) = (Arc::clone(&listener), Arc::clone(&agent));
@@ -81,7 +91,7 @@ fn serve(path: &Path) -> Result<(), Box<dyn Error>> {
     while signals.forever().next() == Some(SIGHUP) {
         let reloading = [NotifyState::Reloading, NotifyState::monotonic_usec_now()?];
         let _ = sd_notify::notify(&reloading); // systemd may have gone
-        match reload(path, &socket, &agent) {
+        match reload(path, &bound, &agent) {
             Ok(count) => audit::info(&format!("reloaded: {count} identities")),
             Err(error) => audit::warn(&format!(
                 "not reloaded: {error}; the configuration of before stays in force"
@@ -91,14 +101,23 @@ fn serve(path: &Path) -> Result<(), Box<dyn Error>> {
         let _ = sd_notify::notify(&[NotifyState::Ready]);
     }
     end(&listener, &agent);
+    if let Some(server) = &scrapes {
+        server.remove();
+    }
     Ok(())
 }
 
 /// Puts the configuration as it is now in force, unless it has a fault. Says how many identities it has.
-fn reload(path: &Path, socket: &Path, agent: &Agent) -> Result<usize, Box<dyn Error>> {
+fn reload(
+    path: &Path,
+    (socket, metrics): &(PathBuf, Option<MetricsAddress>),
+    agent: &Agent,
+) -> Result<usize, Box<dyn Error>> {
     let config = load_without_faults(path)?;
-    if config.socket != socket {
-        audit::warn("another socket takes effect when the agent is restarted");
+    if config.socket != *socket || config.metrics != *metrics {
+        audit::warn(
+            "another socket, or place for metrics, takes effect when the agent is restarted",
+        );
     }
     harden::allow_descriptors(config.limits.connections)?;
     let count = config.identities.len();

@@ -11,8 +11,8 @@ use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid,
 };
 
-/// How long a program may take to end after SIGTERM before it is killed.
-const GRACE: Duration = Duration::from_secs(5);
+/// How long a program may take to end after SIGTERM before it is killed: as long as systemd gives the agent.
+const GRACE: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(5);
 
 /// How much of a program's log an error shows.

@@ -201,6 +201,30 @@ pub enum Refusal {
     ExpectedMore {},
 }
 
+impl Refusal {
+    /// The error's name without its interface, such as `NotPermitted`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Refusal::IdentityNotFound { .. } => "IdentityNotFound",
+            Refusal::IdentityAmbiguous { .. } => "IdentityAmbiguous",
+            Refusal::IdentityUnusable { .. } => "IdentityUnusable",
+            Refusal::NotPermitted { .. } => "NotPermitted",
+            Refusal::RequestRefused { .. } => "RequestRefused",
+            Refusal::TokenUnavailable { .. } => "TokenUnavailable",
+            Refusal::PinRejected { .. } => "PinRejected",
+            Refusal::SignatureInvalid { .. } => "SignatureInvalid",
+            Refusal::Busy { .. } => "Busy",
+            Refusal::DeadlineExceeded { .. } => "DeadlineExceeded",
+            Refusal::MalformedMessage { .. } => "MalformedMessage",
+            Refusal::MessageTooLarge { .. } => "MessageTooLarge",
+            Refusal::InterfaceNotFound { .. } => "InterfaceNotFound",
+            Refusal::MethodNotFound { .. } => "MethodNotFound",
+            Refusal::InvalidParameter { .. } => "InvalidParameter",
+            Refusal::ExpectedMore {} => "ExpectedMore",
+        }
+    }
+}
+
 /// Which part of a request was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -225,4 +249,41 @@ pub enum Rule {
     Profile,
     TrustAnchor,
     Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_named_as_on_the_wire() {
+        let ours = crate::INTERFACE
+            .lines()
+            .filter_map(|line| line.strip_prefix("error "))
+            .map(|error| {
+                let name = error.split(' ').next().unwrap();
+                format!("{}.{name}", crate::INTERFACE_NAME)
+            });
+        let varlinks = [
+            "InterfaceNotFound",
+            "MethodNotFound",
+            "InvalidParameter",
+            "ExpectedMore",
+        ]
+        .map(|name| format!("org.varlink.service.{name}"));
+        let errors: Vec<String> = ours.chain(varlinks).collect();
+        assert_eq!(errors.len(), 16, "{errors:?}");
+        for error in errors {
+            let parameters = json!({
+                "identity": "", "identities": [], "message": "", "rule": "caller", "fault": "host",
+                "limit": 1, "interface": "", "method": "", "parameter": "",
+            });
+            let refusal: Refusal =
+                serde_json::from_value(json!({ "error": error, "parameters": parameters }))
+                    .unwrap();
+            assert_eq!(Some(refusal.name()), error.rsplit('.').next());
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! The text of `agent.toml`, as serde reads it, and its validation.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -12,7 +13,7 @@ use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use token::link::{CertificateOnToken, OpenTpmKey, TpmKeySource};
 use token::{PinSource, Pkcs11Uri, Tcti, TokenMatch};
 
-use super::{Config, IdentityConfig, KeyConfig, Limits, Pkcs11Config, TokenKind};
+use super::{Config, IdentityConfig, KeyConfig, Limits, MetricsAddress, Pkcs11Config, TokenKind};
 use crate::certificate::{CertificateSource, LeafSource};
 use crate::policy::{ArnPattern, Policy, Rule};
 
@@ -24,6 +25,7 @@ pub(super) struct Document {
     socket: AbsolutePath,
     pkcs11_module: Option<AbsolutePath>,
     tpm: Option<TpmTable>,
+    metrics: Option<MetricsTable>,
     #[serde(default)]
     limits: LimitsTable,
     #[serde(default, rename = "identity")]
@@ -42,6 +44,13 @@ struct LimitsTable {
     connections: Option<Count<65_536>>,
     connections_per_user: Option<Count<65_536>>,
     requests_per_second_per_user: Option<Count<1_000_000>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MetricsTable {
+    listen: Option<Text<Loopback>>,
+    socket: Option<AbsolutePath>,
 }
 
 #[derive(Deserialize)]
@@ -97,6 +106,10 @@ impl Document {
         if self.identities.is_empty() {
             return Err("there is no [[identity]] in it: add one with a name and a key".to_owned());
         }
+        let metrics = self.metrics.map(MetricsTable::validate).transpose()?;
+        if metrics == Some(MetricsAddress::Socket(self.socket.0.clone())) {
+            return Err("metrics: the socket is the agent's own: configure another one".to_owned());
+        }
         let defaults = Defaults {
             module: match self.pkcs11_module {
                 Some(AbsolutePath(path)) => path,
@@ -118,6 +131,7 @@ impl Document {
         let tokens = Config::gather_tokens(&identities)?;
         Ok(Config {
             socket: self.socket.0,
+            metrics,
             limits: self.limits.validate()?,
             identities: identities
                 .into_iter()
@@ -125,6 +139,16 @@ impl Document {
                 .collect(),
             tokens,
         })
+    }
+}
+
+impl MetricsTable {
+    fn validate(self) -> Result<MetricsAddress, String> {
+        match (self.listen, self.socket) {
+            (Some(Text(Loopback(address))), None) => Ok(MetricsAddress::Loopback(address)),
+            (None, Some(AbsolutePath(path))) => Ok(MetricsAddress::Socket(path)),
+            _ => Err("metrics: give either listen or socket".to_owned()),
+        }
     }
 }
 
@@ -327,6 +351,26 @@ impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Text<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Text<T>, D::Error> {
         let text = String::deserialize(deserializer)?;
         text.parse().map(Text).map_err(D::Error::custom)
+    }
+}
+
+/// Metrics ask for no credentials, so that they are for this host alone.
+struct Loopback(SocketAddr);
+
+impl FromStr for Loopback {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Loopback, String> {
+        let address: SocketAddr = text.parse().map_err(|_| {
+            format!("{text:?} is not an address and a port, such as 127.0.0.1:9184")
+        })?;
+        if address.ip().is_loopback() {
+            return Ok(Loopback(address));
+        }
+        Err(format!(
+            "{address} is not a loopback address: anybody could read the metrics; use 127.0.0.1 or [::1], \
+             with a proxy in front that knows who may"
+        ))
     }
 }
 

@@ -10,9 +10,11 @@ use jiff::Timestamp;
 use token::link::{FromToken, KeyReport, ToToken};
 use token::{AmzDate, Signature, StringToSign, TokenError};
 
-use super::thread::{BACKOFF, Next, QUICK_REOPENINGS, SIGN_LIMIT, Thread, backoff, ending};
+use super::thread::{
+    BACKOFF, LOSS_DOUBLINGS, Next, QUICK_REOPENINGS, SIGN_LIMIT, Thread, backoff, ending,
+};
 use super::{Event, KeyOwner, KeyState};
-use crate::audit;
+use crate::audit::{self, Fields, Level};
 use crate::certificate::Certificate;
 use crate::token_process::{self, TokenProcess};
 
@@ -176,8 +178,14 @@ impl Thread {
         };
         self.open.pins_are_good(key);
         if let Err(error) = check_proof(&certificate, &text, &signature) {
-            return Ok(Err(TokenError::Unusable(error)));
+            // It was the key's before: the token signs wrongly, or with another key, and may mend.
+            let known = self.proved.get(&key) == Some(&certificate.spki);
+            return Ok(Err(match known {
+                true => TokenError::Gone(error),
+                false => TokenError::Unusable(error),
+            }));
         }
+        self.proved.insert(key, certificate.spki.clone());
         Ok(Ok(KeyState::Ready {
             certificate: Arc::new(certificate),
             warnings,
@@ -210,18 +218,19 @@ impl Thread {
                     warnings,
                 } => {
                     let (serial, until) = (&certificate.serial, certificate.not_after);
-                    audit::info(&format!(
-                        "ready identity={identity} serial={serial} until={until}"
-                    ));
+                    let fields = vec![
+                        ("identity", identity.as_str().into()),
+                        ("serial", serial.as_str().into()),
+                        ("until", until.to_string().into()),
+                    ];
+                    audit::event(Level::Info, "ready", fields);
                     for warning in warnings {
-                        audit::warn(&format!("warning identity={identity} {warning:?}"));
+                        audit::event(Level::Warn, "warning", about(identity, warning));
                     }
                 }
                 KeyState::Failed { error, .. } => {
-                    audit::warn(&format!(
-                        "failed identity={identity} reason={:?}",
-                        error.to_string()
-                    ));
+                    let why = error.to_string();
+                    audit::event(Level::Warn, "failed", about(identity, &why));
                 }
             }
         }
@@ -270,8 +279,11 @@ impl Thread {
         }
         let wait = match &error {
             TokenError::Gone(_) | TokenError::Hung(_) | TokenError::Broken(_) => Some(backoff(
-                self.failures
-                    .max(self.losses.saturating_sub(QUICK_REOPENINGS)),
+                self.failures.max(
+                    self.losses
+                        .saturating_sub(QUICK_REOPENINGS)
+                        .min(LOSS_DOUBLINGS),
+                ),
             )),
             TokenError::Wait { seconds, .. } => Some(Duration::from_secs(*seconds)),
             TokenError::PinRejected(_) | TokenError::Unusable(_) => None,
@@ -294,6 +306,10 @@ impl Thread {
         self.refuse_all(&error);
         Next::Refuse(error, retry_at)
     }
+}
+
+fn about(identity: &str, message: &str) -> Fields {
+    vec![("identity", identity.into()), ("message", message.into())]
 }
 
 /// A failure that passes, where no key can sign: then it is the token's.

@@ -39,6 +39,8 @@ pub(super) struct Thread {
     pub(super) pin_is_good: bool,
     /// The PINs that the token was opened with, by key; `None` for its own.
     pub(super) pins: HashMap<Option<usize>, PinFingerprint>,
+    /// The public key that each key was proved to have.
+    pub(super) proved: HashMap<usize, Vec<u8>>,
     last_answer: Instant,
     /// Keys whose own PIN was refused: they are set aside, in this token program and in all later ones.
     pub(super) refused: HashMap<usize, TokenError>,
@@ -77,6 +79,10 @@ pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Durati
 /// So often in a row a token that was lost is opened again at once; then only after a [`BACKOFF`].
 pub(super) const QUICK_REOPENINGS: u32 = 5;
 
+/// A token that can be opened but is lost again and again is tried every few seconds all the same: it serves
+/// in between.
+pub(super) const LOSS_DOUBLINGS: u32 = 2;
+
 /// A token that served so long before it was lost starts a new row.
 const STABLE: Duration = Duration::from_secs(30);
 
@@ -105,6 +111,7 @@ impl Thread {
             opening_took: Duration::ZERO,
             pin_is_good: false,
             pins: HashMap::new(),
+            proved: HashMap::new(),
             last_answer: Instant::now(),
             refused: HashMap::new(),
             reopen_at: None,

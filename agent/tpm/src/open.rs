@@ -31,6 +31,8 @@ pub(crate) fn open(request: Open, pins: &PinGuard) -> Result<Opened<TpmKey>, Tok
         ));
     };
     let mut tpm = Tpm::open(&tcti)?;
+    let failed = |failure: Failure| failure.gone(format_args!("TPM {tcti}"));
+    tpm.flush_leftovers(&public_areas(&keys)).map_err(failed)?;
     // The keys' own auth values are tried by their first signatures, these while they are opened.
     let unproved = |key: &OpenTpmKey| {
         !key.pins_are_good && (key.parent_pin.is_some() || key.owner_pin.is_some())
@@ -85,6 +87,15 @@ pub(crate) fn open(request: Open, pins: &PinGuard) -> Result<Opened<TpmKey>, Tok
         reports,
         workers: vec![worker],
     })
+}
+
+/// Of the keys in files; what is wrong with a file is told when its key is opened.
+fn public_areas(keys: &[Option<OpenTpmKey>]) -> Vec<Public> {
+    let files = keys.iter().flatten().filter_map(|key| match &key.source {
+        TpmKeySource::File(path) => KeyFile::read(path).ok(),
+        TpmKeySource::Handle(_) => None,
+    });
+    files.filter_map(|file| public(&file).ok()).collect()
 }
 
 fn find(

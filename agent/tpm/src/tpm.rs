@@ -1,6 +1,7 @@
 //! The open TPM: runs commands, has patience where the TPM asks for it, and knows everything of ours that
 //! is in it, so that nothing is left there.
 
+mod leftovers;
 mod objects;
 mod sessions;
 

@@ -696,3 +696,24 @@ fn a_cleared_tpm_says_so() {
     );
     assert!(program.end().success());
 }
+
+/// Without a resource manager nobody else flushes what a killed program had loaded.
+#[test]
+fn a_program_that_is_killed_again_and_again_does_not_fill_the_tpm() {
+    let tpm = Swtpm::start();
+    tpm.make_parent("");
+    tpm.make("web", "-G ecc256");
+    tpm.fill(1);
+    let others = tpm.handles();
+    for _ in 0..5 {
+        let (mut program, reports) = Program::open(&tpm, vec![tpm.file("web")]);
+        assert!(reports[0].is_ok(), "{reports:?}");
+        program.sign(0, ECDSA).unwrap();
+        program.child.kill().unwrap();
+        program.child.wait().unwrap();
+    }
+    let (program, reports) = Program::open(&tpm, vec![tpm.file("web")]);
+    assert!(reports[0].is_ok(), "{reports:?}");
+    assert!(program.end().success());
+    assert_eq!(tpm.handles(), others);
+}

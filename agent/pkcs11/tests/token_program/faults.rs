@@ -51,7 +51,9 @@ fn whatever_a_login_returns_is_a_refusal_unless_it_cannot_be_the_pin() {
         let before = lab.count("C_Login");
         lab.inject(&format!("C_Login return {code}"));
         let mut program = lab.program();
-        program.send(&ToToken::Open(Open::Pkcs11(Box::new(lab.open()))));
+        program.send(&open_message(lab.open()));
+        let has_pin = program.receive_any();
+        assert!(matches!(has_pin, FromToken::HasPin { key: None, .. }));
         // The agent hears of the try before it is made.
         assert_eq!(program.receive_any(), FromToken::TryingPin, "{code}");
         let answer = program.receive_any();
@@ -284,7 +286,7 @@ impl Lab {
 
 /// Why the token as a whole cannot be opened.
 fn refused(program: &mut Program, open: OpenPkcs11) -> TokenError {
-    program.send(&ToToken::Open(Open::Pkcs11(Box::new(open))));
+    program.send(&open_message(open));
     match program.receive() {
         FromToken::Opened(Err(error)) => error,
         other => panic!("not refused: {other:?}"),
