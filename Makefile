@@ -1,6 +1,7 @@
 # make demo    the whole system on this machine: token, PKI, service, agent, credentials
 # make test    every test, on real SoftHSM and swtpm and a strict local IAM Roles Anywhere
 # make check   format, lints, documentation
+# make bench   what a signature costs, beside the token alone; writes docs/benchmarks.md
 # make soak    ten minutes of faults, kills, reloads and hostile clients, and docs/soak.md; MINUTES=10
 # make man     the manual pages of roleseal, in target/man
 # make fuzz    each fuzz target for SECONDS=20, from the seeds in fuzz/seeds
@@ -10,7 +11,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check soak man fuzz packages
+.PHONY: help demo test check bench soak man fuzz packages
 
 PACKAGES := build-essential ca-certificates pkg-config libssl-dev openssl softhsm2 opensc opensc-pkcs11 \
 	p11-kit-modules libnss3 libnss3-tools curl python3-venv \
@@ -35,6 +36,10 @@ check: packages
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+
+bench: packages
+	cargo build --release --workspace --bins
+	target/release/roleseal-bench docs/benchmarks.md
 
 MINUTES := 10
 soak: packages

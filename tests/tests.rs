@@ -19,6 +19,7 @@ mod endpoints; // where CreateSession goes, in botocore's view
 mod exec; // commands with credentials: environment, signals, exit status
 mod faults; // every fault that a PKCS#11 module can have, under load
 mod foreign_tokens; // tokens, certificates and clients made by others
+mod hardening; // what agent, launcher and token programs may still do, and how they end
 mod identities; // identities that cannot sign: each says why, none takes another down
 mod life; // start, end, sockets, --check
 mod load; // many clients, slow ones, those that leave; limits; the end under load
@@ -35,3 +36,4 @@ mod serve_load; // many clients across a refresh
 mod serve_trouble; // a service that fails in every way while serve and exec hand out
 mod sessions; // sessions that are asked for once, kept in memory, and never wrong
 mod tpm; // keys on a TPM: every kind signs, what that costs, wrong auth values, a TPM that goes away
+mod update; // the credentials file: written, kept fresh, whole whatever happens

@@ -1,26 +1,22 @@
 //! Leaf and intermediates as AWS wants them ("Signature validation" and "Trust model", IAM Roles
 //! Anywhere user guide), and the check of every signature against the leaf.
 
+mod public_key;
 mod source;
 
-use std::fmt;
 use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use der::asn1::ObjectIdentifier;
-use der::referenced::OwnedToRef;
 use der::{Decode, Encode};
 use jiff::Timestamp;
-use p256::ecdsa::signature::Verifier;
-use p256::ecdsa::signature::hazmat::PrehashVerifier;
-use rsa::traits::PublicKeyParts;
-use sha2::{Digest, Sha256};
 use thiserror::Error;
 use token::{Algorithm, Signature};
 use x509_cert::certificate::Version;
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage};
 
+use public_key::PublicKey;
 pub use source::{CertificateSource, LeafSource, Stamp};
 
 /// A leaf that AWS can accept, with its intermediates.
@@ -102,10 +98,7 @@ impl Certificate {
 
     /// How its key signs.
     pub fn algorithm(&self) -> Algorithm {
-        match self.key {
-            PublicKey::Rsa(..) => Algorithm::RsaSha256,
-            _ => Algorithm::EcdsaSha256,
-        }
+        self.key.algorithm()
     }
 
     /// Its key's kind, such as `RSA-2048` or `EC-P-256`.
@@ -121,7 +114,7 @@ impl Certificate {
     /// Whether `signature` is this key's over `text`.
     #[must_use]
     pub fn verifies(&self, text: &str, signature: &Signature) -> bool {
-        self.key.verify(text, &signature.0).is_ok()
+        self.key.verifies(text.as_bytes(), &signature.0)
     }
 }
 
@@ -285,73 +278,6 @@ fn spki(leaf: &x509_cert::Certificate) -> Result<Vec<u8>, CertificateError> {
     let spki = leaf.tbs_certificate().subject_public_key_info();
     spki.to_der()
         .map_err(|fault| error(format!("its public key: {fault}")))
-}
-
-/// A public key of a kind that AWS accepts.
-#[derive(Debug)]
-enum PublicKey {
-    Rsa(rsa::pkcs1v15::VerifyingKey<Sha256>),
-    P256(p256::ecdsa::VerifyingKey),
-    P384(p384::ecdsa::VerifyingKey),
-    P521(p521::ecdsa::VerifyingKey),
-}
-
-impl PublicKey {
-    fn of(leaf: &x509_cert::Certificate) -> Result<PublicKey, CertificateError> {
-        let spki = leaf
-            .tbs_certificate()
-            .subject_public_key_info()
-            .owned_to_ref();
-        let rsa = rsa::PublicKey::try_from(spki.clone());
-        if let Ok(key) = rsa {
-            let bits = key.n().bit_width();
-            if !(2048..=4096).contains(&bits) {
-                return Err(error(format!(
-                    "its RSA key has {bits} bits: AWS takes 2048 to 4096"
-                )));
-            }
-            return Ok(PublicKey::Rsa(rsa::pkcs1v15::VerifyingKey::new(key)));
-        }
-        if let Ok(key) = p256::ecdsa::VerifyingKey::try_from(spki.clone()) {
-            return Ok(PublicKey::P256(key));
-        }
-        if let Ok(key) = p384::ecdsa::VerifyingKey::try_from(spki.clone()) {
-            return Ok(PublicKey::P384(key));
-        }
-        if let Ok(key) = p521::ecdsa::VerifyingKey::try_from(spki) {
-            return Ok(PublicKey::P521(key));
-        }
-        Err(error(
-            "its key is none of RSA 2048 to 4096, EC P-256, P-384 and P-521",
-        ))
-    }
-
-    fn verify(&self, text: &str, signature: &[u8]) -> Result<(), p256::ecdsa::Error> {
-        let digest = Sha256::digest(text);
-        match self {
-            PublicKey::Rsa(key) => key.verify(text.as_bytes(), &signature.try_into()?),
-            PublicKey::P256(key) => {
-                key.verify_prehash(&digest, &p256::ecdsa::Signature::from_der(signature)?)
-            }
-            PublicKey::P384(key) => {
-                key.verify_prehash(&digest, &p384::ecdsa::Signature::from_der(signature)?)
-            }
-            PublicKey::P521(key) => {
-                key.verify_prehash(&digest, &p521::ecdsa::Signature::from_der(signature)?)
-            }
-        }
-    }
-}
-
-impl fmt::Display for PublicKey {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            PublicKey::Rsa(key) => write!(f, "RSA-{}", key.as_ref().n().bit_width()),
-            PublicKey::P256(_) => f.write_str("EC-P-256"),
-            PublicKey::P384(_) => f.write_str("EC-P-384"),
-            PublicKey::P521(_) => f.write_str("EC-P-521"),
-        }
-    }
 }
 
 fn error(text: impl Into<String>) -> CertificateError {

@@ -1,5 +1,6 @@
 //! One client: read a call, answer it, write the reply, until it goes away.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -18,8 +19,10 @@ use crate::keeper::Caller;
 use crate::peer::Peer;
 use crate::sigv4;
 
-/// How long a client may hold a connection without a call. A library that keeps one opens another.
-const IDLE_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a thread waits for the next call, before the connection goes to the [silent
+/// ones](crate::listener): a busy client finds its thread there, one that is slower than this waits some 50 µs
+/// for another.
+const LINGER: Duration = Duration::from_millis(100);
 
 /// How long a message may take from its first byte to its last: it fits into the socket's buffer.
 const MESSAGE_DEADLINE: Duration = Duration::from_secs(5);
@@ -30,43 +33,87 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(25);
 /// How much of a message one batch of identities takes, in bytes; the rest is for the envelope.
 const BATCH_LIMIT: usize = MESSAGE_LIMIT - 1024;
 
-/// Serves a client until it goes away, stalls or sends what cannot be read.
-pub fn serve(stream: UnixStream, peer: &Peer, agent: &Agent) {
-    let mut client = Transport::new(stream);
-    let caller = Caller::client(peer.uid, client.presence());
-    loop {
-        let frame = match client.receive(IDLE_DEADLINE, MESSAGE_DEADLINE) {
-            Ok(Some(frame)) => frame,
-            Ok(None) => return,
-            Err(error) => {
-                if let Some(refusal) = last_words(&error) {
-                    let _ = send(&mut client, &[Reply::Refused(refusal)]); // it may be gone
+/// A connected client.
+#[derive(Debug)]
+pub struct Connection {
+    client: Transport,
+    peer: Peer,
+    caller: Caller,
+}
+
+/// What becomes of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Next {
+    /// Its client is silent.
+    Wait,
+    /// Its client has gone, or stalled, or sent what cannot be read.
+    Close,
+}
+
+impl Connection {
+    /// The peer's, at the other end of the stream.
+    pub fn new(stream: UnixStream, peer: Peer) -> Connection {
+        let client = Transport::new(stream);
+        let caller = Caller::client(peer.uid, client.presence());
+        Connection {
+            client,
+            peer,
+            caller,
+        }
+    }
+
+    /// Answers calls for as long as they come.
+    pub fn serve(&mut self, agent: &Agent) -> Next {
+        loop {
+            let frame = match self.client.receive(LINGER, MESSAGE_DEADLINE) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return Next::Close,
+                Err(TransportError::Idle) => return Next::Wait,
+                Err(error) => {
+                    if let Some(refusal) = last_words(&error) {
+                        let _ = send(&mut self.client, &[Reply::Refused(refusal)]); // it may be gone
+                    }
+                    return Next::Close;
                 }
-                return;
+            };
+            if self.serve_one(&frame, agent) == Next::Close {
+                return Next::Close;
             }
-        };
-        let result = match codec::decode_request(&frame) {
+        }
+    }
+
+    fn serve_one(&mut self, frame: &[u8], agent: &Agent) -> Next {
+        let (sent, next) = match codec::decode_request(frame) {
             Ok(Request {
                 call,
                 more,
                 oneway: false,
             }) => {
-                let (replies, _under_way) = answer(call, more, peer, &caller, agent);
-                send(&mut client, &replies)
+                let (replies, _under_way) = answer(call, more, &self.peer, &self.caller, agent);
+                (send(&mut self.client, &replies), Next::Wait)
             }
-            Ok(_) => Ok(()), // nothing here has an effect but its answer
+            Ok(_) => (Ok(()), Next::Wait), // nothing here has an effect but its answer
             Err(refusal) => {
-                let malformed = matches!(refusal, Refusal::MalformedMessage { .. });
-                let sent = send(&mut client, &[Reply::Refused(refusal)]);
-                if malformed {
-                    return;
-                }
-                sent
+                let next = match refusal {
+                    Refusal::MalformedMessage { .. } => Next::Close,
+                    _ => Next::Wait,
+                };
+                let sent = send(&mut self.client, &[Reply::Refused(refusal)]);
+                (sent, next)
             }
         };
-        if result.is_err() {
-            return;
+        match sent {
+            Ok(()) => next,
+            Err(_) => Next::Close,
         }
+    }
+}
+
+/// To wait until its client says something.
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.client.as_fd()
     }
 }
 

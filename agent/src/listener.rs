@@ -1,9 +1,13 @@
-//! systemd's socket or our own, and a thread for each connection.
+//! systemd's socket or our own: accepts connections, waits for what arrives on them, and gives each one a thread
+//! for as long as its client asks for something.
+
+mod waiting;
 
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -11,15 +15,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use listenfd::ListenFd;
-use rustix::event::{PollFd, PollFlags, poll};
 use thiserror::Error;
 use wire::{Refusal, Reply, Transport, codec};
 
 use crate::agent::Agent;
 use crate::audit::{self, Level};
 use crate::config::Limits;
-use crate::connection;
+use crate::connection::{Connection, Next};
+use crate::metrics::OpenConnection;
 use crate::peer::Peer;
+use waiting::{Event, Waiting};
 
 /// Where clients connect.
 #[derive(Debug)]
@@ -29,6 +34,8 @@ pub struct Listener {
     stop: (UnixStream, UnixStream),
     /// The path to remove at the end, where it is ours.
     path: Option<PathBuf>,
+    /// All of these, and the clients that are silent.
+    waiting: Arc<Waiting<Open>>,
 }
 
 /// Why nobody can connect.
@@ -53,6 +60,13 @@ pub enum ListenError {
 /// A connection's thread: P-521 verification in a debug build takes most of it.
 const STACK: usize = 512 * 1024;
 
+/// What is waited for beside the connections: a client that connects, and the end of it.
+const CLIENT: u64 = 0;
+const STOP: u64 = 1;
+
+/// After the system has refused what it will not refuse for ever.
+const PAUSE: Duration = Duration::from_millis(100);
+
 impl Listener {
     /// Takes systemd's socket, or else binds `path`. `others` lets other users connect; whom the agent
     /// serves is the policy's decision all the same.
@@ -61,18 +75,22 @@ impl Listener {
             .take_unix_listener(0)
             .map_err(ListenError::Activation)?;
         let io = |error| ListenError::Io(path.to_owned(), error);
+        let (socket, path) = match passed {
+            Some(socket) => (socket, None),
+            None => {
+                let mode = if others { 0o666 } else { 0o600 };
+                (bind_at(path, mode)?, Some(path.to_owned()))
+            }
+        };
         let stop = UnixStream::pair().map_err(io)?;
-        if let Some(socket) = passed {
-            return Ok(Listener {
-                socket,
-                stop,
-                path: None,
-            });
-        }
+        let waiting = Waiting::new().map_err(io)?;
+        waiting.watch(&socket, CLIENT).map_err(io)?;
+        waiting.watch(&stop.0, STOP).map_err(io)?;
         Ok(Listener {
-            socket: bind_at(path, if others { 0o666 } else { 0o600 })?,
+            socket,
             stop,
-            path: Some(path.to_owned()),
+            path,
+            waiting: Arc::new(waiting),
         })
     }
 
@@ -84,38 +102,50 @@ impl Listener {
         }
     }
 
-    /// Serves until it is stopped, a thread for each connection.
+    /// The path of its socket, where it is ours.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// Serves for ever; after [`stop`](Self::stop), those who are connected already.
     pub fn run(&self, agent: &Arc<Agent>) {
         let connections = Arc::new(Mutex::new(HashMap::new()));
         let mut failing = false;
-        while self.wait_for_client() {
-            match self.socket.accept() {
-                Ok((stream, _)) => {
-                    failing = false;
-                    accept(stream, agent, &connections);
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => {
-                    if !failing {
-                        audit::warn(&format!("cannot accept connections: {error}"));
+        loop {
+            let events = self.waiting.wait().unwrap_or_else(|error| {
+                audit::warn(&format!("cannot wait for clients: {error}"));
+                std::thread::sleep(PAUSE);
+                Vec::new()
+            });
+            for event in events {
+                match event {
+                    Event::Ready(open) => serve(open, agent, &self.waiting),
+                    Event::Watched(CLIENT) => self.accept(agent, &connections, &mut failing),
+                    Event::Watched(_) => {
+                        self.waiting.forget(&self.socket);
+                        self.waiting.forget(&self.stop.0);
                     }
-                    failing = true;
-                    // Out of descriptors, most likely: connections that end give some back.
-                    std::thread::sleep(Duration::from_millis(100));
                 }
             }
         }
     }
 
-    /// Waits for a client; says `false` when there is to be none any more.
-    fn wait_for_client(&self) -> bool {
-        let mut events = [
-            PollFd::new(&self.socket, PollFlags::IN),
-            PollFd::new(&self.stop.0, PollFlags::IN),
-        ];
-        let waited = poll(&mut events, None);
-        let [_, stop] = &events;
-        waited.is_err() || stop.revents().is_empty()
+    fn accept(&self, agent: &Arc<Agent>, connections: &Connections, failing: &mut bool) {
+        match self.socket.accept() {
+            Ok((stream, _)) => {
+                *failing = false;
+                admit(stream, agent, connections, &self.waiting);
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => {
+                if !*failing {
+                    audit::warn(&format!("cannot accept connections: {error}"));
+                }
+                *failing = true;
+                // Out of descriptors, most likely: connections that end give some back.
+                std::thread::sleep(PAUSE);
+            }
+        }
     }
 
     /// Takes no more clients, and removes the socket, if it is ours, so that they see at once that nobody is
@@ -166,8 +196,27 @@ fn bind_with_mode(path: &Path, mode: u32) -> io::Result<UnixListener> {
     Ok(socket)
 }
 
-fn accept(stream: UnixStream, agent: &Arc<Agent>, connections: &Connections) {
-    let peer = match Peer::of(&stream) {
+/// A connection that is open: with a thread, or waiting.
+#[derive(Debug)]
+struct Open {
+    connection: Connection,
+    _permit: Permit,
+    _counted: OpenConnection,
+}
+
+impl AsFd for Open {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.connection.as_fd()
+    }
+}
+
+fn admit(
+    stream: UnixStream,
+    agent: &Arc<Agent>,
+    connections: &Connections,
+    waiting: &Waiting<Open>,
+) {
+    let peer = match Peer::of(&stream, agent.accounts()) {
         Ok(peer) => peer,
         Err(error) => return audit::warn(&format!("cannot tell who connects: {error}")),
     };
@@ -177,18 +226,34 @@ fn accept(stream: UnixStream, agent: &Arc<Agent>, connections: &Connections) {
         agent.metrics.connection_refused();
         return refuse(stream);
     };
-    let agent = Arc::clone(agent);
-    let uid = peer.uid;
-    let serve = move || {
-        let _permit = permit;
-        let _open = agent.metrics.connected();
-        connection::serve(stream, &peer, &agent);
+    wait(
+        waiting,
+        Open {
+            connection: Connection::new(stream, peer),
+            _permit: permit,
+            _counted: agent.metrics.connected(),
+        },
+    );
+}
+
+fn wait(waiting: &Waiting<Open>, open: Open) {
+    if let Err(error) = waiting.add(open) {
+        audit::warn(&format!("cannot wait for a client: {error}"));
+    }
+}
+
+/// Gives the connection a thread until its client is silent.
+fn serve(mut open: Open, agent: &Arc<Agent>, waiting: &Arc<Waiting<Open>>) {
+    let (agent, waiting) = (Arc::clone(agent), Arc::clone(waiting));
+    let serve = move || match open.connection.serve(&agent) {
+        Next::Wait => wait(&waiting, open),
+        Next::Close => {}
     };
     let thread = std::thread::Builder::new()
         .name("connection".to_owned())
         .stack_size(STACK);
     if let Err(error) = thread.spawn(serve) {
-        audit::warn(&format!("cannot start a thread for uid={uid}: {error}"));
+        audit::warn(&format!("cannot start a thread for a client: {error}"));
     }
 }
 
@@ -206,6 +271,7 @@ fn refuse(stream: UnixStream) {
 type Connections = Arc<Mutex<HashMap<u32, u32>>>;
 
 /// One connection of those that may be open; given back on drop.
+#[derive(Debug)]
 struct Permit {
     connections: Connections,
     uid: u32,

@@ -13,6 +13,7 @@ use crate::progress::Progress;
 use crate::serve::ServeArguments;
 use crate::status::StatusArguments;
 use crate::target::{Settings, Target, TargetError, TargetFiles, TargetName};
+use crate::update::{self, UpdateArguments};
 
 /// Temporary AWS credentials from a key that stays in its HSM or TPM.
 ///
@@ -65,6 +66,13 @@ pub(crate) enum Command {
     /// Show how it stands with what roleseal serve hands out
     #[command(after_long_help = long_help(""))]
     Status(StatusArguments),
+    /// Keep profiles of AWS's shared credentials file fresh
+    ///
+    /// Runs until it is ended (SIGTERM, Ctrl-C), and renews the credentials ahead of their end; with
+    /// --once, writes them and ends. For tools that know neither credential_process nor a container
+    /// endpoint. Nothing else in the file changes; it is replaced at once, never seen in part.
+    #[command(after_long_help = long_help(update::EXAMPLE))]
+    Update(Box<UpdateArguments>),
     /// Show the targets of the targets files, and what they lead to
     #[command(after_long_help = long_help(""))]
     Targets {
@@ -241,6 +249,23 @@ mod tests {
         assert_eq!(target.socket, PathBuf::from("/s"));
         let host = target.session.endpoint.host();
         assert_eq!(host, "rolesanywhere-fips.eu-central-1.amazonaws.com");
+    }
+
+    /// clap finds two options of one id only when it parses.
+    #[test]
+    fn every_command_takes_what_all_take() {
+        let all = ["--socket=/s", "--targets=/t", "--quiet"];
+        for command in [
+            &["update", "--target=a", "--target=b", "--profile=x"][..],
+            &["credential-process", "--target=a"],
+            &["env", "--target=a"],
+            &["targets"],
+            &["identities"],
+        ] {
+            let words = [&["roleseal"], command, &all[..]].concat();
+            let arguments = Arguments::try_parse_from(words).unwrap();
+            assert_eq!(arguments.common.targets, Some(PathBuf::from("/t")));
+        }
     }
 
     #[test]

@@ -19,6 +19,8 @@ Environment, where neither an option nor the target says it:
                    (else /run/roleseal/agent.sock)
   ROLESEAL_TARGETS the targets file, instead of the two usual ones:
                    ${XDG_CONFIG_HOME:-~/.config}/roleseal/targets.toml, /etc/roleseal/targets.toml
+  AWS_SHARED_CREDENTIALS_FILE
+                   the file that update writes [~/.aws/credentials]
   AWS_CA_BUNDLE    certificates to trust instead of the system's
   SSL_CERT_FILE, SSL_CERT_DIR
                    where the system's certificates are, if not in the usual place
@@ -28,7 +30,7 @@ Environment, where neither an option nor the target says it:
                    true for these variants of AWS's endpoint
 Sessions are kept in $XDG_RUNTIME_DIR/roleseal, or $RUNTIME_DIRECTORY/roleseal, if in memory (tmpfs).";
 
-const VARIABLES: [&str; 13] = [
+const VARIABLES: [&str; 14] = [
     "ROLESEAL_SOCKET",
     "ROLESEAL_TARGETS",
     "XDG_RUNTIME_DIR",
@@ -36,6 +38,7 @@ const VARIABLES: [&str; 13] = [
     "XDG_CONFIG_HOME",
     "HOME",
     "AWS_CA_BUNDLE",
+    "AWS_SHARED_CREDENTIALS_FILE",
     "https_proxy",
     "HTTPS_PROXY",
     "no_proxy",
@@ -85,6 +88,17 @@ impl Environment {
     /// The certificates to trust; `None` for the system's.
     pub(crate) fn ca_bundle(&self) -> Option<PathBuf> {
         self.variable("AWS_CA_BUNDLE").map(PathBuf::from)
+    }
+
+    /// AWS's shared credentials file; a leading `~/` is the home directory, as AWS's tools have it.
+    pub(crate) fn credentials_file(&self) -> Option<PathBuf> {
+        let Some(named) = self.variable("AWS_SHARED_CREDENTIALS_FILE") else {
+            return Some(self.directory("HOME")?.join(".aws/credentials"));
+        };
+        match Path::new(named).strip_prefix("~") {
+            Ok(rest) => Some(self.directory("HOME")?.join(rest)),
+            Err(_) => Some(named.into()),
+        }
     }
 
     /// The proxy for an endpoint's host; in lower case it wins, as with curl and Python.

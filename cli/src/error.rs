@@ -9,6 +9,7 @@ use thiserror::Error;
 use crate::agent::AgentError;
 use crate::cache::CacheError;
 use crate::credentials::AnswerError;
+use crate::credentials_file::{FileError, ProfileName};
 use crate::exec::ExecError;
 use crate::exit::Exit;
 use crate::http::HttpError;
@@ -29,6 +30,16 @@ pub(crate) enum Error {
     Answer(#[from] AnswerError),
     #[error(transparent)]
     Cache(#[from] CacheError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Why a profile of the credentials file got no session.
+    #[error("profile {profile}: {error}")]
+    Profile {
+        profile: ProfileName,
+        error: Arc<Error>,
+    },
+    #[error("cannot keep the credentials file fresh: {0}")]
+    Update(io::Error),
     /// More than one try ended like the last.
     #[error("{error}\nTried {tries} times.")]
     Persistent { error: Box<Error>, tries: u32 },
@@ -72,12 +83,14 @@ impl Error {
             Error::Exec(error) => error.exit(),
             Error::Status(error) => error.exit(),
             Error::Cache(_)
+            | Error::File(_)
+            | Error::Update(_)
             | Error::Lost
             | Error::Pending
             | Error::Manual { .. }
             | Error::Output(_) => Exit::Failed,
             Error::Persistent { error, .. } => error.exit(),
-            Error::Shared(error) => error.exit(),
+            Error::Shared(error) | Error::Profile { error, .. } => error.exit(),
             Error::Elsewhere { exit, .. } => Exit::from_code(*exit),
         }
     }

@@ -13,6 +13,7 @@ mod completions;
 mod create_session;
 mod credential_process;
 mod credentials;
+mod credentials_file;
 mod endpoint;
 mod env;
 mod environment;
@@ -35,6 +36,7 @@ mod status;
 mod table;
 mod target;
 mod targets;
+mod update;
 
 use std::process::ExitCode;
 
@@ -61,6 +63,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
         Command::Status(wanted) => status::run(&wanted),
         Command::CredentialProcess(session) => credential_process::run(&common, *session),
         Command::Env(session) => env::run(&common, *session),
+        Command::Update(wanted) => update::run(&common, *wanted),
         Command::Targets { json } => targets::run(&common, json),
         Command::Completions { shell } => completions::print(shell),
         Command::Man { out } => completions::write_manual(&out),

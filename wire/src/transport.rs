@@ -2,6 +2,7 @@
 //! ([`MESSAGE_LIMIT`]), every wait a deadline.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -143,6 +144,13 @@ impl Presence {
             && events
                 .iter()
                 .any(|event| event.revents().contains(PollFlags::HUP))
+    }
+}
+
+/// To wait until something arrives.
+impl AsFd for Transport {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
     }
 }
 

@@ -7,9 +7,11 @@ use token::TokenError;
 
 /// A PKCS#11 function that did not return `CKR_OK`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Failure {
-    pub(crate) function: &'static str,
-    pub(crate) code: CK_RV,
+pub struct Failure {
+    /// The function's name.
+    pub function: &'static str,
+    /// What it returned.
+    pub code: CK_RV,
 }
 
 impl Failure {

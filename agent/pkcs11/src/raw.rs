@@ -11,20 +11,19 @@ use std::ptr::null_mut;
 use std::sync::Arc;
 
 use cryptoki_sys::*;
-use secrecy::ExposeSecret;
 use token::Pin;
 
 use crate::error::Failure;
 
 /// A PKCS#11 module that was loaded. It stays loaded: vendor libraries leave threads behind.
 #[derive(Clone, Copy)]
-pub(crate) struct Library(&'static CK_FUNCTION_LIST);
+pub struct Library(&'static CK_FUNCTION_LIST);
 
 /// A module between `C_Initialize` and `C_Finalize`.
-pub(crate) struct Module(Library);
+pub struct Module(Library);
 
 /// A read-only session, closed on drop.
-pub(crate) struct Session {
+pub struct Session {
     module: Arc<Module>,
     handle: CK_SESSION_HANDLE,
 }
@@ -51,7 +50,7 @@ macro_rules! call {
 
 impl Library {
     /// Loads the module; the error says what the dynamic linker said.
-    pub(crate) fn load(path: &Path) -> Result<Library, String> {
+    pub fn load(path: &Path) -> Result<Library, String> {
         // SAFETY: runs the module's initialisers. The operator chose it, and this process is there to
         // take its faults.
         let library = unsafe { cryptoki_sys::Pkcs11::new(path) };
@@ -69,7 +68,7 @@ impl Library {
     }
 
     /// `C_Initialize`, with the system's own locks: workers call from several threads.
-    pub(crate) fn initialize(self) -> Result<Module, Failure> {
+    pub fn initialize(self) -> Result<Module, Failure> {
         let mut arguments = CK_C_INITIALIZE_ARGS {
             CreateMutex: None,
             DestroyMutex: None,
@@ -102,7 +101,7 @@ fn check(function: &'static str, code: CK_RV) -> Result<(), Failure> {
 
 impl Module {
     /// The slots with a token.
-    pub(crate) fn slots(&self) -> Result<Vec<CK_SLOT_ID>, Failure> {
+    pub fn slots(&self) -> Result<Vec<CK_SLOT_ID>, Failure> {
         // Asks for the count first, although the limit would do: that call makes modules look for
         // tokens (PKCS#11 2.40, C_GetSlotList).
         let mut count = 0;
@@ -124,7 +123,8 @@ impl Module {
         Ok(info)
     }
 
-    pub(crate) fn token_info(&self, slot: CK_SLOT_ID) -> Result<CK_TOKEN_INFO, Failure> {
+    /// `C_GetTokenInfo`
+    pub fn token_info(&self, slot: CK_SLOT_ID) -> Result<CK_TOKEN_INFO, Failure> {
         let mut info = CK_TOKEN_INFO::default();
         // SAFETY: the module fills in the one struct.
         unsafe { call!(self.0, C_GetTokenInfo(slot, &raw mut info)) }?;
@@ -139,7 +139,8 @@ impl Module {
         result.is_ok() && info.flags & CKF_SIGN != 0
     }
 
-    pub(crate) fn open_session(self: &Arc<Module>, slot: CK_SLOT_ID) -> Result<Session, Failure> {
+    /// `C_OpenSession`
+    pub fn open_session(self: &Arc<Module>, slot: CK_SLOT_ID) -> Result<Session, Failure> {
         let mut handle = 0;
         let (flags, handle_out) = (CKF_SERIAL_SESSION, &raw mut handle);
         // SAFETY: no callback is registered; the module writes the one handle.
@@ -163,15 +164,15 @@ impl Drop for Module {
 
 impl Session {
     /// `C_Login`: as `CKU_USER`, or as `CKU_CONTEXT_SPECIFIC` between `sign_init` and `sign`.
-    pub(crate) fn login(&self, user: CK_USER_TYPE, pin: &Pin) -> Result<(), Failure> {
-        let pin = pin.secret().expose_secret();
+    pub fn login(&self, user: CK_USER_TYPE, pin: &Pin) -> Result<(), Failure> {
+        let pin = pin.secret();
         let (bytes, length) = (pin.as_ptr().cast_mut(), pin.len() as CK_ULONG);
         // SAFETY: the module reads `length` bytes and, whatever its pointer's type says, writes none.
         unsafe { call!(self.module.0, C_Login(self.handle, user, bytes, length)) }
     }
 
     /// The objects with all of these attributes; no more than `limit`.
-    pub(crate) fn find(
+    pub fn find(
         &self,
         template: &[(CK_ATTRIBUTE_TYPE, &[u8])],
         limit: usize,
@@ -260,7 +261,8 @@ impl Session {
         Ok(Some(value))
     }
 
-    pub(crate) fn sign_init(
+    /// `C_SignInit`, with a mechanism that has no parameter.
+    pub fn sign_init(
         &self,
         mechanism: CK_MECHANISM_TYPE,
         key: CK_OBJECT_HANDLE,
@@ -275,8 +277,8 @@ impl Session {
         unsafe { call!(library, C_SignInit(self.handle, mechanism, key)) }
     }
 
-    /// The signature, in one call.
-    pub(crate) fn sign(&self, data: &[u8]) -> Result<Vec<u8>, Failure> {
+    /// `C_Sign`: the signature, in one call.
+    pub fn sign(&self, data: &[u8]) -> Result<Vec<u8>, Failure> {
         let mut signature = vec![0_u8; SIGNATURE_LIMIT];
         let mut length = signature.len() as CK_ULONG;
         let (handle, library) = (self.handle, &self.module.0);

@@ -23,7 +23,8 @@ pub(crate) struct Server {
 /// Keeps a port from others without listening on it: who connects is refused.
 pub(crate) struct Shut(#[expect(dead_code, reason = "it is held")] OwnedFd);
 
-/// Connections of the past, in TIME-WAIT, do not count; a client may have the port for an instant.
+/// Connections of the past, in TIME-WAIT, do not count; for an instant, a client may have the port, or a program that is
+/// just being started a copy of the socket.
 const FREE: Duration = Duration::from_secs(10);
 
 impl Server {
@@ -85,17 +86,19 @@ impl Server {
         drop(self);
         let placeholder = socket(AddressFamily::INET, SocketType::STREAM, None)?;
         sockopt::set_socket_reuseaddr(&placeholder, true)?;
-        let (address, deadline) = (
-            SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-            Instant::now() + FREE,
-        );
-        while let Err(error) = bind(&placeholder, &address) {
-            if Instant::now() >= deadline {
-                return Err(error).with_context(|| format!("cannot keep {address}"));
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let deadline = Instant::now() + FREE;
+        loop {
+            match bind(&placeholder, &address) {
+                Err(_) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                result => {
+                    result.with_context(|| format!("cannot keep 127.0.0.1:{port}"))?;
+                    return Ok(Shut(placeholder));
+                }
             }
-            std::thread::sleep(Duration::from_millis(10));
         }
-        Ok(Shut(placeholder))
     }
 
     pub(crate) fn port(&self) -> u16 {

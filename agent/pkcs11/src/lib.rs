@@ -1,0 +1,28 @@
+//! `roleseal-pkcs11`, the token program for PKCS#11: `roleseal-agent` starts one for each token, over a
+//! socketpair that is its standard input. The only program of ours that loads a PKCS#11 module.
+//!
+//! A library as well, so that its calls can be measured without what is around them.
+
+mod certificate;
+mod der;
+mod error;
+mod find;
+mod key;
+mod login;
+mod open;
+mod properties;
+pub mod raw;
+mod sandbox;
+mod slot;
+
+use std::process::ExitCode;
+
+pub use error::Failure;
+
+/// The program.
+pub fn run() -> ExitCode {
+    let about = "signs with keys on a PKCS#11 token";
+    let mut library = None;
+    let open = |request, pins: &token::host::PinGuard| open::open(request, pins, &mut library);
+    token::program::run(env!("CARGO_PKG_NAME"), about, sandbox::confine, open)
+}

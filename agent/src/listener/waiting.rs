@@ -1,0 +1,194 @@
+//! The connections on which nothing arrives. None of them has a thread: a thousand clients that are connected
+//! and silent cost their descriptors, and little else.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+
+/// Connections that wait for their clients, and what else the listener waits for.
+#[derive(Debug)]
+pub(super) struct Waiting<C> {
+    epoll: OwnedFd,
+    connections: Mutex<Connections<C>>,
+}
+
+#[derive(Debug)]
+struct Connections<C> {
+    /// Each with when it is closed.
+    waiting: HashMap<u64, (C, Instant)>,
+    next: u64,
+    swept: Instant,
+}
+
+/// What has happened.
+#[derive(Debug)]
+pub(super) enum Event<C> {
+    /// To what was [watched](Waiting::watch) under this number.
+    Watched(u64),
+    /// Something arrived on this connection, or its client is gone.
+    Ready(C),
+}
+
+/// How long a client may hold a connection without a call. A library that keeps one opens another.
+const IDLE_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How often it is looked for connections that were idle for too long: one may exceed its time by so much.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// Events that are fetched at once.
+const BATCH: usize = 64;
+
+/// Numbers below are for what is watched.
+const FIRST: u64 = 16;
+
+impl<C: AsFd> Waiting<C> {
+    pub(super) fn new() -> io::Result<Waiting<C>> {
+        Ok(Waiting {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            connections: Mutex::new(Connections {
+                waiting: HashMap::new(),
+                next: FIRST,
+                swept: Instant::now(),
+            }),
+        })
+    }
+
+    /// Tells of this, too, again and again while something is there; `number` is less than 16.
+    pub(super) fn watch(&self, what: impl AsFd, number: u64) -> io::Result<()> {
+        let data = epoll::EventData::new_u64(number);
+        Ok(epoll::add(&self.epoll, what, data, epoll::EventFlags::IN)?)
+    }
+
+    /// Tells of it no more.
+    pub(super) fn forget(&self, what: impl AsFd) {
+        let _ = epoll::delete(&self.epoll, what); // it is not there, then
+    }
+
+    /// Takes a connection until something arrives on it, even if that has happened already.
+    pub(super) fn add(&self, connection: C) -> io::Result<()> {
+        let mut connections = self.lock();
+        let id = connections.next;
+        connections.next += 1;
+        // The lock is held: whoever is told of it finds it.
+        let data = epoll::EventData::new_u64(id);
+        epoll::add(&self.epoll, &connection, data, epoll::EventFlags::IN)?;
+        let until = Instant::now() + IDLE_DEADLINE;
+        connections.waiting.insert(id, (connection, until));
+        Ok(())
+    }
+
+    /// The next events; none when it was quiet for a while.
+    pub(super) fn wait(&self) -> io::Result<Vec<Event<C>>> {
+        let mut events = Vec::with_capacity(BATCH);
+        let timeout = Timespec::try_from(SWEEP).ok();
+        match epoll::wait(&self.epoll, spare_capacity(&mut events), timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut connections = self.lock();
+        connections.sweep(Instant::now());
+        let event = |event: &epoll::Event| match event.data.u64() {
+            watched @ ..FIRST => Some(Event::Watched(watched)),
+            id => {
+                let (connection, _) = connections.waiting.remove(&id)?;
+                self.forget(&connection);
+                Some(Event::Ready(connection))
+            }
+        };
+        Ok(events.iter().filter_map(event).collect())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connections<C>> {
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<C> Connections<C> {
+    /// Closes what was idle for too long; what is closed is no longer waited for.
+    fn sweep(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.swept) >= SWEEP {
+            self.waiting.retain(|_, (_, until)| *until > now);
+            self.swept = now;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    fn ready(waiting: &Waiting<UnixStream>) -> Vec<UnixStream> {
+        let connection = |event| match event {
+            Event::Ready(connection) => Some(connection),
+            Event::Watched(_) => None,
+        };
+        waiting
+            .wait()
+            .unwrap()
+            .into_iter()
+            .filter_map(connection)
+            .collect()
+    }
+
+    #[test]
+    fn who_says_something_or_leaves_is_found() {
+        let waiting = Waiting::new().unwrap();
+        let (mut speaker, theirs) = UnixStream::pair().unwrap();
+        speaker.write_all(b"before").unwrap();
+        waiting.add(theirs).unwrap();
+        assert_eq!(ready(&waiting).len(), 1);
+        let (mut speaker, theirs) = UnixStream::pair().unwrap();
+        waiting.add(theirs).unwrap();
+        let (_silent, theirs) = UnixStream::pair().unwrap();
+        waiting.add(theirs).unwrap();
+        speaker.write_all(b"after").unwrap();
+        let mut found = ready(&waiting);
+        assert_eq!(found.len(), 1);
+        waiting.add(found.remove(0)).unwrap();
+        assert_eq!(ready(&waiting).len(), 1);
+        let (leaver, theirs) = UnixStream::pair().unwrap();
+        waiting.add(theirs).unwrap();
+        drop(leaver);
+        assert_eq!(ready(&waiting).len(), 1);
+        assert_eq!(waiting.lock().waiting.len(), 1);
+    }
+
+    #[test]
+    fn who_is_silent_for_too_long_is_closed() {
+        let waiting = Waiting::new().unwrap();
+        let (mut silent, theirs) = UnixStream::pair().unwrap();
+        waiting.add(theirs).unwrap();
+        let mut connections = waiting.lock();
+        connections.sweep(Instant::now() + IDLE_DEADLINE - SWEEP);
+        assert_eq!(connections.waiting.len(), 1);
+        connections.sweep(Instant::now() + IDLE_DEADLINE);
+        assert_eq!(connections.waiting.len(), 0);
+        assert!(silent.write_all(b"too late").is_err());
+    }
+
+    #[test]
+    fn what_is_watched_is_told_again_and_again() {
+        let waiting: Waiting<UnixStream> = Waiting::new().unwrap();
+        let (mut speaker, theirs) = UnixStream::pair().unwrap();
+        waiting.watch(&theirs, 7).unwrap();
+        speaker.write_all(b"x").unwrap();
+        for _ in 0..2 {
+            assert!(matches!(waiting.wait().unwrap()[..], [Event::Watched(7)]));
+        }
+        waiting.forget(&theirs);
+        let (mut other, theirs) = UnixStream::pair().unwrap();
+        waiting.add(theirs).unwrap();
+        other.write_all(b"x").unwrap();
+        assert!(matches!(waiting.wait().unwrap()[..], [Event::Ready(_)]));
+    }
+}
