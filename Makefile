@@ -3,6 +3,7 @@
 # make check   format, lints, documentation
 # make bench   what a signature costs, beside the token alone; writes docs/benchmarks.md
 # make soak    ten minutes of faults, kills, reloads and hostile clients, and docs/soak.md; MINUTES=10
+# make man     the manual pages of roleseal, in target/man
 # make fuzz    each fuzz target for SECONDS=20, from the seeds in fuzz/seeds
 #
 # demo and test install the Debian or Ubuntu packages that they lack (as root, or by sudo) and say so.
@@ -10,7 +11,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench soak fuzz packages
+.PHONY: help demo test check bench soak man fuzz packages
 
 PACKAGES := build-essential ca-certificates pkg-config libssl-dev openssl softhsm2 opensc opensc-pkcs11 \
 	p11-kit-modules libnss3 libnss3-tools curl python3-venv \
@@ -48,6 +49,11 @@ soak: packages
 SECONDS := 20
 fuzz: packages
 	fuzz/run $(SECONDS)
+
+man:
+	cargo build --release -p roleseal
+	mkdir -p target/man
+	target/release/roleseal man --out target/man
 
 packages:
 	@missing=$$(for p in $(PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q ' installed$$' || echo $$p; done); \

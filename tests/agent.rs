@@ -13,6 +13,7 @@ use hsm_fixtures::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,7 +26,10 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) fn new(kind: KeyKind) -> Lab {
-        let scene = Scene::new().unwrap();
+        Lab::of(Scene::new().unwrap(), kind)
+    }
+
+    pub(crate) fn of(scene: Scene, kind: KeyKind) -> Lab {
         let token = scene.add_token("lab").unwrap();
         let web = scene.add_identity(&token, "web", kind).unwrap();
         let config = scene.agent_config(vec![web]).unwrap();
@@ -225,6 +229,11 @@ pub(crate) fn venv(program: &str) -> PathBuf {
     path
 }
 
+/// A directory in memory, as a session's runtime directory is.
+pub(crate) fn in_memory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap()
+}
+
 /// The names of the PKCS#11 calls so far, in their order.
 pub(crate) fn spied_calls(scene: &Scene) -> Vec<String> {
     let log = std::fs::read_to_string(scene.path("spy.log")).unwrap_or_default();
@@ -234,21 +243,36 @@ pub(crate) fn spied_calls(scene: &Scene) -> Vec<String> {
         .collect()
 }
 
-/// The token programs that the agent has started.
+/// The token programs that the agent has had started.
 pub(crate) fn token_programs(agent: &Agent) -> Vec<i32> {
-    let own = agent.process().id();
-    let children = format!("/proc/{own}/task");
-    std::fs::read_dir(children)
+    children(launcher(agent))
+        .into_iter()
+        .filter(|pid| ["roleseal-pkcs11", "roleseal-tpm"].contains(&name_of(*pid).as_str()))
+        .collect()
+}
+
+/// The agent's launcher, its only child.
+pub(crate) fn launcher(agent: &Agent) -> i32 {
+    let own = agent.process().id().cast_signed();
+    let [launcher] = children(own)[..] else {
+        panic!("children of the agent: {:?}", children(own))
+    };
+    launcher
+}
+
+fn name_of(pid: i32) -> String {
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    name.trim().to_owned()
+}
+
+fn children(pid: i32) -> Vec<i32> {
+    std::fs::read_dir(format!("/proc/{pid}/task"))
         .unwrap()
         .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok())
         .flat_map(|pids| {
             pids.split_whitespace()
                 .map(|pid| pid.parse().unwrap())
                 .collect::<Vec<i32>>()
-        })
-        .filter(|pid| {
-            std::fs::read_to_string(format!("/proc/{pid}/comm"))
-                .is_ok_and(|name| ["roleseal-pkcs11", "roleseal-tpm"].contains(&name.trim()))
         })
         .collect()
 }

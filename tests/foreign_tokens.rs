@@ -134,6 +134,7 @@ fn certificates_on_the_token_are_found() {
 #[test]
 fn a_varlink_client_that_is_not_ours_can_use_the_agent() {
     let web = Web::start();
+    identities(&web.scene); // its token is open now
     let request = crate::agent::request(&web.scene).to_string();
     let script = r#"
 import json, sys, varlink

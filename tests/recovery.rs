@@ -1,4 +1,5 @@
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use hsm_fixtures::{Agent, LeafSpec, Scene, WEB_ROLE_ARN, command};
 use rustix::process::{Pid, Signal, kill_process};
@@ -33,12 +34,30 @@ fn a_token_program_that_dies_is_replaced_without_a_lost_request() {
     }
 }
 
+/// Stops a process, and waits until each of its threads has stopped: on a busy machine some go on for a
+/// while.
+fn stop(program: Pid) {
+    kill_process(program, Signal::STOP).unwrap();
+    let tasks = format!("/proc/{}/task", program.as_raw_nonzero());
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let stopped = || {
+        std::fs::read_dir(&tasks).unwrap().all(|task| {
+            let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
+            stat.contains(") T ")
+        })
+    };
+    while !stopped() {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 #[test]
 fn a_token_program_that_hangs_is_replaced_within_the_requests_deadline() {
     let web = Web::start();
     json_of(&web.credential_process().output().unwrap());
     let hung = the_token_program(&web);
-    kill_process(hung, Signal::STOP).unwrap();
+    stop(hung);
     json_of(&web.credential_process().output().unwrap());
     assert_ne!(the_token_program(&web), hung);
 }

@@ -11,9 +11,12 @@ mod agent; // what the modules share: a running agent to call, by its socket and
 mod crowd; // the same: many clients at once
 
 mod audit; // the log: every decision, nothing secret, nothing forged, and a reader that hangs
+mod clients; // the AWS CLI and boto3 by credential_process, all at once and for long
 mod credentials; // from a key on a token to credentials that work, for every kind of key
+mod endpoints; // where CreateSession goes, in botocore's view
 mod faults; // every fault that a PKCS#11 module can have, under load
 mod foreign_tokens; // tokens, certificates and clients made by others
+mod hardening; // what agent, launcher and token programs may still do, and how they end
 mod identities; // identities that cannot sign: each says why, none takes another down
 mod life; // start, end, sockets, --check
 mod load; // many clients, slow ones, those that leave; limits; the end under load
@@ -24,4 +27,6 @@ mod recovery; // token programs that die, hang or lie
 mod refusals; // what is not signed, each with its error
 mod reload; // another configuration, renewed certificates, mended PINs, without a lost request
 mod separation; // what is in which process, and what a signature costs
+mod sessions; // sessions that are asked for once, kept in memory, and never wrong
 mod tpm; // keys on a TPM: every kind signs, what that costs, wrong auth values, a TPM that goes away
+mod update; // the credentials file: written, kept fresh, whole whatever happens

@@ -1,22 +1,25 @@
 //! What all connections share: the identities of the configuration that is in force, and the requests that
 //! are under way.
 
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use wire::Refusal;
 
+use crate::accounts::Accounts;
 use crate::config::Config;
 use crate::identity::Identities;
+use crate::launcher::TokenPrograms;
 use crate::metrics::Metrics;
 use crate::rate::Rates;
+use crate::sandbox::Sandbox;
 
 /// A running agent.
 #[derive(Debug)]
 pub struct Agent {
-    /// Where the token programs are.
-    programs: PathBuf,
+    programs: TokenPrograms,
+    accounts: Accounts,
+    sandbox: Sandbox,
     /// What is counted.
     pub metrics: Metrics,
     identities: RwLock<Arc<Identities>>,
@@ -37,16 +40,34 @@ struct Requests {
 pub struct UnderWay<'a>(&'a Agent);
 
 impl Agent {
-    /// Starts to open the tokens of the configuration, with the token programs in `programs`.
-    pub fn start(config: Config, programs: &Path) -> std::io::Result<Agent> {
+    /// Starts to open the tokens of the configuration, with these token programs. Who its clients are is asked
+    /// of `accounts`; `sandbox` is what this process has confined itself to.
+    pub fn start(
+        config: Config,
+        programs: TokenPrograms,
+        accounts: Accounts,
+        sandbox: Sandbox,
+    ) -> std::io::Result<Agent> {
         Ok(Agent {
-            programs: programs.to_owned(),
             metrics: Metrics::default(),
-            identities: RwLock::new(Arc::new(Identities::start(config, programs, None)?)),
+            identities: RwLock::new(Arc::new(Identities::start(config, &programs, None)?)),
+            programs,
+            accounts,
+            sandbox,
             rates: Rates::default(),
             requests: Mutex::default(),
             done: Condvar::new(),
         })
+    }
+
+    /// Whom to ask about users.
+    pub fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    /// What this process has confined itself to.
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
     }
 
     /// The identities, as they are now: whoever has them keeps them, and their tokens, to the end.

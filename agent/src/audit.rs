@@ -21,32 +21,49 @@ use line::{Event, Line, Style};
 pub use line::{Fields, Format, Level};
 use writer::Writer;
 
-/// The log of this process; before it is started, lines go straight to standard error. The one global:
-/// whatever a thread does, it may have something to say.
+/// The log of this process. The one global: whatever a thread does, it may have something to say.
 static LOG: OnceLock<Log> = OnceLock::new();
 
 #[derive(Debug)]
 struct Log {
     style: Style,
-    writer: Writer,
+    /// Once it has a thread of its own; before, lines go straight to standard error.
+    writer: OnceLock<Writer>,
 }
 
 /// How long the end waits for a reader of the log that is slow.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
-/// Starts the log, in this format. From now on no line waits for whoever reads standard error.
-pub fn start(format: Format) -> io::Result<()> {
-    let style = Style {
-        format,
-        journal: stderr_is_journal(),
-    };
-    // A descriptor of its own: the lock of `io::stderr` would be held while the reader hangs.
-    let sink = File::from(io::stderr().as_fd().try_clone_to_owned()?);
-    let writer = Writer::start(style, sink)?;
-    if LOG.set(Log { style, writer }).is_ok() {
+/// Says everything in this format.
+pub fn start(format: Format) {
+    if LOG.set(Log::new(format)).is_ok() {
         std::panic::set_hook(Box::new(|panic| error(&panic.to_string())));
     }
+}
+
+/// From now on no line waits for whoever reads standard error: a thread of its own writes them.
+pub fn write_in_thread() -> io::Result<()> {
+    let log = LOG.get_or_init(|| Log::new(Format::Text));
+    // A descriptor of its own: the lock of `io::stderr` would be held while the reader hangs.
+    let sink = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+    let _ = log.writer.set(Writer::start(log.style, sink)?); // one is enough
     Ok(())
+}
+
+impl Log {
+    fn new(format: Format) -> Log {
+        Log {
+            style: Style {
+                format,
+                journal: stderr_is_journal(),
+            },
+            writer: OnceLock::new(),
+        }
+    }
+}
+
+fn writer() -> Option<&'static Writer> {
+    LOG.get()?.writer.get()
 }
 
 /// Says a line about something that is as it should be.
@@ -71,13 +88,13 @@ pub fn event(level: Level, name: &str, fields: Fields) {
 
 /// How many lines were lost, because standard error did not take them.
 pub fn lost() -> u64 {
-    LOG.get().map_or(0, |log| log.writer.lost())
+    writer().map_or(0, Writer::lost)
 }
 
 /// Waits until all lines are written, but not long.
 pub fn flush() {
-    if let Some(log) = LOG.get() {
-        log.writer.flush(Instant::now() + FLUSH_LIMIT);
+    if let Some(writer) = writer() {
+        writer.flush(Instant::now() + FLUSH_LIMIT);
     }
 }
 
@@ -88,14 +105,12 @@ fn say(level: Level, event: Event, fields: Fields, signed: bool) {
         fields,
     };
     let now = Timestamp::now();
-    match LOG.get() {
-        Some(log) => log.writer.push(log.style.render(&line, now), signed),
+    let log = LOG.get_or_init(|| Log::new(Format::Text));
+    let text = log.style.render(&line, now);
+    match log.writer.get() {
+        Some(writer) => writer.push(text, signed),
         None => {
-            let style = Style {
-                format: Format::Text,
-                journal: stderr_is_journal(),
-            };
-            let _ = io::stderr().write_all(style.render(&line, now).as_bytes()); // nobody left to tell
+            let _ = io::stderr().write_all(text.as_bytes()); // nobody left to tell
         }
     }
 }

@@ -4,9 +4,11 @@ use jiff::Timestamp;
 
 use crate::certificate::{self, CertificateSource, LeafSource};
 use crate::config::{Config, TokenKind};
+use crate::sandbox::Sandbox;
 
-/// The faults of modules, PIN files and certificate files, a sentence each.
-pub fn faults(config: &Config) -> Vec<String> {
+/// The faults of modules, PIN files and certificate files, a sentence each. A confined agent sees fewer files
+/// than its user.
+pub fn faults(config: &Config, sandbox: Option<&Sandbox>) -> Vec<String> {
     let modules = config.tokens.iter().filter_map(|token| match &token.kind {
         TokenKind::Pkcs11(token) if token.module.is_absolute() && !token.module.exists() => {
             let module = token.module.display();
@@ -18,7 +20,12 @@ pub fn faults(config: &Config) -> Vec<String> {
         .pins()
         .filter_map(|pin| pin.check().err().map(|error| error.to_string()));
     let certificates = config.identities.iter().filter_map(|identity| {
-        let error = check_certificate(&identity.certificate).err()?;
+        let source = &identity.certificate;
+        let error = check_certificate(source).err()?;
+        let error = match sandbox {
+            Some(sandbox) => sandbox.explain(error, source.files()),
+            None => error,
+        };
         Some(format!("identity {:?}: {error}", identity.name))
     });
     modules.chain(pins).chain(certificates).collect()

@@ -16,7 +16,9 @@ use rolesanywhere::Endpoint;
 use thiserror::Error;
 use token::link::{OpenTpmKey, TpmKeySource};
 use token::{PinSource, Pkcs11Uri, Tcti, TokenMatch};
+use zeroize::Zeroizing;
 
+use crate::accounts::Accounts;
 use crate::certificate::CertificateSource;
 use crate::policy::Policy;
 
@@ -33,6 +35,21 @@ pub struct Config {
     pub identities: Vec<IdentityConfig>,
     /// The tokens of the identities, each once.
     pub tokens: Vec<TokenConfig>,
+    /// What the agent and its token programs take from themselves.
+    pub hardening: Hardening,
+}
+
+/// `[hardening]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hardening {
+    /// Whether Landlock confines the agent.
+    pub landlock: bool,
+    /// Whether seccomp confines the agent.
+    pub seccomp: bool,
+    /// Whether the token programs confine themselves.
+    pub token_programs: bool,
+    /// Where else the agent may read, for certificates of a later configuration.
+    pub read: Vec<PathBuf>,
 }
 
 /// Where metrics are served.
@@ -144,13 +161,13 @@ impl ConfigError {
 const SIZE_LIMIT: u64 = 4 * 1024 * 1024;
 
 impl Config {
-    /// Reads and validates `path`.
-    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    /// Reads and validates `path`; the users and groups in it are asked of `accounts`.
+    pub fn load(path: &Path, accounts: &Accounts) -> Result<Config, ConfigError> {
         let fault = |message| ConfigError::new(path, message);
         let (text, metadata) = read(path).map_err(fault)?;
         check_owner(&metadata).map_err(fault)?;
         let mode = metadata.mode() & 0o7777;
-        let config = Config::parse(path, &text)?;
+        let config = Config::parse(path, &text, accounts)?;
         let pin_inside = |pin: &PinSource| matches!(pin, PinSource::Value(_));
         if mode & 0o077 != 0 && config.pins().any(pin_inside) {
             return Err(fault(format!(
@@ -163,14 +180,14 @@ impl Config {
     }
 
     /// Validates the text of `path`.
-    pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+    pub fn parse(path: &Path, text: &str, accounts: &Accounts) -> Result<Config, ConfigError> {
         let document: file::Document = toml::from_str(text).map_err(|error| ConfigError {
             line: error.span().map(|span| line_of(text, span.start)),
             // Not the error's Display: it repeats the line, which may hold a PIN.
             ..ConfigError::new(path, error.message().to_owned())
         })?;
         document
-            .validate()
+            .validate(accounts)
             .map_err(|message| ConfigError::new(path, message))
     }
 
@@ -296,12 +313,15 @@ impl fmt::Display for KeyConfig {
     }
 }
 
-/// The file's text and metadata.
-fn read(path: &Path) -> Result<(String, Metadata), String> {
+/// The file's text and metadata. The text is wiped, since a `pin-value` may be in it.
+fn read(path: &Path) -> Result<(Zeroizing<String>, Metadata), String> {
     let explain = |error| format!("cannot read the configuration: {error}");
     let file = File::open(path).map_err(explain)?;
     let metadata = file.metadata().map_err(explain)?;
-    let mut text = String::new();
+    // Never reallocated: what it outgrows would stay behind.
+    let length = metadata.len().min(SIZE_LIMIT) + 1;
+    let capacity = usize::try_from(length).unwrap_or_default();
+    let mut text = Zeroizing::new(String::with_capacity(capacity));
     file.take(SIZE_LIMIT)
         .read_to_string(&mut text)
         .map_err(explain)?;
@@ -362,7 +382,8 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         let shown = path.display().to_string();
-        Config::load(&path).map_err(|error| error.to_string().replace(&shown, "FILE"))
+        Config::load(&path, &Accounts::Own)
+            .map_err(|error| error.to_string().replace(&shown, "FILE"))
     }
 
     fn load(text: &str) -> Result<Config, String> {
@@ -493,6 +514,27 @@ mod tests {
             let error = metrics(table).unwrap_err();
             assert!(error.contains(fault), "{table}: {error}");
         }
+    }
+
+    #[test]
+    fn hardening_is_on_unless_switched_off() {
+        let on = Hardening {
+            landlock: true,
+            seccomp: true,
+            token_programs: true,
+            read: vec![],
+        };
+        assert_eq!(load(WEB).unwrap().hardening, on);
+        let text = format!(
+            "[hardening]\nlandlock = false\ntoken-programs = false\nread = [\"/srv/pki\"]\n{WEB}"
+        );
+        let hardening = Hardening {
+            landlock: false,
+            token_programs: false,
+            read: vec!["/srv/pki".into()],
+            ..on
+        };
+        assert_eq!(load(&text).unwrap().hardening, hardening);
     }
 
     #[test]

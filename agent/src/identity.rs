@@ -1,6 +1,5 @@
 //! The identities that the agent serves: which one a caller means, what it can do, and its signature.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,7 @@ use crate::config::{
     Config, IdentityConfig, KeyConfig, Limits, Pkcs11Config, TokenConfig, TokenKind,
 };
 use crate::keeper::{self, Caller, Heritage, Keeper, KeyOwner, KeyState, NotSigned};
+use crate::launcher::TokenPrograms;
 use crate::peer::Peer;
 use crate::policy::Policy;
 
@@ -52,11 +52,11 @@ pub struct Identity {
 }
 
 impl Identities {
-    /// Starts to open the tokens of the configuration, with the token programs in `programs`. What is the
-    /// same as with `previous` is kept open.
+    /// Starts to open the tokens of the configuration, with these token programs. What is the same as with
+    /// `previous` is kept open.
     pub fn start(
         config: Config,
-        programs: &Path,
+        programs: &TokenPrograms,
         previous: Option<&Identities>,
     ) -> std::io::Result<Identities> {
         let mut places: Vec<Option<(Arc<Keeper>, usize)>> = vec![None; config.identities.len()];
@@ -178,13 +178,13 @@ impl Identities {
 fn keep_or_start(
     token: &TokenConfig,
     identities: &[IdentityConfig],
-    programs: &Path,
+    programs: &TokenPrograms,
     previous: Option<&Identities>,
 ) -> std::io::Result<Token> {
     let configs = || token.identities.iter().filter_map(|at| identities.get(*at));
-    let (program, open) = match &token.kind {
-        TokenKind::Pkcs11(token) => ("roleseal-pkcs11", open_pkcs11(token, configs())),
-        TokenKind::Tpm(tcti) => ("roleseal-tpm", open_tpm(tcti, configs())),
+    let open = match &token.kind {
+        TokenKind::Pkcs11(token) => open_pkcs11(token, configs()),
+        TokenKind::Tpm(tcti) => open_tpm(tcti, configs()),
     };
     let key_files = Stamp::of(configs().filter_map(|config| config.key.file()));
     let owners = configs()
@@ -212,12 +212,7 @@ fn keep_or_start(
             .flat_map(|token| token.keeper.refused_pins())
             .collect(),
     };
-    let keeper = Arc::new(Keeper::start(
-        programs.join(program),
-        open,
-        owners,
-        heritage,
-    )?);
+    let keeper = Arc::new(Keeper::start(programs.clone(), open, owners, heritage)?);
     Ok(Token { keeper, key_files })
 }
 

@@ -8,9 +8,10 @@
 
 mod opening;
 mod queue;
+mod recovery;
 mod thread;
 
-use std::path::PathBuf;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender, SyncSender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -21,9 +22,10 @@ use token::{PinFingerprint, Signature, StringToSign, TokenError};
 use wire::Presence;
 
 use crate::certificate::{Certificate, CertificateSource};
+use crate::launcher::TokenPrograms;
 use crate::token_process;
 
-pub use opening::{check_proof, proof};
+pub use opening::{check_proof, proof, stays_in_use};
 use thread::Thread;
 
 /// What one key of a token can do now.
@@ -118,6 +120,8 @@ struct Shared {
     /// Told when a state changes.
     changed: Condvar,
     owners: Mutex<Arc<[KeyOwner]>>,
+    /// The certificate that each key was last proved to be of.
+    proved: Mutex<HashMap<usize, Arc<Certificate>>>,
     /// PINs that the token refused.
     refused_pins: Mutex<Vec<PinFingerprint>>,
     /// Requests that wait.
@@ -171,7 +175,7 @@ pub struct Heritage {
 impl Keeper {
     /// Starts to open the token. `owners` has one entry for each key of `open`.
     pub fn start(
-        program: PathBuf,
+        programs: TokenPrograms,
         open: Open,
         owners: Vec<KeyOwner>,
         heritage: Heritage,
@@ -181,13 +185,14 @@ impl Keeper {
             states: Mutex::new(vec![KeyState::Opening; open.key_count()]),
             changed: Condvar::new(),
             owners: Mutex::new(owners.into()),
+            proved: Mutex::default(),
             refused_pins: Mutex::new(heritage.refused_pins),
             waiting: AtomicUsize::new(0),
             starts: AtomicU64::new(0),
             end: Arc::default(),
         });
         let thread = Thread::new(
-            program,
+            programs,
             open.clone(),
             inbox,
             events.clone(),
@@ -286,6 +291,7 @@ impl Keeper {
         match self.shared.lock().get_mut(key) {
             Some(KeyState::Ready { certificate, .. }) if Arc::ptr_eq(certificate, old) => {
                 *certificate = Arc::clone(new);
+                self.shared.prove(key, new);
                 true
             }
             _ => false,
@@ -366,6 +372,18 @@ impl Shared {
 
     fn owners(&self) -> Arc<[KeyOwner]> {
         Arc::clone(&self.owners.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn proved(&self, key: usize) -> Option<Arc<Certificate>> {
+        let proved = &self.proved;
+        let proved = proved.lock().unwrap_or_else(PoisonError::into_inner);
+        proved.get(&key).cloned()
+    }
+
+    fn prove(&self, key: usize, certificate: &Arc<Certificate>) {
+        let proved = &self.proved;
+        let mut proved = proved.lock().unwrap_or_else(PoisonError::into_inner);
+        proved.insert(key, Arc::clone(certificate));
     }
 
     fn refused_pins(&self) -> Vec<PinFingerprint> {

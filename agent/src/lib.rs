@@ -8,9 +8,11 @@
 //! [`token_process`]; [`certificate`] verifies the signature; [`sigv4`] writes the headers; [`audit`]
 //! says what was decided, and [`metrics`] counts it.
 //!
-//! Beside that path: [`agent`] puts a reloaded [`config`] in force, [`watch`] takes over renewed
-//! certificates.
+//! Before all that, [`sandbox`] takes from the agent what it does not need; what it then cannot do itself,
+//! such as starting token programs, its [`launcher`] does. Beside that path, [`agent`] puts a reloaded
+//! [`config`] in force, and [`watch`] takes over renewed certificates.
 
+pub mod accounts;
 pub mod agent;
 pub mod audit;
 pub mod certificate;
@@ -18,14 +20,17 @@ pub mod check;
 pub mod config;
 pub mod connection;
 pub mod create_session;
-pub mod harden;
+pub mod descriptors;
+pub mod executable;
 pub mod identity;
 pub mod keeper;
+pub mod launcher;
 pub mod listener;
 pub mod metrics;
 pub mod peer;
 pub mod policy;
 pub mod rate;
+pub mod sandbox;
 pub mod sigv4;
 pub mod token_process;
 pub mod watch;

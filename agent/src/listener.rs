@@ -102,6 +102,11 @@ impl Listener {
         }
     }
 
+    /// The path of its socket, where it is ours.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
     /// Serves for ever; after [`stop`](Self::stop), those who are connected already.
     pub fn run(&self, agent: &Arc<Agent>) {
         let connections = Arc::new(Mutex::new(HashMap::new()));
@@ -211,7 +216,7 @@ fn admit(
     connections: &Connections,
     waiting: &Waiting<Open>,
 ) {
-    let peer = match Peer::of(&stream) {
+    let peer = match Peer::of(&stream, agent.accounts()) {
         Ok(peer) => peer,
         Err(error) => return audit::warn(&format!("cannot tell who connects: {error}")),
     };

@@ -1,18 +1,23 @@
-//! Arguments, configuration, hardening; then opens the tokens, listens, and waits for signals.
+//! Arguments, hardening, launcher, configuration; then confines itself, opens the tokens, listens, and waits
+//! for signals.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use roleseal_agent::accounts::Accounts;
 use roleseal_agent::agent::Agent;
-use roleseal_agent::config::{Config, MetricsAddress};
+use roleseal_agent::config::{Config, Hardening, MetricsAddress};
+use roleseal_agent::launcher::Launcher;
 use roleseal_agent::listener::Listener;
 use roleseal_agent::metrics::Server;
+use roleseal_agent::sandbox::{Files, Sandbox};
 use roleseal_agent::watch::Watch;
-use roleseal_agent::{audit, check, harden};
+use roleseal_agent::{audit, check, descriptors, launcher};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -48,10 +53,15 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 /// How long the tokens may take to close after that.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(4);
 
+/// How long the launcher may take after that: its token programs have ended.
+const LAUNCHER_DEADLINE: Duration = Duration::from_secs(2);
 /// How long the refusals of what the end has overtaken may take to leave.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
+    if launcher::is_asked_for() {
+        return launcher::main();
+    }
     let arguments = Arguments::parse();
     let result = if arguments.check {
         check(&arguments.config).inspect_err(|error| eprintln!("roleseal-agent: {error}"))
@@ -66,21 +76,30 @@ fn main() -> ExitCode {
 }
 
 fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    harden::harden()?; // before any thread: some of it is a thread's own
-    audit::start(arguments.log_format)?;
+    token::program::keep_secrets_in()?; // before any thread: some of it is a thread's own
+    audit::start(arguments.log_format);
     let path = &arguments.config;
+    let launcher =
+        Launcher::start().map_err(|error| format!("cannot start its launcher: {error}"))?;
+    let accounts = Accounts::Launcher(launcher.clone());
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-    let config = Config::load(path)?;
-    harden::allow_descriptors(config.limits.connections)?;
-    let bound = (config.socket.clone(), config.metrics.clone());
+    let config = Config::load(path, &accounts)?;
+    descriptors::allow_for(config.limits.connections)?;
+    let fixed = Fixed::of(&config);
     // Before any token is opened: a second agent must not try the first one's PINs.
     let listener = Arc::new(Listener::bind(&config.socket, config.serves_others())?);
     audit::info(&format!("listening at {}", listener.address()));
     let scrapes = config.metrics.as_ref().map(Server::bind).transpose()?;
-    // Beside our own, never from the environment.
-    let own = std::env::current_exe()?;
-    let programs = own.parent().ok_or("no directory holds this program")?;
-    let agent = Arc::new(Agent::start(config, programs)?);
+    // Before there is another thread, which would stay free.
+    let mut files = Files::of(path, &config);
+    if let Some(socket) = listener.path() {
+        files.remove(socket);
+    }
+    let sandbox = Sandbox::enter(&files, &config.hardening)?;
+    audit::write_in_thread()?;
+    let lost = end_with(&launcher)?;
+    let programs = launcher.token_programs(config.hardening.token_programs);
+    let agent = Arc::new(Agent::start(config, programs, accounts, sandbox)?);
     let watch = Watch::start(&agent)?;
     if let Some(server) = &scrapes {
         server.start(&agent)?;
@@ -94,7 +113,7 @@ fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     while signals.forever().next() == Some(SIGHUP) {
         let reloading = [NotifyState::Reloading, NotifyState::monotonic_usec_now()?];
         let _ = sd_notify::notify(&reloading); // systemd may have gone
-        match reload(path, &bound, &agent) {
+        match reload(path, &fixed, &agent) {
             Ok(count) => audit::info(&format!("reloaded: {count} identities")),
             Err(error) => audit::warn(&format!(
                 "not reloaded: {error}; the configuration of before stays in force"
@@ -107,22 +126,52 @@ fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if let Some(server) = &scrapes {
         server.remove();
     }
+    if lost.load(Ordering::Acquire) {
+        return Err("its launcher ended: without it there are no token programs".into());
+    }
+    launcher.close(Instant::now() + LAUNCHER_DEADLINE);
     Ok(())
 }
 
+/// What of a configuration takes effect at the start alone.
+#[derive(PartialEq)]
+struct Fixed {
+    socket: PathBuf,
+    metrics: Option<MetricsAddress>,
+    hardening: Hardening,
+}
+
+impl Fixed {
+    fn of(config: &Config) -> Fixed {
+        Fixed {
+            socket: config.socket.clone(),
+            metrics: config.metrics.clone(),
+            hardening: config.hardening.clone(),
+        }
+    }
+}
+
+/// Without its launcher the agent ends, as by a signal, but with a failure. Says whether that was so.
+fn end_with(launcher: &Launcher) -> std::io::Result<Arc<AtomicBool>> {
+    let lost = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&lost);
+    launcher.watch(move || {
+        flag.store(true, Ordering::Release);
+        audit::warn("the launcher ended: the agent ends, too");
+        let _ = signal_hook::low_level::raise(SIGTERM); // it is handled
+    })?;
+    Ok(lost)
+}
+
 /// Puts the configuration as it is now in force, unless it has a fault. Says how many identities it has.
-fn reload(
-    path: &Path,
-    (socket, metrics): &(PathBuf, Option<MetricsAddress>),
-    agent: &Agent,
-) -> Result<usize, Box<dyn Error>> {
-    let config = load_without_faults(path)?;
-    if config.socket != *socket || config.metrics != *metrics {
+fn reload(path: &Path, fixed: &Fixed, agent: &Agent) -> Result<usize, Box<dyn Error>> {
+    let config = load_without_faults(path, agent.accounts(), Some(agent.sandbox()))?;
+    if Fixed::of(&config) != *fixed {
         audit::warn(
-            "another socket, or place for metrics, takes effect when the agent is restarted",
+            "another socket, place for metrics or hardening takes effect when the agent is restarted",
         );
     }
-    harden::allow_descriptors(config.limits.connections)?;
+    descriptors::allow_for(config.limits.connections)?;
     let count = config.identities.len();
     agent.reload(config)?;
     Ok(count)
@@ -142,15 +191,19 @@ fn end(listener: &Listener, agent: &Agent) {
 
 /// Says what is wrong with each identity, as far as it shows without its token.
 fn check(path: &Path) -> Result<(), Box<dyn Error>> {
-    let config = load_without_faults(path)?;
+    let config = load_without_faults(path, &Accounts::Own, None)?;
     let count = config.identities.len();
     println!("{}: {count} identities, no fault found", path.display());
     Ok(())
 }
 
-fn load_without_faults(path: &Path) -> Result<Config, Box<dyn Error>> {
-    let config = Config::load(path)?;
-    let faults = check::faults(&config);
+fn load_without_faults(
+    path: &Path,
+    accounts: &Accounts,
+    sandbox: Option<&Sandbox>,
+) -> Result<Config, Box<dyn Error>> {
+    let config = Config::load(path, accounts)?;
+    let faults = check::faults(&config, sandbox);
     if faults.is_empty() {
         return Ok(config);
     }

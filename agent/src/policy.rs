@@ -176,6 +176,7 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::accounts::Accounts;
     use crate::create_session::tests::unsigned;
     use proptest::prelude::*;
 
@@ -183,7 +184,7 @@ pub(crate) mod tests {
     const THEIR_GROUP: u32 = 4_000_002;
 
     fn stranger() -> Peer {
-        Peer::new(STRANGER, THEIR_GROUP, 1)
+        Peer::new(STRANGER, THEIR_GROUP, 1, Accounts::Own)
     }
 
     fn request(body: &str) -> CreateSession {

@@ -1,26 +1,21 @@
-//! The agent's half of the socketpair: starts a token program, speaks with it, ends and reaps it.
+//! The agent's half of the socketpair: has a token program started, speaks with it, and ends it.
 
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
-use std::process::{Child, Command};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use rustix::process::Signal;
 use token::TokenError;
 use token::link::{self, FromToken, ToToken};
 
-use crate::audit;
+use crate::launcher::{Program, Running, TokenPrograms};
 
 /// A running token program.
 #[derive(Debug)]
 pub struct TokenProcess {
-    /// `None` once it is being reaped.
-    child: Option<Child>,
+    /// `None` once it was let go.
+    program: Option<Running>,
     link: UnixStream,
 }
 
@@ -40,32 +35,18 @@ const KILL_LIMIT: Duration = Duration::from_secs(1);
 impl TokenProcess {
     /// Starts `program`. Each of its answers goes to `events`, and `None` when it is gone.
     pub fn start<E: Send + 'static>(
-        program: &Path,
+        programs: &TokenPrograms,
+        program: Program,
         events: Sender<E>,
         event: impl Fn(Option<FromToken>) -> E + Send + 'static,
     ) -> Result<TokenProcess, TokenError> {
-        let process = TokenProcess::spawn(program).map_err(|error| {
-            TokenError::Gone(format!("cannot start {}: {error}", program.display()))
-        })?;
+        let (program, link) = programs.start(program).map_err(TokenError::Gone)?;
+        let process = TokenProcess {
+            program: Some(program),
+            link,
+        };
         process.read_into(events, event).map_err(gone)?;
         Ok(process)
-    }
-
-    fn spawn(program: &Path) -> io::Result<TokenProcess> {
-        let (link, theirs) = UnixStream::pair()?;
-        link.set_write_timeout(Some(SEND_LIMIT))?;
-        let stderr = io::stderr().as_fd().try_clone_to_owned()?;
-        let child = Command::new(program)
-            .stdin(OwnedFd::from(theirs))
-            .stdout(stderr) // vendor modules print; their words belong into the log
-            .env_remove("NOTIFY_SOCKET")
-            .env("TSS2_LOG", "all+NONE") // libtss2 prints each error on its own; ours say it once
-            .process_group(0) // Ctrl-C is for the agent, which ends its token programs itself
-            .spawn()?;
-        Ok(TokenProcess {
-            child: Some(child),
-            link,
-        })
     }
 
     fn read_into<E: Send + 'static>(
@@ -73,6 +54,7 @@ impl TokenProcess {
         events: Sender<E>,
         event: impl Fn(Option<FromToken>) -> E + Send + 'static,
     ) -> io::Result<()> {
+        self.link.set_write_timeout(Some(SEND_LIMIT))?;
         let mut link = self.link.try_clone()?;
         let read = move || loop {
             let answer = link::receive(&mut link).unwrap_or_default();
@@ -96,8 +78,8 @@ impl TokenProcess {
     /// Lets the program log out and close, and waits for that.
     pub fn close(mut self) {
         let _ = self.link.shutdown(Shutdown::Both);
-        if let Some(child) = self.child.take() {
-            let _ = reap(child).recv_timeout(CLOSE_DEADLINE);
+        if let Some(program) = self.program.take() {
+            program.wait(CLOSE_DEADLINE);
         }
     }
 }
@@ -107,31 +89,11 @@ impl Drop for TokenProcess {
     /// time. A reader of it stops, whoever else may hold the other end.
     fn drop(&mut self) {
         let _ = self.link.shutdown(Shutdown::Both);
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = reap(child).recv_timeout(KILL_LIMIT);
+        if let Some(program) = self.program.take() {
+            program.kill();
+            program.wait(KILL_LIMIT);
         }
     }
-}
-
-/// Waits for the program's end, in a thread of its own: one that is stuck in a driver ends when the
-/// driver lets it, and that must not hold us up. Tells when that was; says so in the log if the program
-/// ended otherwise than by us.
-fn reap(mut child: Child) -> Receiver<()> {
-    let (ended, end) = mpsc::channel();
-    let wait = move || {
-        if let Ok(status) = child.wait()
-            && !status.success()
-            && status.signal() != Some(Signal::KILL.as_raw())
-        {
-            audit::warn(&format!("token program {}: {status}", child.id()));
-        }
-        let _ = ended.send(()); // nobody need wait
-    };
-    let _ = std::thread::Builder::new()
-        .stack_size(SMALL_STACK)
-        .spawn(wait);
-    end
 }
 
 /// The error of a program that is no longer there.

@@ -9,6 +9,7 @@ use crate::agent::Agent;
 use crate::audit;
 use crate::certificate::{Certificate, Stamp};
 use crate::identity::{Identity, NotTaken};
+use crate::keeper;
 
 /// How often the files are looked at. By their metadata and not by inotify: that sees neither a symbolic
 /// link far up the path, nor a network file system.
@@ -84,9 +85,11 @@ fn look(seen: &mut HashMap<String, Seen>, agent: &Agent, complete: bool) {
         }
         let replaced = last.is_some_and(|last| last.replaced || changed);
         let settled = (complete || !changed)
-            && source
-                .load_files()
-                .is_none_or(|read| renew(identity, read, replaced));
+            && source.load_files().is_none_or(|read| {
+                let explain = |error| agent.sandbox().explain(error, source.files());
+                let read = read.map_err(explain);
+                renew(identity, read, replaced)
+            });
         let now = Seen {
             stamp,
             replaced: replaced && !settled,
@@ -109,9 +112,7 @@ fn renew(identity: &Identity, read: Result<Certificate, String>, replaced: bool)
             true
         }
         Err(NotTaken::Unfit(error)) => {
-            audit::warn(&format!(
-                "not renewed identity={name} reason={error:?}; the certificate of before stays in use"
-            ));
+            keeper::stays_in_use(name, &error);
             true
         }
         Err(NotTaken::NotNow) => false,

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use wire::{Client, ClientError, Identity, Refusal, UnsignedRequest};
 
@@ -24,6 +27,45 @@ pub(crate) fn identities(socket: &Path) -> Result<Vec<Identity>, AgentError> {
     Client::connect(socket)
         .and_then(|mut client| client.list_identities())
         .map_err(|error| AgentError::new(socket, error))
+}
+
+/// The certificate that the agent would sign with.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Certificate {
+    /// Its serial, decimal.
+    Serial(String),
+    /// There is no such identity for this user, or not just one.
+    None,
+    /// The agent does not tell.
+    Unknown,
+}
+
+/// Whoever asks has credentials already, and should have them at once: an agent that is being restarted
+/// is not waited for. The answer takes a millisecond.
+const GLANCE: Duration = Duration::from_millis(500);
+
+/// Looks which certificate an identity has now. This needs no token.
+pub(crate) fn certificate(socket: &Path, identity: Option<&str>) -> Certificate {
+    let (answer, answered) = mpsc::channel();
+    let socket = socket.to_owned();
+    thread::spawn(move || answer.send(identities(&socket)));
+    match answered.recv_timeout(GLANCE) {
+        Ok(Ok(identities)) => certificate_of(&identities, identity),
+        _ => Certificate::Unknown,
+    }
+}
+
+fn certificate_of(identities: &[Identity], wanted: Option<&str>) -> Certificate {
+    let mut matching = identities
+        .iter()
+        .filter(|identity| wanted.is_none_or(|name| identity.name == name));
+    match (matching.next(), matching.next()) {
+        (Some(identity), None) => match &identity.serial {
+            Some(serial) => Certificate::Serial(serial.clone()),
+            None => Certificate::Unknown, // its token is being opened
+        },
+        _ => Certificate::None,
+    }
 }
 
 /// Why the agent brought no result.

@@ -1,16 +1,16 @@
 //! The command line. Whatever does not fit together is refused here, before anything is signed.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand};
-use rolesanywhere::{
-    Endpoint, ProfileArn, Region, RoleArn, SessionDuration, SessionName, Target, TrustAnchorArn,
-};
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
-use crate::request::CreateSession;
-use crate::{environment, exit};
+use crate::env::EnvArguments;
+use crate::environment::{self, Environment};
+use crate::exit;
+use crate::progress::Progress;
+use crate::target::{Settings, Target, TargetError, TargetFiles, TargetName};
+use crate::update::{self, UpdateArguments};
 
 /// Temporary AWS credentials from a key that stays in its HSM or TPM.
 ///
@@ -20,9 +20,8 @@ use crate::{environment, exit};
 #[derive(Debug, Parser)]
 #[command(name = "roleseal", version, after_help = exit::HELP, after_long_help = long_help(""))]
 pub(crate) struct Arguments {
-    /// The agent's socket [default: see Environment in --help]
-    #[arg(long, global = true, value_name = "PATH")]
-    pub(crate) socket: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) common: Common,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -39,6 +38,26 @@ pub(crate) enum Command {
     /// --certificate, --private-key and the like, which are the agent's affair.
     #[command(after_long_help = long_help(EXAMPLE))]
     CredentialProcess(Box<SessionArguments>),
+    /// Print temporary credentials as environment variables
+    ///
+    /// In sh: eval "$(roleseal env --target web)"; in fish: roleseal env --target web --format fish |
+    /// source. They end at AWS_CREDENTIAL_EXPIRATION: what runs for longer should ask by itself.
+    #[command(after_long_help = long_help(""))]
+    Env(Box<EnvArguments>),
+    /// Keep profiles of AWS's shared credentials file fresh
+    ///
+    /// Runs until it is ended (SIGTERM, Ctrl-C), and renews the credentials ahead of their end; with
+    /// --once, writes them and ends. For tools that know neither credential_process nor a container
+    /// endpoint. Nothing else in the file changes; it is replaced at once, never seen in part.
+    #[command(after_long_help = long_help(update::EXAMPLE))]
+    Update(Box<UpdateArguments>),
+    /// Show the targets of the targets files, and what they lead to
+    #[command(after_long_help = long_help(""))]
+    Targets {
+        /// Print them as a JSON array
+        #[arg(long)]
+        json: bool,
+    },
     /// Show the agent's identities that you may use, and their state
     #[command(after_long_help = long_help(""))]
     Identities {
@@ -46,55 +65,56 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print the script that makes a shell complete roleseal's commands and options
+    ///
+    /// For bash: source <(roleseal completions bash)
+    Completions { shell: Shell },
+    /// Write the manual pages into a directory
+    #[command(hide = true)]
+    Man {
+        #[arg(long, value_name = "DIRECTORY")]
+        out: PathBuf,
+    },
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// The agent's socket [default: see Environment in --help]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// The file with the targets, instead of the user's and the system's
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) targets: Option<PathBuf>,
+    /// Say nothing on standard error but why the command failed
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
 }
 
 /// Which session is wanted, and from where.
 #[derive(Debug, Args)]
 pub(crate) struct SessionArguments {
-    /// The agent's identity to sign with [default: the only one that you may use]
+    /// A target of the targets file; the options below win over its settings
     #[arg(long, value_name = "NAME")]
-    identity: Option<String>,
-    /// The role to assume
-    #[arg(long, value_name = "ARN")]
-    role_arn: RoleArn,
-    /// The Roles Anywhere profile that lists the role
-    #[arg(long, value_name = "ARN")]
-    profile_arn: ProfileArn,
-    /// The trust anchor of the identity's certificate
-    #[arg(long, value_name = "ARN")]
-    trust_anchor_arn: TrustAnchorArn,
-    /// How long the credentials are valid, 900 to 43200 seconds; the profile may cap it
-    ///
-    /// AWS tools ask anew up to 15 minutes before the end: with 900 some ask for every call.
-    #[arg(long, value_name = "SECONDS", default_value = "3600")]
-    session_duration: SessionDuration,
-    /// The role session's name, where the profile accepts one [default: the certificate's serial]
-    #[arg(long, value_name = "NAME")]
-    role_session_name: Option<SessionName>,
-    /// An instance property, where the profile requires some; may be repeated
-    #[arg(long, value_name = "K=V", value_parser = instance_property)]
-    instance_property: Vec<(String, String)>,
-    /// The AWS region; can only be the trust anchor's [default: the trust anchor's]
+    pub(crate) target: Option<TargetName>,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+    /// Ask for a new session, and keep it for no other call
     #[arg(long)]
-    region: Option<Region>,
-    /// The service's URL [default: AWS's own, rolesanywhere.REGION.SUFFIX, by the ARNs' partition]
-    #[arg(long, value_name = "URL")]
-    endpoint: Option<Endpoint>,
-    /// PEM certificates to trust instead of the system's [default: $AWS_CA_BUNDLE]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) ca_bundle: Option<PathBuf>,
+    pub(crate) no_cache: bool,
 }
 
 const EXAMPLE: &str = "\
 Example, in ~/.aws/config (one line after the equals sign):
   [profile web]
-  credential_process = roleseal credential-process --identity web
-    --role-arn arn:aws:iam::123456789012:role/web
-    --profile-arn arn:aws:rolesanywhere:eu-central-1:123456789012:profile/ID
-    --trust-anchor-arn arn:aws:rolesanywhere:eu-central-1:123456789012:trust-anchor/ID
+  credential_process = roleseal credential-process --target web
   then: aws --profile web sts get-caller-identity
-
-Connections to AWS are direct: HTTPS_PROXY is not used.
+and in ~/.config/roleseal/targets.toml:
+  [target.web]
+  identity = \"web\"
+  role-arn = \"arn:aws:iam::123456789012:role/web\"
+  profile-arn = \"arn:aws:rolesanywhere:eu-central-1:123456789012:profile/ID\"
+  trust-anchor-arn = \"arn:aws:rolesanywhere:eu-central-1:123456789012:trust-anchor/ID\"
 
 ";
 
@@ -102,75 +122,74 @@ fn long_help(lead: &str) -> String {
     format!("{lead}{}\n\n{}", environment::HELP, exit::HELP)
 }
 
-impl SessionArguments {
-    /// The session that they ask for, or why they do not fit together, as a usage error.
-    pub(crate) fn check(self) -> Result<CreateSession, clap::Error> {
-        let target = Target::new(self.role_arn, self.profile_arn, self.trust_anchor_arn)
-            .map_err(|error| misfit(error.to_string()))?;
-        if let Some(region) = self.region.filter(|region| region != target.region()) {
-            return Err(misfit(format!(
-                "--region {region} is not the trust anchor's region, {}: IAM Roles Anywhere knows \
-                 a trust anchor only in its own region; leave --region out",
-                target.region()
-            )));
+impl Common {
+    /// What the command says while it works.
+    pub(crate) fn progress(&self) -> Progress {
+        match self.quiet {
+            true => Progress::quiet(),
+            false => Progress::on_stderr(),
         }
-        let mut instance_properties = BTreeMap::new();
-        for (key, value) in self.instance_property {
-            if instance_properties.contains_key(&key) {
-                return Err(misfit(format!(
-                    "--instance-property {key:?} is given more than once"
-                )));
-            }
-            instance_properties.insert(key, value);
+    }
+
+    /// The agent's socket, for a command without a target.
+    pub(crate) fn socket(&self) -> PathBuf {
+        let socket = self.socket.clone();
+        socket.unwrap_or_else(|| Environment::of_process().socket())
+    }
+
+    /// The files that a target may be in.
+    pub(crate) fn target_files(&self, environment: &Environment) -> TargetFiles {
+        let named = self.targets.clone().or_else(|| environment.targets());
+        TargetFiles::new(named, environment.user_config())
+    }
+
+    /// The settings of the target of that name, where one is named, with those of the command line over
+    /// them and the environment's below.
+    pub(crate) fn target(
+        &self,
+        environment: &Environment,
+        name: Option<TargetName>,
+        settings: Settings,
+    ) -> Result<Target, TargetError> {
+        let file = match &name {
+            Some(name) => self.target_files(environment).find(name)?,
+            None => Settings::default(),
+        };
+        self.over(settings.or(file)).target(name, environment)
+    }
+
+    /// The settings, with what every command takes over them.
+    pub(crate) fn over(&self, settings: Settings) -> Settings {
+        Settings {
+            socket: self.socket.clone().or(settings.socket),
+            ..settings
         }
-        let public = || target.partition().host(target.region(), false, false);
-        Ok(CreateSession {
-            identity: self.identity,
-            endpoint: self.endpoint.unwrap_or_else(|| Endpoint::at(public())),
-            duration: self.session_duration,
-            session_name: self.role_session_name,
-            instance_properties,
-            target,
-        })
-    }
-}
-
-fn misfit(message: String) -> clap::Error {
-    let mut command = Arguments::command();
-    command.build(); // or the usage line would lack the program's name
-    let kind = ErrorKind::ArgumentConflict;
-    match command.find_subcommand_mut("credential-process") {
-        Some(command) => command.error(kind, message),
-        None => command.error(kind, message),
-    }
-}
-
-fn instance_property(text: &str) -> Result<(String, String), &'static str> {
-    match text.split_once('=') {
-        Some(("", _)) => Err("the key before '=' is missing"),
-        Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
-        None => Err("write it as KEY=VALUE"),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use rolesanywhere::{DEFAULT_DURATION, Partition};
+    use clap::CommandFactory;
 
     use super::*;
 
-    /// The four options that every session needs, and `more`.
-    fn parse(partition: &str, more: &[&str]) -> Result<CreateSession, clap::Error> {
-        let role = format!("--role-arn=arn:{partition}:iam::123456789012:role/web");
-        let regional = format!("arn:{partition}:rolesanywhere:eu-central-1:123456789012");
-        let profile = format!("--profile-arn={regional}:profile/p");
-        let anchor = format!("--trust-anchor-arn={regional}:trust-anchor/a");
-        let fixed = ["roleseal", "credential-process", &role, &profile, &anchor];
-        let arguments = Arguments::try_parse_from(fixed.iter().chain(more))?;
-        match arguments.command {
-            Command::CredentialProcess(session) => session.check(),
-            Command::Identities { .. } => panic!("another command"),
-        }
+    fn parse(more: &[&str]) -> Result<Target, String> {
+        let fixed = [
+            "roleseal",
+            "credential-process",
+            "--role-arn=arn:aws:iam::123456789012:role/web",
+            "--profile-arn=arn:aws:rolesanywhere:eu-central-1:123456789012:profile/p",
+            "--trust-anchor-arn=arn:aws:rolesanywhere:eu-central-1:123456789012:trust-anchor/a",
+        ];
+        let arguments = Arguments::try_parse_from(fixed.iter().chain(more))
+            .map_err(|error| error.to_string())?;
+        let Command::CredentialProcess(session) = arguments.command else {
+            panic!("another command");
+        };
+        arguments
+            .common
+            .target(&Environment::default(), session.target, session.settings)
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -179,65 +198,64 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_has_defaults() {
-        let request = parse("aws", &[]).unwrap();
-        assert_eq!(request.identity, None);
-        assert_eq!(request.duration, DEFAULT_DURATION);
-        assert_eq!(request.session_name, None);
-        assert!(request.instance_properties.is_empty());
-    }
-
-    #[test]
-    fn the_endpoint_follows_the_partition() {
-        let suffixes = [
-            "amazonaws.com",
-            "amazonaws.com.cn",
-            "amazonaws.com",
-            "amazonaws.eu",
-            "c2s.ic.gov",
-            "sc2s.sgov.gov",
-            "cloud.adc-e.uk",
-            "csp.hci.ic.gov",
-        ];
-        for (partition, suffix) in Partition::ALL.into_iter().zip(suffixes) {
-            let request = parse(partition.id(), &[]).unwrap();
-            assert_eq!(
-                request.endpoint.host(),
-                format!("rolesanywhere.eu-central-1.{suffix}")
-            );
-        }
-        let request = parse("aws", &["--endpoint", "https://localhost:8443"]).unwrap();
-        assert_eq!(request.endpoint.host(), "localhost:8443");
-    }
-
-    #[test]
-    fn what_is_given_is_taken() {
-        let request = parse(
-            "aws",
-            &[
-                "--identity=web",
-                "--session-duration=900",
-                "--role-session-name=ci@7",
-                "--instance-property=a=b=c",
-                "--instance-property=d=",
-                "--region=eu-central-1",
-            ],
-        )
+    fn options_are_read() {
+        let target = parse(&[
+            "--identity=web",
+            "--session-duration=2h",
+            "--role-session-name=ci@7",
+            "--instance-property=a=b=c",
+            "--instance-property=d=",
+            "--region=eu-central-1",
+            "--fips",
+            "--dual-stack=false",
+            "--socket=/s",
+        ])
         .unwrap();
-        assert_eq!(request.identity.as_deref(), Some("web"));
-        assert_eq!(request.duration.seconds(), 900);
-        assert_eq!(request.session_name, Some("ci@7".parse().unwrap()));
-        let properties: Vec<_> = request.instance_properties.into_iter().collect();
-        assert_eq!(
-            properties,
-            [("a", "b=c"), ("d", "")].map(|(k, v)| (k.into(), v.into()))
-        );
+        assert_eq!(target.session.identity.as_deref(), Some("web"));
+        assert_eq!(target.session.duration.seconds(), 7200);
+        assert_eq!(target.session.session_name, Some("ci@7".parse().unwrap()));
+        assert_eq!(target.session.instance_properties["a"], "b=c");
+        assert_eq!(target.session.instance_properties["d"], "");
+        assert_eq!(target.socket, PathBuf::from("/s"));
+        let host = target.session.endpoint.host();
+        assert_eq!(host, "rolesanywhere-fips.eu-central-1.amazonaws.com");
+    }
+
+    /// clap finds two options of one id only when it parses.
+    #[test]
+    fn every_command_takes_what_all_take() {
+        let all = ["--socket=/s", "--targets=/t", "--quiet"];
+        for command in [
+            &["update", "--target=a", "--target=b", "--profile=x"][..],
+            &["credential-process", "--target=a"],
+            &["env", "--target=a"],
+            &["targets"],
+            &["identities"],
+        ] {
+            let words = [&["roleseal"], command, &all[..]].concat();
+            let arguments = Arguments::try_parse_from(words).unwrap();
+            assert_eq!(arguments.common.targets, Some(PathBuf::from("/t")));
+        }
     }
 
     #[test]
-    fn what_does_not_fit_is_a_usage_error_that_says_why() {
-        let other = "arn:aws:rolesanywhere:eu-west-1:123456789012:profile/p";
-        let cases: [(&[&str], &str); 9] = [
+    fn a_named_target_is_looked_up_and_the_command_line_wins() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = "[target.web]\nidentity = \"file\"\nsession-duration = 900\nsocket = \"/f\"\n";
+        std::fs::write(file.path(), text).unwrap();
+        let targets = format!("--targets={}", file.path().display());
+        let target = parse(&[&targets, "--target=web", "--identity=flag"]).unwrap();
+        assert_eq!(target.session.identity.as_deref(), Some("flag"));
+        assert_eq!(target.session.duration.seconds(), 900);
+        assert_eq!(target.socket, PathBuf::from("/f"));
+        assert_eq!(target.shown(), "web");
+        let error = parse(&[&targets, "--target=wep"]).unwrap_err();
+        assert!(error.contains("There are: web"), "{error}");
+    }
+
+    #[test]
+    fn what_does_not_fit_says_why() {
+        let cases: [(&[&str], &str); 10] = [
             (&["--region=eu-west-1"], "eu-central-1"),
             (&["--region=Europe"], "eu-central-1"),
             (&["--session-duration=899"], "900"),
@@ -249,34 +267,12 @@ mod tests {
                 "more than once",
             ),
             (&["--endpoint=http://localhost"], "https"),
-            (&["--profile-arn", other], "multiple times"),
+            (&["--fips=maybe"], "true"),
+            (&["--target=a/b"], "letters"),
         ];
         for (more, reason) in cases {
-            let error = parse("aws", more).unwrap_err();
-            assert_eq!(error.exit_code(), 2, "{more:?}");
-            assert!(error.to_string().contains(reason), "{error}");
+            let error = parse(more).unwrap_err();
+            assert!(error.contains(reason), "{error}");
         }
-    }
-
-    #[test]
-    fn arns_that_disagree_are_a_usage_error_of_the_command() {
-        let arguments = Arguments::try_parse_from([
-            "roleseal",
-            "credential-process",
-            "--role-arn=arn:aws:iam::210987654321:role/web",
-            "--profile-arn=arn:aws:rolesanywhere:eu-central-1:123456789012:profile/p",
-            "--trust-anchor-arn=arn:aws:rolesanywhere:eu-central-1:123456789012:trust-anchor/a",
-        ]);
-        let Command::CredentialProcess(session) = arguments.unwrap().command else {
-            panic!("another command");
-        };
-        let error = session.check().unwrap_err();
-        assert_eq!(error.exit_code(), 2);
-        let text = error.to_string();
-        assert!(text.contains("different accounts"), "{text}");
-        assert!(
-            text.contains("Usage: roleseal credential-process"),
-            "{text}"
-        );
     }
 }

@@ -31,6 +31,11 @@ impl AwsRefusal {
         }
     }
 
+    /// Whether the same request may succeed in a moment.
+    pub(crate) fn passing(&self) -> bool {
+        self.status == 429 || (500..600).contains(&self.status)
+    }
+
     /// What it usually means.
     fn hint(&self) -> Option<&'static str> {
         let message = self.message.as_deref().unwrap_or_default().to_lowercase();
@@ -49,6 +54,11 @@ impl AwsRefusal {
                 "Usually: the trust anchor is not the CA of the identity's certificate, an \
                  intermediate certificate is missing from the identity's chain, or the certificate \
                  has expired or was revoked. \"roleseal identities\" shows the certificate.",
+            );
+        }
+        if about(&["signature"]) {
+            return Some(
+                "Usually: this host's clock is off, or a proxy changed the request on its way.",
             );
         }
         match (self.kind.as_deref(), self.status) {
@@ -85,17 +95,7 @@ impl fmt::Display for AwsRefusal {
             write!(f, "\n{hint}")?;
         }
         if let Some(ahead) = self.ahead {
-            let minutes = ahead.as_mins().abs();
-            let direction = if ahead.is_positive() {
-                "ahead of"
-            } else {
-                "behind"
-            };
-            write!(
-                f,
-                "\nThis host's clock is {minutes} minutes {direction} AWS's, which accepts 5: \
-                 set it right."
-            )?;
+            write!(f, "\n{}", clock(ahead))?;
         }
         Ok(())
     }
@@ -123,10 +123,25 @@ fn message(body: &[u8]) -> Option<String> {
 /// What SigV4 tolerates.
 const SKEW_LIMIT: SignedDuration = SignedDuration::from_mins(5);
 
-fn ahead(date: &str, now: Timestamp) -> Option<SignedDuration> {
+/// How far this host's clock is ahead of the one of a `Date` header, where SigV4 does not bear it.
+pub(crate) fn ahead(date: &str, now: Timestamp) -> Option<SignedDuration> {
     let theirs = rfc2822::parse(date).ok()?.timestamp();
     let ahead = now.duration_since(theirs);
     (ahead.abs() > SKEW_LIMIT).then_some(ahead)
+}
+
+/// What a person should know of a clock that is off.
+pub(crate) fn clock(ahead: SignedDuration) -> String {
+    let seconds = ahead.as_secs().abs();
+    let direction = if ahead.is_positive() {
+        "ahead of"
+    } else {
+        "behind"
+    };
+    format!(
+        "This host's clock is {seconds} s {direction} AWS's, which bears {}: set it right.",
+        SKEW_LIMIT.as_secs()
+    )
 }
 
 #[cfg(test)]
@@ -181,6 +196,7 @@ mod tests {
                 "Untrusted certificate. Insufficient certificate",
                 "trust anchor",
             ),
+            (403, denied, "Signature expired", "clock"),
             (
                 403,
                 denied,
@@ -226,8 +242,8 @@ mod tests {
     #[test]
     fn a_clock_that_is_off_is_named() {
         let at = |date| refusal(400, None, Some(date), "");
-        assert!(at("Wed, 31 Dec 2025 23:50:00 GMT").contains("10 minutes ahead of AWS's"));
-        assert!(at("Thu, 01 Jan 2026 01:00:00 GMT").contains("60 minutes behind AWS's"));
+        assert!(at("Wed, 31 Dec 2025 23:50:00 GMT").contains("600 s ahead of AWS's"));
+        assert!(at("Thu, 01 Jan 2026 01:00:00 GMT").contains("3600 s behind AWS's"));
         for date in ["Thu, 01 Jan 2026 00:05:00 GMT", "yesterday"] {
             assert!(!at(date).contains("clock"));
         }

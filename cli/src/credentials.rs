@@ -1,11 +1,11 @@
 //! The credentials in AWS's answer.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::aws_refusal::AwsRefusal;
+use crate::aws_refusal::{AwsRefusal, ahead, clock};
 use crate::http::Answer;
 
 /// A session's credentials: complete and, when they were read, not expired.
@@ -28,12 +28,14 @@ pub(crate) enum AnswerError {
     )]
     Unusable(&'static str),
     #[error(
-        "the credentials that AWS sent expired at {expiration}, and here it is {now}\n\
-         Is this host's clock right?"
+        "the credentials that AWS sent expired at {expiration}, and here it is {now}\n{}",
+        clock_hint(*.ahead)
     )]
     Expired {
         expiration: Timestamp,
         now: Timestamp,
+        /// How far this host's clock is ahead of AWS's, where it is too far.
+        ahead: Option<SignedDuration>,
     },
 }
 
@@ -52,18 +54,14 @@ impl Credentials {
             .next()
             .ok_or(AnswerError::Unusable("its credentialSet is empty"))?
             .credentials;
-        let expiration = required(members.expiration, "expiration is missing")?
-            .parse()
-            .map_err(|_| AnswerError::Unusable("expiration is not a time"))?;
-        let credentials = Credentials {
-            access_key_id: required(members.access_key_id, "accessKeyId is missing")?,
-            secret_access_key: required(members.secret_access_key, "secretAccessKey is missing")?
-                .into(),
-            session_token: required(members.session_token, "sessionToken is missing")?.into(),
-            expiration,
-        };
+        let credentials = members.complete().map_err(AnswerError::Unusable)?;
+        let expiration = credentials.expiration;
         if expiration <= now {
-            return Err(AnswerError::Expired { expiration, now });
+            return Err(AnswerError::Expired {
+                expiration,
+                now,
+                ahead: answer.date.as_deref().and_then(|date| ahead(date, now)),
+            });
         }
         Ok(credentials)
     }
@@ -72,10 +70,11 @@ impl Credentials {
 /// The service answers nothing else where it vends a session.
 const CREATED: u16 = 201;
 
-fn required(member: Option<String>, fault: &'static str) -> Result<String, AnswerError> {
-    member
-        .filter(|text| !text.is_empty())
-        .ok_or(AnswerError::Unusable(fault))
+fn clock_hint(ahead: Option<SignedDuration>) -> String {
+    match ahead {
+        Some(ahead) => clock(ahead),
+        None => "Is this host's clock right?".to_owned(),
+    }
 }
 
 #[derive(Deserialize)]
@@ -89,13 +88,38 @@ struct Session {
     credentials: Members,
 }
 
+/// Credentials as they are written, by AWS and by us.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Members {
+pub(crate) struct Members {
     access_key_id: Option<String>,
     secret_access_key: Option<String>,
     session_token: Option<String>,
     expiration: Option<String>,
+}
+
+impl Members {
+    /// The credentials, or what is wrong with them.
+    pub(crate) fn complete(self) -> Result<Credentials, &'static str> {
+        let expiration = required(self.expiration, "expiration is missing")?;
+        Ok(Credentials {
+            access_key_id: required(self.access_key_id, "accessKeyId is missing")?,
+            secret_access_key: required(self.secret_access_key, "secretAccessKey is missing")?
+                .into(),
+            session_token: required(self.session_token, "sessionToken is missing")?.into(),
+            expiration: expiration.parse().map_err(|_| "expiration is not a time")?,
+        })
+    }
+}
+
+/// Credentials go into files and environments of line-based formats: only what AWS's consist of.
+fn required(member: Option<String>, fault: &'static str) -> Result<String, &'static str> {
+    match member {
+        Some(text) if text.is_empty() => Err(fault),
+        Some(text) if text.bytes().all(|b| b.is_ascii_graphic()) => Ok(text),
+        Some(_) => Err("a member has characters that none of AWS's has"),
+        None => Err(fault),
+    }
 }
 
 #[cfg(test)]
@@ -146,7 +170,12 @@ mod tests {
                 GOOD.replace("2026-01-01T01", "soon"),
                 "expiration is not a time",
             ),
-            (GOOD.replace("01:00:00Z", "00:00:00Z"), "expired at"),
+            (GOOD.replace("01:00:00Z", "00:00:00Z"), "clock right?"),
+            (
+                GOOD.replace("s3cret", "s3cret\\naws_access_key_id = x"),
+                "characters",
+            ),
+            (GOOD.replace("ASIA1", "ASI A1"), "characters"),
             (
                 r#"{"credentialSet":[]}"#.into(),
                 "its credentialSet is empty",

@@ -1,85 +1,251 @@
-//! What the flags leave open: environment variables, then defaults. An empty variable counts as
+//! What flags and files leave open: environment variables, then defaults. An empty variable counts as
 //! unset, as AWS's tools have it.
 
+use std::collections::BTreeMap;
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+
+use crate::proxy::{NoProxy, Proxy};
 
 /// Where the system's agent listens.
 const SYSTEM_SOCKET: &str = "/run/roleseal/agent.sock";
 
 /// The variables, as the help shows them.
 pub(crate) const HELP: &str = "\
-Environment:
-  ROLESEAL_SOCKET  the agent's socket, where --socket is not given
+Environment, where neither an option nor the target says it:
+  ROLESEAL_SOCKET  the agent's socket
   XDG_RUNTIME_DIR  $XDG_RUNTIME_DIR/roleseal/agent.sock is used next, where it exists
                    (else /run/roleseal/agent.sock)
-  AWS_CA_BUNDLE    certificates to trust instead of the system's, where --ca-bundle is not given
+  ROLESEAL_TARGETS the targets file, instead of the two usual ones:
+                   ${XDG_CONFIG_HOME:-~/.config}/roleseal/targets.toml, /etc/roleseal/targets.toml
+  AWS_SHARED_CREDENTIALS_FILE
+                   the file that update writes [~/.aws/credentials]
+  AWS_CA_BUNDLE    certificates to trust instead of the system's
   SSL_CERT_FILE, SSL_CERT_DIR
-                   where the system's certificates are, if not in the usual place";
+                   where the system's certificates are, if not in the usual place
+  HTTPS_PROXY, NO_PROXY
+                   the HTTP proxy, and the hosts that are reached without it (or in lower case)
+  AWS_USE_FIPS_ENDPOINT, AWS_USE_DUALSTACK_ENDPOINT
+                   true for these variants of AWS's endpoint
+Sessions are kept in $XDG_RUNTIME_DIR/roleseal, or $RUNTIME_DIRECTORY/roleseal, if in memory (tmpfs).";
 
-/// The agent's socket.
-pub(crate) fn socket(flag: Option<PathBuf>) -> PathBuf {
-    choose_socket(
-        flag,
-        variable("ROLESEAL_SOCKET"),
-        variable("XDG_RUNTIME_DIR"),
-        Path::exists,
-    )
-}
+const VARIABLES: [&str; 14] = [
+    "ROLESEAL_SOCKET",
+    "ROLESEAL_TARGETS",
+    "XDG_RUNTIME_DIR",
+    "RUNTIME_DIRECTORY",
+    "XDG_CONFIG_HOME",
+    "HOME",
+    "AWS_CA_BUNDLE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "https_proxy",
+    "HTTPS_PROXY",
+    "no_proxy",
+    "NO_PROXY",
+    "AWS_USE_FIPS_ENDPOINT",
+    "AWS_USE_DUALSTACK_ENDPOINT",
+];
 
-/// The certificates to trust; `None` for the system's.
-pub(crate) fn ca_bundle(flag: Option<PathBuf>) -> Option<PathBuf> {
-    flag.or_else(|| variable("AWS_CA_BUNDLE").map(PathBuf::from))
-}
+/// The variables that count, as they were when they were read.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Environment(BTreeMap<&'static str, OsString>);
 
-fn choose_socket(
-    flag: Option<PathBuf>,
-    roleseal_socket: Option<OsString>,
-    runtime_directory: Option<OsString>,
-    exists: impl Fn(&Path) -> bool,
-) -> PathBuf {
-    let users_own = || {
-        runtime_directory
-            .map(|directory| Path::new(&directory).join("roleseal/agent.sock"))
-            .filter(|path| path.is_absolute() && exists(path)) // XDG: relative ones are invalid
-    };
-    flag.or_else(|| roleseal_socket.map(PathBuf::from))
-        .or_else(users_own)
-        .unwrap_or_else(|| SYSTEM_SOCKET.into())
-}
+impl Environment {
+    /// This process's.
+    pub(crate) fn of_process() -> Environment {
+        let set = |name| Some((name, env::var_os(name).filter(|value| !value.is_empty())?));
+        Environment(VARIABLES.into_iter().filter_map(set).collect())
+    }
 
-fn variable(name: &str) -> Option<OsString> {
-    env::var_os(name).filter(|value| !value.is_empty())
+    /// The agent's socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.choose_socket(Path::exists)
+    }
+
+    /// The targets file that is used instead of the usual ones.
+    pub(crate) fn targets(&self) -> Option<PathBuf> {
+        self.variable("ROLESEAL_TARGETS").map(PathBuf::from)
+    }
+
+    /// The directory of the user's configuration files.
+    pub(crate) fn user_config(&self) -> Option<PathBuf> {
+        self.directory("XDG_CONFIG_HOME")
+            .or_else(|| Some(self.directory("HOME")?.join(".config")))
+    }
+
+    /// Where this user, or this service, may keep what goes with the session or the service's run.
+    pub(crate) fn runtime_directory(&self) -> Option<PathBuf> {
+        let of_service = || {
+            // Several are separated by colons; the first is the service's own.
+            let all = self.variable("RUNTIME_DIRECTORY")?.to_str()?;
+            let first = PathBuf::from(all.split(':').next()?);
+            first.is_absolute().then_some(first)
+        };
+        self.directory("XDG_RUNTIME_DIR").or_else(of_service)
+    }
+
+    /// The certificates to trust; `None` for the system's.
+    pub(crate) fn ca_bundle(&self) -> Option<PathBuf> {
+        self.variable("AWS_CA_BUNDLE").map(PathBuf::from)
+    }
+
+    /// AWS's shared credentials file; a leading `~/` is the home directory, as AWS's tools have it.
+    pub(crate) fn credentials_file(&self) -> Option<PathBuf> {
+        let Some(named) = self.variable("AWS_SHARED_CREDENTIALS_FILE") else {
+            return Some(self.directory("HOME")?.join(".aws/credentials"));
+        };
+        match Path::new(named).strip_prefix("~") {
+            Ok(rest) => Some(self.directory("HOME")?.join(rest)),
+            Err(_) => Some(named.into()),
+        }
+    }
+
+    /// The proxy for an endpoint's host; in lower case it wins, as with curl and Python.
+    pub(crate) fn proxy(&self, host: &str) -> Result<Option<Proxy>, String> {
+        let either = |names: [&'static str; 2]| {
+            let name = names
+                .into_iter()
+                .find(|name| self.variable(name).is_some())?;
+            Some((name, self.variable(name)?.to_string_lossy()))
+        };
+        let Some((name, url)) = either(["https_proxy", "HTTPS_PROXY"]) else {
+            return Ok(None);
+        };
+        if let Some((_, hosts)) = either(["no_proxy", "NO_PROXY"])
+            && hosts.parse::<NoProxy>().is_ok_and(|list| list.has(host))
+        {
+            return Ok(None);
+        }
+        match url.parse() {
+            Ok(proxy) => Ok(Some(proxy)),
+            Err(fault) => Err(format!("${name} is no proxy: {fault}")),
+        }
+    }
+
+    /// Whether AWS's FIPS endpoint is wanted.
+    pub(crate) fn fips(&self) -> Result<bool, String> {
+        self.flag("AWS_USE_FIPS_ENDPOINT")
+    }
+
+    /// Whether AWS's dual-stack endpoint is wanted.
+    pub(crate) fn dual_stack(&self) -> Result<bool, String> {
+        self.flag("AWS_USE_DUALSTACK_ENDPOINT")
+    }
+
+    fn choose_socket(&self, exists: impl Fn(&Path) -> bool) -> PathBuf {
+        let users_own = || {
+            let directory = self.directory("XDG_RUNTIME_DIR")?;
+            let path = directory.join("roleseal/agent.sock");
+            exists(&path).then_some(path)
+        };
+        self.variable("ROLESEAL_SOCKET")
+            .map(PathBuf::from)
+            .or_else(users_own)
+            .unwrap_or_else(|| SYSTEM_SOCKET.into())
+    }
+
+    /// A relative path is invalid, by the XDG specification.
+    fn directory(&self, name: &str) -> Option<PathBuf> {
+        let path = PathBuf::from(self.variable(name)?);
+        path.is_absolute().then_some(path)
+    }
+
+    /// To guess would be to use another endpoint than somebody wants.
+    fn flag(&self, name: &str) -> Result<bool, String> {
+        match self.variable(name) {
+            None => Ok(false),
+            Some(value) if value.eq_ignore_ascii_case("true") => Ok(true),
+            Some(value) if value.eq_ignore_ascii_case("false") => Ok(false),
+            Some(value) => Err(format!("${name} is {value:?}: it may be true or false")),
+        }
+    }
+
+    fn variable(&self, name: &str) -> Option<&OsStr> {
+        self.0.get(name).map(OsString::as_os_str)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn environment<const N: usize>(variables: [(&'static str, &str); N]) -> Environment {
+        Environment(variables.map(|(name, value)| (name, value.into())).into())
+    }
+
     #[test]
-    fn the_flag_wins_then_the_variable_then_the_users_own_then_the_systems() {
-        let choose = |flag: Option<&str>, variable: Option<&str>, runtime: Option<&str>, exists| {
-            choose_socket(
-                flag.map(PathBuf::from),
-                variable.map(OsString::from),
-                runtime.map(OsString::from),
-                |_| exists,
-            )
-            .into_os_string()
-            .into_string()
-            .unwrap()
-        };
-        let run = Some("/run/user/7");
-        assert_eq!(choose(Some("f"), Some("v"), run, true), "f");
-        assert_eq!(choose(None, Some("v"), run, true), "v");
-        assert_eq!(
-            choose(None, None, run, true),
-            "/run/user/7/roleseal/agent.sock"
-        );
-        for (runtime, exists) in [(run, false), (None, true), (Some("relative"), true)] {
-            assert_eq!(choose(None, None, runtime, exists), SYSTEM_SOCKET);
+    fn the_variable_wins_then_the_users_own_then_the_systems() {
+        let run = ("XDG_RUNTIME_DIR", "/run/user/7");
+        let named = environment([("ROLESEAL_SOCKET", "v"), run]);
+        assert_eq!(named.choose_socket(|_| true), Path::new("v"));
+        let own = environment([run]);
+        let path = Path::new("/run/user/7/roleseal/agent.sock");
+        assert_eq!(own.choose_socket(|_| true), path);
+        let relative = environment([("XDG_RUNTIME_DIR", "relative")]);
+        for (environment, exists) in [
+            (own, false),
+            (Environment::default(), true),
+            (relative, true),
+        ] {
+            let socket = environment.choose_socket(|_| exists);
+            assert_eq!(socket, Path::new(SYSTEM_SOCKET));
         }
         assert!(HELP.contains(SYSTEM_SOCKET));
+    }
+
+    #[test]
+    fn directories_are_absolute_or_not_used() {
+        let config = |variables: [_; 2]| environment(variables).user_config();
+        let home = ("HOME", "/home/u");
+        let own = config([("XDG_CONFIG_HOME", "/c"), home]);
+        assert_eq!(own, Some("/c".into()));
+        let usual = config([("XDG_CONFIG_HOME", "c"), home]);
+        assert_eq!(usual, Some("/home/u/.config".into()));
+        assert_eq!(config([("HOME", "u"), ("NO_PROXY", "x")]), None);
+
+        let service = ("RUNTIME_DIRECTORY", "/run/web:/run/other");
+        let runtime = |variables: [_; 2]| environment(variables).runtime_directory();
+        let user = runtime([("XDG_RUNTIME_DIR", "/run/user/7"), service]);
+        assert_eq!(user, Some("/run/user/7".into()));
+        let none = runtime([("XDG_RUNTIME_DIR", "x"), service]);
+        assert_eq!(none, Some("/run/web".into()));
+        assert_eq!(runtime([("RUNTIME_DIRECTORY", "web"), home]), None);
+    }
+
+    #[test]
+    fn a_proxy_is_used_unless_the_host_is_excepted() {
+        let shown = |environment: &Environment, host| {
+            let proxy = environment.proxy(host).unwrap()?;
+            Some(proxy.shown().to_owned())
+        };
+        let upper = environment([("HTTPS_PROXY", "http://u:p@up:1"), ("NO_PROXY", ".aws, x")]);
+        assert_eq!(shown(&upper, "a.example").as_deref(), Some("http://up:1"));
+        assert_eq!(shown(&upper, "a.aws"), None);
+        let both = environment([
+            ("HTTPS_PROXY", "http://up:1"),
+            ("https_proxy", "http://low:2"),
+            ("NO_PROXY", "*"),
+            ("no_proxy", "y"),
+        ]);
+        assert_eq!(shown(&both, "x").as_deref(), Some("http://low:2"));
+        assert_eq!(shown(&both, "y"), None);
+        assert_eq!(shown(&Environment::default(), "x"), None);
+        let error = environment([("HTTPS_PROXY", "ftp://u:s3cret@x")])
+            .proxy("x")
+            .unwrap_err();
+        assert!(
+            error.contains("$HTTPS_PROXY") && !error.contains("s3cret"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_variant_of_the_endpoint_is_true_or_false() {
+        let fips = |value| environment([("AWS_USE_FIPS_ENDPOINT", value)]).fips();
+        assert_eq!(fips("True"), Ok(true));
+        assert_eq!(fips("false"), Ok(false));
+        assert!(fips("1").unwrap_err().contains("AWS_USE_FIPS_ENDPOINT"));
+        assert_eq!(Environment::default().dual_stack(), Ok(false));
     }
 }

@@ -2,11 +2,13 @@
 
 use std::process::ExitCode;
 
-/// How a run failed. Success is 0, and 2 is clap's own for a usage error.
+/// How a run failed. Success is 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// Something local: standard output, the CA bundle.
     Failed = 1,
+    /// The arguments, by clap's own choice of a code, or the target.
+    Usage = 2,
     /// Nobody at the socket, or no sensible answer.
     AgentUnreachable = 3,
     /// The agent's policy, or the request itself.
@@ -24,12 +26,29 @@ pub(crate) const HELP: &str = "\
 Exit codes:
   0  done
   1  something on this host failed, such as reading the CA bundle or writing the output
-  2  usage: the arguments are wrong or do not fit together
+  2  usage: the arguments or the target's settings are wrong or do not fit together
   3  roleseal-agent cannot be reached or gives no sensible answer
   4  roleseal-agent refused: its policy, or the request itself
   5  the token or the identity is in trouble: token gone, PIN rejected, certificate unusable, busy
   6  AWS refused, or its answer holds no usable credentials
   7  network: name resolution, connection, TLS, timeout";
+
+impl Exit {
+    /// The failure of a process that ended with this code.
+    pub(crate) fn from_code(code: u8) -> Exit {
+        [
+            Exit::Usage,
+            Exit::AgentUnreachable,
+            Exit::RefusedByAgent,
+            Exit::TokenTrouble,
+            Exit::RefusedByAws,
+            Exit::Network,
+        ]
+        .into_iter()
+        .find(|exit| *exit as u8 == code)
+        .unwrap_or(Exit::Failed)
+    }
+}
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> ExitCode {

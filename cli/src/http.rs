@@ -1,35 +1,42 @@
 //! The one HTTP request, over TLS with ring.
 
+mod error;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::CertificateError;
 use secrecy::SecretSlice;
-use thiserror::Error;
 use ureq::Agent;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use wire::UnsignedRequest;
 
-use crate::exit::Exit;
+use crate::proxy::Proxy;
+use crate::target::Route;
+
+pub(crate) use error::HttpError;
+use error::no_answer;
 
 /// TCP and TLS together. A healthy endpoint takes some 100 ms from anywhere; a firewall that drops
-/// packets should not cost an AWS CLI call the whole [`TOTAL_TIMEOUT`].
+/// packets should not cost an AWS CLI call the time for all tries.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// From the name's resolution to the answer's last byte. AWS's Go SDK gives a credential
-/// process a minute, of which the agent may take the other half.
-const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
+/// From the request's last byte to the answer's head, and from there to its end. The service takes less
+/// than a second; a try that hangs should leave time for another.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A session takes some 3 KiB.
 const ANSWER_LIMIT: u64 = 1024 * 1024;
 
-/// A client that trusts one set of CAs.
+/// A client for one route.
 #[derive(Debug)]
-pub(crate) struct Http(Agent);
+pub(crate) struct Http {
+    agent: Agent,
+    /// The proxy, for messages.
+    proxy: Option<String>,
+}
 
 /// What came back, whatever its status.
 #[derive(Debug)]
@@ -43,38 +50,11 @@ pub(crate) struct Answer {
     pub(crate) body: SecretSlice<u8>,
 }
 
-/// Why there is no answer.
-#[derive(Debug, Error)]
-pub(crate) enum HttpError {
-    #[error("cannot read the CA bundle {}: {error}", .path.display())]
-    CaBundleUnreadable { path: PathBuf, error: io::Error },
-    #[error(
-        "the CA bundle {} is not usable: {fault}\n\
-         It should hold one or more certificates in PEM form.", .path.display()
-    )]
-    CaBundleUnusable { path: PathBuf, fault: String },
-    #[error("no answer from https://{host}: {fault}\n{hint}")]
-    NoAnswer {
-        host: String,
-        fault: String,
-        hint: &'static str,
-    },
-}
-
-impl HttpError {
-    pub(crate) fn exit(&self) -> Exit {
-        match self {
-            HttpError::NoAnswer { .. } => Exit::Network,
-            _ => Exit::Failed,
-        }
-    }
-}
-
 impl Http {
-    /// Trusts the CAs of the bundle only; without one, those of the system, which are not read before
-    /// the first request.
-    pub(crate) fn new(ca_bundle: Option<&Path>) -> Result<Http, HttpError> {
-        let roots = match ca_bundle {
+    /// Trusts the CAs of the route's bundle only; without one, those of the system, which are not read
+    /// before the first request.
+    pub(crate) fn new(route: &Route) -> Result<Http, HttpError> {
+        let roots = match &route.ca_bundle {
             Some(path) => read_ca_bundle(path)?,
             None => RootCerts::PlatformVerifier,
         };
@@ -87,33 +67,43 @@ impl Http {
             .https_only(true)
             .http_status_as_error(false)
             .max_redirects(0) // what was signed is for this host only
-            .proxy(None) // ureq would take one from the environment
+            .proxy(route.proxy.as_ref().map(ureq_proxy).transpose()?)
             .user_agent(concat!("roleseal/", env!("CARGO_PKG_VERSION")))
+            .timeout_resolve(Some(CONNECT_TIMEOUT))
             .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_global(Some(TOTAL_TIMEOUT))
+            .timeout_recv_response(Some(ANSWER_TIMEOUT))
+            .timeout_recv_body(Some(ANSWER_TIMEOUT))
             .build();
-        Ok(Http(config.into()))
+        Ok(Http {
+            agent: config.into(),
+            proxy: route.proxy.as_ref().map(|proxy| proxy.shown().to_owned()),
+        })
     }
 
-    /// Sends the request as it was signed.
+    /// Sends the request as it was signed. The answer has to be complete `within` that time.
     pub(crate) fn post_session(
         &self,
         signed: &UnsignedRequest,
         headers: &BTreeMap<String, String>,
+        within: Duration,
     ) -> Result<Answer, HttpError> {
-        self.exchange(signed, headers)
-            .map_err(|error| no_answer(&signed.host, &error))
+        self.exchange(signed, headers, within)
+            .map_err(|error| no_answer(&signed.host, self.proxy.clone(), &error))
     }
 
     fn exchange(
         &self,
         signed: &UnsignedRequest,
         headers: &BTreeMap<String, String>,
+        within: Duration,
     ) -> Result<Answer, ureq::Error> {
         let url = format!("https://{}/sessions?{}", signed.host, signed.query);
         let mut request = self
-            .0
+            .agent
             .post(url)
+            .config()
+            .timeout_global(Some(within))
+            .build()
             .header("host", &signed.host)
             .header("content-type", &signed.content_type);
         for (name, value) in headers {
@@ -136,6 +126,13 @@ impl Http {
                 .into(),
         })
     }
+}
+
+fn ureq_proxy(proxy: &Proxy) -> Result<ureq::Proxy, HttpError> {
+    ureq::Proxy::new(proxy.url()).map_err(|error| HttpError::ProxyUnusable {
+        shown: proxy.shown().to_owned(),
+        fault: error.to_string(),
+    })
 }
 
 fn read_ca_bundle(path: &Path) -> Result<RootCerts, HttpError> {
@@ -161,68 +158,22 @@ fn read_ca_bundle(path: &Path) -> Result<RootCerts, HttpError> {
     Ok(certificates.into())
 }
 
-fn no_answer(host: &str, error: &ureq::Error) -> HttpError {
-    let (fault, hint) = match error {
-        ureq::Error::Timeout(ureq::Timeout::Connect) => (
-            format!("not connected within {} s", CONNECT_TIMEOUT.as_secs()),
-            UNREACHABLE,
-        ),
-        ureq::Error::Timeout(_) => (
-            format!("not complete within {} s", TOTAL_TIMEOUT.as_secs()),
-            UNREACHABLE,
-        ),
-        ureq::Error::HostNotFound => ("the host name is unknown".to_owned(), UNREACHABLE),
-        ureq::Error::Io(error) => match tls_error(error) {
-            Some(error) => (error.to_string(), tls_hint(error)),
-            None => (error.to_string(), UNREACHABLE),
-        },
-        ureq::Error::Rustls(error) => (error.to_string(), tls_hint(error)),
-        error => (error.to_string(), "Is --endpoint the right host?"),
-    };
-    HttpError::NoAnswer {
-        host: host.to_owned(),
-        fault,
-        hint,
-    }
-}
-
-const UNREACHABLE: &str = "Check the network, name resolution and --endpoint. roleseal connects \
-                           directly: HTTPS_PROXY is not used.";
-
-/// A failed handshake arrives as an I/O error around rustls's.
-fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
-    error.get_ref()?.downcast_ref()
-}
-
-fn tls_hint(error: &rustls::Error) -> &'static str {
-    match error {
-        rustls::Error::InvalidCertificate(
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        ) => "The server's certificate is for another name: check --endpoint.",
-        rustls::Error::InvalidCertificate(
-            CertificateError::Expired
-            | CertificateError::ExpiredContext { .. }
-            | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. },
-        ) => "The server's certificate is not valid now: check this host's clock.",
-        _ => {
-            "Where the server's certificate comes from a CA of your own, name that CA's certificate \
-             with --ca-bundle or AWS_CA_BUNDLE."
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exit::Exit;
 
     #[test]
     fn a_ca_bundle_without_certificates_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ca.pem");
+        let route = Route {
+            ca_bundle: Some(path.clone()),
+            proxy: None,
+        };
         let error = |text: &str| {
             fs::write(&path, text).unwrap();
-            let error = Http::new(Some(&path)).unwrap_err();
+            let error = Http::new(&route).unwrap_err();
             assert_eq!(error.exit(), Exit::Failed);
             error.to_string()
         };
@@ -230,33 +181,7 @@ mod tests {
         let cut = error("-----BEGIN CERTIFICATE-----\nMII");
         assert!(cut.contains("not usable"), "{cut}");
         fs::remove_file(&path).unwrap();
-        let missing = Http::new(Some(&path)).unwrap_err().to_string();
+        let missing = Http::new(&route).unwrap_err().to_string();
         assert!(missing.contains("cannot read") && missing.contains("ca.pem"));
-    }
-
-    #[test]
-    fn failures_say_what_to_check() {
-        let tls = |error| ureq::Error::Io(io::Error::other(rustls::Error::from(error)));
-        let cases = [
-            (ureq::Error::HostNotFound, "name resolution"),
-            (ureq::Error::Timeout(ureq::Timeout::Connect), "within 5 s"),
-            (ureq::Error::Timeout(ureq::Timeout::Global), "within 30 s"),
-            (
-                ureq::Error::Io(io::ErrorKind::ConnectionRefused.into()),
-                "HTTPS_PROXY",
-            ),
-            (tls(CertificateError::UnknownIssuer), "--ca-bundle"),
-            (tls(CertificateError::NotValidForName), "another name"),
-            (tls(CertificateError::Expired), "clock"),
-        ];
-        for (error, expected) in cases {
-            let error = no_answer("aws.example", &error);
-            assert_eq!(error.exit(), Exit::Network);
-            let text = error.to_string();
-            assert!(
-                text.contains("aws.example") && text.contains(expected),
-                "{text}"
-            );
-        }
     }
 }

@@ -1,12 +1,12 @@
 //! `roleseal identities`
 
-use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 
 use wire::{Identity, State};
 
 use crate::error::Error;
+use crate::table::table;
 use crate::{agent, output};
 
 pub(crate) fn run(socket: &Path, json: bool) -> Result<(), Error> {
@@ -17,7 +17,7 @@ pub(crate) fn run(socket: &Path, json: bool) -> Result<(), Error> {
     } else if identities.is_empty() {
         NONE.to_owned()
     } else {
-        table(&identities)
+        show(&identities)
     };
     Ok(output::print_text(&text)?)
 }
@@ -37,26 +37,17 @@ const HEADINGS: [&str; 7] = [
     "KEY URI",
 ];
 
-/// One line for each identity, its message and warnings indented under it.
-fn table(identities: &[Identity]) -> String {
-    let rows: Vec<[String; 7]> = identities.iter().map(row).collect();
-    let mut widths = HEADINGS.map(str::len);
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = line(&HEADINGS.map(str::to_owned), &widths);
-    for (identity, row) in identities.iter().zip(&rows) {
-        text += &line(row, &widths);
-        if let Some(message) = &identity.message {
-            text += &format!("  {}\n", message.replace('\n', "\n  "));
-        }
-        for warning in &identity.warnings {
-            text += &format!("  warning: {}\n", warning.replace('\n', "\n  "));
-        }
-    }
-    text
+fn show(identities: &[Identity]) -> String {
+    let remarks = |identity: &Identity| {
+        let warnings = identity.warnings.iter();
+        let warnings = warnings.map(|warning| format!("warning: {warning}"));
+        identity.message.iter().cloned().chain(warnings).collect()
+    };
+    let rows: Vec<_> = identities
+        .iter()
+        .map(|identity| (row(identity), remarks(identity)))
+        .collect();
+    table(HEADINGS, &rows)
 }
 
 fn row(identity: &Identity) -> [String; 7] {
@@ -70,7 +61,6 @@ fn row(identity: &Identity) -> [String; 7] {
         known(&identity.not_after),
         identity.key_uri.clone(),
     ]
-    .map(|cell| cell.replace('\n', " "))
 }
 
 /// The wire's words, so that the table and the JSON say the same.
@@ -82,15 +72,6 @@ fn state(state: State) -> &'static str {
         State::PinRejected => "pinRejected",
         State::Unusable => "unusable",
     }
-}
-
-fn line(cells: &[String; 7], widths: &[usize; 7]) -> String {
-    let mut line = String::new();
-    for (cell, width) in cells.iter().zip(widths) {
-        let _ = write!(line, "{cell:width$}  "); // a String takes any text
-    }
-    line.truncate(line.trim_end().len());
-    line + "\n"
 }
 
 #[cfg(test)]
@@ -124,7 +105,7 @@ mod tests {
             ..ready.clone()
         };
         assert_eq!(
-            table(&[ready, locked]),
+            show(&[ready, locked]),
             "\
 NAME    STATE        KEY       SUBJECT  SERIAL  NOT AFTER             KEY URI
 web     ready        EC-P-256  CN=wéb   42      2027-01-01T00:00:00Z  pkcs11:token=lab;object=web

@@ -1,21 +1,42 @@
 //! `roleseal`: temporary AWS credentials from a key that stays in its HSM or TPM.
 //!
-//! The path of `roleseal credential-process`: [`arguments`] become a [`request`], the [`agent`]
-//! signs it, [`http`] sends it, AWS's answer becomes [`credentials`] or an [`aws_refusal`], and
+//! The path of `roleseal credential-process`: [`arguments`] and the targets file become a [`target`];
+//! [`sessions`] finds its session in the [`cache`] or asks for one by [`create_session`]: the [`agent`] signs
+//! a [`request`], [`http`] sends it, AWS's answer becomes [`credentials`] or an [`aws_refusal`]; and
 //! [`output`] hands the credentials to the AWS tool that asked.
 
 mod agent;
 mod arguments;
 mod aws_refusal;
+mod cache;
+mod completions;
+mod create_session;
 mod credential_process;
 mod credentials;
+mod credentials_file;
+mod env;
 mod environment;
 mod error;
 mod exit;
 mod http;
 mod identities;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "for the commands that hand out for a long time")
+)]
+mod kept;
+mod one_session;
 mod output;
+mod progress;
+mod proxy;
 mod request;
+mod retry;
+mod session;
+mod sessions;
+mod table;
+mod target;
+mod targets;
+mod update;
 
 use std::process::ExitCode;
 
@@ -35,13 +56,14 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<(), Error> {
-    let socket = environment::socket(arguments.socket);
+    let common = arguments.common;
     match arguments.command {
-        Command::CredentialProcess(session) => {
-            let ca_bundle = environment::ca_bundle(session.ca_bundle.clone());
-            let request = session.check().unwrap_or_else(|error| error.exit());
-            credential_process::run(&socket, ca_bundle.as_deref(), &request)
-        }
-        Command::Identities { json } => identities::run(&socket, json),
+        Command::CredentialProcess(session) => credential_process::run(&common, *session),
+        Command::Env(session) => env::run(&common, *session),
+        Command::Update(wanted) => update::run(&common, *wanted),
+        Command::Targets { json } => targets::run(&common, json),
+        Command::Completions { shell } => completions::print(shell),
+        Command::Man { out } => completions::write_manual(&out),
+        Command::Identities { json } => identities::run(&common.socket(), json),
     }
 }

@@ -3,15 +3,20 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use secrecy::{ExposeSecret, SecretSlice};
+use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use serde::Serialize;
 
 use crate::credentials::Credentials;
 use crate::error::Error;
 
-/// Prints the credentials as `credential_process` wants them: the only place that shows a secret.
+/// Prints the credentials as `credential_process` wants them.
 pub(crate) fn print_credentials(credentials: &Credentials) -> io::Result<()> {
     print(credential_process_json(credentials)?.expose_secret())
+}
+
+/// Prints what a caller has put a secret into.
+pub(crate) fn print_secret(text: &SecretString) -> io::Result<()> {
+    print(text.expose_secret().as_bytes())
 }
 
 /// Prints a text.
@@ -21,7 +26,12 @@ pub(crate) fn print_text(text: &str) -> io::Result<()> {
 
 /// Says on standard error why a command failed.
 pub(crate) fn report(error: &Error) {
-    let text = printable(&error.to_string()).replace('\n', "\n  ");
+    note(&error.to_string());
+}
+
+/// Says something on standard error.
+pub(crate) fn note(text: &str) {
+    let text = printable(text).replace('\n', "\n  ");
     let line = format!("roleseal: {text}\n");
     let _ = io::stderr().write_all(line.as_bytes()); // there is nobody left to tell
 }

@@ -13,6 +13,7 @@ mod certificate;
 mod chain;
 mod config;
 mod create_session;
+mod fault;
 mod journal;
 mod judge;
 mod parameters;
@@ -21,33 +22,32 @@ mod received;
 mod refusal;
 mod registry;
 mod request_date;
+mod server;
 mod sts;
 #[cfg(test)]
 mod test_client;
 mod vault;
 
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 use axum::Router;
 use axum::body::{self, Body};
 use axum::extract::{Request, State};
 use axum::http::{Response, StatusCode};
-use axum_server::Handle;
-use axum_server::tls_rustls::RustlsConfig;
+use jiff::Timestamp;
 use openssl::rand::rand_bytes;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 pub use config::{DEFAULT_PROFILE_SECONDS, Profile, ServiceConfig, TrustAnchor};
+pub use fault::Fault;
 pub use journal::{Decision, Operation};
 
 use answer::Answer;
 use judge::Judge;
 use received::Received;
+use server::{Server, Shut};
 
 /// The largest body that is read; CreateSession's own limits stay far below.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -55,9 +55,18 @@ const BODY_LIMIT: usize = 64 * 1024;
 /// A running service, with a thread of its own; it stops when dropped.
 pub struct Service {
     judge: Arc<Judge>,
+    tls: Arc<rustls::ServerConfig>,
+    router: Router,
     port: u16,
-    handle: Handle<SocketAddr>,
-    thread: Option<JoinHandle<io::Result<()>>>,
+    door: Mutex<Door>,
+}
+
+/// Whether the service can be reached.
+enum Door {
+    Open(Server),
+    Shut(Shut),
+    /// It could be neither opened nor shut.
+    Broken,
 }
 
 impl Service {
@@ -68,34 +77,17 @@ impl Service {
     /// Where the port is taken, or the configuration has an ARN, certificate or key that cannot be read.
     pub fn start(config: ServiceConfig) -> Result<Service> {
         let judge = Arc::new(Judge::new(&config)?);
-        let tls = RustlsConfig::from_config(Arc::new(tls_config(&config)?));
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, config.port))
-            .with_context(|| format!("cannot listen on 127.0.0.1:{}", config.port))?;
-        listener.set_nonblocking(true)?;
-        let port = listener.local_addr()?.port();
-        let handle = Handle::new();
+        let tls = Arc::new(tls_config(&config)?);
         let router = Router::new()
             .fallback(handle_request)
             .with_state(Arc::clone(&judge));
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let stop = handle.clone();
-        let thread = std::thread::Builder::new()
-            .name("rolesanywhere".to_owned())
-            .spawn(move || {
-                runtime.block_on(async {
-                    axum_server::from_tcp_rustls(listener, tls)?
-                        .handle(stop)
-                        .serve(router.into_make_service())
-                        .await
-                })
-            })?;
+        let server = Server::start(config.port, Arc::clone(&tls), router.clone())?;
         Ok(Service {
             judge,
-            port,
-            handle,
-            thread: Some(thread),
+            tls,
+            router,
+            port: server.port(),
+            door: Mutex::new(Door::Open(server)),
         })
     }
 
@@ -138,19 +130,65 @@ impl Service {
         self.judge.journal().sessions_created()
     }
 
-    /// The latest decisions, oldest first.
+    /// How many CreateSession requests have arrived, whatever became of them.
+    #[must_use]
+    pub fn create_session_requests(&self) -> u64 {
+        self.judge.journal().create_session_requests()
+    }
+
+    /// The latest decisions, oldest first. A request that met a fault is there with its status; with 0 where it
+    /// hangs.
     #[must_use]
     pub fn decisions(&self) -> Vec<Decision> {
         self.judge.journal().decisions()
     }
-}
 
-impl Drop for Service {
-    fn drop(&mut self) {
-        self.handle.shutdown();
-        if let Some(Ok(Err(error))) = self.thread.take().map(JoinHandle::join) {
-            eprintln!("hsm-fixtures: the service ended with an error: {error}");
-        }
+    /// The next CreateSession requests meet these faults, one each.
+    pub fn fail_next(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.judge.faults().add(faults);
+    }
+
+    /// Every CreateSession request meets this fault from now on, or none; what [`Service::fail_next`] said is
+    /// forgotten.
+    pub fn set_fault(&self, fault: Option<Fault>) {
+        self.judge.faults().set(fault);
+    }
+
+    /// Cuts all connections and refuses new ones, those to STS as well.
+    ///
+    /// # Errors
+    ///
+    /// Where the port cannot be kept from others.
+    pub fn stop_listening(&self) -> Result<()> {
+        let mut door = self.door();
+        *door = match std::mem::replace(&mut *door, Door::Broken) {
+            Door::Open(server) => Door::Shut(server.shut()?),
+            door => door,
+        };
+        Ok(())
+    }
+
+    /// Is there again, on the same port.
+    ///
+    /// # Errors
+    ///
+    /// Where somebody else took the port.
+    pub fn listen_again(&self) -> Result<()> {
+        let mut door = self.door();
+        *door = match std::mem::replace(&mut *door, Door::Broken) {
+            Door::Shut(shut) => Door::Open(Server::start_again(
+                shut,
+                self.port,
+                &self.tls,
+                &self.router,
+            )?),
+            door => door,
+        };
+        Ok(())
+    }
+
+    fn door(&self) -> MutexGuard<'_, Door> {
+        self.door.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -170,11 +208,26 @@ fn tls_config(config: &ServiceConfig) -> Result<rustls::ServerConfig> {
 
 async fn handle_request(State(judge): State<Arc<Judge>>, request: Request) -> Response<Body> {
     let request_id = request_id();
+    let fault = match request.uri().path() {
+        "/sessions" => judge.faults().take(),
+        _ => None,
+    };
+    if fault == Some(Fault::Hang) {
+        judge.record_fault(0, "hangs");
+        std::future::pending::<()>().await; // until the client gives up
+    }
+    let now = judge.now(fault);
     let answer = match receive(request).await {
-        Ok(received) => judge.answer(&received, &request_id),
+        Ok(received) => judge.answer(&received, &request_id, now, fault),
         Err(message) => judge.answer_unreadable(&message),
     };
-    response(answer, &request_id)
+    let mut response = response(&answer, &request_id, now);
+    if fault == Some(Fault::Truncated) {
+        *response.body_mut() = fault::truncated(&answer.body);
+        let length = answer.body.len().into();
+        response.headers_mut().insert("content-length", length);
+    }
+    response
 }
 
 async fn receive(request: Request) -> Result<Received, String> {
@@ -198,19 +251,25 @@ async fn receive(request: Request) -> Result<Received, String> {
     })
 }
 
-fn response(answer: Answer, request_id: &str) -> Response<Body> {
+fn response(answer: &Answer, request_id: &str, now: Timestamp) -> Response<Body> {
     let mut builder = Response::builder()
         .status(answer.status)
         .header("content-type", answer.content_type)
+        .header(
+            "date",
+            now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string(),
+        )
         .header("x-amzn-requestid", request_id);
     if let Some(error_type) = answer.error_type {
         builder = builder.header("x-amzn-errortype", error_type);
     }
-    builder.body(Body::from(answer.body)).unwrap_or_else(|_| {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-        response
-    })
+    builder
+        .body(Body::from(answer.body.clone()))
+        .unwrap_or_else(|_| {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            response
+        })
 }
 
 /// A request's id, for clients to quote; no two need to differ for certain.

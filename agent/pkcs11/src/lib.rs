@@ -12,6 +12,7 @@ mod login;
 mod open;
 mod properties;
 pub mod raw;
+mod sandbox;
 mod slot;
 
 use std::process::ExitCode;
@@ -22,7 +23,6 @@ pub use error::Failure;
 pub fn run() -> ExitCode {
     let about = "signs with keys on a PKCS#11 token";
     let mut library = None;
-    token::program::run(env!("CARGO_PKG_NAME"), about, |request, pins| {
-        open::open(request, pins, &mut library)
-    })
+    let open = |request, pins: &token::host::PinGuard| open::open(request, pins, &mut library);
+    token::program::run(env!("CARGO_PKG_NAME"), about, sandbox::confine, open)
 }

@@ -11,7 +11,6 @@ use std::ptr::null_mut;
 use std::sync::Arc;
 
 use cryptoki_sys::*;
-use secrecy::ExposeSecret;
 use token::Pin;
 
 use crate::error::Failure;
@@ -166,7 +165,7 @@ impl Drop for Module {
 impl Session {
     /// `C_Login`: as `CKU_USER`, or as `CKU_CONTEXT_SPECIFIC` between `sign_init` and `sign`.
     pub fn login(&self, user: CK_USER_TYPE, pin: &Pin) -> Result<(), Failure> {
-        let pin = pin.secret().expose_secret();
+        let pin = pin.secret();
         let (bytes, length) = (pin.as_ptr().cast_mut(), pin.len() as CK_ULONG);
         // SAFETY: the module reads `length` bytes and, whatever its pointer's type says, writes none.
         unsafe { call!(self.module.0, C_Login(self.handle, user, bytes, length)) }

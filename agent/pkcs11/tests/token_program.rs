@@ -475,12 +475,49 @@ fn nothing_but_a_roles_anywhere_request_is_signed() {
     assert!(program.sign(0, ECDSA).is_ok());
 }
 
+/// What the kernel says of a process in a line of its own.
+fn status(pid: u32, name: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap().trim_start_matches(':').trim().to_owned()
+}
+
+#[test]
+fn it_is_confined_unless_told_otherwise() {
+    let store = Store::new();
+    store.generate("EC:prime256v1", "01", "web", &[]);
+    // A log where modules have no business; pkcs11-spy falls back to standard error.
+    let log = format!("/usr/lib/roleseal-test-{}.log", std::process::id());
+    for (arguments, seccomp) in [(&[][..], "2"), (&["--unconfined"], "0")] {
+        let mut spy = Spy::new(&store);
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments).env_clear();
+        if arguments.is_empty() {
+            spy.environment[2].1.clone_from(&log);
+        }
+        command.envs(spy.environment.clone()).stderr(Stdio::null());
+        let mut program = Program::spawn(command);
+        let reports = program.opened(store.open_in(&spy.module, &["pkcs11:object=web"]));
+        assert!(reports[0].is_ok(), "{reports:?}");
+        let signature = program.sign(0, ECDSA).unwrap();
+        assert!(store.verifies("01", ECDSA, &signature));
+        let pid = program.child.id();
+        assert_eq!(status(pid, "Seccomp"), seccomp, "{arguments:?}");
+        assert_eq!(status(pid, "NoNewPrivs"), "1");
+        assert_eq!(status(pid, "Umask"), "0077");
+    }
+    let written = fs::exists(&log).unwrap();
+    let _ = fs::remove_file(&log);
+    assert!(!written, "{log} was written");
+}
+
 #[test]
 fn by_hand_it_says_what_it_is() {
     for (argument, code) in [
         (Some("--help"), 0),
         (Some("--version"), 0),
         (Some("--other"), 2),
+        (Some("--unconfined"), 2),
         (None, 2),
     ] {
         let output = Command::new(PROGRAM)

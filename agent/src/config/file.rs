@@ -6,14 +6,18 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use jiff::SignedDuration;
-use nix::unistd::{Group, User, geteuid};
+use nix::unistd::geteuid;
 use rolesanywhere::{Endpoint, SessionDuration};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use token::link::{CertificateOnToken, OpenTpmKey, TpmKeySource};
 use token::{PinSource, Pkcs11Uri, Tcti, TokenMatch};
+use zeroize::Zeroizing;
 
-use super::{Config, IdentityConfig, KeyConfig, Limits, MetricsAddress, Pkcs11Config, TokenKind};
+use super::{
+    Config, Hardening, IdentityConfig, KeyConfig, Limits, MetricsAddress, Pkcs11Config, TokenKind,
+};
+use crate::accounts::Accounts;
 use crate::certificate::{CertificateSource, LeafSource};
 use crate::policy::{ArnPattern, Policy, Rule};
 
@@ -28,6 +32,8 @@ pub(super) struct Document {
     metrics: Option<MetricsTable>,
     #[serde(default)]
     limits: LimitsTable,
+    #[serde(default)]
+    hardening: HardeningTable,
     #[serde(default, rename = "identity")]
     identities: Vec<IdentityTable>,
 }
@@ -51,6 +57,26 @@ struct LimitsTable {
 struct MetricsTable {
     listen: Option<Text<Loopback>>,
     socket: Option<AbsolutePath>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct HardeningTable {
+    landlock: bool,
+    seccomp: bool,
+    token_programs: bool,
+    read: Vec<AbsolutePath>,
+}
+
+impl Default for HardeningTable {
+    fn default() -> HardeningTable {
+        HardeningTable {
+            landlock: true,
+            seccomp: true,
+            token_programs: true,
+            read: Vec::new(),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -102,7 +128,7 @@ fn default_socket() -> AbsolutePath {
 
 impl Document {
     /// The configuration, or what is wrong beyond the grammar.
-    pub(super) fn validate(self) -> Result<Config, String> {
+    pub(super) fn validate(self, accounts: &Accounts) -> Result<Config, String> {
         if self.identities.is_empty() {
             return Err("there is no [[identity]] in it: add one with a name and a key".to_owned());
         }
@@ -123,7 +149,7 @@ impl Document {
             .map(|table| {
                 let name = table.name.0.clone();
                 table
-                    .validate(&defaults)
+                    .validate(&defaults, accounts)
                     .map_err(|message| format!("identity {name:?}: {message}"))
             })
             .collect::<Result<_, String>>()?;
@@ -138,6 +164,12 @@ impl Document {
                 .map(|(identity, _)| identity)
                 .collect(),
             tokens,
+            hardening: Hardening {
+                landlock: self.hardening.landlock,
+                seccomp: self.hardening.seccomp,
+                token_programs: self.hardening.token_programs,
+                read: self.hardening.read.into_iter().map(|path| path.0).collect(),
+            },
         })
     }
 }
@@ -176,7 +208,11 @@ impl LimitsTable {
 }
 
 impl IdentityTable {
-    fn validate(self, defaults: &Defaults) -> Result<(IdentityConfig, TokenKind), String> {
+    fn validate(
+        self,
+        defaults: &Defaults,
+        accounts: &Accounts,
+    ) -> Result<(IdentityConfig, TokenKind), String> {
         let settings = KeySettings {
             pin: self.pin.map(PinTable::source),
             parent_pin: self.parent_pin.map(PinTable::source),
@@ -192,7 +228,7 @@ impl IdentityTable {
         let rules = self
             .rules
             .into_iter()
-            .map(RuleTable::validate)
+            .map(|rule| rule.validate(accounts))
             .collect::<Result<_, String>>()?;
         let identity = IdentityConfig {
             name: self.name.0,
@@ -312,7 +348,7 @@ fn on_the_same_token(uri: Pkcs11Uri, token: &TokenMatch) -> Result<LeafSource, S
 }
 
 impl RuleTable {
-    fn validate(self) -> Result<Rule, String> {
+    fn validate(self, accounts: &Accounts) -> Result<Rule, String> {
         if self.users.is_empty() && self.groups.is_empty() {
             return Err(
                 "an [[identity.allow]] rule names no users or groups: add some; users = [\"*\"] \
@@ -329,12 +365,12 @@ impl RuleTable {
                 .users
                 .iter()
                 .filter(|user| **user != everyone)
-                .map(|user| user.number("user", uid_of))
+                .map(|user| user.number("user", |name| accounts.user(name)))
                 .collect::<Result<_, String>>()?,
             groups: self
                 .groups
                 .iter()
-                .map(|group| group.number("group", gid_of))
+                .map(|group| group.number("group", |name| accounts.group(name)))
                 .collect::<Result<_, String>>()?,
             roles: unwrap(self.roles),
             profiles: unwrap(self.profiles),
@@ -484,6 +520,7 @@ impl TryFrom<String> for KeyText {
     type Error = String;
 
     fn try_from(text: String) -> Result<KeyText, String> {
+        let text = Zeroizing::new(text); // a pin-value may be in it
         if text.to_ascii_lowercase().starts_with("pkcs11:") {
             let uri = text
                 .parse()
@@ -497,7 +534,7 @@ impl TryFrom<String> for KeyText {
         // Not the text itself: there may be a PIN in it.
         let usage = "key is none of a PKCS#11 URI (pkcs11:…), a TPM's handle (handle:0x81000101) and the \
                      absolute path of a TSS2 PRIVATE KEY file";
-        match AbsolutePath::try_from(PathBuf::from(text)) {
+        match AbsolutePath::try_from(PathBuf::from(text.as_str())) {
             Ok(AbsolutePath(path)) => Ok(KeyText::Tpm(TpmKeySource::File(path))),
             Err(_) => Err(usage.to_owned()),
         }
@@ -570,7 +607,7 @@ impl Account {
     fn number(
         &self,
         kind: &str,
-        find: impl Fn(&str) -> nix::Result<Option<u32>>,
+        find: impl Fn(&str) -> Result<Option<u32>, String>,
     ) -> Result<u32, String> {
         match self {
             Account::Number(number) => Ok(*number),
@@ -583,14 +620,6 @@ impl Account {
             },
         }
     }
-}
-
-fn uid_of(name: &str) -> nix::Result<Option<u32>> {
-    Ok(User::from_name(name)?.map(|user| user.uid.as_raw()))
-}
-
-fn gid_of(name: &str) -> nix::Result<Option<u32>> {
-    Ok(Group::from_name(name)?.map(|group| group.gid.as_raw()))
 }
 
 impl<'de> Deserialize<'de> for Account {

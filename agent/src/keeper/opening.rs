@@ -7,15 +7,15 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use token::link::{FromToken, KeyReport, ToToken};
+use token::link::{FromToken, KeyReport, Open, ToToken};
 use token::{AmzDate, Signature, StringToSign, TokenError};
 
-use super::thread::{
-    BACKOFF, LOSS_DOUBLINGS, Next, QUICK_REOPENINGS, SIGN_LIMIT, Thread, backoff, ending,
-};
+use super::recovery::failure_of_all;
+use super::thread::{SIGN_LIMIT, Thread, ending};
 use super::{Event, KeyOwner, KeyState};
 use crate::audit::{self, Fields, Level};
 use crate::certificate::Certificate;
+use crate::launcher::Program;
 use crate::token_process::{self, TokenProcess};
 
 /// For a login over a slow network HSM; and then for each key, which a slow TPM takes half a second to
@@ -48,9 +48,12 @@ impl Thread {
         self.generation += 1;
         self.shared.starts.fetch_add(1, Ordering::Relaxed);
         let generation = self.generation;
-        let process = TokenProcess::start(&self.program, self.events.clone(), move |answer| {
-            Event::Answer(generation, answer)
-        })?;
+        let program = match self.open {
+            Open::Pkcs11(_) => Program::Pkcs11,
+            Open::Tpm(_) => Program::Tpm,
+        };
+        let event = move |answer| Event::Answer(generation, answer);
+        let process = TokenProcess::start(&self.programs, program, self.events.clone(), event)?;
         self.open_with(process, limit)
     }
 
@@ -162,7 +165,8 @@ impl Thread {
         owner: Option<&KeyOwner>,
         report: KeyReport,
     ) -> Result<Result<KeyState, TokenError>, TokenError> {
-        let (certificate, warnings, text) = match prepare_proof(owner, report) {
+        let last = self.shared.proved(key);
+        let (certificate, warnings, text) = match prepare_proof(owner, report, last.as_ref()) {
             Ok(prepared) => prepared,
             Err(error) => return Ok(Err(error)),
         };
@@ -177,17 +181,22 @@ impl Thread {
             }
         };
         self.open.pins_are_good(key);
-        if let Err(error) = check_proof(&certificate, &text, &signature) {
+        let certificate = match (check_proof(&certificate, &text, &signature), last) {
+            (Ok(()), _) => certificate,
+            // A new certificate of another key: the one of before is still right.
+            (Err(error), Some(last)) if check_proof(&last, &text, &signature).is_ok() => {
+                owner.inspect(|owner| stays_in_use(&owner.identity, &error));
+                last
+            }
             // It was the key's before: the token signs wrongly, or with another key, and may mend.
-            let known = self.proved.get(&key) == Some(&certificate.spki);
-            return Ok(Err(match known {
-                true => TokenError::Gone(error),
-                false => TokenError::Unusable(error),
-            }));
-        }
-        self.proved.insert(key, certificate.spki.clone());
+            (Err(error), Some(last)) if last.spki == certificate.spki => {
+                return Ok(Err(TokenError::Gone(error)));
+            }
+            (Err(error), _) => return Ok(Err(TokenError::Unusable(error))),
+        };
+        self.shared.prove(key, &certificate);
         Ok(Ok(KeyState::Ready {
-            certificate: Arc::new(certificate),
+            certificate,
             warnings,
         }))
     }
@@ -207,7 +216,7 @@ impl Thread {
         }
     }
 
-    fn log_states(&self, states: &[KeyState]) {
+    pub(super) fn log_states(&self, states: &[KeyState]) {
         let owners = self.shared.owners();
         for (owner, state) in owners.iter().zip(states) {
             let identity = &owner.identity;
@@ -235,109 +244,36 @@ impl Thread {
             }
         }
     }
-
-    /// The state of a key that failed alone. Comes back as the error where it is the token's.
-    pub(super) fn failed_key(
-        &mut self,
-        key: usize,
-        error: TokenError,
-    ) -> Result<KeyState, TokenError> {
-        let retry_at = match &error {
-            TokenError::Unusable(_) | TokenError::Broken(_) => None,
-            // Somebody may end the wait: to look costs no try.
-            TokenError::Wait { seconds, .. } => {
-                let wait = Duration::from_secs(*seconds);
-                self.reopen_in(wait.min(BACKOFF.1));
-                Some(Instant::now() + wait)
-            }
-            // The other keys go on, and seldom wait for another try of this one.
-            TokenError::Gone(_) | TokenError::Hung(_) => Some(self.reopen_in(BACKOFF.1)),
-            TokenError::PinRejected(_) if self.open.set_aside(key) => {
-                self.refused.insert(key, error.clone());
-                if let Some(pin) = self.pins.remove(&Some(key)) {
-                    self.shared.refuse_pin(pin);
-                }
-                None
-            }
-            TokenError::PinRejected(_) => return Err(error),
-        };
-        Ok(KeyState::Failed { error, retry_at })
-    }
-
-    /// Has the token opened again then, or earlier.
-    pub(super) fn reopen_in(&mut self, wait: Duration) -> Instant {
-        let retry_at = Instant::now() + wait;
-        self.reopen_at = Some(self.reopen_at.map_or(retry_at, |at| at.min(retry_at)));
-        retry_at
-    }
-
-    pub(super) fn failed_to_open(&mut self, error: TokenError) -> Next {
-        if matches!(error, TokenError::PinRejected(_)) {
-            for (_, pin) in self.pins.drain() {
-                self.shared.refuse_pin(pin);
-            }
-        }
-        let wait = match &error {
-            TokenError::Gone(_) | TokenError::Hung(_) | TokenError::Broken(_) => Some(backoff(
-                self.failures.max(
-                    self.losses
-                        .saturating_sub(QUICK_REOPENINGS)
-                        .min(LOSS_DOUBLINGS),
-                ),
-            )),
-            TokenError::Wait { seconds, .. } => Some(Duration::from_secs(*seconds)),
-            TokenError::PinRejected(_) | TokenError::Unusable(_) => None,
-        };
-        let retry_at = wait.map(|wait| Instant::now() + wait);
-        self.failures = self.failures.saturating_add(1);
-        let state = |key| match self.refused.get(&key) {
-            Some(refused) => KeyState::Failed {
-                error: refused.clone(),
-                retry_at: None,
-            },
-            None => KeyState::Failed {
-                error: error.clone(),
-                retry_at,
-            },
-        };
-        let states: Vec<KeyState> = (0..self.open.key_count()).map(state).collect();
-        self.log_states(&states);
-        self.set_states(states);
-        self.refuse_all(&error);
-        Next::Refuse(error, retry_at)
-    }
 }
 
 fn about(identity: &str, message: &str) -> Fields {
     vec![("identity", identity.into()), ("message", message.into())]
 }
 
-/// A failure that passes, where no key can sign: then it is the token's.
-fn failure_of_all(states: &[KeyState]) -> Option<TokenError> {
-    let mut passing = None;
-    for state in states {
-        match state {
-            KeyState::Failed {
-                error: error @ (TokenError::Gone(_) | TokenError::Hung(_)),
-                ..
-            } => passing = Some(error.clone()),
-            KeyState::Failed { .. } => {}
-            KeyState::Opening | KeyState::Ready { .. } => return None,
-        }
-    }
-    passing
-}
-
 fn prepare_proof(
     owner: Option<&KeyOwner>,
     report: KeyReport,
-) -> Result<(Certificate, Vec<String>, StringToSign), TokenError> {
+    last: Option<&Arc<Certificate>>,
+) -> Result<(Arc<Certificate>, Vec<String>, StringToSign), TokenError> {
     let opened = report?;
     let owner = owner.ok_or_else(|| TokenError::Unusable("it has no certificate".to_owned()))?;
-    let loaded = owner.certificate.load(opened.certificate);
-    let certificate = loaded.map_err(TokenError::Unusable)?;
+    let certificate = match (owner.certificate.load(opened.certificate), last) {
+        (Ok(certificate), _) => Arc::new(certificate),
+        (Err(error), Some(last)) => {
+            stays_in_use(&owner.identity, &error);
+            Arc::clone(last)
+        }
+        (Err(error), None) => return Err(TokenError::Unusable(error)),
+    };
     let text = proof(&certificate).map_err(TokenError::Broken)?;
     Ok((certificate, opened.warnings, text))
+}
+
+/// Says that a certificate was not taken over, and why.
+pub fn stays_in_use(identity: &str, why: &str) {
+    let text = format!("{why}; the certificate of before stays in use");
+    let fields = vec![("identity", identity.into()), ("reason", text.into())];
+    audit::event(Level::Warn, "not renewed", fields);
 }
 
 /// Whether the key that signed the text is the certificate's.
@@ -375,6 +311,7 @@ mod tests {
 
     use crate::certificate::{CertificateSource, LeafSource};
     use crate::keeper::{Heritage, Keeper};
+    use crate::launcher::Launcher;
 
     /// A token program in shell. Its standard input is the link; each start leaves a line in `starts`.
     struct Script(tempfile::TempDir);
@@ -382,7 +319,7 @@ mod tests {
     impl Script {
         fn new(body: &str) -> Script {
             let directory = tempfile::tempdir().unwrap();
-            let path = directory.path().join("program");
+            let path = directory.path().join("roleseal-pkcs11");
             let text = format!("#!/bin/sh\necho >> \"${{0%/*}}/starts\"\n{body}\n");
             // Not written by this process: while a file is open for writing in one that forks, it cannot
             // be executed.
@@ -413,8 +350,9 @@ mod tests {
                     chain: None,
                 },
             };
-            let (program, heritage) = (self.0.path().join("program"), Heritage::default());
-            Keeper::start(program, open, vec![owner], heritage).unwrap()
+            let launcher = Launcher::in_thread(self.0.path().to_owned()).unwrap();
+            let programs = launcher.token_programs(true);
+            Keeper::start(programs, open, vec![owner], Heritage::default()).unwrap()
         }
 
         fn starts(&self) -> usize {
@@ -465,15 +403,6 @@ mod tests {
                 matches!(error, TokenError::Gone(_) | TokenError::Broken(_)),
                 "{error:?}"
             );
-        }
-    }
-
-    #[test]
-    fn waiting_times_grow_to_a_minute() {
-        for (failures, longest) in [(0, 1), (1, 2), (5, 32), (6, 60), (u32::MAX, 60)] {
-            let wait = backoff(failures);
-            assert!(wait <= Duration::from_secs(longest), "{wait:?}");
-            assert!(wait >= Duration::from_millis(longest * 750), "{wait:?}");
         }
     }
 }

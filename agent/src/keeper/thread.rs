@@ -2,7 +2,6 @@
 //! opens it again, or refuses.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -12,13 +11,14 @@ use token::link::{FromToken, Open, ToToken};
 use token::{PinFingerprint, Signature, TokenError};
 
 use super::queue::Queue;
+use super::recovery::BACKOFF;
 use super::{End, Event, Job, KeyState, NotSigned, Shared};
-use crate::audit;
+use crate::launcher::TokenPrograms;
 use crate::token_process::{self, TokenProcess};
 
 /// The thread that owns the token.
 pub(super) struct Thread {
-    pub(super) program: PathBuf,
+    pub(super) programs: TokenPrograms,
     /// As it was asked for.
     original: Open,
     /// As it is opened: without the keys whose PIN was refused.
@@ -39,8 +39,6 @@ pub(super) struct Thread {
     pub(super) pin_is_good: bool,
     /// The PINs that the token was opened with, by key; `None` for its own.
     pub(super) pins: HashMap<Option<usize>, PinFingerprint>,
-    /// The public key that each key was proved to have.
-    pub(super) proved: HashMap<usize, Vec<u8>>,
     last_answer: Instant,
     /// Keys whose own PIN was refused: they are set aside, in this token program and in all later ones.
     pub(super) refused: HashMap<usize, TokenError>,
@@ -48,7 +46,7 @@ pub(super) struct Thread {
     pub(super) reopen_at: Option<Instant>,
     pub(super) queue: Queue,
     /// By id, with when it was sent.
-    in_flight: HashMap<u64, (Job, Instant)>,
+    pub(super) in_flight: HashMap<u64, (Job, Instant)>,
     last_id: u64,
     /// The id of the last proof of a key.
     pub(super) proof_id: u64,
@@ -73,32 +71,19 @@ pub(super) const SIGN_LIMIT: Duration = Duration::from_secs(8);
 /// For one signature while others come: the token may do one at a time.
 const QUEUED_SIGN_LIMIT: Duration = Duration::from_secs(24);
 
-/// Between attempts to open a token that is away: doubled each time, from the first to the second.
-pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-
-/// So often in a row a token that was lost is opened again at once; then only after a [`BACKOFF`].
-pub(super) const QUICK_REOPENINGS: u32 = 5;
-
-/// A token that can be opened but is lost again and again is tried every few seconds all the same: it serves
-/// in between.
-pub(super) const LOSS_DOUBLINGS: u32 = 2;
-
-/// A token that served so long before it was lost starts a new row.
-const STABLE: Duration = Duration::from_secs(30);
-
 /// How long an earlier token program for the same token may take to finish what it was asked, and to close.
 const PREDECESSOR_LIMIT: Duration = Duration::from_secs(30);
 
 impl Thread {
     pub(super) fn new(
-        program: PathBuf,
+        programs: TokenPrograms,
         open: Open,
         inbox: Receiver<Event>,
         events: Sender<Event>,
         shared: Arc<Shared>,
     ) -> Thread {
         Thread {
-            program,
+            programs,
             original: open.clone(),
             open,
             inbox,
@@ -111,7 +96,6 @@ impl Thread {
             opening_took: Duration::ZERO,
             pin_is_good: false,
             pins: HashMap::new(),
-            proved: HashMap::new(),
             last_answer: Instant::now(),
             refused: HashMap::new(),
             reopen_at: None,
@@ -354,68 +338,7 @@ impl Thread {
         }
     }
 
-    /// The token does not sign any more. Its program may have it again, if it still answers.
-    fn lost(&mut self, error: TokenError, process: TokenProcess) -> Next {
-        match &error {
-            TokenError::Gone(_) => match self.lost_for_good(error) {
-                Next::Open(_) => Next::Open(Some(process)),
-                next => next,
-            },
-            TokenError::Hung(_) => {
-                drop(process);
-                self.lost_for_good(error)
-            }
-            // It lies, or must not go on: politely, while it answers. What a killed program had in a TPM
-            // would stay there.
-            _ => {
-                process.close();
-                self.lost_for_good(error)
-            }
-        }
-    }
-
-    /// What was not signed gets its second try, or its error.
-    fn lost_for_good(&mut self, error: TokenError) -> Next {
-        let mut jobs: Vec<_> = self.in_flight.drain().collect();
-        jobs.sort_by_key(|(id, _)| *id);
-        for (_, (job, _)) in jobs {
-            self.try_again(job, &error);
-        }
-        if self.opened_at.elapsed() >= STABLE {
-            self.losses = 0;
-        }
-        self.losses += 1;
-        if matches!(error, TokenError::PinRejected(_)) || self.losses > QUICK_REOPENINGS {
-            return self.failed_to_open(error);
-        }
-        audit::warn(&format!("{}: {error}; opening it again", self.open));
-        for state in self.shared.lock().iter_mut() {
-            if let KeyState::Ready { .. } = state {
-                *state = KeyState::Opening; // whoever comes now waits for the new one
-            }
-        }
-        Next::Open(None)
-    }
-
-    fn try_again(&mut self, mut job: Job, error: &TokenError) {
-        if job.again {
-            answer(job, Err(error.clone()));
-        } else {
-            job.again = true;
-            self.queue.push_again(job);
-        }
-    }
-
-    /// Answers everything that waits.
-    pub(super) fn refuse_all(&mut self, error: &TokenError) {
-        let in_flight = self.in_flight.drain().map(|(_, (job, _))| job);
-        for job in in_flight.chain(self.queue.drain()) {
-            answer(job, Err(error.clone()));
-        }
-        self.count_waiting();
-    }
-
-    fn count_waiting(&self) {
+    pub(super) fn count_waiting(&self) {
         let waiting = self.queue.len();
         self.shared.waiting.store(waiting, Ordering::Relaxed);
     }
@@ -444,10 +367,4 @@ pub(super) fn ending() -> TokenError {
 
 pub(super) fn answer(job: Job, result: Result<Signature, TokenError>) {
     let _ = job.answer.send(result.map_err(NotSigned::Token)); // its caller may have given up
-}
-
-pub(super) fn backoff(failures: u32) -> Duration {
-    let (first, longest) = BACKOFF;
-    let full = first.saturating_mul(1 << failures.min(16)).min(longest);
-    full.mul_f64(0.75 + fastrand::f64() / 4.0) // so that many hosts do not come back at once
 }

@@ -210,12 +210,14 @@ fn response(status: &str, content_type: &str, body: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Limits};
+    use crate::accounts::Accounts;
+    use crate::config::{Config, Hardening, Limits};
+    use crate::launcher::Launcher;
+    use crate::sandbox::Sandbox;
     use std::io::{Read, Write};
     use std::net::TcpStream;
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixStream;
-    use std::path::Path;
 
     /// Of an agent without identities.
     fn agent() -> Arc<Agent> {
@@ -225,8 +227,16 @@ mod tests {
             limits: Limits::default(),
             identities: Vec::new(),
             tokens: Vec::new(),
+            hardening: Hardening {
+                landlock: false,
+                seccomp: false,
+                token_programs: false,
+                read: Vec::new(),
+            },
         };
-        Arc::new(Agent::start(config, Path::new("/")).unwrap())
+        let launcher = Launcher::in_thread(PathBuf::from("/")).unwrap();
+        let programs = launcher.token_programs(false);
+        Arc::new(Agent::start(config, programs, Accounts::Own, Sandbox::default()).unwrap())
     }
 
     fn start(address: &str) -> (Server, SocketAddr) {

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError, mpsc};
@@ -9,6 +10,8 @@ use std::time::Duration;
 
 use rustix::process::{Signal, getpid, kill_process};
 use rustix::stdio::dup2_stdin;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::link::{self, FromToken, KeyReport, Open, ToToken};
 use crate::{Key, Pin, PinFingerprint, Signature, TokenError};
@@ -30,21 +33,30 @@ pub struct PinGuard<'a> {
 /// How long a token library may take to close after the agent is gone. Vendor libraries hang here.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Serves the agent at standard input until it is gone. `open` opens the token; what it returns
-/// signs, each worker in a thread of its own.
+/// Serves the agent at standard input until it is gone. `confine` limits what this program may do, before
+/// it has other threads; then `open` opens the token, and what it returns signs, each worker in a thread
+/// of its own.
 pub fn serve<K: Key + Send>(
+    confine: impl FnOnce(&Open),
     mut open: impl FnMut(Open, &PinGuard) -> Result<Opened<K>, TokenError>,
 ) -> io::Result<()> {
-    let agent = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let mut agent = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     // What a token library reads, or hands to children of its own, is not our link.
     dup2_stdin(File::open("/dev/null")?)?;
+    let Ok(Some(first)) = link::receive(&mut agent) else {
+        return Ok(());
+    };
+    if let ToToken::Open { open, .. } = &first {
+        confine(open);
+    }
+    end_on_signals(agent.try_clone()?)?;
     let replies = Mutex::new(agent.try_clone()?);
     let (queue, jobs) = mpsc::channel();
     // Not among the workers: it notices that the agent is gone while `open` still hangs.
     std::thread::spawn(move || read(agent, queue));
 
-    let mut next = jobs.recv().ok();
     let jobs = Mutex::new(Jobs { jobs, other: None });
+    let mut next = Some(first);
     while let Some(ToToken::Open {
         open: request,
         refused_pins,
@@ -67,6 +79,16 @@ pub fn serve<K: Key + Send>(
         });
         next = lock(&jobs).other.take();
     }
+    Ok(())
+}
+
+/// A signal counts as the agent's end: sessions and loaded keys are closed all the same.
+fn end_on_signals(agent: UnixStream) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    std::thread::spawn(move || {
+        signals.forever().next();
+        agent.shutdown(Shutdown::Read)
+    });
     Ok(())
 }
 

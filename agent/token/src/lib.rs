@@ -12,6 +12,8 @@ pub mod link;
 mod pin;
 mod pkcs11_uri;
 pub mod program;
+pub mod sandbox;
+mod secret_memory;
 mod string_to_sign;
 mod tcti;
 

@@ -248,14 +248,30 @@ pub struct OpenedKey {
 /// The longest message, in bytes: a thousand certificates of 8 KiB in hex.
 const MESSAGE_LIMIT: usize = 16 * 1024 * 1024;
 
-/// Sends one message. Its buffer is wiped, since [`Open`] may carry a PIN.
+/// Sends one message. Its buffer is wiped, since [`Open`] may carry a PIN; and measured before it is
+/// filled, since one that grows leaves pieces of itself behind.
 pub fn send(to: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
-    let text = Zeroizing::new(serde_json::to_vec(message)?);
-    let length = u32::try_from(text.len()).map_err(io::Error::other)?;
-    let mut frame = Zeroizing::new(Vec::with_capacity(4 + text.len()));
+    let mut measured = Measure(0);
+    serde_json::to_writer(&mut measured, message)?;
+    let length = u32::try_from(measured.0).map_err(io::Error::other)?;
+    let mut frame = Zeroizing::new(Vec::with_capacity(4 + measured.0));
     frame.extend_from_slice(&length.to_be_bytes());
-    frame.extend_from_slice(&text);
+    serde_json::to_writer(&mut *frame, message)?;
     to.write_all(&frame)
+}
+
+/// Counts what is written.
+struct Measure(usize);
+
+impl Write for Measure {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Receives one message; `None` when the other side is gone.

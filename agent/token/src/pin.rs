@@ -1,18 +1,21 @@
 //! Where a PIN comes from. It is read in the token program only, just before it is used.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rustix::fs::OFlags;
+use rustix::fs::{Access, OFlags, access};
 use rustix::rand::{GetRandomFlags, getrandom};
-use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::de::{Deserializer, Error, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use zeroize::Zeroizing;
+
+use crate::secret_memory::SecretMemory;
 
 /// Where a PIN is found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,9 +28,13 @@ pub enum PinSource {
     Value(Pin),
 }
 
-/// A PIN. Its `Debug` shows nothing.
-#[derive(Debug, Clone)]
-pub struct Pin(SecretString);
+/// A PIN, in memory that is locked and wiped. There is one copy of it, however often it is cloned. Its
+/// `Debug` shows nothing.
+#[derive(Clone)]
+pub struct Pin {
+    memory: Arc<SecretMemory>,
+    length: usize,
+}
 
 /// Why a PIN cannot be read.
 #[derive(Debug, Error)]
@@ -69,12 +76,21 @@ pub enum PinError {
 const PIN_LIMIT: usize = 1024;
 
 impl PinSource {
-    /// Whether the PIN could be read, without reading it.
+    /// Whether the PIN could be read by a token program, without opening its file: a confined agent may not.
     pub fn check(&self) -> Result<(), PinError> {
         match self {
             PinSource::Value(_) => Ok(()),
-            PinSource::File(path) => open_private(path).map(drop),
-            PinSource::Credential(name) => open_plain(&credential_path(name)?).map(drop),
+            PinSource::File(path) => check_private(&look_at(path)?, path),
+            PinSource::Credential(name) => look_at(&credential_path(name)?).map(drop),
+        }
+    }
+
+    /// The file that it is in, where it is in one.
+    pub fn file(&self) -> Option<PathBuf> {
+        match self {
+            PinSource::Value(_) => None,
+            PinSource::File(path) => Some(path.clone()),
+            PinSource::Credential(name) => credential_path(name).ok(),
         }
     }
 
@@ -100,6 +116,41 @@ fn credential_path(name: &str) -> Result<PathBuf, PinError> {
     }
 }
 
+/// What is known of a regular file that this user may read.
+fn look_at(path: &Path) -> Result<Metadata, PinError> {
+    let unreadable = |error| PinError::Unreadable {
+        path: path.to_owned(),
+        error,
+    };
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    check_plain(&metadata, path)?;
+    access(path, Access::READ_OK).map_err(|error| unreadable(error.into()))?;
+    Ok(metadata)
+}
+
+fn check_plain(metadata: &Metadata, path: &Path) -> Result<(), PinError> {
+    match metadata.is_file() {
+        true => Ok(()),
+        false => Err(PinError::Unfit {
+            path: path.to_owned(),
+            fault: "is not a regular file",
+        }),
+    }
+}
+
+/// Only its owner, and the agent's own group, may have access.
+fn check_private(metadata: &Metadata, path: &Path) -> Result<(), PinError> {
+    let own_group = metadata.gid() == rustix::process::getegid().as_raw();
+    let others = if own_group { 0o007 } else { 0o077 };
+    match metadata.mode() & others {
+        0 => Ok(()),
+        _ => Err(PinError::Exposed {
+            path: path.to_owned(),
+            mode: metadata.mode() & 0o7777,
+        }),
+    }
+}
+
 /// Opens a regular file; a FIFO would otherwise make us wait for a writer.
 fn open_plain(path: &Path) -> Result<File, PinError> {
     let unreadable = |error| PinError::Unreadable {
@@ -111,12 +162,7 @@ fn open_plain(path: &Path) -> Result<File, PinError> {
         .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
         .open(path)
         .map_err(unreadable)?;
-    if !file.metadata().map_err(unreadable)?.is_file() {
-        return Err(PinError::Unfit {
-            path: path.to_owned(),
-            fault: "is not a regular file",
-        });
-    }
+    check_plain(&file.metadata().map_err(unreadable)?, path)?;
     Ok(file)
 }
 
@@ -127,14 +173,7 @@ fn open_private(path: &Path) -> Result<File, PinError> {
         path: path.to_owned(),
         error,
     })?;
-    let own_group = metadata.gid() == rustix::process::getegid().as_raw();
-    let others = if own_group { 0o007 } else { 0o077 };
-    if metadata.mode() & others != 0 {
-        return Err(PinError::Exposed {
-            path: path.to_owned(),
-            mode: metadata.mode() & 0o7777,
-        });
-    }
+    check_private(&metadata, path)?;
     Ok(file)
 }
 
@@ -143,56 +182,114 @@ fn read_pin(file: File, path: &Path) -> Result<Pin, PinError> {
         path: path.to_owned(),
         fault,
     };
-    // Never reallocated, so that no copy of the PIN stays behind.
-    let mut text = Zeroizing::new(String::with_capacity(PIN_LIMIT));
-    file.take(PIN_LIMIT as u64)
-        .read_to_string(&mut text)
-        .map_err(|error| PinError::Unreadable {
-            path: path.to_owned(),
-            error,
-        })?;
-    let line = text.strip_suffix('\n').unwrap_or(&text);
-    let pin = line.strip_suffix('\r').unwrap_or(line);
+    let unreadable = |error| PinError::Unreadable {
+        path: path.to_owned(),
+        error,
+    };
+    let mut memory = SecretMemory::new(PIN_LIMIT);
+    let read = read_all(file, memory.bytes_mut()).map_err(unreadable)?;
+    let text = memory.bytes().get(..read).unwrap_or_default();
+    if std::str::from_utf8(text).is_err() {
+        return Err(unfit("is no text (UTF-8)"));
+    }
+    let line = text.strip_suffix(b"\n").unwrap_or(text);
+    let pin = line.strip_suffix(b"\r").unwrap_or(line);
     if pin.is_empty() {
         return Err(unfit("is empty"));
     }
-    if text.len() >= PIN_LIMIT || pin.contains(['\n', '\0']) {
+    if read == PIN_LIMIT || pin.contains(&b'\n') || pin.contains(&0) {
         return Err(unfit("holds more than one PIN"));
     }
-    Ok(Pin::from(pin.to_owned()))
+    let length = pin.len();
+    Ok(Pin {
+        memory: Arc::new(memory),
+        length,
+    })
+}
+
+/// Straight to where the PIN stays: there is no copy of it to wipe. Says how much there is, up to the
+/// size of `buffer`.
+fn read_all(mut file: File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut length = 0;
+    while let Some(rest) = buffer.get_mut(length..).filter(|rest| !rest.is_empty()) {
+        match file.read(rest) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(length)
 }
 
 impl Pin {
     /// The PIN, for the one call that hands it to the token.
-    pub fn secret(&self) -> &SecretString {
-        &self.0
+    pub fn secret(&self) -> &[u8] {
+        self.memory.bytes().get(..self.length).unwrap_or_default()
+    }
+
+    fn new(length: usize, write: impl FnOnce(&mut [u8])) -> Pin {
+        let mut memory = SecretMemory::new(length.max(1)); // there are no empty mappings
+        write(memory.bytes_mut().get_mut(..length).unwrap_or_default());
+        Pin {
+            memory: Arc::new(memory),
+            length,
+        }
     }
 }
 
+/// Wipes the string.
 impl From<String> for Pin {
     fn from(pin: String) -> Pin {
-        Pin(pin.into())
+        let pin = Zeroizing::new(pin);
+        Pin::new(pin.len(), |memory| memory.copy_from_slice(pin.as_bytes()))
+    }
+}
+
+impl fmt::Debug for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("Pin(..)")
     }
 }
 
 impl PartialEq for Pin {
     fn eq(&self, other: &Pin) -> bool {
-        self.0.expose_secret() == other.0.expose_secret()
+        self.secret() == other.secret()
     }
 }
 
 impl Eq for Pin {}
 
-/// For the link alone: a `pin-value` stands in the agent's configuration and has to reach the token.
+/// For the link alone: a `pin-value` stands in the agent's configuration and has to reach the token. In
+/// hex, which JSON has nothing to escape in: escapes go through a buffer that nobody wipes.
 impl Serialize for Pin {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.0.expose_secret())
+        let hex = Zeroizing::new(hex::encode(self.secret()));
+        serializer.serialize_str(&hex)
     }
 }
 
 impl<'de> Deserialize<'de> for Pin {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Pin, D::Error> {
-        String::deserialize(deserializer).map(Pin::from)
+        struct Hex;
+        impl Visitor<'_> for Hex {
+            type Value = Pin;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a PIN in hex")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Pin, E> {
+                let mut result = Ok(());
+                let pin = Pin::new(text.len() / 2, |memory| {
+                    result = hex::decode_to_slice(text, memory);
+                });
+                // Not the error's own text: it shows a character.
+                result.map_err(|_| E::custom("the PIN is no hex"))?;
+                Ok(pin)
+            }
+        }
+        deserializer.deserialize_str(Hex)
     }
 }
 
@@ -228,7 +325,7 @@ impl PinFingerprint {
 
 fn hash(salt: &[u8], owner: &str, pins: &[&Pin]) -> Vec<u8> {
     let mut hash = Sha256::new();
-    let secrets = pins.iter().map(|pin| pin.0.expose_secret().as_bytes());
+    let secrets = pins.iter().map(|pin| pin.secret());
     for part in [salt, owner.as_bytes()].into_iter().chain(secrets) {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
@@ -265,7 +362,7 @@ mod tests {
         let source = PinSource::File(path);
         let pin = source.read().map_err(|error| error.to_string())?;
         source.check().unwrap();
-        Ok(pin.secret().expose_secret().to_owned())
+        Ok(String::from_utf8(pin.secret().to_vec()).unwrap())
     }
 
     #[test]
@@ -313,6 +410,27 @@ mod tests {
         let absent = directory.path().join("absent");
         let message = PinSource::File(absent.clone()).check().unwrap_err();
         assert!(message.to_string().contains(absent.to_str().unwrap()));
+    }
+
+    #[test]
+    fn the_link_carries_any_pin_and_no_escapes() {
+        for text in ["1234", "", "\"\\\n\u{1}é"] {
+            let pin = Pin::from(text.to_owned());
+            let json = serde_json::to_string(&pin).unwrap();
+            assert!(!json.contains('\\'), "{json}");
+            let back: Pin = serde_json::from_str(&json).unwrap();
+            assert_eq!(back.secret(), text.as_bytes());
+        }
+        for text in ["\"3\"", "\"3g\"", "\"é\"", "1", "null"] {
+            let error = serde_json::from_str::<Pin>(text).unwrap_err().to_string();
+            assert!(!error.contains("3g"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_clone_is_no_copy() {
+        let pin = Pin::from("1234".to_owned());
+        assert_eq!(pin.clone().secret().as_ptr(), pin.secret().as_ptr());
     }
 
     #[test]

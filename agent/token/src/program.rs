@@ -1,27 +1,32 @@
-//! What every token program does around its work: it is started by the agent and by nobody else, keeps
-//! its secrets in, and ends in good order.
+//! What every token program does around its work: it is started by the agent's launcher and by nobody
+//! else, keeps its secrets in, and ends in good order.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use rustix::fs::Mode;
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use seccompiler::SeccompAction;
 
 use crate::host::{self, Opened, PinGuard};
 use crate::link::Open;
+use crate::sandbox::{self, Confined};
 use crate::{Key, TokenError};
 
-/// A token program's `main`: serves the agent with the token that `open` opens. `name` and `about` are
-/// for whoever starts it by hand.
+/// The one argument that a token program takes: it is not to confine itself, since its module would not
+/// work so.
+pub const UNCONFINED: &str = "--unconfined";
+
+/// A token program's `main`: serves the agent with the token that `open` opens. Before that, `confine`
+/// gives up what the token does not need. `name` and `about` are for whoever starts it by hand.
 pub fn run<K: Key + Send>(
     name: &str,
     about: &str,
+    confine: impl FnOnce(&Open) -> Confined,
     open: impl FnMut(Open, &PinGuard) -> Result<Opened<K>, TokenError>,
 ) -> ExitCode {
     let about = format!(
@@ -29,14 +34,19 @@ pub fn run<K: Key + Send>(
          The agent starts it by itself; there is nothing to run by hand.",
         env!("CARGO_PKG_VERSION")
     );
-    if let Some(argument) = std::env::args_os().nth(1) {
-        if argument == "--help" || argument == "--version" {
+    let argument = std::env::args_os().nth(1);
+    let confined = match argument.as_deref().map(OsStr::to_str) {
+        None => true,
+        Some(Some(UNCONFINED)) => false,
+        Some(Some("--help" | "--version")) => {
             println!("{about}");
             return ExitCode::SUCCESS;
         }
-        eprintln!("{about}");
-        return ExitCode::from(2);
-    }
+        Some(_) => {
+            eprintln!("{about}");
+            return ExitCode::from(2);
+        }
+    };
     if let Err(error) = keep_secrets_in() {
         eprintln!("{name}: cannot keep the PIN out of core dumps: {error}");
         return ExitCode::FAILURE;
@@ -45,7 +55,22 @@ pub fn run<K: Key + Send>(
         eprintln!("{about}");
         return ExitCode::from(2);
     }
-    match end_on_signals().and_then(|()| host::serve(open)) {
+    // What a kernel does in part the agent tells of itself, once.
+    let warn = |confined: Confined, by: &str| {
+        if let Confined::Not(why) = confined {
+            eprintln!("{name}: warning: not confined by {by}: {why}");
+        }
+    };
+    if confined {
+        let refuse = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+        warn(sandbox::forbid(sandbox::hostile_calls(), refuse), "seccomp");
+    }
+    let confine = |request: &Open| {
+        if confined {
+            warn(confine(request), "Landlock");
+        }
+    };
+    match host::serve(confine, open) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{name}: lost the agent: {error}");
@@ -54,30 +79,23 @@ pub fn run<K: Key + Send>(
     }
 }
 
-/// Before anything is read: the PIN will be in this process.
-fn keep_secrets_in() -> io::Result<()> {
+/// What a process with a PIN or a way to one does before anything else: no core dumps, no debugger of
+/// the same user, no privileges by exec, no files for others.
+pub fn keep_secrets_in() -> io::Result<()> {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let no_core = Rlimit {
         current: Some(0),
         maximum: Some(0),
     };
-    setrlimit(Resource::Core, no_core)?;
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    rustix::process::setrlimit(Resource::Core, no_core)?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    rustix::thread::set_no_new_privs(true)?;
     Ok(())
 }
 
-fn stdin_is_a_socket() -> bool {
+/// Whether standard input is a socket, as it is for whom the agent has started.
+pub fn stdin_is_a_socket() -> bool {
     let stdin = io::stdin().as_fd().try_clone_to_owned().map(File::from);
     let metadata = stdin.and_then(|stdin| stdin.metadata());
     metadata.is_ok_and(|metadata| metadata.file_type().is_socket())
-}
-
-/// A signal counts as the agent's end: sessions and loaded keys are closed all the same.
-fn end_on_signals() -> io::Result<()> {
-    let agent = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
-    std::thread::spawn(move || {
-        signals.forever().next();
-        agent.shutdown(Shutdown::Read)
-    });
-    Ok(())
 }

@@ -31,7 +31,8 @@ pub enum Tcti {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
     host: String,
-    port: u16,
+    /// Its commands go to this port, what controls it to the next.
+    pub port: u16,
 }
 
 /// Why a TCTI string is refused.

@@ -1,7 +1,6 @@
 //! Auth values: read once, proved in an HMAC session, never in clear on the bus, and never tried again
 //! after the TPM refused them.
 
-use secrecy::ExposeSecret;
 use token::{PinSource, TokenError};
 use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::Auth;
@@ -33,7 +32,7 @@ pub(crate) fn read(source: Option<&PinSource>) -> Result<Auth, TokenError> {
     let pin = source
         .read()
         .map_err(|error| TokenError::Unusable(error.to_string()))?;
-    Auth::try_from(pin.secret().expose_secret().as_bytes()).map_err(|_| {
+    Auth::try_from(pin.secret()).map_err(|_| {
         TokenError::Unusable("the PIN is longer than an auth value can be, 64 bytes".to_owned())
     })
 }

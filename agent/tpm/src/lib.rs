@@ -14,6 +14,7 @@ mod open;
 mod parent;
 mod pcr;
 mod policy;
+mod sandbox;
 mod scheme;
 mod storage_primary;
 mod tpm;
@@ -25,5 +26,5 @@ pub use open::read_areas;
 /// The program.
 pub fn run() -> ExitCode {
     let about = "signs with keys of a TPM 2.0";
-    token::program::run(env!("CARGO_PKG_NAME"), about, open::open)
+    token::program::run(env!("CARGO_PKG_NAME"), about, sandbox::confine, open::open)
 }

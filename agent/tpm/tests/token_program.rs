@@ -19,6 +19,7 @@ mod program;
 mod swtpm;
 
 use std::collections::BTreeSet;
+use std::process::Stdio;
 use std::slice;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -26,8 +27,8 @@ use token::TokenError;
 use token::link::{FromToken, KeyReport, OpenTpmKey, OpenedKey, TpmKeySource};
 
 use keys::{ECDSA, PARENT, RSA, policy_or};
-use program::{Program, key, pin};
-use swtpm::Swtpm;
+use program::{PROGRAM, Program, key, pin};
+use swtpm::{Swtpm, command};
 
 const TPM2_SIGN: u32 = 0x15d;
 const TPM2_POLICY_PCR: u32 = 0x17f;
@@ -199,6 +200,38 @@ fn a_handle_may_be_named_with_and_without_its_auth_value() {
             .collect();
         assert!(!bytes.contains(&secret));
     }
+}
+
+#[test]
+fn it_is_confined_unless_told_otherwise() {
+    let tpm = Swtpm::start();
+    tpm.make_parent("");
+    tpm.make("web", "-G ecc256");
+    for (arguments, seccomp, log) in [(&[][..], "2", "confined"), (&["--unconfined"], "0", "free")]
+    {
+        // libtss2 writes its log wherever it is told to, and where it cannot, to standard error.
+        let log = tpm.path(log);
+        let mut command = command(PROGRAM);
+        command
+            .args(arguments)
+            .env("TSS2_LOG", "all+TRACE")
+            .env("TSS2_LOGFILE", &log)
+            .stderr(Stdio::null());
+        let mut program = Program::spawn(command);
+        let reports = program.try_open(tpm.tcti(), vec![tpm.file("web")]).unwrap();
+        assert!(is_fine(&reports[0]), "{reports:?}");
+        program.sign(0, ECDSA).unwrap();
+        let status = format!("/proc/{}/status", program.child.id());
+        let status = std::fs::read_to_string(status).unwrap();
+        assert!(
+            status.contains(&format!("\nSeccomp:\t{seccomp}\n")),
+            "{status}"
+        );
+        assert!(status.contains("\nNoNewPrivs:\t1\n"), "{status}");
+        assert_eq!(log.exists(), !arguments.is_empty());
+        assert!(program.end().success());
+    }
+    assert_eq!(tpm.handles(), "");
 }
 
 #[test]

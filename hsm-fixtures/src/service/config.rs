@@ -27,6 +27,8 @@ pub struct ServiceConfig {
     pub roles: Vec<String>,
     /// How far the service's clock is ahead of this machine's; negative for behind.
     pub clock_offset: SignedDuration,
+    /// How long every session lasts, whatever it was asked for and the profile says; in seconds.
+    pub session_seconds: Option<u32>,
     /// Write one line for each decision to stderr.
     pub verbose: bool,
 }
@@ -88,6 +90,7 @@ impl ServiceConfig {
             profiles: Vec::new(),
             roles: Vec::new(),
             clock_offset: SignedDuration::ZERO,
+            session_seconds: None,
             verbose: false,
         }
     }

@@ -38,7 +38,7 @@ impl Decision {
     /// Whether the request was granted.
     #[must_use]
     pub fn is_success(&self) -> bool {
-        self.status < 300
+        (200..300).contains(&self.status) && self.reason.is_empty()
     }
 }
 
@@ -65,12 +65,14 @@ impl fmt::Display for Decision {
 pub(crate) struct Journal {
     decisions: VecDeque<Decision>,
     sessions_created: u64,
+    create_session_requests: u64,
 }
 
 impl Journal {
     pub(crate) fn record(&mut self, decision: Decision) {
-        if decision.operation == Operation::CreateSession && decision.is_success() {
-            self.sessions_created += 1;
+        if decision.operation == Operation::CreateSession {
+            self.create_session_requests += 1;
+            self.sessions_created += u64::from(decision.is_success());
         }
         if self.decisions.len() == KEPT {
             self.decisions.pop_front();
@@ -80,6 +82,10 @@ impl Journal {
 
     pub(crate) fn decisions(&self) -> Vec<Decision> {
         self.decisions.iter().cloned().collect()
+    }
+
+    pub(crate) fn create_session_requests(&self) -> u64 {
+        self.create_session_requests
     }
 
     pub(crate) fn sessions_created(&self) -> u64 {

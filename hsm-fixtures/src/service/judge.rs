@@ -9,6 +9,7 @@ use super::answer::Answer;
 use super::authorization::Authorization;
 use super::config::ServiceConfig;
 use super::create_session;
+use super::fault::{Fault, Faults};
 use super::journal::{Decision, Journal, Operation};
 use super::received::Received;
 use super::refusal::Refusal;
@@ -20,7 +21,9 @@ use super::vault::Vault;
 pub(crate) struct Judge {
     registry: Registry,
     clock_offset: SignedDuration,
+    session_seconds: Option<u32>,
     verbose: bool,
+    faults: Faults,
     vault: Mutex<Vault>,
     journal: Mutex<Journal>,
 }
@@ -30,26 +33,59 @@ impl Judge {
         Ok(Judge {
             registry: Registry::new(config)?,
             clock_offset: config.clock_offset,
+            session_seconds: config.session_seconds,
             verbose: config.verbose,
+            faults: Faults::default(),
             vault: Mutex::default(),
             journal: Mutex::default(),
         })
     }
 
-    /// Answers a request. STS is at the path `/`, Roles Anywhere everywhere else.
-    pub(crate) fn answer(&self, request: &Received, request_id: &str) -> Answer {
+    /// The service's clock.
+    pub(crate) fn now(&self, fault: Option<Fault>) -> Timestamp {
         let now = Timestamp::now() + self.clock_offset;
-        if request.path == "/" {
-            self.get_caller_identity(request, request_id, now)
-        } else {
-            self.create_session(request, now)
+        match fault {
+            Some(Fault::Clock(ahead)) => now + ahead,
+            _ => now,
         }
+    }
+
+    /// Answers a request. STS is at the path `/`, Roles Anywhere everywhere else.
+    pub(crate) fn answer(
+        &self,
+        request: &Received,
+        request_id: &str,
+        now: Timestamp,
+        fault: Option<Fault>,
+    ) -> Answer {
+        if request.path == "/" {
+            return self.get_caller_identity(request, request_id, now);
+        }
+        if let Some(answer) = fault.and_then(Fault::answer) {
+            self.record_fault(answer.status, &format!("{fault:?}"));
+            return answer;
+        }
+        let answer = self.create_session(request, now, fault);
+        match fault {
+            Some(fault) => fault.spoil(answer),
+            None => answer,
+        }
+    }
+
+    /// The faults that are due.
+    pub(crate) fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// Notes a request that met a fault and was not judged.
+    pub(crate) fn record_fault(&self, status: u16, reason: &str) {
+        let operation = Operation::CreateSession;
+        self.record(self.now(None), operation, None, status, "a fault", reason);
     }
 
     /// What [`answer`](Judge::answer) would make of a CreateSession.
     pub(crate) fn would_grant(&self, request: &Received) -> Result<(), String> {
-        let now = Timestamp::now() + self.clock_offset;
-        match create_session::judge(&self.registry, request, now) {
+        match create_session::judge(&self.registry, request, self.now(None)) {
             Ok(_) => Ok(()),
             Err(refusal) => Err(format!("{}: {}", refusal.message, refusal.reason)),
         }
@@ -58,9 +94,8 @@ impl Judge {
     /// Answers bytes that could not even be read as a request.
     pub(crate) fn answer_unreadable(&self, message: &str) -> Answer {
         let refusal = Refusal::invalid(message);
-        let now = Timestamp::now() + self.clock_offset;
         self.record(
-            now,
+            self.now(None),
             Operation::CreateSession,
             None,
             refusal.kind.status(),
@@ -74,7 +109,7 @@ impl Judge {
         lock(&self.journal)
     }
 
-    fn create_session(&self, request: &Received, now: Timestamp) -> Answer {
+    fn create_session(&self, request: &Received, now: Timestamp, fault: Option<Fault>) -> Answer {
         let record = |status, message: &str, reason: &str| {
             self.record(
                 now,
@@ -85,7 +120,13 @@ impl Judge {
                 reason,
             );
         };
-        let granted = create_session::judge(&self.registry, request, now).and_then(|grant| {
+        let granted = create_session::judge(&self.registry, request, now).and_then(|mut grant| {
+            if let Some(seconds) = self.session_seconds {
+                grant.seconds = seconds.into();
+            }
+            if fault == Some(Fault::Expired) {
+                grant.seconds = -60;
+            }
             let session = lock(&self.vault).vend(&grant, now);
             session
                 .map(|session| (grant, session))

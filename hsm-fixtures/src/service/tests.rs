@@ -1,6 +1,8 @@
 //! Over HTTPS, with curl: a client, and a SigV4, that are not ours.
 
-use std::net::TcpStream;
+mod faults;
+
+use std::net::{Ipv4Addr, TcpStream};
 
 use jiff::{SignedDuration, Timestamp};
 use openssl::pkey::{PKey, Private};

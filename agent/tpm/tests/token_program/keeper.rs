@@ -1,12 +1,13 @@
 //! The agent's keeper with this program and a TPM: what recovers by itself, and what must not.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use roleseal_agent::certificate::{CertificateSource, LeafSource};
 use roleseal_agent::keeper::{Caller, Heritage, Keeper, KeyOwner, KeyState, NotSigned};
+use roleseal_agent::launcher::Launcher;
 use token::link::{Open, OpenTpm, OpenTpmKey};
 use token::{StringToSign, TokenError};
 
@@ -33,7 +34,10 @@ fn start(tpm: &Swtpm, keys: &[(&str, OpenTpmKey)]) -> Keeper {
         tcti: tpm.tcti(),
         keys: keys.iter().map(|(_, key)| Some(key.clone())).collect(),
     });
-    Keeper::start(PathBuf::from(PROGRAM), open, owners, Heritage::default()).unwrap()
+    let programs = Path::new(PROGRAM).parent().unwrap();
+    let launcher = Launcher::in_thread(programs.to_owned()).unwrap();
+    let programs = launcher.token_programs(true);
+    Keeper::start(programs, open, owners, Heritage::default()).unwrap()
 }
 
 fn settled(keeper: &Keeper, key: usize) -> KeyState {

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::process::{Child, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
 use token::link::{self, FromToken, KeyReport, Open, OpenTpm, OpenTpmKey, ToToken, TpmKeySource};
@@ -23,12 +23,13 @@ pub(crate) struct Program {
 
 impl Program {
     pub(crate) fn start() -> Program {
+        Program::spawn(command(PROGRAM))
+    }
+
+    pub(crate) fn spawn(mut command: Command) -> Program {
         let (link, theirs) = UnixStream::pair().unwrap();
         link.set_read_timeout(Some(PATIENCE)).unwrap();
-        let child = command(PROGRAM)
-            .stdin(OwnedFd::from(theirs))
-            .spawn()
-            .unwrap();
+        let child = command.stdin(OwnedFd::from(theirs)).spawn().unwrap();
         Program { child, link }
     }
 

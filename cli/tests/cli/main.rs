@@ -1,30 +1,28 @@
 //! The binary against a stand-in agent and a stand-in service that record what reached them: the
 //! bytes on the wire, the exit codes, what is printed where. The end-to-end tests judge signatures.
 
-#![allow(clippy::unwrap_used)] // clippy.toml lets the tests, not their helpers
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // clippy.toml lets the tests, not their helpers
+
+mod network;
+mod stand_ins;
+mod targets;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 
-use rustls::pki_types::PrivateKeyDer;
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use tempfile::TempDir;
+pub(crate) use stand_ins::{Scene, exit, lower_lines, proxy, text};
 
-const ROLE: &str = "--role-arn=arn:aws:iam::123456789012:role/path/web";
-const PROFILE: &str = "--profile-arn=arn:aws:rolesanywhere:eu-central-1:123456789012:profile/p-1";
-const ANCHOR: &str =
+pub(crate) const ROLE: &str = "--role-arn=arn:aws:iam::123456789012:role/path/web";
+pub(crate) const PROFILE: &str =
+    "--profile-arn=arn:aws:rolesanywhere:eu-central-1:123456789012:profile/p-1";
+pub(crate) const ANCHOR: &str =
     "--trust-anchor-arn=arn:aws:rolesanywhere:eu-central-1:123456789012:trust-anchor/a-1";
-const QUERY: &str = "profileArn=arn%3Aaws%3Arolesanywhere%3Aeu-central-1%3A123456789012%3Aprofile%2Fp-1\
+pub(crate) const QUERY: &str = "profileArn=arn%3Aaws%3Arolesanywhere%3Aeu-central-1%3A123456789012%3Aprofile%2Fp-1\
                      &roleArn=arn%3Aaws%3Aiam%3A%3A123456789012%3Arole%2Fpath%2Fweb\
                      &trustAnchorArn=arn%3Aaws%3Arolesanywhere%3Aeu-central-1%3A123456789012%3Atrust-anchor%2Fa-1";
-const SIGNED: &str = r#"{"parameters":{"headers":{"Authorization":"AWS4-X509-ECDSA-SHA256 x","X-Amz-Date":"20260101T000000Z","X-Amz-X509":"AA=="}}}"#;
-const SESSION: &str = r#"{"credentialSet":[{"credentials":{"accessKeyId":"ASIA1","secretAccessKey":"s3cret","sessionToken":"t0ken","expiration":"2999-01-01T00:00:00Z"}}],"subjectArn":"arn"}"#;
+pub(crate) const SIGNED: &str = r#"{"parameters":{"headers":{"Authorization":"AWS4-X509-ECDSA-SHA256 x","X-Amz-Date":"20260101T000000Z","X-Amz-X509":"AA=="}}}"#;
+pub(crate) const SESSION: &str = r#"{"credentialSet":[{"credentials":{"accessKeyId":"ASIA1","secretAccessKey":"s3cret","sessionToken":"t0ken","expiration":"2999-01-01T00:00:00Z"}}],"subjectArn":"arn"}"#;
 
 #[test]
 fn a_session_from_the_arguments_to_the_output() {
@@ -47,7 +45,7 @@ fn a_session_from_the_arguments_to_the_output() {
 
     let body = r#"{"durationSeconds":3600,"roleSessionName":"ci@7"}"#;
     let host = service.url.strip_prefix("https://").unwrap().to_owned();
-    let call = agent.join().unwrap();
+    let call = agent.next();
     for part in [
         format!(r#""host":"{host}""#),
         format!(r#""query":"{QUERY}""#),
@@ -58,7 +56,7 @@ fn a_session_from_the_arguments_to_the_output() {
         assert!(call.contains(&part), "{part} not in {call}");
     }
     // What is sent is what was signed, byte by byte.
-    let request = service.thread.join().unwrap();
+    let request = service.requests.next();
     let (head, sent) = request.split_once("\r\n\r\n").unwrap();
     let (first, mut headers) = (head.lines().next().unwrap(), lower_lines(head));
     headers.sort();
@@ -113,44 +111,6 @@ fn a_refusal_by_aws_prints_no_credentials_and_cannot_steer_the_terminal() {
         assert!(stderr.starts_with("roleseal: ") && stderr.contains(expected));
         assert!(!stderr.contains('\x1b') && !stderr.contains("s3cret"));
     }
-}
-
-#[test]
-fn a_server_of_another_ca_is_not_trusted() {
-    let scene = Scene::new();
-    let _agent = scene.agent(SIGNED);
-    let service = scene.service("201 Created", "", SESSION);
-    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    fs::write(scene.path("ca.pem"), other.cert.pem()).unwrap();
-    let output = scene.session(&["--endpoint", &service.url]);
-    assert_eq!(exit(&output), 7, "{output:?}");
-    assert!(text(&output.stderr).contains("--ca-bundle"), "{output:?}");
-    assert_eq!(text(&output.stdout), "");
-}
-
-#[test]
-fn the_ca_bundle_may_come_from_the_environment() {
-    let scene = Scene::new();
-    let _agent = scene.agent(SIGNED);
-    let service = scene.service("201 Created", "", SESSION);
-    let output = scene
-        .roleseal(&["credential-process", ROLE, PROFILE, ANCHOR])
-        .args(["--endpoint", &service.url])
-        .env("AWS_CA_BUNDLE", scene.path("ca.pem"))
-        .env("HTTPS_PROXY", "http://localhost:1") // not used yet
-        .output()
-        .unwrap();
-    assert_eq!(exit(&output), 0, "{output:?}");
-}
-
-#[test]
-fn nobody_at_the_endpoint_is_a_network_error() {
-    let scene = Scene::new();
-    let _agent = scene.agent(SIGNED);
-    let url = "https://localhost:1"; // tcpmux's port: a free one could become another test's
-    let output = scene.session(&["--endpoint", url]);
-    assert_eq!(exit(&output), 7, "{output:?}");
-    assert!(text(&output.stderr).contains(url), "{output:?}");
 }
 
 #[test]
@@ -283,129 +243,25 @@ fn the_help_tells_the_exit_codes_and_the_environment() {
     }
 }
 
-/// A directory of its own, with the socket and the CA bundle of a test.
-struct Scene(TempDir);
-
-struct Service {
-    url: String,
-    thread: JoinHandle<String>,
-}
-
-impl Scene {
-    fn new() -> Scene {
-        Scene(tempfile::tempdir().unwrap())
+#[test]
+fn completions_and_manual_pages_tell_every_command() {
+    let scene = Scene::new();
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let output = scene.roleseal(&["completions", shell]).output().unwrap();
+        let script = text(&output.stdout);
+        assert!(script.contains("credential-process") && script.contains("trust-anchor-arn"));
     }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn roleseal(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_roleseal"));
-        command
-            .env_clear()
-            .env("ROLESEAL_SOCKET", self.path("agent.sock"))
-            .args(arguments)
-            .stdin(Stdio::null());
-        command
-    }
-
-    /// `roleseal credential-process`, trusting the scene's service where there is one.
-    fn session(&self, more: &[&str]) -> Output {
-        let mut command = self.roleseal(&["credential-process", ROLE, PROFILE, ANCHOR]);
-        let bundle = self.path("ca.pem");
-        if bundle.exists() {
-            command.arg("--ca-bundle").arg(bundle);
-        }
-        command.args(more).output().unwrap()
-    }
-
-    /// An agent that answers one call with `reply`; it yields the call.
-    fn agent(&self, reply: &str) -> JoinHandle<String> {
-        let listener = UnixListener::bind(self.path("agent.sock")).unwrap();
-        let reply = format!("{reply}\0");
-        thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut call = Vec::new();
-            BufReader::new(&stream).read_until(0, &mut call).unwrap();
-            stream.write_all(reply.as_bytes()).unwrap();
-            text(&call)
-        })
-    }
-
-    /// A service that answers one request; its thread yields the request.
-    fn service(&self, status: &str, headers: &str, body: &str) -> Service {
-        let tls = self.certify();
-        let listener = TcpListener::bind("localhost:0").unwrap();
-        let url = format!(
-            "https://localhost:{}",
-            listener.local_addr().unwrap().port()
-        );
-        let answer = format!(
-            "HTTP/1.1 {status}\r\nContent-Length: {}\r\n{headers}\r\n{body}",
-            body.len()
-        );
-        let thread = thread::spawn(move || serve(&listener, tls, &answer).unwrap_or_default());
-        Service { url, thread }
-    }
-
-    /// A CA in the scene's bundle, and a server certificate by it.
-    fn certify(&self) -> Arc<ServerConfig> {
-        let ca_key = rcgen::KeyPair::generate().unwrap();
-        let mut ca = rcgen::CertificateParams::default();
-        ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
-        fs::write(self.path("ca.pem"), ca_pem).unwrap();
-        let key = rcgen::KeyPair::generate().unwrap();
-        let leaf = rcgen::CertificateParams::new(["localhost".to_owned()])
-            .unwrap()
-            .signed_by(&key, &rcgen::Issuer::new(ca, ca_key))
-            .unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![leaf.der().clone()],
-                PrivateKeyDer::Pkcs8(key.serialize_der().into()),
-            );
-        Arc::new(config.unwrap())
-    }
-}
-
-/// Reads one request as far as its length says, and answers it.
-fn serve(listener: &TcpListener, tls: Arc<ServerConfig>, answer: &str) -> std::io::Result<String> {
-    let (tcp, _): (TcpStream, _) = listener.accept()?;
-    let connection = ServerConnection::new(tls).map_err(std::io::Error::other)?;
-    let mut stream = BufReader::new(StreamOwned::new(connection, tcp));
-    let mut request = String::new();
-    while !request.ends_with("\r\n\r\n") {
-        if stream.read_line(&mut request)? == 0 {
-            return Ok(request);
-        }
-    }
-    let length = lower_lines(&request)
-        .iter()
-        .find_map(|line| line.strip_prefix("content-length: ")?.parse().ok())
-        .unwrap_or(0);
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body)?;
-    request.push_str(&text(&body));
-    stream.get_mut().write_all(answer.as_bytes())?;
-    stream.get_mut().flush()?;
-    Ok(request)
-}
-
-/// The header lines, in lower case.
-fn lower_lines(head: &str) -> Vec<String> {
-    head.lines().skip(1).map(str::to_lowercase).collect()
-}
-
-fn exit(output: &Output) -> i32 {
-    output.status.code().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
+    let directory = scene.path("").display().to_string();
+    let output = scene
+        .roleseal(&["man", "--out", &directory])
+        .output()
+        .unwrap();
+    assert_eq!(exit(&output), 0, "{output:?}");
+    let page = fs::read_to_string(scene.path("roleseal-credential-process.1")).unwrap();
+    assert!(page.contains(r"trust\-anchor\-arn") && page.contains("Exit codes"));
+    let output = scene
+        .roleseal(&["man", "--out=/nonexistent"])
+        .output()
+        .unwrap();
+    assert_eq!(exit(&output), 1, "{output:?}");
 }

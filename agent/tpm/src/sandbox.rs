@@ -1,0 +1,198 @@
+//! What `roleseal-tpm` can do without: it reads libraries, their configuration, and the files of its keys
+//! and PINs; it writes to the TPM's device and nowhere else; it connects to nothing but a TPM; it starts no
+//! program and signals none.
+
+use std::path::PathBuf;
+
+use landlock::{
+    Access, AccessFs, AccessNet, BitFlags, NetPort, Ruleset, RulesetAttr, RulesetCreated,
+    RulesetCreatedAttr, RulesetError, Scope, path_beneath_rules,
+};
+use token::link::{Open, OpenTpm, OpenTpmKey, TpmKeySource};
+use token::sandbox::{self, Confined, LANDLOCK_ABI};
+use token::{PinSource, Tcti};
+
+/// libtss2 and what it stands on, wherever a distribution has it; host names and users; whether the
+/// machine is in FIPS mode; random numbers.
+const READ: &[&str] = &[
+    "/usr",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/opt",
+    "/nix",
+    "/gnu",
+    "/etc",
+    "/proc/sys/crypto",
+    "/dev/random",
+    "/dev/urandom",
+];
+
+/// What GLib looks at before it speaks with D-Bus.
+const READ_FOR_DBUS: &[&str] = &["/proc", "/run", "/var/lib/dbus"];
+
+pub(crate) fn confine(open: &Open) -> Confined {
+    match open {
+        Open::Tpm(open) => sandbox::enforce(ruleset(open)),
+        Open::Pkcs11(_) => Confined::Not("it is no TPM".to_owned()), // and is not opened either
+    }
+}
+
+fn ruleset(open: &OpenTpm) -> Result<RulesetCreated, RulesetError> {
+    let read = AccessFs::ReadFile | AccessFs::ReadDir;
+    let device = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
+    let mut scope: BitFlags<Scope> = Scope::Signal.into();
+    if !matches!(open.tcti, Tcti::Tabrmd { .. }) {
+        scope |= Scope::AbstractUnixSocket; // where a session's D-Bus may be
+    }
+    let mut rules = Ruleset::default()
+        .handle_access(AccessFs::from_all(LANDLOCK_ABI))?
+        .handle_access(AccessNet::from_all(LANDLOCK_ABI))?
+        .scope(scope)?
+        .create()?
+        .add_rules(path_beneath_rules(READ, read))?
+        .add_rules(path_beneath_rules(files(open), AccessFs::ReadFile))?
+        .add_rules(path_beneath_rules(["/dev/null"], device))?;
+    match &open.tcti {
+        Tcti::Device(path) => rules = rules.add_rules(path_beneath_rules([path], device))?,
+        Tcti::Swtpm(server) | Tcti::Mssim(server) => {
+            for port in [Some(server.port), server.port.checked_add(1)]
+                .into_iter()
+                .flatten()
+            {
+                rules = rules.add_rule(NetPort::new(port, AccessNet::ConnectTcp))?;
+            }
+        }
+        Tcti::Tabrmd { .. } => rules = rules.add_rules(path_beneath_rules(READ_FOR_DBUS, read))?,
+    }
+    Ok(rules)
+}
+
+/// The files of the keys and of their PINs. They are read once, right after this.
+fn files(open: &OpenTpm) -> impl Iterator<Item = PathBuf> {
+    open.keys.iter().flatten().flat_map(|key| {
+        let OpenTpmKey {
+            source,
+            pin,
+            parent_pin,
+            owner_pin,
+            pins_are_good: _,
+        } = key;
+        let key = match source {
+            TpmKeySource::File(path) => Some(path.clone()),
+            TpmKeySource::Handle(_) => None,
+        };
+        let pins = [pin, parent_pin, owner_pin].map(|pin| pin.as_ref().and_then(PinSource::file));
+        pins.into_iter().flatten().chain(key)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::fs;
+    use std::io::{ErrorKind, Result};
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::path::Path;
+    use std::process::Command;
+
+    struct Place(tempfile::TempDir);
+
+    impl Place {
+        /// With files named `key`, `pin` and `other`.
+        fn new() -> Place {
+            let place = Place(tempfile::tempdir().unwrap());
+            for name in ["key", "pin", "other"] {
+                fs::write(place.path(name), name).unwrap();
+            }
+            place
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path().join(name)
+        }
+
+        /// Runs it in a thread that is confined as for this TPM: Landlock is a thread's, and ends with it.
+        fn confined<T: Send>(&self, tcti: &str, run: impl FnOnce() -> T + Send) -> T {
+            let open = Open::Tpm(OpenTpm {
+                tcti: tcti.parse().unwrap(),
+                keys: vec![
+                    None,
+                    Some(OpenTpmKey {
+                        source: TpmKeySource::File(self.path("key")),
+                        pin: Some(PinSource::File(self.path("pin"))),
+                        parent_pin: None,
+                        owner_pin: None,
+                        pins_are_good: false,
+                    }),
+                ],
+            });
+            std::thread::scope(|scope| {
+                let thread = scope.spawn(|| {
+                    assert_eq!(confine(&open), Confined::Wholly);
+                    run()
+                });
+                thread.join().unwrap()
+            })
+        }
+    }
+
+    fn denied<T: std::fmt::Debug>(result: Result<T>) -> bool {
+        result.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+    }
+
+    #[test]
+    fn its_own_files_are_read_and_no_others() {
+        let place = Place::new();
+        place.confined("device:/dev/tpmrm0", || {
+            assert_eq!(fs::read_to_string(place.path("key")).unwrap(), "key");
+            assert_eq!(fs::read_to_string(place.path("pin")).unwrap(), "pin");
+            assert!(fs::read("/etc/passwd").is_ok());
+            assert!(denied(fs::read(place.path("other"))));
+            assert!(denied(fs::read("/proc/self/environ")));
+        });
+    }
+
+    #[test]
+    fn it_writes_to_its_device_alone() {
+        let place = Place::new();
+        // Any device does: what stands behind the name is the machine's affair.
+        place.confined("device:/dev/zero", || {
+            let open = |path: &Path| fs::File::options().read(true).write(true).open(path);
+            assert!(open(Path::new("/dev/zero")).is_ok());
+            assert!(denied(open(Path::new("/dev/full"))));
+            assert!(denied(open(&place.path("key"))));
+            assert!(denied(fs::write(place.path("new"), "")));
+            assert!(denied(fs::remove_file(place.path("key"))));
+        });
+    }
+
+    #[test]
+    fn it_connects_to_its_tpm_alone() {
+        let place = Place::new();
+        let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let (own, other) = (listen(), listen());
+        let (own, other) = (own.local_addr().unwrap(), other.local_addr().unwrap());
+        let tcti = format!("swtpm:host=127.0.0.1,port={}", own.port());
+        place.confined(&tcti, || {
+            assert!(TcpStream::connect(own).is_ok());
+            // The next port is the control channel's.
+            let control = (own.ip(), own.port() + 1);
+            let refused = TcpStream::connect(control).err().map(|error| error.kind());
+            assert_ne!(refused, Some(ErrorKind::PermissionDenied));
+            if other.port() != own.port() + 1 {
+                assert!(denied(TcpStream::connect(other)));
+            }
+            assert!(denied(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))));
+        });
+    }
+
+    #[test]
+    fn it_starts_no_program() {
+        let place = Place::new();
+        let result = place.confined("device:/dev/tpmrm0", || Command::new("/bin/true").status());
+        assert!(denied(result));
+    }
+}

@@ -1,0 +1,110 @@
+//! One session in a file.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
+
+use jiff::{SignedDuration, Timestamp};
+use rolesanywhere::DURATION;
+use secrecy::{ExposeSecret, SecretSlice};
+use serde::{Deserialize, Serialize};
+
+use super::directory;
+use crate::credentials::Members;
+use crate::session::Session;
+
+#[derive(Serialize)]
+struct Written<'s> {
+    credentials: WrittenCredentials<'s>,
+    issued: Timestamp,
+    serial: Option<&'s str>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct WrittenCredentials<'s> {
+    access_key_id: &'s str,
+    secret_access_key: &'s str,
+    session_token: &'s str,
+    expiration: Timestamp,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    credentials: Members,
+    issued: Timestamp,
+    serial: Option<String>,
+}
+
+/// A session takes some 3 KiB: read at once, no copies of secrets are left behind.
+const USUAL: usize = 8 * 1024;
+
+/// More is no session.
+const ENTRY_LIMIT: u64 = 64 * 1024;
+
+pub(super) fn load(directory: &OwnedFd, key: &str) -> Option<Session> {
+    let name = name(key);
+    match read(directory, &name) {
+        Ok(session) => Some(session),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(_) => {
+            let _ = directory::remove(directory, &name); // or it is replaced by the next one
+            None
+        }
+    }
+}
+
+pub(super) fn store(directory: &OwnedFd, key: &str, session: &Session) -> io::Result<()> {
+    sweep(directory, session.issued);
+    let credentials = &session.credentials;
+    let json: SecretSlice<u8> = serde_json::to_vec(&Written {
+        credentials: WrittenCredentials {
+            access_key_id: &credentials.access_key_id,
+            secret_access_key: credentials.secret_access_key.expose_secret(),
+            session_token: credentials.session_token.expose_secret(),
+            expiration: credentials.expiration,
+        },
+        issued: session.issued,
+        serial: session.serial.as_deref(),
+    })?
+    .into();
+    // A reader sees the old one or the new one, never a part.
+    let temporary = format!("{key}.{:016x}.new", fastrand::u64(..));
+    let mut file = directory::create(directory, &temporary)?;
+    file.write_all(json.expose_secret())
+        .and_then(|()| directory::rename(directory, &temporary, &name(key)))
+        .inspect_err(|_| {
+            let _ = directory::remove(directory, &temporary);
+        })
+}
+
+fn name(key: &str) -> String {
+    format!("{key}.json")
+}
+
+fn read(directory: &OwnedFd, name: &str) -> io::Result<Session> {
+    let mut file = directory::open_to_read(directory, name)?.take(ENTRY_LIMIT);
+    let mut json = Vec::with_capacity(USUAL);
+    file.read_to_end(&mut json)?;
+    let json: SecretSlice<u8> = json.into();
+    let entry: Entry = serde_json::from_slice(json.expose_secret())?;
+    Ok(Session {
+        credentials: entry
+            .credentials
+            .complete()
+            .map_err(|fault| io::Error::new(ErrorKind::InvalidData, fault))?,
+        issued: entry.issued,
+        serial: entry.serial,
+    })
+}
+
+/// Removes what nobody asks for any more: a file that is older than the longest session holds none that
+/// is valid. Locks stay: a process may wait for one.
+fn sweep(directory: &OwnedFd, now: Timestamp) {
+    let oldest = now - SignedDuration::from_secs(i64::from(*DURATION.end()));
+    for (name, written) in directory::files(directory).unwrap_or_default() {
+        let ours = name.ends_with(".json") || name.ends_with(".new");
+        if ours && written < oldest.as_second() {
+            let _ = directory::remove(directory, &name);
+        }
+    }
+}

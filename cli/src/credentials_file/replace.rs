@@ -1,0 +1,190 @@
+//! One file in the place of another, at once: a reader, a crash or a full disk never shows a part.
+
+use std::ffi::{CStr, OsStr};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags, fchmod, fchown, fgetxattr,
+    flistxattr, fsetxattr, fstat, openat, renameat, statat, unlinkat,
+};
+use rustix::io::Errno;
+use secrecy::{ExposeSecret, SecretSlice, SecretString};
+
+use super::FileError;
+use super::place::Place;
+
+/// The file as it was read.
+pub(super) struct Old {
+    pub(super) text: SecretString,
+    /// `None` where there is none yet.
+    file: Option<(File, Stat)>,
+}
+
+/// Some thousand profiles: more is a mistake, such as another file.
+const SIZE_LIMIT: u64 = 1024 * 1024;
+
+/// An attribute, such as an access-control list, has some hundred bytes.
+const ATTRIBUTE_LIMIT: usize = 64 * 1024;
+
+const OPEN: OFlags = OFlags::NOFOLLOW
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NONBLOCK); // a FIFO would hold us
+
+/// Reads the file; nothing at all where there is none.
+pub(super) fn read(place: &Place) -> Result<Old, FileError> {
+    let failed = |error: io::Error| FileError::io("read", &place.path, error);
+    let file = match openat(
+        &place.directory,
+        &place.name,
+        OPEN | OFlags::RDONLY,
+        Mode::empty(),
+    ) {
+        Ok(file) => File::from(file),
+        Err(Errno::NOENT) => {
+            return Ok(Old {
+                text: SecretString::default(),
+                file: None,
+            });
+        }
+        Err(error) => return Err(failed(error.into())),
+    };
+    let stat = fstat(&file).map_err(|error| failed(error.into()))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(FileError::refused(&place.path, "is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    let read = (&file).take(SIZE_LIMIT).read_to_end(&mut bytes);
+    let bytes: SecretSlice<u8> = bytes.into();
+    if read.map_err(failed)? as u64 == SIZE_LIMIT {
+        let fault = format!("has {SIZE_LIMIT} bytes or more: is it a credentials file?");
+        return Err(FileError::refused(&place.path, &fault));
+    }
+    match str::from_utf8(bytes.expose_secret()) {
+        Ok(text) => Ok(Old {
+            text: text.into(),
+            file: Some((file, stat)),
+        }),
+        Err(_) => Err(FileError::refused(
+            &place.path,
+            "is not UTF-8, which the AWS CLI refuses: left as it is",
+        )),
+    }
+}
+
+impl Old {
+    /// The bits of its mode that say who may read it; `None` where there is no file.
+    pub(super) fn mode(&self) -> Option<u32> {
+        self.file.as_ref().map(|(_, stat)| stat.st_mode & 0o777)
+    }
+
+    /// Whether the file is still the one that was read, so far as can be seen.
+    fn is_current(&self, place: &Place) -> bool {
+        let now = statat(&place.directory, &place.name, AtFlags::SYMLINK_NOFOLLOW);
+        match (&self.file, now) {
+            (Some((_, then)), Ok(now)) => version(then) == version(&now),
+            (None, Err(Errno::NOENT)) => true,
+            _ => false,
+        }
+    }
+}
+
+/// What an edit changes.
+fn version(stat: &Stat) -> impl PartialEq {
+    (
+        (stat.st_dev, stat.st_ino, stat.st_size),
+        (stat.st_mtime, stat.st_mtime_nsec),
+        (stat.st_ctime, stat.st_ctime_nsec),
+    )
+}
+
+/// Puts the text in the place of the old one, with its owner, permissions and attributes. `false` where
+/// somebody else has changed the file meanwhile. The caller holds the lock.
+pub(super) fn replace(place: &Place, old: &Old, text: &SecretString) -> Result<bool, FileError> {
+    let temporary = place.beside(&format!("{:016x}", fastrand::u64(..)));
+    let outcome = write(place, &temporary, old, text);
+    if !matches!(outcome, Ok(true)) {
+        let _ = unlinkat(&place.directory, &temporary, AtFlags::empty()); // or the next run does
+    }
+    outcome
+}
+
+fn write(
+    place: &Place,
+    temporary: &OsStr,
+    old: &Old,
+    text: &SecretString,
+) -> Result<bool, FileError> {
+    let failed = |error: io::Error| FileError::io("write", &place.path, error);
+    let flags = OPEN | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+    let file = openat(&place.directory, temporary, flags, Mode::RUSR | Mode::WUSR)
+        .map_err(|error| failed(error.into()))?;
+    let mut file = File::from(file);
+    if let Some((old, stat)) = &old.file {
+        inherit(&file, old, stat).map_err(|error| {
+            FileError::io("keep the owner and permissions of", &place.path, error)
+        })?;
+    }
+    file.write_all(text.expose_secret().as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(failed)?;
+    if !old.is_current(place) {
+        return Ok(false);
+    }
+    renameat(&place.directory, temporary, &place.directory, &place.name)
+        .map_err(|error| failed(error.into()))?;
+    match rustix::fs::fsync(&place.directory) {
+        Ok(()) | Err(Errno::INVAL) => Ok(true), // not every file system has it for directories
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+fn inherit(file: &File, old: &File, stat: &Stat) -> io::Result<()> {
+    let new = fstat(file)?;
+    let owner = (new.st_uid != stat.st_uid).then(|| Uid::from_raw(stat.st_uid));
+    let group = (new.st_gid != stat.st_gid).then(|| Gid::from_raw(stat.st_gid));
+    if owner.is_some() || group.is_some() {
+        fchown(file, owner, group)?;
+    }
+    copy_attributes(file, old)?;
+    fchmod(file, Mode::from_raw_mode(stat.st_mode & 0o777))?;
+    Ok(())
+}
+
+/// Access-control lists and the like. Labels of the system's security module are its own affair.
+fn copy_attributes(file: &File, old: &File) -> io::Result<()> {
+    let mut names = vec![0; ATTRIBUTE_LIMIT];
+    let length = match flistxattr(old, names.as_mut_slice()) {
+        Err(Errno::OPNOTSUPP) => return Ok(()),
+        length => length?,
+    };
+    names.truncate(length);
+    for name in names.split_inclusive(|byte| *byte == 0) {
+        let name = CStr::from_bytes_with_nul(name).map_err(io::Error::other)?;
+        let mut value = vec![0; ATTRIBUTE_LIMIT];
+        let length = fgetxattr(old, name, value.as_mut_slice())?;
+        value.truncate(length);
+        let set = fsetxattr(file, name, &value, XattrFlags::empty());
+        if !name.to_bytes().starts_with(b"security.") {
+            set?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what a run left that was killed. The caller holds the lock, so that nobody is writing one.
+pub(super) fn sweep(place: &Place) -> io::Result<()> {
+    let prefix = place.beside("");
+    for file in Dir::read_from(&place.directory)? {
+        let file = file?;
+        let name = file.file_name();
+        let suffix = name.to_bytes().strip_prefix(prefix.as_bytes());
+        let of_ours =
+            suffix.is_some_and(|rest| rest.len() == 16 && rest.iter().all(u8::is_ascii_hexdigit));
+        if of_ours {
+            unlinkat(&place.directory, name, AtFlags::empty())?;
+        }
+    }
+    Ok(())
+}

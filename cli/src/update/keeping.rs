@@ -1,0 +1,300 @@
+//! Profiles that are kept fresh until somebody ends this: a thread for each target asks, this one writes.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::Pair;
+use crate::credentials_file::{CredentialsFile, FileError, ProfileName};
+use crate::error::Error;
+use crate::kept::{Kept, Status};
+use crate::output;
+use crate::progress::Progress;
+use crate::retry::Backoff;
+use crate::session::Session;
+use crate::sessions::Sessions;
+
+/// Whoever reads credentials a second before their end can use them no more: they go then.
+const LAST: SignedDuration = SignedDuration::from_secs(1);
+
+/// A full disk or a broken file takes somebody's work: once it is done, it should be noticed within a minute.
+const BACKOFF: Backoff = Backoff {
+    base: Duration::from_secs(1),
+    cap: Duration::from_secs(60),
+};
+
+/// While a machine sleeps, so does the clock of waits, but not the one of sessions: look now and then.
+const LOOK: Duration = Duration::from_secs(30);
+
+enum Event {
+    /// How it stands with the session of that profile, by its place in the list.
+    Told(usize, Status),
+    Stop,
+}
+
+/// Until SIGTERM or SIGINT.
+pub(super) fn keep(
+    file: CredentialsFile,
+    pairs: Vec<Pair>,
+    sessions: Sessions,
+    progress: Progress,
+) -> Result<(), Error> {
+    let (tell, events) = mpsc::channel();
+    stop_by_signal(tell.clone()).map_err(Error::Update)?;
+    let sessions = Arc::new(sessions);
+    let (mut profiles, mut kept) = (Vec::new(), Vec::new());
+    for (index, pair) in pairs.into_iter().enumerate() {
+        let tell = tell.clone();
+        let told = move |status: &Status| {
+            let _ = tell.send(Event::Told(index, status.clone())); // at the end nobody listens
+        };
+        let one = Kept::start(Arc::clone(&sessions), pair.target, told);
+        kept.push(one.map_err(Error::Update)?);
+        profiles.push(Profile::new(pair.profile));
+    }
+    let mut keeper = Keeper {
+        file,
+        profiles,
+        progress,
+        ready: false,
+    };
+    keeper.run(&events);
+    let _ = sd_notify::notify(&[NotifyState::Stopping]); // only if systemd asked for it
+    Ok(())
+}
+
+fn stop_by_signal(tell: Sender<Event>) -> std::io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    thread::Builder::new().spawn(move || {
+        for _ in signals.forever() {
+            let _ = tell.send(Event::Stop);
+        }
+    })?;
+    Ok(())
+}
+
+struct Keeper {
+    file: CredentialsFile,
+    profiles: Vec<Profile>,
+    progress: Progress,
+    /// Every profile has been written.
+    ready: bool,
+}
+
+impl Keeper {
+    fn run(&mut self, events: &Receiver<Event>) {
+        loop {
+            self.tend();
+            match events.recv_timeout(self.wait()) {
+                Ok(Event::Told(index, status)) => {
+                    if let Some(profile) = self.profiles.get_mut(index) {
+                        profile.hear(status, Timestamp::now());
+                    }
+                }
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    fn tend(&mut self) {
+        let mut changed = false;
+        for profile in &mut self.profiles {
+            let now = Timestamp::now();
+            if let Some(task) = profile.task(now) {
+                let outcome = carry_out(&task, profile, &self.file, &self.progress, now);
+                profile.note(&task, outcome, now);
+                changed = true;
+            }
+        }
+        if changed {
+            self.tell_systemd();
+        }
+    }
+
+    fn tell_systemd(&mut self) {
+        let states: Vec<_> = self.profiles.iter().map(Profile::shown).collect();
+        let status = states.join("; ");
+        let mut states = vec![NotifyState::Status(&status)];
+        if !self.ready
+            && self
+                .profiles
+                .iter()
+                .all(|profile| profile.written.is_some())
+        {
+            self.ready = true;
+            states.push(NotifyState::Ready);
+        }
+        let _ = sd_notify::notify(&states); // only if systemd asked for it
+    }
+
+    fn wait(&self) -> Duration {
+        let now = Timestamp::now();
+        let due = self.profiles.iter().filter_map(|profile| profile.due(now));
+        let left = due.min().map(|due| due.duration_since(now));
+        let left = left.map(|left| left.max(SignedDuration::ZERO).unsigned_abs());
+        left.map_or(LOOK, |left| left.min(LOOK))
+    }
+}
+
+fn carry_out(
+    task: &Task,
+    profile: &Profile,
+    file: &CredentialsFile,
+    progress: &Progress,
+    now: Timestamp,
+) -> Result<(), FileError> {
+    let name = &profile.name;
+    match task {
+        Task::Put(session) => {
+            file.put([(name, &**session)])?;
+            progress.say(&written(name, session, file));
+        }
+        Task::Withdraw => {
+            if file.withdraw(name, now + LAST)? {
+                output::note(&withdrawn(name, file));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is said of a profile that has been written.
+pub(super) fn written(name: &ProfileName, session: &Session, file: &CredentialsFile) -> String {
+    let (path, end) = (file.path().display(), session.credentials.expiration);
+    format!("profile {name}: credentials until {end:.0} are in {path}")
+}
+
+/// What is said of a profile that has no credentials any more.
+pub(super) fn withdrawn(name: &ProfileName, file: &CredentialsFile) -> String {
+    let path = file.path().display();
+    format!("profile {name}: its credentials have ended, and are no longer in {path}")
+}
+
+struct Profile {
+    name: ProfileName,
+    /// The latest that there is.
+    session: Option<Arc<Session>>,
+    /// The one that is in the file.
+    written: Option<Arc<Session>>,
+    /// The file has no credentials of ours that have ended.
+    clean: bool,
+    /// Tries to change the file that failed.
+    failures: u32,
+    /// No other before that.
+    next: Option<Timestamp>,
+}
+
+/// What has to be done to the file.
+#[derive(Debug, Clone)]
+enum Task {
+    Put(Arc<Session>),
+    Withdraw,
+}
+
+impl Profile {
+    fn new(name: ProfileName) -> Profile {
+        Profile {
+            name,
+            session: None,
+            written: None,
+            clean: false,
+            failures: 0,
+            next: None,
+        }
+    }
+
+    fn hear(&mut self, status: Status, now: Timestamp) {
+        // Once, twice, four times …: the log shall say it, and not be full of it.
+        if let Some(failure) = status
+            .failure
+            .as_ref()
+            .filter(|f| f.tries.is_power_of_two())
+        {
+            let until = match status.session.as_ref().filter(|s| s.valid(now)) {
+                Some(session) => {
+                    format!(
+                        "The present credentials end at {:.0}.",
+                        session.credentials.expiration
+                    )
+                }
+                None => "There are no credentials.".to_owned(),
+            };
+            output::note(&format!(
+                "profile {}: {}\n{until} Failed since {:.0}; the next try is at {:.0}.",
+                self.name,
+                failure.error,
+                failure.since,
+                status.next.unwrap_or(now)
+            ));
+        }
+        self.session = status.session;
+    }
+
+    /// What is to be done at `now`.
+    fn task(&self, now: Timestamp) -> Option<Task> {
+        self.pending(now)
+            .filter(|_| self.next.is_none_or(|next| next <= now))
+    }
+
+    fn pending(&self, now: Timestamp) -> Option<Task> {
+        match &self.session {
+            Some(session) if session.valid(now + LAST) => {
+                let there = |written: &Arc<Session>| Arc::ptr_eq(written, session);
+                let missing = !self.written.as_ref().is_some_and(there);
+                missing.then(|| Task::Put(Arc::clone(session)))
+            }
+            _ => (!self.clean).then_some(Task::Withdraw),
+        }
+    }
+
+    fn note(&mut self, task: &Task, outcome: Result<(), FileError>, now: Timestamp) {
+        if let Err(error) = outcome {
+            self.failures = self.failures.saturating_add(1);
+            let pause = BACKOFF.steady_pause(self.failures, fastrand::f64());
+            self.next = SignedDuration::try_from(pause)
+                .ok()
+                .map(|pause| now + pause);
+            if self.failures.is_power_of_two() {
+                output::note(&format!("profile {}: {error}", self.name));
+            }
+            return;
+        }
+        (self.failures, self.next) = (0, None);
+        match task {
+            Task::Put(session) => {
+                self.written = Some(Arc::clone(session));
+                self.clean = false;
+            }
+            Task::Withdraw => {
+                self.written = None;
+                self.clean = true;
+            }
+        }
+    }
+
+    /// When there is something to do, if nobody tells of anything before.
+    fn due(&self, now: Timestamp) -> Option<Timestamp> {
+        if self.pending(now).is_some() {
+            return Some(self.next.unwrap_or(now));
+        }
+        let session = self.session.as_ref().filter(|s| s.valid(now + LAST))?;
+        Some(session.credentials.expiration - LAST)
+    }
+
+    fn shown(&self) -> String {
+        match &self.written {
+            Some(session) => format!("{} until {:.0}", self.name, session.credentials.expiration),
+            None => format!("{} has no credentials", self.name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
