@@ -77,8 +77,14 @@ fn rounds(lab: &Lab, report: &Report, key: &Key, name: &str, threads: usize) -> 
     let caller = agent.caller(&lab.scene, &key.identity.name);
     let mut rounds = Vec::new();
     for number in 1..=ROUNDS {
-        report.step(&format!("{name}, round {number} of {ROUNDS}"));
-        rounds.push(round(&mut raw, &caller, threads)?);
+        let round = round(&mut raw, &caller, threads)?;
+        report.step(&format!(
+            "{name}, round {number} of {ROUNDS}: {} of {}/s, {} µs added",
+            percent(round.part()),
+            whole(round.all),
+            whole(round.added())
+        ));
+        rounds.push(round);
     }
     agent.stop()?;
     Ok(rounds)
@@ -108,6 +114,11 @@ impl Round {
         self.through(COMPARED) / self.all
     }
 
+    /// In microseconds, to the median.
+    fn added(&self) -> f64 {
+        self.agent_times.0 - self.raw_times.0
+    }
+
     fn through(&self, clients: usize) -> f64 {
         let rate = self.clients.iter().find(|(number, _)| *number == clients);
         rate.map_or(0.0, |(_, rate)| *rate)
@@ -132,7 +143,7 @@ fn time_row(name: &str, rounds: &[Round]) -> Vec<String> {
         name.to_owned(),
         of(&|round| round.raw_times.0),
         of(&|round| round.agent_times.0),
-        of(&|round| round.agent_times.0 - round.raw_times.0),
+        of(&Round::added),
         of(&|round| round.raw_times.1),
         of(&|round| round.agent_times.1),
         of(&|round| round.agent_times.1 - round.raw_times.1),
@@ -141,11 +152,7 @@ fn time_row(name: &str, rounds: &[Round]) -> Vec<String> {
 
 fn targets(token: &str, key: &Key, rounds: &[Round]) -> Vec<Target> {
     let part = median(rounds.iter().map(Round::part));
-    let added = median(
-        rounds
-            .iter()
-            .map(|round| round.agent_times.0 - round.raw_times.0),
-    );
+    let added = median(rounds.iter().map(Round::added));
     let of_part = |target, wanted| Target {
         target,
         measured: percent(part),

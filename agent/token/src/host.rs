@@ -5,9 +5,11 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use rustix::process::{Signal, getpid, kill_process};
 use rustix::stdio::dup2_stdin;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -51,11 +53,11 @@ pub fn serve<K: Key + Send>(
     }
     end_on_signals(agent.try_clone()?)?;
     let replies = Mutex::new(agent.try_clone()?);
-    let (queue, jobs) = mpsc::channel();
-    // Not among the workers: it notices that the agent is gone while `open` still hangs.
-    std::thread::spawn(move || read(agent, queue));
+    // Not among the workers: it notices that the agent is gone while they hang, or `open` does.
+    let link = agent.try_clone()?;
+    std::thread::spawn(move || end_with_agent(&link));
 
-    let jobs = Mutex::new(Jobs { jobs, other: None });
+    let jobs = Mutex::new(Jobs { agent, other: None });
     let mut next = Some(first);
     while let Some(ToToken::Open {
         open: request,
@@ -92,21 +94,18 @@ fn end_on_signals(agent: UnixStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Hands out what the agent sends. When the agent is gone, the process ends soon, politely or not.
-fn read(mut agent: UnixStream, queue: mpsc::Sender<ToToken>) {
-    while let Ok(Some(message)) = link::receive(&mut agent) {
-        if queue.send(message).is_err() {
-            break;
-        }
-    }
-    drop(queue); // the workers end
+/// When the agent is gone, the process ends soon, politely or not.
+fn end_with_agent(link: &UnixStream) {
+    // Not for what arrives: that is the workers' affair.
+    let mut gone = [PollFd::new(link, PollFlags::RDHUP)];
+    while poll(&mut gone, None) == Err(Errno::INTR) {}
     std::thread::sleep(CLOSE_DEADLINE);
     let _ = kill_process(getpid(), Signal::KILL);
 }
 
-/// What the workers take from.
+/// What the workers take from, one at a time: whoever is free reads for itself what the agent has sent.
 struct Jobs {
-    jobs: mpsc::Receiver<ToToken>,
+    agent: UnixStream,
     /// What is no worker's job: each of them ends.
     other: Option<ToToken>,
 }
@@ -116,7 +115,7 @@ impl Jobs {
         if self.other.is_some() {
             return None;
         }
-        match self.jobs.recv().ok()? {
+        match link::receive(&mut self.agent).ok()?? {
             ToToken::Sign { id, key, text } => Some((id, key, text)),
             other => {
                 self.other = Some(other);
