@@ -156,9 +156,14 @@ fn descriptors_that_run_out_come_back() {
     web.agent.stop().unwrap();
 }
 
-/// An agent on the faulty module, with so many sessions; it has signed once.
+/// An agent on the faulty module, with so many sessions; it has signed once. Another identity of its token
+/// has no key.
 fn on_faulty_module(sessions: u32) -> (Web, FaultyModule) {
     let mut lab = Lab::new(KeyKind::EcP256);
+    let mut keyless = lab.config.identity[0].clone();
+    keyless.name = "keyless".to_owned();
+    keyless.key = "pkcs11:token=lab;object=keyless".to_owned();
+    lab.config.identity.push(keyless);
     let faulty = FaultyModule::new(lab.scene.dir()).unwrap();
     lab.config.pkcs11_module = faulty.module().to_owned();
     lab.config.identity[0].sessions = Some(sessions);
@@ -255,4 +260,27 @@ fn the_end_does_not_wait_for_ever() {
         let left = |program: &i32| std::fs::exists(format!("/proc/{program}")).unwrap();
         (!programs.iter().any(left)).then_some(())
     });
+}
+
+/// The reload looks for the key that was not there, in the same program, when it has nothing to sign.
+#[test]
+fn a_reload_lets_what_is_being_signed_finish() {
+    let (web, faulty) = on_faulty_module(2);
+    let before = faulty.count("C_Sign").unwrap();
+    faulty.inject(&["C_Sign hang"]).unwrap();
+    let mut waiting: Vec<UnixStream> = (0..2).map(|_| ask(&web.scene)).collect();
+    until_signing(&faulty, before + 2);
+    let text = std::fs::read_to_string(web.scene.path("agent.toml")).unwrap();
+    web.reload_text(&text);
+    faulty.clear().unwrap();
+    for stream in &mut waiting {
+        assert!(signed(&read_reply(stream)));
+    }
+    until("the token is opened again", || {
+        (faulty.count("C_Initialize").unwrap() == 2).then_some(())
+    });
+    assert!(signed(&sign(&web.scene.socket(), request(&web.scene))));
+    // Each was signed once, beside the two proofs and the first and the last request.
+    assert_eq!(faulty.count("C_Sign").unwrap(), before + 4);
+    assert_eq!(faulty.processes().unwrap().len(), 1);
 }

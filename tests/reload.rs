@@ -229,16 +229,23 @@ fn renewed_certificates_are_taken_over_and_others_are_not() {
 fn a_mended_pin_is_tried_and_the_same_one_is_not() {
     let lab = Lab::new(KeyKind::EcP256);
     lab.scene.write("lab.pin", "00000000").unwrap();
+    let mut lab = lab;
+    let good = lab.scene.add_token("good").unwrap();
+    let good = lab.scene.add_identity(&good, "good", KeyKind::EcP256);
+    lab.config.identity.push(good.unwrap());
     let mut config = lab.config.clone();
     config.pkcs11_module = hsm_fixtures::SoftHsm::spy_module().unwrap();
     let mut other = config.clone();
     other.identity[0].sessions = Some(1); // a token program of its own
+    let mut without = config.clone();
+    without.identity.remove(0);
     let web = lab.start_spied();
     let refused =
         |reply: Value| assert_eq!(reply["error"], "org.roleseal.Agent.PinRejected", "{reply}");
     let ask = || sign(&web.scene.socket(), request(&web.scene));
     refused(ask());
     for config in [&config, &other, &config] {
+        web.reload(&without); // the token is forgotten, and its PIN is not
         web.reload(config);
         refused(ask());
         // Also one that was written anew.
@@ -246,11 +253,12 @@ fn a_mended_pin_is_tried_and_the_same_one_is_not() {
         web.reload(config);
         refused(ask());
     }
-    assert_eq!(logins(&web), 1);
+    // That one, and the other token's.
+    assert_eq!(logins(&web), 2);
     web.scene.write("lab.pin", "00000001").unwrap();
     web.reload(&config);
     refused(ask());
-    assert_eq!(logins(&web), 2);
+    assert_eq!(logins(&web), 3);
     web.scene.write("lab.pin", hsm_fixtures::PIN).unwrap();
     web.reload(&config);
     let signed = until("the right PIN is tried", || {
@@ -258,7 +266,7 @@ fn a_mended_pin_is_tried_and_the_same_one_is_not() {
         reply.get("error").is_none().then_some(reply)
     });
     assert!(signed["parameters"]["headers"]["Authorization"].is_string());
-    assert_eq!(logins(&web), 3);
+    assert_eq!(logins(&web), 4);
     let listed = call(&web.scene.socket(), "ListIdentities", json!({}));
     assert_eq!(listed["parameters"]["identities"][0]["state"], "ready");
 }

@@ -13,7 +13,7 @@ use crate::certificate::{Certificate, CertificateSource, LeafSource, Stamp};
 use crate::config::{
     Config, IdentityConfig, KeyConfig, Limits, Pkcs11Config, TokenConfig, TokenKind,
 };
-use crate::keeper::{self, Caller, Heritage, Keeper, KeyOwner, KeyState, NotSigned};
+use crate::keeper::{self, Caller, Heritage, Keeper, KeyOwner, KeyState, NotSigned, RefusedPins};
 use crate::launcher::TokenPrograms;
 use crate::peer::Peer;
 use crate::policy::Policy;
@@ -23,9 +23,13 @@ use crate::policy::Policy;
 pub struct Identities {
     /// What callers may take of the agent.
     pub limits: Limits,
+    refused_pins: RefusedPins,
     identities: Vec<Identity>,
     keepers: Vec<Token>,
 }
+
+/// So many identities are named to a caller who has to choose one: they fit into a message.
+const SHOWN: usize = 100;
 
 /// A token, and what it was opened for.
 #[derive(Debug)]
@@ -61,8 +65,12 @@ impl Identities {
     ) -> std::io::Result<Identities> {
         let mut places: Vec<Option<(Arc<Keeper>, usize)>> = vec![None; config.identities.len()];
         let mut keepers = Vec::new();
+        let refused_pins = previous.map_or_else(RefusedPins::default, |previous| {
+            previous.refused_pins.clone()
+        });
         for token in &config.tokens {
-            let token_now = keep_or_start(token, &config.identities, programs, previous)?;
+            let token_now =
+                keep_or_start(token, &config.identities, programs, previous, &refused_pins)?;
             for (key, identity) in token.identities.iter().enumerate() {
                 if let Some(place) = places.get_mut(*identity) {
                     *place = Some((Arc::clone(&token_now.keeper), key));
@@ -89,6 +97,7 @@ impl Identities {
             .collect();
         Ok(Identities {
             limits: config.limits,
+            refused_pins,
             identities,
             keepers,
         })
@@ -139,9 +148,18 @@ impl Identities {
                 ),
             }),
             several => {
-                let names: Vec<String> = several.iter().map(|one| one.name.clone()).collect();
+                let names: Vec<String> = several
+                    .iter()
+                    .take(SHOWN)
+                    .map(|one| one.name.clone())
+                    .collect();
+                let more = if several.len() > SHOWN {
+                    " and more"
+                } else {
+                    ""
+                };
                 Err(Refusal::IdentityAmbiguous {
-                    message: format!("name one identity of {}", names.join(", ")),
+                    message: format!("name one identity of {}{more}", names.join(", ")),
                     identities: names,
                 })
             }
@@ -180,6 +198,7 @@ fn keep_or_start(
     identities: &[IdentityConfig],
     programs: &TokenPrograms,
     previous: Option<&Identities>,
+    refused_pins: &RefusedPins,
 ) -> std::io::Result<Token> {
     let configs = || token.identities.iter().filter_map(|at| identities.get(*at));
     let open = match &token.kind {
@@ -207,10 +226,7 @@ fn keep_or_start(
             .filter(|token| token.keeper.open().may_be_the_token_of(&open))
             .map(|token| token.keeper.end())
             .collect(),
-        refused_pins: before
-            .iter()
-            .flat_map(|token| token.keeper.refused_pins())
-            .collect(),
+        refused_pins: refused_pins.clone(),
     };
     let keeper = Arc::new(Keeper::start(programs.clone(), open, owners, heritage)?);
     Ok(Token { keeper, key_files })

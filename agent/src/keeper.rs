@@ -122,8 +122,7 @@ struct Shared {
     owners: Mutex<Arc<[KeyOwner]>>,
     /// The certificate that each key was last proved to be of.
     proved: Mutex<HashMap<usize, Arc<Certificate>>>,
-    /// PINs that the token refused.
-    refused_pins: Mutex<Vec<PinFingerprint>>,
+    refused_pins: RefusedPins,
     /// Requests that wait.
     waiting: AtomicUsize,
     /// Token programs that were started.
@@ -169,7 +168,24 @@ pub struct Heritage {
     /// Tokens that are to be closed first.
     pub ends: Vec<Arc<End>>,
     /// PINs that are not to be tried.
-    pub refused_pins: Vec<PinFingerprint>,
+    pub refused_pins: RefusedPins,
+}
+
+/// The PINs that any token has refused while this agent runs: one list for all keepers, so that none tries
+/// what another one did.
+#[derive(Debug, Clone, Default)]
+pub struct RefusedPins(Arc<Mutex<Vec<PinFingerprint>>>);
+
+impl RefusedPins {
+    fn all(&self) -> Vec<PinFingerprint> {
+        let pins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pins.clone()
+    }
+
+    fn add(&self, pin: PinFingerprint) {
+        let mut pins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pins.push(pin);
+    }
 }
 
 impl Keeper {
@@ -186,7 +202,7 @@ impl Keeper {
             changed: Condvar::new(),
             owners: Mutex::new(owners.into()),
             proved: Mutex::default(),
-            refused_pins: Mutex::new(heritage.refused_pins),
+            refused_pins: heritage.refused_pins,
             waiting: AtomicUsize::new(0),
             starts: AtomicU64::new(0),
             end: Arc::default(),
@@ -313,11 +329,6 @@ impl Keeper {
         let _ = self.events.send(Event::Retry); // no use any more once it is closed
     }
 
-    /// The PINs that were refused.
-    pub fn refused_pins(&self) -> Vec<PinFingerprint> {
-        self.shared.refused_pins()
-    }
-
     /// Requests that wait for the token.
     pub fn waiting(&self) -> usize {
         self.shared.waiting.load(Ordering::Relaxed)
@@ -384,21 +395,5 @@ impl Shared {
         let proved = &self.proved;
         let mut proved = proved.lock().unwrap_or_else(PoisonError::into_inner);
         proved.insert(key, Arc::clone(certificate));
-    }
-
-    fn refused_pins(&self) -> Vec<PinFingerprint> {
-        let refused = &self.refused_pins;
-        refused
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    fn refuse_pin(&self, pin: PinFingerprint) {
-        let refused = &self.refused_pins;
-        refused
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(pin);
     }
 }

@@ -83,13 +83,15 @@ fn look(seen: &mut HashMap<String, Seen>, agent: &Agent, complete: bool) {
         if !changed && !complete && last.is_some_and(|last| last.settled) {
             continue;
         }
-        let replaced = last.is_some_and(|last| last.replaced || changed);
+        let replaced = last.is_none_or(|last| last.replaced || changed);
+        let explain = |error| agent.sandbox().explain(error, source.files());
         let settled = (complete || !changed)
-            && source.load_files().is_none_or(|read| {
-                let explain = |error| agent.sandbox().explain(error, source.files());
-                let read = read.map_err(explain);
-                renew(identity, read, replaced)
-            });
+            && match source.load_files() {
+                None => true,
+                // They were changed while they were read.
+                Some(_) if Stamp::of(source.files()) != stamp => false,
+                Some(read) => renew(identity, read.map_err(explain), replaced),
+            };
         let now = Seen {
             stamp,
             replaced: replaced && !settled,

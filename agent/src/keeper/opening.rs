@@ -111,10 +111,10 @@ impl Thread {
         self.pins.clear();
         process.send(&ToToken::Open {
             open: self.open.clone(),
-            refused_pins: self.shared.refused_pins(),
+            refused_pins: self.shared.refused_pins.all(),
         })?;
         let until = Instant::now() + limit;
-        let mut trying = false;
+        let (mut trying, mut waited) = (false, false);
         loop {
             match self.hear(until, limit) {
                 Ok(FromToken::HasPin { key, fingerprint }) => {
@@ -126,6 +126,8 @@ impl Thread {
                 }
                 Ok(FromToken::Opened(Err(error))) => return Err(error),
                 Ok(_) => return Err(token_process::nonsense()),
+                // The agent wants no more; but what becomes of the PIN has to be known.
+                Err(_) if trying && self.closing && !std::mem::replace(&mut waited, true) => {}
                 Err(lost) if trying => return Err(token_process::lost_while_trying(lost)),
                 Err(lost) => return Err(lost),
             }
@@ -258,7 +260,7 @@ fn prepare_proof(
     let opened = report?;
     let owner = owner.ok_or_else(|| TokenError::Unusable("it has no certificate".to_owned()))?;
     let certificate = match (owner.certificate.load(opened.certificate), last) {
-        (Ok(certificate), _) => Arc::new(certificate),
+        (Ok(certificate), last) => valid_now(Arc::new(certificate), last, owner),
         (Err(error), Some(last)) => {
             stays_in_use(&owner.identity, &error);
             Arc::clone(last)
@@ -267,6 +269,22 @@ fn prepare_proof(
     };
     let text = proof(&certificate).map_err(TokenError::Broken)?;
     Ok((certificate, opened.warnings, text))
+}
+
+/// The certificate, or the one of before where that alone is valid now.
+fn valid_now(
+    certificate: Arc<Certificate>,
+    last: Option<&Arc<Certificate>>,
+    owner: &KeyOwner,
+) -> Arc<Certificate> {
+    let now = Timestamp::now();
+    match (certificate.check_validity(now), last) {
+        (Err(error), Some(last)) if last.check_validity(now).is_ok() => {
+            stays_in_use(&owner.identity, &error.to_string());
+            Arc::clone(last)
+        }
+        _ => certificate,
+    }
 }
 
 /// Says that a certificate was not taken over, and why.

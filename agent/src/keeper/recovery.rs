@@ -59,11 +59,7 @@ impl Thread {
             return self.failed_to_open(error);
         }
         audit::warn(&format!("{}: {error}; opening it again", self.open));
-        for state in self.shared.lock().iter_mut() {
-            if let KeyState::Ready { .. } = state {
-                *state = KeyState::Opening; // whoever comes now waits for the new one
-            }
-        }
+        self.set_opening(|state| matches!(state, KeyState::Ready { .. }));
         Next::Open(None)
     }
 
@@ -92,7 +88,7 @@ impl Thread {
         error: TokenError,
     ) -> Result<KeyState, TokenError> {
         let retry_at = match &error {
-            TokenError::Unusable(_) | TokenError::Broken(_) => None,
+            TokenError::Unusable(_) => None,
             // Somebody may end the wait: to look costs no try.
             TokenError::Wait { seconds, .. } => {
                 let wait = Duration::from_secs(*seconds);
@@ -100,12 +96,15 @@ impl Thread {
                 Some(Instant::now() + wait)
             }
             // The other keys go on, and seldom wait for another try of this one.
-            TokenError::Gone(_) | TokenError::Hung(_) => Some(self.reopen_in(BACKOFF.1)),
+            TokenError::Gone(_) | TokenError::Hung(_) | TokenError::Broken(_) => {
+                Some(self.reopen_in(BACKOFF.1))
+            }
             TokenError::PinRejected(_) if self.open.set_aside(key) => {
                 self.refused.insert(key, error.clone());
                 if let Some(pin) = self.pins.remove(&Some(key)) {
-                    self.shared.refuse_pin(pin);
+                    self.shared.refused_pins.add(pin);
                 }
+                self.pin_is_good = false; // the next one is another
                 None
             }
             TokenError::PinRejected(_) => return Err(error),
@@ -120,12 +119,18 @@ impl Thread {
         retry_at
     }
 
-    pub(super) fn failed_to_open(&mut self, error: TokenError) -> Next {
-        if matches!(error, TokenError::PinRejected(_)) {
+    /// Has no later token program, of this keeper or another, try a PIN that was refused.
+    pub(super) fn remember_refusal(&mut self, error: &TokenError) {
+        if let TokenError::PinRejected(_) = error {
+            self.pin_is_good = false; // the next one is another
             for (_, pin) in self.pins.drain() {
-                self.shared.refuse_pin(pin);
+                self.shared.refused_pins.add(pin);
             }
         }
+    }
+
+    pub(super) fn failed_to_open(&mut self, error: TokenError) -> Next {
+        self.remember_refusal(&error);
         let wait = match &error {
             TokenError::Gone(_) | TokenError::Hung(_) | TokenError::Broken(_) => Some(backoff(
                 self.failures.max(
@@ -163,7 +168,7 @@ pub(super) fn failure_of_all(states: &[KeyState]) -> Option<TokenError> {
     for state in states {
         match state {
             KeyState::Failed {
-                error: error @ (TokenError::Gone(_) | TokenError::Hung(_)),
+                error: error @ (TokenError::Gone(_) | TokenError::Hung(_) | TokenError::Broken(_)),
                 ..
             } => passing = Some(error.clone()),
             KeyState::Failed { .. } => {}

@@ -12,7 +12,8 @@ use token::{PinFingerprint, Signature, TokenError};
 
 use super::queue::Queue;
 use super::recovery::BACKOFF;
-use super::{End, Event, Job, KeyState, NotSigned, Shared};
+use super::{End, Event, Job, KeyOwner, KeyState, NotSigned, Shared};
+use crate::certificate::LeafSource;
 use crate::launcher::TokenPrograms;
 use crate::token_process::{self, TokenProcess};
 
@@ -136,14 +137,18 @@ impl Thread {
     fn open_and_serve(&mut self, running: Option<TokenProcess>) -> Next {
         let opened = self.open_token(running);
         if self.closing {
-            if let Ok(process) = opened {
-                process.close();
+            match opened {
+                Ok(process) => process.close(),
+                Err(error) => self.remember_refusal(&error),
             }
             return Next::Close;
         }
         match opened {
             Ok(process) => {
                 self.failures = 0;
+                if std::mem::take(&mut self.retry) {
+                    self.look_again_soon();
+                }
                 self.serve(process)
             }
             Err(error) => self.failed_to_open(error),
@@ -154,7 +159,9 @@ impl Thread {
     fn refuse(&mut self, error: &TokenError, until: Option<Instant>) -> Next {
         loop {
             if std::mem::take(&mut self.retry) {
-                return self.look_again(None);
+                self.take_refused_back();
+                self.set_opening(|_| true);
+                return Next::Open(None);
             }
             let event = match until {
                 Some(until) => {
@@ -176,17 +183,33 @@ impl Thread {
         }
     }
 
-    /// Opens the token for keys that may have been mended; what is refused once more stays so.
-    fn look_again(&mut self, running: Option<TokenProcess>) -> Next {
+    /// Has the token opened again for keys that may have been mended, and for certificates on it, as soon as
+    /// what it signs now is signed.
+    fn look_again_soon(&mut self) {
+        let owners = self.shared.owners();
+        let on_token = |owner: &KeyOwner| matches!(owner.certificate.leaf, LeafSource::Token(_));
+        if self.has_state(is_failed) || owners.iter().any(on_token) {
+            self.take_refused_back();
+            self.set_opening(is_failed);
+            self.reopen_at = Some(Instant::now());
+        }
+    }
+
+    /// What is refused once more stays so.
+    fn take_refused_back(&mut self) {
         for (key, _) in self.refused.drain() {
             self.open.take_back(key, &self.original);
         }
         self.losses = 0;
-        let mut states = self.shared.lock();
-        for state in states.iter_mut() {
-            *state = KeyState::Opening;
+    }
+
+    /// Whoever asks for these keys waits.
+    pub(super) fn set_opening(&self, which: impl Fn(&KeyState) -> bool) {
+        for state in self.shared.lock().iter_mut() {
+            if which(state) {
+                *state = KeyState::Opening;
+            }
         }
-        Next::Open(running)
     }
 
     /// Hands out what is to be signed until the token is lost.
@@ -222,12 +245,10 @@ impl Thread {
                     continue;
                 }
                 Event::Distrust => TokenError::Broken("it signed wrongly".to_owned()),
-                Event::Retry
-                    if self.has_state(|state| matches!(state, KeyState::Failed { .. })) =>
-                {
-                    return self.look_again(Some(process));
+                Event::Retry => {
+                    self.look_again_soon();
+                    continue;
                 }
-                Event::Retry => continue,
                 Event::Reopen => return Next::Open(Some(process)),
                 Event::Close => {
                     process.close();
@@ -358,6 +379,10 @@ impl Thread {
         *self.shared.lock() = states;
         self.shared.changed.notify_all();
     }
+}
+
+fn is_failed(state: &KeyState) -> bool {
+    matches!(state, KeyState::Failed { .. })
 }
 
 /// The error of a token whose agent ends.

@@ -138,10 +138,12 @@ pub(super) fn receive<T: DeserializeOwned>(
         _ => None,
     });
     let descriptors = descriptors.flatten().collect();
-    if received
-        .flags
-        .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
-    {
+    // Wanted descriptors that this process has no place for are missing, and so is what they belong to.
+    let fault = match with_descriptors {
+        true => ReturnFlags::TRUNC,
+        false => ReturnFlags::TRUNC | ReturnFlags::CTRUNC,
+    };
+    if received.flags.intersects(fault) {
         return Err(io::Error::other("a packet is too long"));
     }
     match packet.get(..received.bytes) {

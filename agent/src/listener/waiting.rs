@@ -92,7 +92,6 @@ impl<C: AsFd> Waiting<C> {
             Err(error) => return Err(error.into()),
         }
         let mut connections = self.lock();
-        connections.sweep(Instant::now());
         let event = |event: &epoll::Event| match event.data.u64() {
             watched @ ..FIRST => Some(Event::Watched(watched)),
             id => {
@@ -101,7 +100,11 @@ impl<C: AsFd> Waiting<C> {
                 Some(Event::Ready(connection))
             }
         };
-        Ok(events.iter().filter_map(event).collect())
+        let events = events.iter().filter_map(event).collect();
+        for connection in connections.sweep(Instant::now()) {
+            self.forget(&connection); // somebody who works for it may hold it open
+        }
+        Ok(events)
     }
 
     fn lock(&self) -> MutexGuard<'_, Connections<C>> {
@@ -112,12 +115,14 @@ impl<C: AsFd> Waiting<C> {
 }
 
 impl<C> Connections<C> {
-    /// Closes what was idle for too long; what is closed is no longer waited for.
-    fn sweep(&mut self, now: Instant) {
-        if now.saturating_duration_since(self.swept) >= SWEEP {
-            self.waiting.retain(|_, (_, until)| *until > now);
-            self.swept = now;
+    /// Takes out what was idle for too long.
+    fn sweep(&mut self, now: Instant) -> Vec<C> {
+        if now.saturating_duration_since(self.swept) < SWEEP {
+            return Vec::new();
         }
+        self.swept = now;
+        let late = self.waiting.extract_if(|_, (_, until)| *until <= now);
+        late.map(|(_, (connection, _))| connection).collect()
     }
 }
 

@@ -2,7 +2,7 @@
 //! and PINs; it writes to the TPM's device and nowhere else; it connects to nothing but a TPM; it starts no
 //! program and signals none.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use landlock::{
     Access, AccessFs, AccessNet, BitFlags, NetPort, Ruleset, RulesetAttr, RulesetCreated,
@@ -52,7 +52,7 @@ fn ruleset(open: &OpenTpm) -> Result<RulesetCreated, RulesetError> {
         .scope(scope)?
         .create()?
         .add_rules(path_beneath_rules(READ, read))?
-        .add_rules(path_beneath_rules(files(open), AccessFs::ReadFile))?
+        .add_rules(path_beneath_rules(directories(open), AccessFs::ReadFile))?
         .add_rules(path_beneath_rules(["/dev/null"], device))?;
     match &open.tcti {
         Tcti::Device(path) => rules = rules.add_rules(path_beneath_rules([path], device))?,
@@ -69,7 +69,18 @@ fn ruleset(open: &OpenTpm) -> Result<RulesetCreated, RulesetError> {
     Ok(rules)
 }
 
-/// The files of the keys and of their PINs. They are read once, right after this.
+/// Where the files of the keys and of their PINs are. They are read again when the TPM is opened again, and
+/// have been replaced by then, or put there; so it is not the files themselves that may be read.
+fn directories(open: &OpenTpm) -> impl Iterator<Item = PathBuf> {
+    files(open).flat_map(|path| {
+        let target = path.canonicalize().ok();
+        let directory = |path: PathBuf| path.parent().map(Path::to_owned);
+        [directory(path), target.and_then(directory)]
+            .into_iter()
+            .flatten()
+    })
+}
+
 fn files(open: &OpenTpm) -> impl Iterator<Item = PathBuf> {
     open.keys.iter().flatten().flat_map(|key| {
         let OpenTpmKey {
@@ -95,8 +106,8 @@ mod tests {
     use std::fs;
     use std::io::{ErrorKind, Result};
     use std::net::{Ipv4Addr, TcpListener, TcpStream};
-    use std::path::Path;
     use std::process::Command;
+    use std::sync::mpsc;
 
     struct Place(tempfile::TempDir);
 
@@ -104,7 +115,8 @@ mod tests {
         /// With files named `key`, `pin` and `other`.
         fn new() -> Place {
             let place = Place(tempfile::tempdir().unwrap());
-            for name in ["key", "pin", "other"] {
+            for name in ["keys/key", "pins/pin", "elsewhere/other"] {
+                fs::create_dir_all(place.path(name).parent().unwrap()).unwrap();
                 fs::write(place.path(name), name).unwrap();
             }
             place
@@ -121,8 +133,8 @@ mod tests {
                 keys: vec![
                     None,
                     Some(OpenTpmKey {
-                        source: TpmKeySource::File(self.path("key")),
-                        pin: Some(PinSource::File(self.path("pin"))),
+                        source: TpmKeySource::File(self.path("keys/key")),
+                        pin: Some(PinSource::File(self.path("pins/pin"))),
                         parent_pin: None,
                         owner_pin: None,
                         pins_are_good: false,
@@ -146,13 +158,31 @@ mod tests {
     #[test]
     fn its_own_files_are_read_and_no_others() {
         let place = Place::new();
-        place.confined("device:/dev/tpmrm0", || {
-            assert_eq!(fs::read_to_string(place.path("key")).unwrap(), "key");
-            assert_eq!(fs::read_to_string(place.path("pin")).unwrap(), "pin");
+        let ((replace, wanted), (done, replaced)) = (mpsc::channel(), mpsc::channel());
+        let pin = place.path("pins/pin");
+        let replacing = std::thread::spawn(move || {
+            wanted.recv().unwrap();
+            fs::write(pin.with_extension("new"), "new").unwrap();
+            fs::rename(pin.with_extension("new"), pin).unwrap();
+            done.send(()).unwrap();
+        });
+        let own = &place;
+        place.confined("device:/dev/tpmrm0", move || {
+            let place = own;
+            let read = |name: &str| fs::read_to_string(place.path(name)).unwrap();
+            assert_eq!(
+                (read("keys/key"), read("pins/pin")),
+                ("keys/key".into(), "pins/pin".into())
+            );
+            // When it is opened again, another file may have its name.
+            replace.send(()).unwrap();
+            replaced.recv().unwrap();
+            assert_eq!(read("pins/pin"), "new");
             assert!(fs::read("/etc/passwd").is_ok());
-            assert!(denied(fs::read(place.path("other"))));
+            assert!(denied(fs::read(place.path("elsewhere/other"))));
             assert!(denied(fs::read("/proc/self/environ")));
         });
+        replacing.join().unwrap();
     }
 
     #[test]
@@ -163,9 +193,9 @@ mod tests {
             let open = |path: &Path| fs::File::options().read(true).write(true).open(path);
             assert!(open(Path::new("/dev/zero")).is_ok());
             assert!(denied(open(Path::new("/dev/full"))));
-            assert!(denied(open(&place.path("key"))));
+            assert!(denied(open(&place.path("keys/key"))));
             assert!(denied(fs::write(place.path("new"), "")));
-            assert!(denied(fs::remove_file(place.path("key"))));
+            assert!(denied(fs::remove_file(place.path("keys/key"))));
         });
     }
 
