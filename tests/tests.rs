@@ -9,11 +9,14 @@
 
 mod agent; // what the modules share: a running agent to call, by its socket and by the CLI
 mod crowd; // the same: many clients at once
+mod http; // the same: HTTP by hand
+mod serving; // the same: roleseal serve with a target
 
 mod audit; // the log: every decision, nothing secret, nothing forged, and a reader that hangs
 mod clients; // the AWS CLI and boto3 by credential_process, all at once and for long
 mod credentials; // from a key on a token to credentials that work, for every kind of key
 mod endpoints; // where CreateSession goes, in botocore's view
+mod exec; // commands with credentials: environment, signals, exit status
 mod faults; // every fault that a PKCS#11 module can have, under load
 mod foreign_tokens; // tokens, certificates and clients made by others
 mod hardening; // what agent, launcher and token programs may still do, and how they end
@@ -27,6 +30,10 @@ mod recovery; // token programs that die, hang or lie
 mod refusals; // what is not signed, each with its error
 mod reload; // another configuration, renewed certificates, mended PINs, without a lost request
 mod separation; // what is in which process, and what a signature costs
+mod serve; // the endpoints as bytes: who gets what, and who is refused
+mod serve_clients; // the AWS CLI and boto3 by serve and exec, for longer than a session
+mod serve_load; // many clients across a refresh
+mod serve_trouble; // a service that fails in every way while serve and exec hand out
 mod sessions; // sessions that are asked for once, kept in memory, and never wrong
 mod tpm; // keys on a TPM: every kind signs, what that costs, wrong auth values, a TPM that goes away
 mod update; // the credentials file: written, kept fresh, whole whatever happens

@@ -7,8 +7,11 @@ use clap_complete::Shell;
 
 use crate::env::EnvArguments;
 use crate::environment::{self, Environment};
+use crate::exec::ExecArguments;
 use crate::exit;
 use crate::progress::Progress;
+use crate::serve::ServeArguments;
+use crate::status::StatusArguments;
 use crate::target::{Settings, Target, TargetError, TargetFiles, TargetName};
 use crate::update::{self, UpdateArguments};
 
@@ -44,6 +47,25 @@ pub(crate) enum Command {
     /// source. They end at AWS_CREDENTIAL_EXPIRATION: what runs for longer should ask by itself.
     #[command(after_long_help = long_help(""))]
     Env(Box<EnvArguments>),
+    /// Hand out credentials over HTTP, as EC2, ECS and EKS do
+    ///
+    /// Each target has a URL for AWS_CONTAINER_CREDENTIALS_FULL_URI and a token file for
+    /// AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE: the program says them when it starts. With --imds, one of
+    /// them is also handed out as EC2's instance metadata, for AWS_EC2_METADATA_SERVICE_ENDPOINT.
+    ///
+    /// Sessions are renewed ahead of their end, and a failure leaves the last one in use until then.
+    #[command(after_long_help = long_help(""))]
+    Serve(ServeArguments),
+    /// Run a command with credentials that are renewed as long as it runs
+    ///
+    /// The command finds a private endpoint in its environment, and nothing that would make an AWS tool
+    /// look elsewhere. Signals are passed on; the exit status is the command's, or 128 and the number of the
+    /// signal that ended it. If there is no session, it is not started.
+    #[command(after_long_help = long_help(""))]
+    Exec(Box<ExecArguments>),
+    /// Show how it stands with what roleseal serve hands out
+    #[command(after_long_help = long_help(""))]
+    Status(StatusArguments),
     /// Keep profiles of AWS's shared credentials file fresh
     ///
     /// Runs until it is ended (SIGTERM, Ctrl-C), and renews the credentials ahead of their end; with
@@ -128,6 +150,14 @@ impl Common {
         match self.quiet {
             true => Progress::quiet(),
             false => Progress::on_stderr(),
+        }
+    }
+
+    /// What a command says that runs for long.
+    pub(crate) fn log(&self) -> Progress {
+        match self.quiet {
+            true => Progress::quiet(),
+            false => Progress::lines(),
         }
     }
 

@@ -2,7 +2,7 @@
 //! own, in memory, never on a disk. A lock for each target makes those that want the same session at the
 //! same time ask for it once.
 
-mod directory;
+pub(crate) mod directory;
 mod entry;
 
 use std::fs::File;

@@ -10,8 +10,11 @@ use crate::agent::AgentError;
 use crate::cache::CacheError;
 use crate::credentials::AnswerError;
 use crate::credentials_file::{FileError, ProfileName};
+use crate::exec::ExecError;
 use crate::exit::Exit;
 use crate::http::HttpError;
+use crate::serve::ServeError;
+use crate::status::StatusError;
 use crate::target::TargetError;
 
 /// Each message is complete: it names its causes itself, and after a line break what to do.
@@ -51,6 +54,15 @@ pub(crate) enum Error {
     /// Whoever asked ended without an outcome.
     #[error("the request for a session ended without an outcome: this is a fault of roleseal")]
     Lost,
+    /// Who asked has waited long enough.
+    #[error("the session is still being asked for: try again")]
+    Pending,
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    #[error(transparent)]
+    Status(#[from] StatusError),
     #[error("cannot write the manual to {}: {error}", .directory.display())]
     Manual {
         directory: PathBuf,
@@ -67,10 +79,14 @@ impl Error {
             Error::Agent(error) => error.exit(),
             Error::Http(error) => error.exit(),
             Error::Answer(_) => Exit::RefusedByAws,
+            Error::Serve(error) => error.exit(),
+            Error::Exec(error) => error.exit(),
+            Error::Status(error) => error.exit(),
             Error::Cache(_)
             | Error::File(_)
             | Error::Update(_)
             | Error::Lost
+            | Error::Pending
             | Error::Manual { .. }
             | Error::Output(_) => Exit::Failed,
             Error::Persistent { error, .. } => error.exit(),

@@ -19,6 +19,10 @@ pub(crate) enum Exit {
     RefusedByAws = 6,
     /// No HTTP answer.
     Network = 7,
+    /// The command of `exec` cannot be started.
+    CommandNotRunnable = 126,
+    /// There is no such command.
+    CommandNotFound = 127,
 }
 
 /// The codes as the help shows them.
@@ -31,7 +35,9 @@ Exit codes:
   4  roleseal-agent refused: its policy, or the request itself
   5  the token or the identity is in trouble: token gone, PIN rejected, certificate unusable, busy
   6  AWS refused, or its answer holds no usable credentials
-  7  network: name resolution, connection, TLS, timeout";
+  7  network: name resolution, connection, TLS, timeout
+exec has those of its command, or 128 and the number of the signal that ended it; 126 where it
+cannot be started, 127 where there is none.";
 
 impl Exit {
     /// The failure of a process that ended with this code.

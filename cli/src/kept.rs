@@ -105,12 +105,8 @@ impl Kept {
         let mut state = self.0.state();
         let outcomes = state.outcomes;
         loop {
-            let now = Timestamp::now();
-            if let Some(session) = state.status.session.as_ref().filter(|s| s.valid(now)) {
-                return Ok(Arc::clone(session));
-            }
-            if let Some(failure) = &state.status.failure {
-                return Err(Arc::clone(&failure.error));
+            if let Some(outcome) = state.status.at_hand(Timestamp::now()) {
+                return outcome;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if state.outcomes != outcomes || left.is_zero() {
@@ -120,6 +116,18 @@ impl Kept {
             self.0.changed.notify_all();
             state = self.0.wait(state, left);
         }
+    }
+
+    /// The same without a wait: `None` where a try is under way, which begins at once. The listener hears
+    /// how it ended.
+    pub(crate) fn at_hand(&self) -> Option<Shared> {
+        let mut state = self.0.state();
+        let outcome = state.status.at_hand(Timestamp::now());
+        if outcome.is_none() && !state.hurry {
+            state.hurry = true;
+            self.0.changed.notify_all();
+        }
+        outcome
     }
 
     /// How it stands.
@@ -187,6 +195,16 @@ impl Inner {
 }
 
 impl Status {
+    /// The session while it is valid, or how the latest try failed.
+    fn at_hand(&self, now: Timestamp) -> Option<Shared> {
+        let valid = self.session.as_ref().filter(|session| session.valid(now));
+        match (valid, &self.failure) {
+            (Some(session), _) => Some(Ok(Arc::clone(session))),
+            (None, Some(failure)) => Some(Err(Arc::clone(&failure.error))),
+            (None, None) => None,
+        }
+    }
+
     /// Takes in how a try ended at `now`. `random` is from 0 to 1.
     fn note(&mut self, outcome: Shared, now: Timestamp, random: f64) {
         let next = match outcome {

@@ -14,16 +14,14 @@ mod create_session;
 mod credential_process;
 mod credentials;
 mod credentials_file;
+mod endpoint;
 mod env;
 mod environment;
 mod error;
+mod exec;
 mod exit;
 mod http;
 mod identities;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "for the commands that hand out for a long time")
-)]
 mod kept;
 mod one_session;
 mod output;
@@ -31,8 +29,10 @@ mod progress;
 mod proxy;
 mod request;
 mod retry;
+mod serve;
 mod session;
 mod sessions;
+mod status;
 mod table;
 mod target;
 mod targets;
@@ -47,7 +47,7 @@ use error::Error;
 
 fn main() -> ExitCode {
     match run(Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             output::report(&error);
             error.exit().into()
@@ -55,9 +55,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> Result<(), Error> {
+fn run(arguments: Arguments) -> Result<ExitCode, Error> {
     let common = arguments.common;
     match arguments.command {
+        Command::Exec(wanted) => return exec::run(&common, *wanted),
+        Command::Serve(wanted) => serve::run(&common, wanted),
+        Command::Status(wanted) => status::run(&wanted),
         Command::CredentialProcess(session) => credential_process::run(&common, *session),
         Command::Env(session) => env::run(&common, *session),
         Command::Update(wanted) => update::run(&common, *wanted),
@@ -66,4 +69,5 @@ fn run(arguments: Arguments) -> Result<(), Error> {
         Command::Man { out } => completions::write_manual(&out),
         Command::Identities { json } => identities::run(&common.socket(), json),
     }
+    .map(|()| ExitCode::SUCCESS)
 }

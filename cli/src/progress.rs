@@ -42,6 +42,14 @@ impl Progress {
         }
     }
 
+    /// On standard error: what a program that runs for long has to say, and no progress.
+    pub(crate) fn lines() -> Progress {
+        Progress {
+            quiet: false,
+            awaited: None,
+        }
+    }
+
     /// Notes what is waited for from now on.
     pub(crate) fn waiting_for(&self, what: &str) {
         if let Some(awaited) = &self.awaited {

@@ -8,11 +8,12 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
+use thiserror::Error;
 
 use super::CacheError;
 
 /// Ours, below the runtime directory.
-pub(super) const NAME: &str = "roleseal";
+pub(crate) const NAME: &str = "roleseal";
 
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
 
@@ -23,39 +24,63 @@ pub(super) fn open(runtime: &Path, path: &Path) -> Result<Option<OwnedFd>, Cache
         path: path.to_owned(),
         error: error.into(),
     };
-    let refused = |fault: String| CacheError::Refused {
-        path: path.to_owned(),
-        fault,
-    };
-    let parent = match rustix::fs::openat(CWD, runtime, DIRECTORY, Mode::empty()) {
+    let parent = match open_parent(runtime) {
         Err(Errno::NOENT) => return Ok(None),
         parent => parent.map_err(io)?,
     };
     if !in_memory(&parent).map_err(io)? {
         return Ok(None);
     }
+    let directory = open_below(&parent).map_err(|error| match error {
+        OpenError::Io(error) => io(error),
+        OpenError::Refused(fault) => CacheError::Refused {
+            path: path.to_owned(),
+            fault,
+        },
+    })?;
+    Ok(in_memory(&directory).map_err(io)?.then_some(directory))
+}
+
+/// Why our directory is not open.
+#[derive(Debug, Error)]
+pub(crate) enum OpenError {
+    #[error("{0}")]
+    Io(#[from] Errno),
+    /// Others have a hand in it.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A user's or a service's runtime directory.
+pub(crate) fn open_parent(runtime: &Path) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::openat(CWD, runtime, DIRECTORY, Mode::empty())
+}
+
+/// Opens our directory below it, and makes it where it is missing.
+pub(crate) fn open_below(parent: &OwnedFd) -> Result<OwnedFd, OpenError> {
     // To make a directory in another's would shut them out of their own.
-    let above = rustix::fs::fstat(&parent).map_err(io)?;
-    check_owner(&above).map_err(|fault| refused(format!("of the directory above it, {fault}")))?;
-    match rustix::fs::mkdirat(&parent, NAME, Mode::RWXU) {
+    let above = rustix::fs::fstat(parent)?;
+    check_owner(&above)
+        .map_err(|fault| OpenError::Refused(format!("of the directory above it, {fault}")))?;
+    match rustix::fs::mkdirat(parent, NAME, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
-        Err(error) => return Err(io(error)),
+        Err(error) => return Err(error.into()),
     }
     let flags = DIRECTORY | OFlags::NOFOLLOW;
-    let directory = match rustix::fs::openat(&parent, NAME, flags, Mode::empty()) {
+    let directory = match rustix::fs::openat(parent, NAME, flags, Mode::empty()) {
         Err(Errno::LOOP | Errno::NOTDIR) => {
-            return Err(refused("it is no directory".to_owned()));
+            return Err(OpenError::Refused("it is no directory".to_owned()));
         }
-        directory => directory.map_err(io)?,
+        directory => directory?,
     };
-    let stat = rustix::fs::fstat(&directory).map_err(io)?;
-    check_owner(&stat).map_err(refused)?;
+    let stat = rustix::fs::fstat(&directory)?;
+    check_owner(&stat).map_err(OpenError::Refused)?;
     if stat.st_mode & 0o077 != 0 {
         let mode = stat.st_mode & 0o777;
         let fault = format!("others have access, its mode is {mode:04o}: chmod 700");
-        return Err(refused(fault));
+        return Err(OpenError::Refused(fault));
     }
-    Ok(in_memory(&directory).map_err(io)?.then_some(directory))
+    Ok(directory)
 }
 
 fn check_owner(stat: &Stat) -> Result<(), String> {
@@ -85,7 +110,7 @@ const FILE: OFlags = OFlags::NOFOLLOW
     .union(OFlags::NONBLOCK); // a FIFO would hold us
 
 /// Opens a file that is this user's alone.
-pub(super) fn open_to_read(directory: &OwnedFd, name: &str) -> io::Result<File> {
+pub(crate) fn open_to_read(directory: &OwnedFd, name: &str) -> io::Result<File> {
     let file = rustix::fs::openat(directory, name, FILE | OFlags::RDONLY, Mode::empty())?;
     own(file)
 }
@@ -102,7 +127,7 @@ pub(super) fn open_to_write(directory: &OwnedFd, name: &str) -> io::Result<File>
 }
 
 /// A new file.
-pub(super) fn create(directory: &OwnedFd, name: &str) -> io::Result<File> {
+pub(crate) fn create(directory: &OwnedFd, name: &str) -> io::Result<File> {
     let flags = FILE | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
     own(rustix::fs::openat(
         directory,
@@ -112,11 +137,11 @@ pub(super) fn create(directory: &OwnedFd, name: &str) -> io::Result<File> {
     )?)
 }
 
-pub(super) fn rename(directory: &OwnedFd, from: &str, to: &str) -> io::Result<()> {
+pub(crate) fn rename(directory: &OwnedFd, from: &str, to: &str) -> io::Result<()> {
     Ok(rustix::fs::renameat(directory, from, directory, to)?)
 }
 
-pub(super) fn remove(directory: &OwnedFd, name: &str) -> io::Result<()> {
+pub(crate) fn remove(directory: &OwnedFd, name: &str) -> io::Result<()> {
     Ok(rustix::fs::unlinkat(directory, name, AtFlags::empty())?)
 }
 

@@ -1,0 +1,56 @@
+//! Answers as AWS tools read them.
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::{Response, StatusCode};
+use jiff::Timestamp;
+use serde::Serialize;
+
+pub(super) type Answer = Response<Full<Bytes>>;
+
+pub(super) fn text(text: impl Into<String>) -> Answer {
+    answer(StatusCode::OK, "text/plain", text.into().into_bytes())
+}
+
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
+    match serde_json::to_vec(value) {
+        Ok(json) => answer(status, "application/json", json),
+        Err(_) => answer(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", Vec::new()),
+    }
+}
+
+/// In the form that SDKs quote from.
+pub(super) fn refusal(status: StatusCode, message: &str) -> Answer {
+    #[derive(Serialize)]
+    struct Refusal<'m> {
+        code: &'m str,
+        message: &'m str,
+    }
+    let code = status.canonical_reason().unwrap_or("Error");
+    json(status, &Refusal { code, message })
+}
+
+pub(super) fn not_found() -> Answer {
+    refusal(StatusCode::NOT_FOUND, "there is no such document")
+}
+
+pub(super) fn method_not_allowed() -> Answer {
+    let message = "this document takes another method";
+    refusal(StatusCode::METHOD_NOT_ALLOWED, message)
+}
+
+/// Whole seconds in UTC: some readers know no other form. A fraction is cut off, never added.
+pub(super) fn time(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
+}

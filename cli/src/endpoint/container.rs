@@ -1,0 +1,75 @@
+//! The endpoint of ECS and EKS: one path and one secret for each target.
+
+use std::sync::Arc;
+
+use hyper::header::AUTHORIZATION;
+use hyper::http::request::Parts;
+use hyper::{Method, StatusCode};
+use secrecy::ExposeSecret;
+use serde::Serialize;
+
+use super::answer::{Answer, json, method_not_allowed, refusal, time};
+use super::secret::Secret;
+use super::served::Served;
+use crate::session::Session;
+
+/// A target's part of the endpoint.
+pub(crate) struct Container {
+    served: Arc<Served>,
+    secret: Secret,
+}
+
+impl Container {
+    pub(crate) fn new(served: Arc<Served>, secret: Secret) -> Container {
+        Container { served, secret }
+    }
+
+    /// The path of `AWS_CONTAINER_CREDENTIALS_FULL_URI`.
+    pub(crate) fn path(target: &str) -> String {
+        format!("/credentials/{target}")
+    }
+
+    pub(super) fn served(&self) -> &Served {
+        &self.served
+    }
+
+    pub(super) async fn answer(&self, request: &Parts) -> Answer {
+        if request.method != Method::GET {
+            return method_not_allowed();
+        }
+        let mut shown = request.headers.get_all(AUTHORIZATION).iter();
+        let authorized = match (shown.next(), shown.next()) {
+            (Some(shown), None) => self.secret.is(shown.as_bytes()),
+            _ => false,
+        };
+        if !authorized {
+            let message = "the Authorization header does not hold this target's token";
+            return refusal(StatusCode::UNAUTHORIZED, message);
+        }
+        match self.served.session().await {
+            Ok(session) => credentials(&session),
+            Err(error) => refusal(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+        }
+    }
+}
+
+fn credentials(session: &Session) -> Answer {
+    #[derive(Serialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Credentials<'s> {
+        access_key_id: &'s str,
+        secret_access_key: &'s str,
+        token: &'s str,
+        expiration: String,
+    }
+    let credentials = &session.credentials;
+    json(
+        StatusCode::OK,
+        &Credentials {
+            access_key_id: &credentials.access_key_id,
+            secret_access_key: credentials.secret_access_key.expose_secret(),
+            token: credentials.session_token.expose_secret(),
+            expiration: time(credentials.expiration),
+        },
+    )
+}

@@ -1,0 +1,158 @@
+//! `/healthz`: how it stands with each target, for probes and for `roleseal status`.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::kept::Status;
+
+/// How it stands with all of them.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Health {
+    /// The worst of all.
+    pub(crate) status: State,
+    pub(crate) targets: Vec<TargetHealth>,
+}
+
+/// From best to worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum State {
+    /// There is a session, and it is renewed in time.
+    Ok,
+    /// There is a session, but it could not be renewed.
+    Degraded,
+    /// The first is being asked for.
+    Starting,
+    /// There is none.
+    Failing,
+}
+
+/// One target.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct TargetHealth {
+    pub(crate) name: String,
+    pub(crate) state: State,
+    /// Of the latest session; it may have passed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) expiration: Option<Timestamp>,
+    /// When the next is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) next_try: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) failing_since: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
+}
+
+impl Health {
+    pub(super) fn of(targets: Vec<TargetHealth>) -> Health {
+        let worst = targets.iter().map(|target| target.state).max();
+        Health {
+            status: worst.unwrap_or(State::Ok),
+            targets,
+        }
+    }
+}
+
+impl State {
+    /// Whether whoever asks gets credentials.
+    pub(crate) fn gives_credentials(self) -> bool {
+        matches!(self, State::Ok | State::Degraded)
+    }
+
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            State::Ok => "ok",
+            State::Degraded => "degraded",
+            State::Starting => "starting",
+            State::Failing => "failing",
+        }
+    }
+}
+
+impl TargetHealth {
+    /// The reason of a failure is told `in_full` only to this host: it names ARNs and hosts.
+    pub(super) fn of(name: &str, status: &Status, now: Timestamp, in_full: bool) -> TargetHealth {
+        let valid = status.session.as_ref().is_some_and(|s| s.valid(now));
+        let state = match (valid, &status.failure) {
+            (true, None) => State::Ok,
+            (true, Some(_)) => State::Degraded,
+            (false, None) => State::Starting,
+            (false, Some(_)) => State::Failing,
+        };
+        let failure = status.failure.as_ref();
+        TargetHealth {
+            name: name.to_owned(),
+            state,
+            expiration: status
+                .session
+                .as_ref()
+                .map(|session| session.credentials.expiration),
+            next_try: status.next,
+            failing_since: failure.map(|failure| failure.since),
+            error: failure
+                .filter(|_| in_full)
+                .map(|failure| failure.error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::error::Error;
+    use crate::kept::Failure;
+    use crate::session::tests::session;
+
+    #[test]
+    fn a_session_counts_until_its_end_and_a_failure_is_told() {
+        let (begin, end) = ("2026-01-01T12:00:00Z", "2026-01-01T13:00:00Z");
+        let at = |time: &str| time.parse().unwrap();
+        let failure = Failure {
+            error: Arc::new(Error::Lost),
+            since: at(begin),
+            tries: 3,
+        };
+        let mut status = Status::default();
+        let state = |status: &Status, now| TargetHealth::of("web", status, at(now), true).state;
+        assert_eq!(state(&status, begin), State::Starting);
+        status.session = Some(Arc::new(session("A", begin, end)));
+        assert_eq!(state(&status, begin), State::Ok);
+        status.failure = Some(failure);
+        assert_eq!(state(&status, begin), State::Degraded);
+        assert_eq!(state(&status, end), State::Failing);
+
+        let here = TargetHealth::of("web", &status, at(end), true);
+        assert_eq!(here.error, Some(Error::Lost.to_string()));
+        let elsewhere = TargetHealth::of("web", &status, at(end), false);
+        assert_eq!(elsewhere.error, None);
+        assert_eq!(elsewhere.failing_since, Some(at(begin)));
+    }
+
+    #[test]
+    fn the_worst_target_makes_the_status() {
+        let target = |state| TargetHealth {
+            name: "web".into(),
+            state,
+            expiration: None,
+            next_try: None,
+            failing_since: None,
+            error: None,
+        };
+        for (states, worst) in [
+            (&[State::Ok, State::Degraded][..], State::Degraded),
+            (
+                &[State::Failing, State::Starting, State::Ok],
+                State::Failing,
+            ),
+        ] {
+            let health = Health::of(states.iter().copied().map(target).collect());
+            assert_eq!(health.status, worst);
+            let json = serde_json::to_value(&health).unwrap();
+            assert_eq!(json["status"], worst.word());
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Where clients connect: addresses of our own, or sockets that systemd passed.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use listenfd::ListenFd;
+use rustix::net::sockopt::{set_ip_ttl, set_ipv6_unicast_hops};
+use thiserror::Error;
+
+use super::guard::Reached;
+use super::server::Open;
+
+/// An address to listen at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ListenAddress {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// A socket that listens.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    socket: Socket,
+    address: String,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener, Option<Own>),
+}
+
+/// The path of a socket that we have made: removed when dropped.
+#[derive(Debug)]
+pub(super) struct Own(PathBuf);
+
+/// Why nobody can connect.
+#[derive(Debug, Error)]
+pub(crate) enum ListenError {
+    #[error(
+        "{0} is no loopback address: other hosts could connect, and credentials would cross the network in \
+         clear text\nIf that network is trusted, say so with --allow-remote."
+    )]
+    Remote(String),
+    #[error("another roleseal listens at {}: stop it, or choose another address with --listen", .0.display())]
+    Taken(PathBuf),
+    #[error("{} exists and is not a socket: remove it, or choose another address with --listen", .0.display())]
+    NotASocket(PathBuf),
+    #[error("cannot listen at {0}: {1}")]
+    Io(String, io::Error),
+    #[error("a socket from systemd cannot be used: {0}\nIt must be ListenStream=, TCP or Unix.")]
+    Activation(io::Error),
+}
+
+/// The port of AWS's own helper: who moves from it need not change clients.
+pub(crate) const DEFAULT_PORT: u16 = 9911;
+
+impl Default for ListenAddress {
+    fn default() -> ListenAddress {
+        ListenAddress::Tcp((Ipv4Addr::LOCALHOST, DEFAULT_PORT).into())
+    }
+}
+
+impl FromStr for ListenAddress {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<ListenAddress, &'static str> {
+        let path = text.strip_prefix("unix:").unwrap_or(text);
+        if path.starts_with('/') {
+            return Ok(ListenAddress::Unix(path.into()));
+        }
+        let numeric = match text.strip_prefix("localhost:") {
+            Some(port) => &format!("127.0.0.1:{port}"),
+            None => text,
+        };
+        numeric.parse().map(ListenAddress::Tcp).map_err(
+            |_| "write it as ADDRESS:PORT, such as 127.0.0.1:9911 or [::1]:9911, or unix:/PATH",
+        )
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            ListenAddress::Tcp(address) => write!(f, "http://{address}"),
+            ListenAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Listener {
+    /// Listens at an address of our own. Other than loopback only where `remote` addresses are allowed.
+    pub(crate) fn bind(address: &ListenAddress, remote: bool) -> Result<Listener, ListenError> {
+        let shown = address.to_string();
+        let io = |error| ListenError::Io(shown.clone(), error);
+        let socket = match address {
+            ListenAddress::Tcp(address) => {
+                check(*address, remote)?;
+                Socket::Tcp(TcpListener::bind(address).map_err(io)?)
+            }
+            ListenAddress::Unix(path) => {
+                clear(path)?;
+                let socket = bind_private(path).map_err(io)?;
+                Socket::Unix(socket, Some(Own(path.clone())))
+            }
+        };
+        Listener::new(socket).map_err(io)
+    }
+
+    /// The sockets that systemd passed.
+    pub(crate) fn passed(remote: bool) -> Result<Vec<Listener>, ListenError> {
+        let mut passed = ListenFd::from_env();
+        let mut listeners = Vec::new();
+        for index in 0..passed.len() {
+            let listener = take(&mut passed, index).map_err(ListenError::Activation)?;
+            if let Socket::Tcp(socket) = &listener.socket {
+                let address = socket.local_addr().map_err(ListenError::Activation)?;
+                check(address, remote)?;
+            }
+            listeners.push(listener);
+        }
+        Ok(listeners)
+    }
+
+    fn new(socket: Socket) -> io::Result<Listener> {
+        let address = match &socket {
+            Socket::Tcp(socket) => ListenAddress::Tcp(socket.local_addr()?),
+            // It was bound under another name.
+            Socket::Unix(_, Some(Own(path))) => ListenAddress::Unix(path.clone()),
+            Socket::Unix(socket, None) => {
+                let address = socket.local_addr()?;
+                ListenAddress::Unix(address.as_pathname().unwrap_or(Path::new("")).to_owned())
+            }
+        };
+        Ok(Listener {
+            socket,
+            address: address.to_string(),
+        })
+    }
+
+    /// Where it listens, for the log: a URL, where there is one.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The TCP address.
+    pub(crate) fn tcp(&self) -> Option<SocketAddr> {
+        match &self.socket {
+            Socket::Tcp(socket) => socket.local_addr().ok(),
+            Socket::Unix(..) => None,
+        }
+    }
+
+    /// What is answered here passes no router.
+    pub(crate) fn limit_hops(&self) -> io::Result<()> {
+        match self.tcp() {
+            Some(SocketAddr::V4(_)) => set_ip_ttl(self.fd(), 1)?,
+            Some(SocketAddr::V6(_)) => set_ipv6_unicast_hops(self.fd(), Some(1))?,
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        match &self.socket {
+            Socket::Tcp(socket) => socket.as_fd(),
+            Socket::Unix(socket, _) => socket.as_fd(),
+        }
+    }
+
+    /// For the runtime that this is called in.
+    pub(super) fn open(self) -> io::Result<Open> {
+        Ok(match self.socket {
+            Socket::Tcp(socket) => {
+                socket.set_nonblocking(true)?;
+                Open::Tcp(tokio::net::TcpListener::from_std(socket)?)
+            }
+            Socket::Unix(socket, own) => {
+                socket.set_nonblocking(true)?;
+                Open::Unix {
+                    listener: tokio::net::UnixListener::from_std(socket)?,
+                    _path: own,
+                }
+            }
+        })
+    }
+}
+
+fn take(passed: &mut ListenFd, index: usize) -> io::Result<Listener> {
+    let socket = match passed.take_tcp_listener(index) {
+        Ok(Some(socket)) => Socket::Tcp(socket),
+        _ => match passed.take_unix_listener(index)? {
+            Some(socket) => Socket::Unix(socket, None),
+            None => return Err(ErrorKind::NotFound.into()),
+        },
+    };
+    Listener::new(socket)
+}
+
+fn check(address: SocketAddr, remote: bool) -> Result<(), ListenError> {
+    match remote || Reached::Tcp(address.ip()).local() {
+        true => Ok(()),
+        false => Err(ListenError::Remote(address.to_string())),
+    }
+}
+
+/// Makes room at `path`: removes a socket where nobody listens.
+fn clear(path: &Path) -> Result<(), ListenError> {
+    match fs::symlink_metadata(path) {
+        Err(_) => Ok(()), // nothing there; or bind says what is wrong
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            Err(ListenError::NotASocket(path.to_owned()))
+        }
+        Ok(_) => match UnixStream::connect(path) {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path)
+                .map_err(|error| ListenError::Io(path.display().to_string(), error)),
+            // Also one that we may not connect to: somebody is there.
+            _ => Err(ListenError::Taken(path.to_owned())),
+        },
+    }
+}
+
+/// For this user only. Bound under another name first: it has its mode before anybody can see it.
+fn bind_private(path: &Path) -> io::Result<UnixListener> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let _ = fs::remove_file(&temporary); // of a process of the same number that was killed
+    let socket = UnixListener::bind(&temporary)?;
+    fs::set_permissions(&temporary, fs::Permissions::from_mode(0o600))
+        .and_then(|()| fs::rename(&temporary, path))
+        .inspect_err(|_| {
+            let _ = fs::remove_file(&temporary); // the first error is the one to tell
+        })?;
+    Ok(socket)
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0); // somebody else may have done it
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_numbers_or_paths() {
+        for (text, shown) in [
+            ("127.0.0.1:9911", "http://127.0.0.1:9911"),
+            ("localhost:1", "http://127.0.0.1:1"),
+            ("[::1]:80", "http://[::1]:80"),
+            ("unix:/run/a.sock", "unix:/run/a.sock"),
+            ("/run/a.sock", "unix:/run/a.sock"),
+        ] {
+            let address: ListenAddress = text.parse().unwrap();
+            assert_eq!(address.to_string(), shown);
+        }
+        for text in [
+            "",
+            "9911",
+            "127.0.0.1",
+            "example.com:80",
+            "unix:a.sock",
+            "::1:80",
+        ] {
+            assert!(text.parse::<ListenAddress>().is_err(), "{text}");
+        }
+        assert_eq!(
+            ListenAddress::default().to_string(),
+            "http://127.0.0.1:9911"
+        );
+    }
+
+    #[test]
+    fn other_hosts_have_to_be_allowed() {
+        for text in ["0.0.0.0:0", "[::]:0", "169.254.169.254:0", "10.0.0.1:0"] {
+            let error = Listener::bind(&text.parse().unwrap(), false).unwrap_err();
+            assert!(error.to_string().contains("--allow-remote"), "{error}");
+        }
+        let everywhere = Listener::bind(&"0.0.0.0:0".parse().unwrap(), true).unwrap();
+        assert_ne!(everywhere.tcp().unwrap().port(), 0);
+    }
+
+    #[test]
+    fn a_socket_is_for_its_user_and_goes_with_the_listener() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.sock");
+        let address = ListenAddress::Unix(path.clone());
+        let listener = Listener::bind(&address, false).unwrap();
+        assert_eq!(listener.address(), format!("unix:{}", path.display()));
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let taken = Listener::bind(&address, false).unwrap_err().to_string();
+        assert!(taken.contains("another roleseal listens"), "{taken}");
+        drop(listener);
+        assert!(!path.exists());
+
+        drop(UnixListener::bind(&path).unwrap()); // left by a process that was killed
+        drop(Listener::bind(&address, false).unwrap());
+        fs::write(&path, "").unwrap();
+        let error = Listener::bind(&address, false).unwrap_err().to_string();
+        assert!(error.contains("not a socket"), "{error}");
+    }
+}

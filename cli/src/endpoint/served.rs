@@ -1,0 +1,67 @@
+//! A target that is served: its session, kept fresh, for any number of requests at once.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use crate::error::Error;
+use crate::kept::{Kept, Status};
+use crate::sessions::{Sessions, Shared};
+use crate::target::Target;
+
+/// A target that is served.
+pub(crate) struct Served {
+    kept: Kept,
+    /// Something changes after each try.
+    tries: watch::Receiver<()>,
+}
+
+/// No AWS tool waits longer for an endpoint.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Served {
+    /// Begins to ask; `told` hears after each try how it stands.
+    pub(crate) fn start(
+        sessions: &Arc<Sessions>,
+        target: Target,
+        mut told: impl FnMut(&Status) + Send + 'static,
+    ) -> io::Result<Served> {
+        let (tried, tries) = watch::channel(());
+        let kept = Kept::start(Arc::clone(sessions), target, move |status| {
+            told(status);
+            tried.send_replace(());
+        })?;
+        Ok(Served { kept, tries })
+    }
+
+    /// A valid session, or why there is none. Waits for a try that is under way.
+    pub(super) async fn session(&self) -> Shared {
+        let deadline = Instant::now() + PATIENCE;
+        let mut tries = self.tries.clone();
+        loop {
+            tries.mark_unchanged(); // what comes after this line is waited for below
+            if let Some(outcome) = self.kept.at_hand() {
+                return outcome;
+            }
+            if !matches!(timeout_at(deadline, tries.changed()).await, Ok(Ok(()))) {
+                return Err(Arc::new(Error::Pending));
+            }
+        }
+    }
+
+    pub(crate) fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
+    pub(crate) fn target(&self) -> &Target {
+        self.kept.target()
+    }
+
+    /// What messages and paths call it.
+    pub(crate) fn name(&self) -> &str {
+        self.target().shown()
+    }
+}

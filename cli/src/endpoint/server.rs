@@ -1,0 +1,172 @@
+//! HTTP/1 on one thread: connections, and what they may cost.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{sleep, timeout};
+
+use super::guard::Reached;
+use super::listener::{Listener, Own};
+use super::site::Site;
+
+/// As many clients as a large host has at once; each costs two descriptors' worth of memory, some 20 KiB.
+const CONNECTIONS: usize = 512;
+
+/// For a request's head, and between two requests: a slow or silent client makes room for others.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection that never rests, or a client that never reads, ends as well.
+const LIFETIME: Duration = Duration::from_secs(300);
+
+/// For the answer that is under way when a connection or the server is to end.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// A head of an AWS tool has less than 2 KiB. This is also the largest chunk that is read.
+const HEAD_LIMIT: usize = 16 * 1024;
+const HEADERS: usize = 64;
+
+/// Out of descriptors, most likely: connections that end give some back.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Runs all that is served, in the thread that asks for it.
+pub(crate) fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+}
+
+/// Serves until `end` is done; then gives the answers that are under way some time.
+pub(crate) async fn serve(
+    listeners: Vec<Listener>,
+    site: Site,
+    end: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let (ending, ended) = watch::channel(());
+    let site = Arc::new(site);
+    let doors: Vec<_> = listeners
+        .into_iter()
+        .map(|listener| {
+            let door = Door {
+                site: Arc::clone(&site),
+                room: Arc::clone(&room),
+                ended: ended.clone(),
+            };
+            listener.open().map(|open| tokio::spawn(door.accept(open)))
+        })
+        .collect::<io::Result<_>>()?;
+    end.await;
+    for door in doors {
+        door.abort(); // closes the listener
+    }
+    drop(ending);
+    let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
+    let _ = timeout(GRACE, room.acquire_many(all)).await; // those that are left are cut
+    Ok(())
+}
+
+/// A listener that accepts.
+pub(super) enum Open {
+    Tcp(tokio::net::TcpListener),
+    Unix {
+        listener: tokio::net::UnixListener,
+        /// Goes with it, where it is ours.
+        _path: Option<Own>,
+    },
+}
+
+struct Door {
+    site: Arc<Site>,
+    room: Arc<Semaphore>,
+    ended: watch::Receiver<()>,
+}
+
+impl Door {
+    async fn accept(self, open: Open) {
+        // Never closed, so that there is always a permit in the end.
+        while let Ok(permit) = Arc::clone(&self.room).acquire_owned().await {
+            let accepted = match &open {
+                Open::Tcp(listener) => self.accept_tcp(listener, permit).await,
+                Open::Unix { listener, .. } => self.accept_unix(listener, permit).await,
+            };
+            if accepted.is_err() {
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+
+    async fn accept_tcp(
+        &self,
+        listener: &tokio::net::TcpListener,
+        permit: OwnedSemaphorePermit,
+    ) -> io::Result<()> {
+        let (stream, _) = listener.accept().await?;
+        let _ = stream.set_nodelay(true); // else an answer may wait 40 ms for an acknowledgement
+        if let Ok(address) = stream.local_addr() {
+            self.spawn(stream, Reached::Tcp(address.ip()), permit);
+        }
+        Ok(())
+    }
+
+    async fn accept_unix(
+        &self,
+        listener: &tokio::net::UnixListener,
+        permit: OwnedSemaphorePermit,
+    ) -> io::Result<()> {
+        let (stream, _) = listener.accept().await?;
+        self.spawn(stream, Reached::Unix, permit);
+        Ok(())
+    }
+
+    fn spawn<S>(&self, stream: S, reached: Reached, permit: OwnedSemaphorePermit)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (site, ended) = (Arc::clone(&self.site), self.ended.clone());
+        tokio::spawn(async move {
+            let _permit = permit;
+            converse(stream, reached, site, ended).await;
+        });
+    }
+}
+
+/// One connection, to its end.
+async fn converse<S>(stream: S, reached: Reached, site: Arc<Site>, mut ended: watch::Receiver<()>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let service = service_fn(move |request| {
+        let site = Arc::clone(&site);
+        async move {
+            let (parts, _body) = hyper::Request::into_parts(request); // no document takes one
+            Ok::<_, Infallible>(site.answer(&parts, reached).await)
+        }
+    });
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(HEAD_LIMIT)
+            .max_headers(HEADERS)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    // An error is the client's: it went away, or spoke no HTTP.
+    tokio::select! {
+        _ = &mut connection => return,
+        _ = ended.changed() => {}
+        () = sleep(LIFETIME) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = timeout(GRACE, connection).await;
+}

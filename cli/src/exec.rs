@@ -1,0 +1,159 @@
+//! `roleseal exec`: a command with a private container endpoint.
+
+mod child_environment;
+mod signals;
+
+use std::ffi::OsString;
+use std::io::{self, ErrorKind};
+use std::net::Ipv4Addr;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitCode, ExitStatus};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use clap::Args;
+use secrecy::SecretString;
+use thiserror::Error;
+
+use crate::arguments::{Common, SessionArguments};
+use crate::cache::Cache;
+use crate::endpoint::{
+    Container, ListenAddress, ListenError, Listener, Secret, Served, Site, server,
+};
+use crate::environment::Environment;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::kept::Status;
+use crate::progress::Progress;
+use crate::sessions::{Sessions, Shared};
+
+use signals::Signals;
+
+/// Which session is wanted, and for what.
+#[derive(Debug, Args)]
+pub(crate) struct ExecArguments {
+    #[command(flatten)]
+    session: SessionArguments,
+    /// The command and its arguments, after --
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// Why the command did not run.
+#[derive(Debug, Error)]
+pub(crate) enum ExecError {
+    #[error("cannot start {}: {error}", .command.display())]
+    Command { command: OsString, error: io::Error },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error("cannot run a command: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl ExecError {
+    /// As env(1) and shells have it.
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            ExecError::Command { error, .. } if error.kind() == ErrorKind::NotFound => {
+                Exit::CommandNotFound
+            }
+            ExecError::Command { .. } => Exit::CommandNotRunnable,
+            _ => Exit::Failed,
+        }
+    }
+}
+
+pub(crate) fn run(common: &Common, wanted: ExecArguments) -> Result<ExitCode, Error> {
+    let mut signals = Signals::take().map_err(ExecError::from)?;
+    let environment = Environment::of_process();
+    let session = wanted.session;
+    let target = common.target(&environment, session.target, session.settings)?;
+    let log = common.log();
+    let cache = match session.no_cache {
+        true => None,
+        false => Cache::usual(&environment, &log),
+    };
+    let sessions = Arc::new(Sessions::new(cache, log.clone()));
+    let told = move |status: &Status| tell(&log, status);
+    let served = Served::start(&sessions, target, told).map_err(ExecError::from)?;
+    let served = Arc::new(served);
+    first_session(&served, &mut signals)?.map_err(Error::Shared)?;
+
+    let mut command = command(&wanted.command);
+    let (endpoint, secret) = serve(&served)?;
+    child_environment::set(&mut command, served.target(), &endpoint, &secret);
+    let child = command.spawn().map_err(|error| ExecError::Command {
+        command: command.get_program().to_owned(),
+        error,
+    })?;
+    let status = signals.forward_to(child).map_err(ExecError::from)?;
+    Ok(exit_code(status))
+}
+
+/// How often a signal is looked for while there is no command yet.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The first session, or why there is none. A signal meanwhile does what it does to any program.
+fn first_session(served: &Arc<Served>, signals: &mut Signals) -> Result<Shared, ExecError> {
+    let (answer, answered) = mpsc::channel();
+    let asking = Arc::clone(served);
+    thread::spawn(move || answer.send(asking.kept().session()));
+    loop {
+        match answered.recv_timeout(LOOK) {
+            Ok(outcome) => return Ok(outcome),
+            Err(mpsc::RecvTimeoutError::Timeout) => signals.obey()?,
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(Err(Arc::new(Error::Lost))),
+        }
+    }
+}
+
+/// Serves the target on a port of its own in a thread, until the process ends: its URL, and its token.
+fn serve(served: &Arc<Served>) -> Result<(String, SecretString), ExecError> {
+    let any = ListenAddress::Tcp((Ipv4Addr::LOCALHOST, 0).into());
+    let listener = Listener::bind(&any, false)?;
+    let url = format!("{}{}", listener.address(), Container::path(served.name()));
+    let secret = Secret::random().map_err(io::Error::from)?;
+    let expected = Secret::new(&secret).map_err(io::Error::from)?;
+    let site = Site {
+        containers: vec![Container::new(Arc::clone(served), expected)],
+        imds: None,
+        health: false,
+    };
+    let runtime = server::runtime()?;
+    thread::Builder::new()
+        .name("endpoint".to_owned())
+        .spawn(move || {
+            runtime.block_on(server::serve(vec![listener], site, std::future::pending()))
+        })?;
+    Ok((url, secret))
+}
+
+fn command(words: &[OsString]) -> Command {
+    let mut words = words.iter();
+    let mut command = Command::new(words.next().cloned().unwrap_or_default()); // clap requires one
+    command.args(words);
+    command
+}
+
+/// The terminal is the command's: only what is new is said.
+fn tell(log: &Progress, status: &Status) {
+    let Some(session) = &status.session else {
+        return; // the command has not been started
+    };
+    if let Some(failure) = status.failure.as_ref().filter(|failure| failure.tries == 1) {
+        log.warn(&format!(
+            "the session cannot be renewed yet; the present one ends at {}\n{}",
+            session.credentials.expiration, failure.error
+        ));
+    }
+}
+
+/// As shells have it.
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal));
+    let code = code.and_then(|code| u8::try_from(code).ok());
+    code.map_or(ExitCode::FAILURE, ExitCode::from)
+}

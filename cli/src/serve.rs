@@ -1,0 +1,265 @@
+//! `roleseal serve`
+
+mod token_files;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use sd_notify::NotifyState;
+use thiserror::Error;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::arguments::Common;
+use crate::cache::Cache;
+use crate::endpoint::server;
+use crate::endpoint::{
+    Container, Imds, ListenAddress, ListenError, Listener, Secret, Served, Site,
+};
+use crate::environment::Environment;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::kept::Status;
+use crate::progress::Progress;
+use crate::sessions::Sessions;
+use crate::target::{Settings, Target, TargetName};
+
+use token_files::{TokenFileError, TokenFiles};
+
+/// What is served, and where.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArguments {
+    /// A target of the targets file; may be repeated
+    #[arg(long, value_name = "NAME", required = true)]
+    target: Vec<TargetName>,
+    /// Where to listen: ADDRESS:PORT or unix:/PATH; may be repeated [default: systemd's sockets, or
+    /// 127.0.0.1:9911]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Vec<ListenAddress>,
+    /// Allow addresses that other hosts can reach; credentials cross the network in clear text
+    #[arg(long)]
+    allow_remote: bool,
+    /// Also serve this target, or the only one, as EC2 instance metadata (IMDSv2), which every local user
+    /// can read
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true)]
+    imds: Option<Option<TargetName>>,
+    /// Where the token files are kept [default: $XDG_RUNTIME_DIR or $RUNTIME_DIRECTORY]; below it, in
+    /// a directory roleseal
+    #[arg(long, value_name = "DIRECTORY")]
+    token_directory: Option<PathBuf>,
+    /// Share sessions with no other roleseal
+    #[arg(long)]
+    no_cache: bool,
+}
+
+/// Why nothing is served.
+#[derive(Debug, Error)]
+pub(crate) enum ServeError {
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error(transparent)]
+    TokenFile(#[from] TokenFileError),
+    #[error("--target {0} is given more than once")]
+    Repeated(TargetName),
+    #[error("--imds={0} is not among the targets that are served: add --target {0}")]
+    ImdsUnknown(TargetName),
+    #[error("--imds serves one target only: say which, as --imds=NAME")]
+    ImdsAmbiguous,
+    #[error("cannot serve: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl ServeError {
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            ServeError::Repeated(_)
+            | ServeError::ImdsUnknown(_)
+            | ServeError::ImdsAmbiguous
+            | ServeError::Listen(ListenError::Remote(_)) => Exit::Usage,
+            _ => Exit::Failed,
+        }
+    }
+}
+
+pub(crate) fn run(common: &Common, wanted: ServeArguments) -> Result<(), Error> {
+    let environment = Environment::of_process();
+    let log = common.log();
+    let targets = targets(common, &environment, &wanted.target)?;
+    let imds = imds_target(&wanted)?;
+    let listeners = listeners(&wanted).map_err(ServeError::from)?;
+    let directory = wanted
+        .token_directory
+        .or_else(|| environment.runtime_directory());
+    let files = TokenFiles::open(directory).map_err(ServeError::from)?;
+    let cache = match wanted.no_cache {
+        true => None,
+        false => Cache::usual(&environment, &log),
+    };
+    let sessions = Arc::new(Sessions::new(cache, log.clone()));
+    let runtime = server::runtime().map_err(ServeError::from)?;
+    let served = runtime.block_on(async {
+        // Before anything is told to the world: a signal that comes early is not lost.
+        let end = Signals::new()?;
+        let site = site(targets, imds.as_ref(), &sessions, &files, &listeners, &log)?;
+        if site.imds.is_some() {
+            for listener in &listeners {
+                listener.limit_hops()?;
+            }
+        }
+        sd_notify::notify(&[NotifyState::Ready])?;
+        server::serve(listeners, site, end.first(&log)).await?;
+        Ok::<_, ServeError>(())
+    });
+    served?;
+    log.say("ended");
+    Ok(())
+}
+
+fn targets(
+    common: &Common,
+    environment: &Environment,
+    names: &[TargetName],
+) -> Result<Vec<Target>, Error> {
+    let mut seen = BTreeSet::new();
+    let mut targets = Vec::new();
+    for name in names {
+        if !seen.insert(name) {
+            return Err(ServeError::Repeated(name.clone()).into());
+        }
+        targets.push(common.target(environment, Some(name.clone()), Settings::default())?);
+    }
+    Ok(targets)
+}
+
+fn imds_target(wanted: &ServeArguments) -> Result<Option<TargetName>, ServeError> {
+    match (&wanted.imds, &wanted.target[..]) {
+        (None, _) => Ok(None),
+        (Some(None), [only]) => Ok(Some(only.clone())),
+        (Some(None), _) => Err(ServeError::ImdsAmbiguous),
+        (Some(Some(name)), names) if names.contains(name) => Ok(Some(name.clone())),
+        (Some(Some(name)), _) => Err(ServeError::ImdsUnknown(name.clone())),
+    }
+}
+
+/// systemd's, and those that were asked for; the usual one where there are none.
+fn listeners(wanted: &ServeArguments) -> Result<Vec<Listener>, ListenError> {
+    let mut listeners = Listener::passed(wanted.allow_remote)?;
+    for address in &wanted.listen {
+        listeners.push(Listener::bind(address, wanted.allow_remote)?);
+    }
+    if listeners.is_empty() {
+        let usual = ListenAddress::default();
+        listeners.push(Listener::bind(&usual, wanted.allow_remote)?);
+    }
+    Ok(listeners)
+}
+
+fn site(
+    targets: Vec<Target>,
+    imds_target: Option<&TargetName>,
+    sessions: &Arc<Sessions>,
+    files: &TokenFiles,
+    listeners: &[Listener],
+    log: &Progress,
+) -> Result<Site, ServeError> {
+    let (mut containers, mut imds) = (Vec::new(), None);
+    for target in targets {
+        let name = target.shown().to_owned();
+        let (secret, file) = files.secret(&name)?;
+        let secret = Secret::new(&secret).map_err(io::Error::from)?;
+        for listener in listeners {
+            log.say(&format!(
+                "target {name}: AWS_CONTAINER_CREDENTIALS_FULL_URI={}{} \
+                 AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE={}",
+                listener.address(),
+                Container::path(&name),
+                file.display()
+            ));
+        }
+        let as_imds = imds_target.is_some_and(|imds| imds.as_ref() == name);
+        let teller = log.clone();
+        let told = move |status: &Status| tell(&teller, &name, status);
+        let served = Arc::new(Served::start(sessions, target, told)?);
+        if as_imds {
+            warn_of_short_sessions(log, served.target());
+            imds = Some(Imds::new(Arc::clone(&served)).map_err(io::Error::from)?);
+            for listener in listeners {
+                log.say(&format!(
+                    "target {}: AWS_EC2_METADATA_SERVICE_ENDPOINT={}",
+                    served.name(),
+                    listener.address()
+                ));
+            }
+        }
+        containers.push(Container::new(served, secret));
+    }
+    Ok(Site {
+        containers,
+        imds,
+        health: true,
+    })
+}
+
+/// botocore trusts instance metadata for 25 minutes at most, renews from 15 minutes before that, and so uses a
+/// session for ten minutes. A session is handed out until a quarter of its life is left.
+const SHORT: u32 = 4 * 600;
+
+fn warn_of_short_sessions(log: &Progress, target: &Target) {
+    if target.session.duration.seconds() < SHORT {
+        log.warn(&format!(
+            "target {}: the AWS CLI and boto3 may use sessions from instance metadata beyond their end if they              last less than 40 minutes: set session-duration",
+            target.shown()
+        ));
+    }
+}
+
+/// A line after each try.
+fn tell(log: &Progress, name: &str, status: &Status) {
+    let until = status
+        .session
+        .as_ref()
+        .map(|session| session.credentials.expiration);
+    match (&status.failure, until) {
+        (None, Some(until)) => log.say(&format!("target {name}: a session until {until}")),
+        (None, None) => {}
+        (Some(failure), until) => {
+            let still = match until {
+                Some(until) => format!("the present session ends at {until}"),
+                None => "there is no session".to_owned(),
+            };
+            let next = status.next.map(|next| format!(", next try at {next:.0}"));
+            log.warn(&format!(
+                "target {name}: no new session since {:.0}; {still}{}\n{}",
+                failure.since,
+                next.unwrap_or_default(),
+                failure.error
+            ));
+        }
+    }
+}
+
+/// What ends the program.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn first(mut self, log: &Progress) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+        log.say("ending");
+        let _ = sd_notify::notify(&[NotifyState::Stopping]); // it is only for show
+    }
+}
