@@ -57,7 +57,7 @@ impl TokenProcess {
         self.link.set_write_timeout(Some(SEND_LIMIT))?;
         let mut link = self.link.try_clone()?;
         let read = move || loop {
-            let answer = link::receive(&mut link).unwrap_or_default();
+            let answer = link::next(&mut link).unwrap_or_default();
             let last = answer.is_none();
             if events.send(event(answer)).is_err() || last {
                 return;

@@ -13,7 +13,7 @@ use crate::targets::{PKCS11_CALLS, TPM_COMMANDS, Target};
 const COUNT: usize = 50;
 
 pub(crate) fn measure(lab: &Lab, report: &mut Report) -> Result<()> {
-    report.step("calls of the token");
+    report.step("calls of the token")?;
     let mut rows = Vec::new();
     let keys = lab
         .softhsm()

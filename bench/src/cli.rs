@@ -29,7 +29,7 @@ pub(crate) fn measure(lab: &Lab, report: &mut Report) -> Result<()> {
         "credential-process, RSA-2048: under 10 ms CPU in all processes",
         "credential-process, EC P-256: under 10 ms CPU in all processes",
     ]) {
-        report.step(&format!("credential-process, {}", key.name));
+        report.step(&format!("credential-process, {}", key.name))?;
         let agent = lab.start(key)?;
         let cost = cost(lab, key, &agent)?;
         agent.stop()?;
@@ -62,7 +62,7 @@ pub(crate) fn measure(lab: &Lab, report: &mut Report) -> Result<()> {
 }
 
 fn cost(lab: &Lab, key: &Key, agent: &Running) -> Result<Cost> {
-    let token_program = agent.token_program()?;
+    let (token_program, launcher) = (agent.token_program()?, agent.launcher()?);
     let arguments = lab
         .scene
         .credential_process(&key.identity.name, WEB_ROLE_ARN);
@@ -79,7 +79,7 @@ fn cost(lab: &Lab, key: &Key, agent: &Running) -> Result<Cost> {
     let used = || -> Result<[Duration; 3]> {
         Ok([
             process::cpu_of_children()?,
-            process::cpu(agent.pid())?,
+            process::cpu(agent.pid())? + process::cpu(launcher)?,
             process::cpu(token_program)?,
         ])
     };

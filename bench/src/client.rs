@@ -7,12 +7,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail, ensure};
 use hsm_fixtures::{PROFILE_ARN, REGION, Scene, TRUST_ANCHOR_ARN, WEB_ROLE_ARN};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 
 use crate::raw::Run;
 
 /// Longer than the agent takes for anything.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Timespec = Timespec {
+    tv_sec: 30,
+    tv_nsec: 0,
+};
 
 /// The request that all clients send, and where to.
 #[derive(Clone)]
@@ -50,7 +54,6 @@ impl Caller {
 
     pub(crate) fn connect(&self) -> Result<Client> {
         let stream = UnixStream::connect(&self.socket)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Client {
             stream,
             message: self.message.clone(),
@@ -97,6 +100,12 @@ impl Client {
         let mut length = 0;
         loop {
             let room = self.reply.get_mut(length..).unwrap_or_default();
+            // As wire::Client does; without it the kernel wakes us also when our request was read.
+            let waited = poll(
+                &mut [PollFd::new(&self.stream, PollFlags::IN)],
+                Some(&PATIENCE),
+            )?;
+            ensure!(waited > 0, "the agent did not answer in time");
             let count = self.stream.read(room)?;
             ensure!(count > 0, "the agent closed the connection");
             length += count;

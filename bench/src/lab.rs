@@ -50,6 +50,9 @@ const PARENT: u32 = 0x8100_0001;
 const READY: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(1);
 
+/// The name of agent and launcher.
+const AGENT: &str = "roleseal-agent";
+
 impl Lab {
     pub(crate) fn new() -> Result<Lab> {
         let scene = Scene::new()?;
@@ -225,11 +228,21 @@ impl Running {
 
     /// The one token program.
     pub(crate) fn token_program(&self) -> Result<u32> {
-        let children = process::children(self.pid())?;
-        children
-            .first()
-            .copied()
+        self.descendant(|name| name != AGENT)
             .context("the agent has no token program")
+    }
+
+    /// Its launcher, which starts token programs.
+    pub(crate) fn launcher(&self) -> Result<u32> {
+        self.descendant(|name| name == AGENT)
+            .context("the agent has no launcher")
+    }
+
+    fn descendant(&self, is_it: impl Fn(&str) -> bool) -> Option<u32> {
+        let all = process::descendants(self.pid()).ok()?;
+        all.into_iter()
+            .find(|(_, name)| is_it(name))
+            .map(|(pid, _)| pid)
     }
 
     pub(crate) fn stop(self) -> Result<()> {

@@ -60,8 +60,8 @@ fn measure(file: &Path) -> Result<()> {
     let mut files = getrlimit(Resource::Nofile);
     files.current = files.maximum; // a thousand clients are in this process
     setrlimit(Resource::Nofile, files)?;
-    let mut report = Report::new(machine::describe()?);
-    report.step("keys, certificates, service");
+    let mut report = Report::new(machine::describe()?)?;
+    report.step("keys, certificates, service")?;
     let lab = Lab::new()?;
     throughput::measure(&lab, &mut report)?;
     processor::measure(&lab, &mut report)?;

@@ -24,6 +24,7 @@ const TURN: Duration = Duration::from_secs(2);
 /// What was measured with so many clients and identities.
 struct State {
     agent: Memory,
+    launcher: Memory,
     token_program: Memory,
     p50: f64,
     p99: f64,
@@ -33,13 +34,13 @@ pub(crate) fn measure(lab: &Lab, report: &mut Report) -> Result<()> {
     let Some(key) = lab.softhsm().last() else {
         return Ok(());
     };
-    report.step("certificates of 1,000 identities");
+    report.step("certificates of 1,000 identities")?;
     let many = lab.identities(key, MANY)?;
     let mut rows = Vec::new();
     for (identities, clients) in [(1, 0), (1, MANY), (MANY, 0), (MANY, MANY)] {
         report.step(&format!(
             "memory with {identities} identities and {clients} connected clients"
-        ));
+        ))?;
         let state = state(
             lab,
             key,
@@ -56,7 +57,9 @@ pub(crate) fn measure(lab: &Lab, report: &mut Report) -> Result<()> {
                 those of one more\nclient, in microseconds."
             .to_owned(),
         head: vec![
-            "identities", "clients", "agent RSS", "agent PSS", "roleseal-pkcs11 RSS", "PSS", "request p50", "p99",
+            "identities", "clients", "agent RSS", "PSS",
+            "launcher RSS",
+            "PSS", "roleseal-pkcs11 RSS", "PSS", "request p50", "p99",
         ],
         rows,
     });
@@ -70,6 +73,8 @@ fn row(identities: usize, clients: usize, state: &State) -> Vec<String> {
         whole(clients as f64),
         kib(Some(state.agent.rss)),
         kib(state.agent.pss),
+        kib(Some(state.launcher.rss)),
+        kib(state.launcher.pss),
         kib(Some(state.token_program.rss)),
         kib(state.token_program.pss),
         whole(state.p50),
@@ -105,11 +110,13 @@ fn state(lab: &Lab, key: &Key, identities: Vec<AgentIdentity>, clients: usize) -
     std::thread::sleep(SETTLE);
     // Before the clients whose time is taken: idle is what a host has most of the time.
     let memory = process::memory(agent.pid())?;
+    let launcher = process::memory(agent.launcher()?)?;
     let token_program = process::memory(agent.token_program()?)?;
     let (p50, p99) = p50_and_p99(&caller.run(1, TURN)?.times);
     agent.stop()?;
     Ok(State {
         agent: memory,
+        launcher,
         token_program,
         p50,
         p99,

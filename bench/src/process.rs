@@ -61,8 +61,18 @@ fn ticks(stat: &[String], skip: usize) -> Result<Duration> {
     ))
 }
 
-/// The processes that `pid` has started.
-pub(crate) fn children(pid: u32) -> Result<Vec<u32>> {
+/// What `pid` has started, and what that has started: numbers and names.
+pub(crate) fn descendants(pid: u32) -> Result<Vec<(u32, String)>> {
+    let mut all = Vec::new();
+    for child in children(pid)? {
+        let name = fs::read_to_string(format!("/proc/{child}/comm")).unwrap_or_default();
+        all.push((child, name.trim_end().to_owned()));
+        all.extend(descendants(child)?);
+    }
+    Ok(all)
+}
+
+fn children(pid: u32) -> Result<Vec<u32>> {
     let mut children = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let Ok(child) = entry?.file_name().to_string_lossy().parse::<u32>() else {
@@ -93,10 +103,7 @@ mod tests {
         while cpu(own).unwrap() == before {
             assert!(std::time::Instant::now() < deadline);
         }
-        assert!(
-            children(std::os::unix::process::parent_id())
-                .unwrap()
-                .contains(&own)
-        );
+        let family = descendants(std::os::unix::process::parent_id()).unwrap();
+        assert!(family.iter().any(|(pid, _)| *pid == own));
     }
 }

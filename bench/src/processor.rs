@@ -17,7 +17,7 @@ const TURN: Duration = Duration::from_secs(4);
 const CLIENTS: usize = 8;
 
 pub(crate) fn measure(lab: &Lab, report: &mut Report) -> Result<()> {
-    report.step("processor time");
+    report.step("processor time")?;
     let rows = lab.softhsm().iter().map(|key| row(lab, key));
     let rows = rows.collect::<Result<_>>()?;
     report.add(Table {

@@ -1,13 +1,19 @@
 //! The tables, and the progress on the way to them.
 
 use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::targets::Target;
 
 /// Everything that is told in the end.
 pub(crate) struct Report {
     began: Instant,
+    interrupted: Arc<AtomicBool>,
     machine: Vec<(&'static str, String)>,
     pub(crate) targets: Vec<Target>,
     tables: Vec<Table>,
@@ -22,18 +28,26 @@ pub(crate) struct Table {
 }
 
 impl Report {
-    pub(crate) fn new(machine: Vec<(&'static str, String)>) -> Report {
-        Report {
+    /// From now on Ctrl-C ends what is going on in good order, so that no process is left.
+    pub(crate) fn new(machine: Vec<(&'static str, String)>) -> Result<Report> {
+        let interrupted = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
+        }
+        Ok(Report {
             began: Instant::now(),
+            interrupted,
             machine,
             targets: Vec::new(),
             tables: Vec::new(),
-        }
+        })
     }
 
-    /// Says on standard error what is being measured.
-    pub(crate) fn step(&self, what: &str) {
+    /// Says on standard error what is being measured; an error once somebody has interrupted.
+    pub(crate) fn step(&self, what: &str) -> Result<()> {
+        ensure!(!self.interrupted.load(Ordering::Relaxed), "interrupted");
         eprintln!("{:4} s  {what}", self.began.elapsed().as_secs());
+        Ok(())
     }
 
     pub(crate) fn add(&mut self, table: Table) {

@@ -11,7 +11,7 @@ use crate::stats::median;
 const COUNT: usize = 9;
 
 pub(crate) fn measure(lab: &Lab, report: &mut Report) -> Result<()> {
-    report.step("starting");
+    report.step("starting")?;
     let mut rows = Vec::new();
     for (token, keys) in [("SoftHSM", lab.softhsm()), ("swtpm", lab.tpms())] {
         for key in keys {

@@ -83,7 +83,7 @@ fn rounds(lab: &Lab, report: &Report, key: &Key, name: &str, threads: usize) -> 
             percent(round.part()),
             whole(round.all),
             whole(round.added())
-        ));
+        ))?;
         rounds.push(round);
     }
     agent.stop()?;

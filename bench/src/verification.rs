@@ -24,7 +24,7 @@ const TURNS: usize = 9;
 const COUNT: u32 = 100;
 
 pub(crate) fn measure(lab: &Lab, report: &mut Report) -> Result<()> {
-    report.step("verification");
+    report.step("verification")?;
     let ec = |curve| -> Result<PKey<Private>> {
         let group = EcGroup::from_curve_name(curve)?;
         Ok(PKey::from_ec_key(EcKey::generate(&group)?)?)

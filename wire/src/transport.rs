@@ -108,8 +108,16 @@ impl Transport {
         // Small, so that a thousand idle connections' stacks stay small; a signed request fits in one.
         let mut chunk = [0; 4096];
         let count = within(deadline, |left| {
-            self.stream.set_read_timeout(Some(left))?;
-            (&*self.stream).read(&mut chunk)
+            // Not in a read with a time-out: the kernel wakes whoever waits there each time that the peer has
+            // read something of ours.
+            let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+            match poll(
+                &mut [PollFd::new(&*self.stream, PollFlags::IN)],
+                Some(&timeout),
+            )? {
+                0 => Err(ErrorKind::TimedOut.into()),
+                _ => (&*self.stream).read(&mut chunk),
+            }
         })?;
         self.received
             .extend_from_slice(chunk.get(..count).unwrap_or_default());

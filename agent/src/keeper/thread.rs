@@ -269,7 +269,7 @@ impl Thread {
     /// Gives the token program as much as it can work on.
     fn hand_out(&mut self, process: &mut TokenProcess) -> Result<(), TokenError> {
         let reopen = self.reopen_at.is_some_and(|at| at <= Instant::now());
-        while self.in_flight.len() < self.open.sessions() && !reopen {
+        while self.in_flight.len() < self.open.at_once() && !reopen {
             let Some(job) = self.queue.pop(Instant::now()) else {
                 break;
             };

@@ -115,7 +115,7 @@ impl Jobs {
         if self.other.is_some() {
             return None;
         }
-        match link::receive(&mut self.agent).ok()?? {
+        match link::next(&mut self.agent).ok()?? {
             ToToken::Sign { id, key, text } => Some((id, key, text)),
             other => {
                 self.other = Some(other);

@@ -3,8 +3,11 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -148,12 +151,12 @@ impl Open {
         }
     }
 
-    /// How many requests to give to the token program at once.
-    pub fn sessions(&self) -> usize {
+    /// How many requests to give to the token program at once: for each session one to work on and the
+    /// next one at hand, so that it does not wait for the agent between the two.
+    pub fn at_once(&self) -> usize {
         match self {
-            Open::Pkcs11(open) => open.sessions,
-            // A TPM does one thing at a time: one request for it, and the next one at hand.
-            Open::Tpm(_) => 2,
+            Open::Pkcs11(open) => open.sessions.saturating_mul(2),
+            Open::Tpm(_) => 2, // it does one thing at a time
         }
     }
 
@@ -288,6 +291,18 @@ pub fn receive<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<Option<T
     let mut text = Zeroizing::new(vec![0; length]);
     from.read_exact(&mut text)?;
     Ok(Some(serde_json::from_slice(&text)?))
+}
+
+/// Waits for the next message and receives it.
+pub fn next<T: DeserializeOwned>(from: &mut UnixStream) -> io::Result<Option<T>> {
+    // Not in a read: the kernel wakes whoever waits there each time that the other side has read something
+    // of ours.
+    while let Err(error) = poll(&mut [PollFd::new(from, PollFlags::IN)], None) {
+        if error != Errno::INTR {
+            return Err(error.into());
+        }
+    }
+    receive(from)
 }
 
 /// Bytes as a hex string.

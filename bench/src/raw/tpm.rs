@@ -41,6 +41,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Ok(())
     };
     let served = super::serve(vec![&mut sign]);
+    tpm.clear_sessions();
     tpm.flush_context(key.into())?; // a TPM has room for three
     served
 }
