@@ -50,8 +50,8 @@ const PARENT: u32 = 0x8100_0001;
 const READY: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(1);
 
-/// The name of agent and launcher.
-const AGENT: &str = "roleseal-agent";
+/// What the kernel calls them: the first fifteen characters.
+const TOKEN_PROGRAMS: [&str; 2] = ["roleseal-pkcs11", "roleseal-tpm"];
 
 impl Lab {
     pub(crate) fn new() -> Result<Lab> {
@@ -228,13 +228,13 @@ impl Running {
 
     /// The one token program.
     pub(crate) fn token_program(&self) -> Result<u32> {
-        self.descendant(|name| name != AGENT)
+        self.descendant(|name| TOKEN_PROGRAMS.contains(&name))
             .context("the agent has no token program")
     }
 
     /// Its launcher, which starts token programs.
     pub(crate) fn launcher(&self) -> Result<u32> {
-        self.descendant(|name| name == AGENT)
+        self.descendant(|name| !TOKEN_PROGRAMS.contains(&name))
             .context("the agent has no launcher")
     }
 

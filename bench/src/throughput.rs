@@ -72,8 +72,9 @@ pub(crate) fn measure(lab: &Lab, report: &mut Report) -> Result<()> {
 }
 
 fn rounds(lab: &Lab, report: &Report, key: &Key, name: &str, threads: usize) -> Result<Vec<Round>> {
-    let mut raw = lab.raw(key)?;
     let agent = lab.start(key)?;
+    // Behind the agent, which flushes what it takes for the rest of a token program that was killed.
+    let mut raw = lab.raw(key)?;
     let caller = agent.caller(&lab.scene, &key.identity.name);
     let mut rounds = Vec::new();
     for number in 1..=ROUNDS {
@@ -86,6 +87,7 @@ fn rounds(lab: &Lab, report: &Report, key: &Key, name: &str, threads: usize) -> 
         ))?;
         rounds.push(round);
     }
+    drop(raw);
     agent.stop()?;
     Ok(rounds)
 }
