@@ -10,6 +10,7 @@ mod find;
 mod key;
 mod login;
 mod open;
+mod operator;
 mod properties;
 pub mod raw;
 mod sandbox;
@@ -24,5 +25,6 @@ pub fn run() -> ExitCode {
     let about = "signs with keys on a PKCS#11 token";
     let mut library = None;
     let open = |request, pins: &token::host::PinGuard| open::open(request, pins, &mut library);
-    token::program::run(env!("CARGO_PKG_NAME"), about, sandbox::confine, open)
+    let name = env!("CARGO_PKG_NAME");
+    token::program::run(name, about, sandbox::confine, open, operator::work)
 }

@@ -170,6 +170,9 @@ fn put_right(source: &PinSource) -> String {
         PinSource::File(path) => format!("{}", path.display()),
         PinSource::Credential(name) => format!("the systemd credential {name:?}"),
         PinSource::Value(_) => "pin-value in the key's URI".to_owned(),
+        PinSource::Terminal(_) | PinSource::AskPassword(_) => {
+            return "start the command again with the right PIN".to_owned();
+        }
     };
     format!("put the right PIN into {place} and reload the agent")
 }

@@ -9,6 +9,7 @@
 pub mod host;
 mod key;
 pub mod link;
+pub mod operator;
 mod pin;
 mod pkcs11_uri;
 pub mod program;
@@ -18,7 +19,7 @@ mod string_to_sign;
 mod tcti;
 
 pub use key::{Key, Signature, TokenError};
-pub use pin::{Pin, PinError, PinFingerprint, PinSource};
+pub use pin::{Pin, PinError, PinFingerprint, PinSource, Question};
 pub use pkcs11_uri::{ObjectMatch, Pkcs11Uri, TokenMatch, UriError};
 pub use string_to_sign::{Algorithm, AmzDate, NotASignableText, Scope, StringToSign};
 pub use tcti::{Tcti, TctiError};

@@ -1,5 +1,7 @@
 //! Where a PIN comes from. It is read in the token program only, just before it is used.
 
+mod prompt;
+
 use std::fmt;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
@@ -26,6 +28,19 @@ pub enum PinSource {
     Credential(String),
     /// The PIN itself, from a URI's `pin-value`.
     Value(Pin),
+    /// A person at the terminal of an operator's command.
+    Terminal(Question),
+    /// A person, asked by `systemd-ask-password` for an operator's command.
+    AskPassword(Question),
+}
+
+/// What a person is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// Such as `PIN of pkcs11:token=lab`.
+    pub text: String,
+    /// Whether it is a new one, and asked for twice.
+    pub twice: bool,
 }
 
 /// A PIN, in memory that is locked and wiped. There is one copy of it, however often it is cloned. Its
@@ -70,6 +85,14 @@ pub enum PinError {
         "credential {0:?} is not there: start the agent by systemd with LoadCredential={0}:FILE"
     )]
     NoCredential(String),
+    /// No person gave it.
+    #[error("{question}: {error}; or name a file or a systemd credential that has it")]
+    NotGiven {
+        /// What was asked for.
+        question: String,
+        /// Why there is none.
+        error: io::Error,
+    },
 }
 
 /// Longer than any token's maximum; a file of this size is not a PIN.
@@ -79,7 +102,7 @@ impl PinSource {
     /// Whether the PIN could be read by a token program, without opening its file: a confined agent may not.
     pub fn check(&self) -> Result<(), PinError> {
         match self {
-            PinSource::Value(_) => Ok(()),
+            PinSource::Value(_) | PinSource::Terminal(_) | PinSource::AskPassword(_) => Ok(()),
             PinSource::File(path) => check_private(&look_at(path)?, path),
             PinSource::Credential(name) => look_at(&credential_path(name)?).map(drop),
         }
@@ -88,7 +111,7 @@ impl PinSource {
     /// The file that it is in, where it is in one.
     pub fn file(&self) -> Option<PathBuf> {
         match self {
-            PinSource::Value(_) => None,
+            PinSource::Value(_) | PinSource::Terminal(_) | PinSource::AskPassword(_) => None,
             PinSource::File(path) => Some(path.clone()),
             PinSource::Credential(name) => credential_path(name).ok(),
         }
@@ -103,7 +126,42 @@ impl PinSource {
                 let path = credential_path(name)?;
                 read_pin(open_plain(&path)?, &path)
             }
+            PinSource::Terminal(question) => question.ask(|text| {
+                let mut memory = SecretMemory::new(PIN_LIMIT);
+                let length = prompt::at_terminal(text, memory.bytes_mut())?;
+                Ok((memory, length))
+            }),
+            PinSource::AskPassword(question) => question.ask(|text| {
+                prompt::by_systemd(text, |output| {
+                    let mut memory = SecretMemory::new(PIN_LIMIT);
+                    let length = read_all(output, memory.bytes_mut())?;
+                    Ok((memory, length))
+                })
+            }),
         }
+    }
+}
+
+impl Question {
+    fn ask(
+        &self,
+        answer: impl Fn(&str) -> io::Result<(SecretMemory, usize)>,
+    ) -> Result<Pin, PinError> {
+        let given = |text: &str| {
+            let (memory, read) = answer(text)?;
+            find_pin(memory, read).map_err(io::Error::other)
+        };
+        let both = || {
+            let pin = given(&self.text)?;
+            if self.twice && given(&format!("{}, once more", self.text))? != pin {
+                return Err(io::Error::other("these are two different ones"));
+            }
+            Ok(pin)
+        };
+        both().map_err(|error| PinError::NotGiven {
+            question: self.text.clone(),
+            error,
+        })
     }
 }
 
@@ -178,27 +236,30 @@ fn open_private(path: &Path) -> Result<File, PinError> {
 }
 
 fn read_pin(file: File, path: &Path) -> Result<Pin, PinError> {
-    let unfit = |fault| PinError::Unfit {
-        path: path.to_owned(),
-        fault,
-    };
-    let unreadable = |error| PinError::Unreadable {
+    let mut memory = SecretMemory::new(PIN_LIMIT);
+    let read = read_all(file, memory.bytes_mut()).map_err(|error| PinError::Unreadable {
         path: path.to_owned(),
         error,
-    };
-    let mut memory = SecretMemory::new(PIN_LIMIT);
-    let read = read_all(file, memory.bytes_mut()).map_err(unreadable)?;
+    })?;
+    find_pin(memory, read).map_err(|fault| PinError::Unfit {
+        path: path.to_owned(),
+        fault,
+    })
+}
+
+/// The one PIN in the first `read` bytes, without a closing line break; or what is wrong with them.
+fn find_pin(memory: SecretMemory, read: usize) -> Result<Pin, &'static str> {
     let text = memory.bytes().get(..read).unwrap_or_default();
     if std::str::from_utf8(text).is_err() {
-        return Err(unfit("is no text (UTF-8)"));
+        return Err("is no text (UTF-8)");
     }
     let line = text.strip_suffix(b"\n").unwrap_or(text);
     let pin = line.strip_suffix(b"\r").unwrap_or(line);
     if pin.is_empty() {
-        return Err(unfit("is empty"));
+        return Err("is empty");
     }
     if read == PIN_LIMIT || pin.contains(&b'\n') || pin.contains(&0) {
-        return Err(unfit("holds more than one PIN"));
+        return Err("holds more than one PIN");
     }
     let length = pin.len();
     Ok(Pin {
@@ -209,7 +270,7 @@ fn read_pin(file: File, path: &Path) -> Result<Pin, PinError> {
 
 /// Straight to where the PIN stays: there is no copy of it to wipe. Says how much there is, up to the
 /// size of `buffer`.
-fn read_all(mut file: File, buffer: &mut [u8]) -> io::Result<usize> {
+fn read_all(mut file: impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut length = 0;
     while let Some(rest) = buffer.get_mut(length..).filter(|rest| !rest.is_empty()) {
         match file.read(rest) {

@@ -11,9 +11,12 @@ use std::process::ExitCode;
 use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use seccompiler::SeccompAction;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::host::{self, Opened, PinGuard};
 use crate::link::Open;
+use crate::operator::{self, Outcome};
 use crate::sandbox::{self, Confined};
 use crate::{Key, TokenError};
 
@@ -22,12 +25,14 @@ use crate::{Key, TokenError};
 pub const UNCONFINED: &str = "--unconfined";
 
 /// A token program's `main`: serves the agent with the token that `open` opens. Before that, `confine`
-/// gives up what the token does not need. `name` and `about` are for whoever starts it by hand.
-pub fn run<K: Key + Send>(
+/// gives up what the token does not need. Or, started with [`operator::ARGUMENT`], does an operator's tasks by
+/// `work`, as confined as the operator is. `name` and `about` are for whoever starts it by hand.
+pub fn run<K: Key + Send, T: DeserializeOwned, A: Serialize>(
     name: &str,
     about: &str,
     confine: impl FnOnce(&Open) -> Confined,
     open: impl FnMut(Open, &PinGuard) -> Result<Opened<K>, TokenError>,
+    work: impl FnMut(T) -> Outcome<A>,
 ) -> ExitCode {
     let about = format!(
         "{name} {}: {about}, for roleseal-agent.\n\
@@ -35,9 +40,10 @@ pub fn run<K: Key + Send>(
         env!("CARGO_PKG_VERSION")
     );
     let argument = std::env::args_os().nth(1);
-    let confined = match argument.as_deref().map(OsStr::to_str) {
-        None => true,
-        Some(Some(UNCONFINED)) => false,
+    let (confined, for_operator) = match argument.as_deref().map(OsStr::to_str) {
+        None => (true, false),
+        Some(Some(UNCONFINED)) => (false, false),
+        Some(Some(operator::ARGUMENT)) => (false, true),
         Some(Some("--help" | "--version")) => {
             println!("{about}");
             return ExitCode::SUCCESS;
@@ -70,10 +76,14 @@ pub fn run<K: Key + Send>(
             warn(confine(request), "Landlock");
         }
     };
-    match host::serve(confine, open) {
+    let served = match for_operator {
+        true => operator::serve(work),
+        false => host::serve(confine, open),
+    };
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{name}: lost the agent: {error}");
+            eprintln!("{name}: lost roleseal-agent: {error}");
             ExitCode::FAILURE
         }
     }

@@ -11,6 +11,7 @@ pub mod key_file;
 mod lockout;
 mod marshalled;
 mod open;
+mod operator;
 mod parent;
 mod pcr;
 mod policy;
@@ -26,5 +27,6 @@ pub use open::read_areas;
 /// The program.
 pub fn run() -> ExitCode {
     let about = "signs with keys of a TPM 2.0";
-    token::program::run(env!("CARGO_PKG_NAME"), about, sandbox::confine, open::open)
+    let name = env!("CARGO_PKG_NAME");
+    token::program::run(name, about, sandbox::confine, open::open, operator::work)
 }
