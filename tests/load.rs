@@ -292,7 +292,7 @@ fn a_reload_lets_what_is_being_signed_finish() {
 fn a_token_is_closed_before_it_is_opened_otherwise() {
     let (web, faulty) = on_faulty_module(2);
     let text = std::fs::read_to_string(web.scene.path("agent.toml")).unwrap();
-    let other = text.replace("sessions = 2", "sessions = 3");
+    let other = text.replace("sessions = 2", "sessions = 6");
     assert_ne!(other, text);
     faulty.inject(&["C_CloseSession sleep 300"]).unwrap();
     web.reload_text(&other);

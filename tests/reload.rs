@@ -233,7 +233,7 @@ fn renewed_certificates_are_taken_over_and_others_are_not() {
     // One that is not valid yet is used from then on, and is no fault until then.
     let third = serial(&web.scene);
     let mut tomorrow = LeafSpec::new("web");
-    tomorrow.not_before = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(4);
+    tomorrow.not_before = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(9);
     let valid = tomorrow.not_before;
     let tomorrow = issue_as(&web, &path("web.pem"), &tomorrow);
     under_load(&web, || {
@@ -268,6 +268,8 @@ fn a_certificate_may_move() {
     assert_eq!(signed.get("error"), None, "{signed}");
     assert_ne!(token_programs(&web.agent), programs);
     assert_eq!(serial(&web.scene), second);
+    let log = web.agent.process().log();
+    assert!(!log.contains("not renewed"), "{log}");
 }
 
 /// A refused PIN is tried again only if it is another one; however often somebody reloads.
