@@ -24,6 +24,8 @@ use crate::lockout::Lockout;
 /// An open TPM. Dropping it flushes all that is ours.
 pub(crate) struct Tpm {
     tcti: Tcti,
+    /// Who is to correct an auth value that is refused.
+    pub(crate) caller: Caller,
     /// `None` once it was given up: everything of ours is flushed by then.
     context: Option<Context>,
     objects: Vec<Object>,
@@ -36,6 +38,15 @@ pub(crate) struct Tpm {
     pub(crate) refused: Refused,
 }
 
+/// For whom it is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// The daemon.
+    Agent,
+    /// A person's command.
+    Operator,
+}
+
 /// How long the TPM may ask for patience, in one command: less than the keeper has.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -43,9 +54,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
 
 impl Tpm {
-    pub(crate) fn open(tcti: &Tcti) -> Result<Tpm, TokenError> {
+    pub(crate) fn open(tcti: &Tcti, caller: Caller) -> Result<Tpm, TokenError> {
         let mut tpm = Tpm {
             tcti: tcti.clone(),
+            caller,
             context: Some(connect(tcti)?),
             objects: Vec::new(),
             uses: 0,
