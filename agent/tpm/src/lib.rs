@@ -5,6 +5,7 @@
 
 mod areas;
 mod asn1;
+mod attestation_key;
 mod auth;
 mod connection;
 mod error;

@@ -1,5 +1,7 @@
 //! An operator's tasks: what a person's command has this program do.
 
+mod attest;
+mod endorsement_certificates;
 mod generate;
 mod list;
 mod pcr_policy;
@@ -51,7 +53,15 @@ fn perform(tpm: &mut Tpm, task: Task) -> Outcome<Answer> {
         Task::Generate(new) => Answer::Key(generate::generate(tpm, &new)?),
         Task::Key(key) => Answer::Key(look_at(tpm, &key)?),
         Task::SignRequest { key, info } => Answer::Signature(sign_request(tpm, &key, &info)?),
-        Task::Attest { .. } => return Err(TokenError::Unusable("not yet".to_owned())),
+        Task::Attest {
+            key,
+            endorsement_pin,
+            qualifying_data,
+        } => {
+            let endorsement_pin = endorsement_pin.as_ref();
+            let attestation = attest::attest(tpm, &key, endorsement_pin, &qualifying_data)?;
+            Answer::Attestation(attestation)
+        }
         Task::Delete { handle, owner_pin } => {
             persistent::remove(tpm, handle, owner_pin.as_ref())?;
             Answer::Done

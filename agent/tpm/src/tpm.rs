@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 
 use token::{Tcti, TokenError};
 use tss_esapi::Context;
-use tss_esapi::constants::StartupType;
+use tss_esapi::constants::{CapabilityType, StartupType};
+use tss_esapi::handles::TpmHandle;
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::session_handles::AuthSession;
+use tss_esapi::structures::CapabilityData;
 
 use self::objects::Object;
 pub(crate) use self::objects::ObjectId;
@@ -93,6 +95,21 @@ impl Tpm {
     /// How near the TPM is to its lockout.
     pub(crate) fn lockout(&mut self) -> Result<Lockout, Failure> {
         self.run("TPM2_GetCapability", Lockout::read)
+    }
+
+    /// The handles in use from this one on, so many at the most; and whether there are more.
+    pub(crate) fn handles_from(
+        &mut self,
+        first: u32,
+        count: u32,
+    ) -> Result<(Vec<TpmHandle>, bool), Failure> {
+        self.run("TPM2_GetCapability", |context| {
+            let (data, more) = context.get_capability(CapabilityType::Handles, first, count)?;
+            Ok(match data {
+                CapabilityData::Handles(handles) => (handles.into_inner(), more),
+                _ => (Vec::new(), false),
+            })
+        })
     }
 
     /// Runs a command without a session.

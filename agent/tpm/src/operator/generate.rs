@@ -123,9 +123,7 @@ fn check_type(tpm: &mut Tpm, key_type: KeyType) -> Outcome<()> {
         Parameters::Ecc(ecc) => PublicParameters::Ecc(ecc),
         Parameters::Rsa(rsa) => PublicParameters::Rsa(rsa),
     };
-    let tested = tpm.run("TPM2_TestParms", |context| {
-        context.test_parms(parameters.clone())
-    });
+    let tested = tpm.run("TPM2_TestParms", |context| context.test_parms(parameters));
     match tested {
         Err(failure) if failure.is_unknown_kind() => Err(TokenError::Unusable(format!(
             "the TPM does not make {key_type} keys ({failure}): take another type, such as ec-p256 or \

@@ -11,8 +11,6 @@ use super::report;
 use crate::error::Failure;
 use crate::tpm::Tpm;
 
-const CAPABILITY: &str = "TPM2_GetCapability";
-
 /// The first persistent handle (TPM 2.0 library, part 2, 7.5).
 const FIRST_PERSISTENT: u32 = 0x8100_0000;
 
@@ -23,7 +21,7 @@ pub(super) fn list(tpm: &mut Tpm) -> Outcome<TpmReport> {
     let failed = |failure: Failure| failure.while_doing("cannot read what the TPM says of itself");
     let model = model(tpm).map_err(failed)?;
     let lockout = tpm.lockout().map_err(failed)?;
-    let (handles, more) = persistent_handles(tpm).map_err(failed)?;
+    let (handles, more) = tpm.handles_from(FIRST_PERSISTENT, KEYS).map_err(failed)?;
     let mut keys = Vec::new();
     for handle in handles {
         keys.push(key(tpm, handle)?);
@@ -38,17 +36,6 @@ pub(super) fn list(tpm: &mut Tpm) -> Outcome<TpmReport> {
         max_auth_fail: lockout.limit,
         keys,
         warnings,
-    })
-}
-
-fn persistent_handles(tpm: &mut Tpm) -> Result<(Vec<TpmHandle>, bool), Failure> {
-    tpm.run(CAPABILITY, |context| {
-        let handles = CapabilityType::Handles;
-        let (data, more) = context.get_capability(handles, FIRST_PERSISTENT, KEYS)?;
-        Ok(match data {
-            CapabilityData::Handles(handles) => (handles.into_inner(), more),
-            _ => (Vec::new(), false),
-        })
     })
 }
 
@@ -73,7 +60,7 @@ fn key(tpm: &mut Tpm, handle: TpmHandle) -> Outcome<KeyReport> {
 fn model(tpm: &mut Tpm) -> Result<String, Failure> {
     const PROPERTIES: u32 = 16; // from the manufacturer to the firmware's version
     let first = PropertyTag::Manufacturer.into();
-    let properties = tpm.run(CAPABILITY, |context| {
+    let properties = tpm.run("TPM2_GetCapability", |context| {
         let (data, _) = context.get_capability(CapabilityType::TpmProperties, first, PROPERTIES)?;
         match data {
             CapabilityData::TpmProperties(properties) => Ok(properties),

@@ -1,6 +1,8 @@
 //! The token program as an operator's command runs it; and what tpm2-tools, openssl and the daemon's own way
 //! make of the keys.
 
+#[path = "operator/attest.rs"]
+mod attest;
 #[path = "operator/generate.rs"]
 mod generate;
 #[path = "operator/list.rs"]
