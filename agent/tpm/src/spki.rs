@@ -68,3 +68,19 @@ fn point(point: &EccPoint, length: usize) -> Option<Vec<u8>> {
     }
     Some(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn coordinates_have_their_curves_length() {
+        let of = |x: &[u8], y: &[u8]| {
+            let coordinate = |bytes: &[u8]| bytes.to_vec().try_into().unwrap();
+            point(&EccPoint::new(coordinate(x), coordinate(y)), 3)
+        };
+        assert_eq!(of(&[1, 2, 3], &[4, 5]), Some(vec![4, 1, 2, 3, 0, 4, 5]));
+        assert_eq!(of(&[], &[1, 2, 3]), Some(vec![4, 0, 0, 0, 1, 2, 3]));
+        assert_eq!(of(&[1, 2, 3, 4], &[1]), None);
+    }
+}

@@ -172,6 +172,8 @@ fn endorsement_certificates_come_with_it() {
 #[test]
 fn wrong_auth_values_are_tried_once_and_never_into_the_lockout() {
     let tpm = Swtpm::start();
+    tpm.make_parent("");
+    tpm.make_with_policy("policy", "-p key-secret", &[tpm.policy_pcr(&[7])]);
     tpm.tool("tpm2_changeauth -Q -c e endorsement-secret");
     tpm.flush();
     let mut operator = Operator::on(&tpm);
@@ -196,15 +198,46 @@ fn wrong_auth_values_are_tried_once_and_never_into_the_lockout() {
     }
     // The third failure would lock it.
     wrong.pin = pin("three");
-    let outcome = operator.attest(&wrong, Some("endorsement-secret"));
-    assert!(
-        matches!(outcome, Err(TokenError::Wait { .. })),
-        "{outcome:?}"
-    );
+    // So would this one's empty auth value, which its policy does not ask for, but TPM2_Certify does.
+    for key in [wrong, tpm.file("policy")] {
+        let outcome = operator.attest(&key, Some("endorsement-secret"));
+        assert!(
+            matches!(outcome, Err(TokenError::Wait { .. })),
+            "{outcome:?}"
+        );
+    }
     assert_eq!(tpm.lockout_counter(), 2);
     assert!(operator.list().warnings[0].contains("2 failed authorisations of 3"));
     tpm.tool("tpm2_dictionarylockout -Q --clear-lockout");
     let attestation = operator.attest(&web, Some("endorsement-secret")).unwrap();
     tpm.check_attestation(&attestation, "web.pem");
     operator.end();
+}
+
+/// Without a resource manager: key and attestation key need two places of the three at once.
+#[test]
+fn others_may_take_one_place() {
+    let tpm = Swtpm::start();
+    let mut operator = Operator::on(&tpm);
+    let mut new = new_key(KeyType::EcP256);
+    new.pin = pin("key-secret");
+    tpm.keep("web", &operator.generate(new.clone()).unwrap());
+    let mut web = tpm.file("web");
+    web.pin = pin("key-secret");
+    tpm.fill(1);
+    let others = tpm.handles();
+    operator.generate(new.clone()).unwrap();
+    let attestation = operator.attest(&web, None).unwrap();
+    assert_eq!(tpm.handles(), others);
+    tpm.fill(1);
+    let others = tpm.handles();
+    let outcome = operator.attest(&web, None);
+    let Err(TokenError::Gone(text)) = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert!(text.contains("other programs fill the TPM"), "{text}");
+    assert_eq!(tpm.handles(), others);
+    operator.end();
+    tpm.flush();
+    tpm.check_attestation(&attestation, "web.pem");
 }

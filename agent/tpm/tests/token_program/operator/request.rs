@@ -1,8 +1,12 @@
 //! Certificate requests, and nothing else, are signed.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
+use token::PinSource;
 use token::operator::KeyType;
 
-use super::{Operator, fault, new_key};
+use super::{Operator, fault, new_key, refused_pin};
 use crate::keys::ECDSA;
 use crate::swtpm::Swtpm;
 
@@ -17,8 +21,8 @@ fn a_request_for_the_key_is_signed_and_nothing_else() {
         let key = tpm.file(name);
         let info = tpm.request_info(name);
         let signature = operator.sign_request(&key, &info).unwrap();
-        std::fs::write(tpm.path("info"), &info).unwrap();
-        std::fs::write(tpm.path("signature"), &signature).unwrap();
+        fs::write(tpm.path("info"), &info).unwrap();
+        fs::write(tpm.path("signature"), &signature).unwrap();
         tpm.tool(&format!(
             "openssl dgst -sha256 -verify {name}.pem -signature signature info"
         ));
@@ -38,4 +42,28 @@ fn a_request_for_the_key_is_signed_and_nothing_else() {
         assert_eq!(tpm.signatures(), signed);
     }
     operator.end();
+}
+
+/// A person would be asked again each time.
+#[test]
+fn each_pin_is_read_once_for_all_tasks() {
+    let tpm = Swtpm::start();
+    let path = tpm.path("pin");
+    let write = |pin: &str| {
+        fs::write(&path, pin).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    };
+    write("key-secret");
+    let mut operator = Operator::on(&tpm);
+    let mut new = new_key(KeyType::EcP256);
+    new.pin = Some(PinSource::File(path.clone()));
+    tpm.keep("web", &operator.generate(new.clone()).unwrap());
+    write("another");
+    let mut web = tpm.file("web");
+    web.pin = new.pin;
+    let info = tpm.request_info("web");
+    operator.sign_request(&web, &info).unwrap();
+    operator.end();
+    let text = refused_pin(Operator::on(&tpm).sign_request(&web, &info));
+    assert!(text.contains("its auth value (pin)"), "{text}");
 }
