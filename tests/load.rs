@@ -286,3 +286,26 @@ fn a_reload_lets_what_is_being_signed_finish() {
     assert_eq!(faulty.count("C_Sign").unwrap(), before + 4);
     assert_eq!(faulty.processes().unwrap().len(), 1);
 }
+
+/// Some tokens take one program at a time.
+#[test]
+fn a_token_is_closed_before_it_is_opened_otherwise() {
+    let (web, faulty) = on_faulty_module(2);
+    let text = std::fs::read_to_string(web.scene.path("agent.toml")).unwrap();
+    let other = text.replace("sessions = 2", "sessions = 6");
+    assert_ne!(other, text);
+    faulty.inject(&["C_CloseSession sleep 300"]).unwrap();
+    web.reload_text(&other);
+    let reply = sign(&web.scene.socket(), request(&web.scene));
+    assert!(signed(&reply), "{reply}");
+    let calls = faulty.calls().unwrap();
+    let starts_and_ends: Vec<&str> = calls
+        .iter()
+        .map(String::as_str)
+        .filter(|call| ["C_Initialize", "C_Finalize"].contains(call))
+        .collect();
+    assert_eq!(
+        starts_and_ends,
+        ["C_Initialize", "C_Finalize", "C_Initialize"]
+    );
+}
