@@ -145,7 +145,7 @@ mod tests {
             compressed[0] = 2;
             for bad in [
                 &raw[..length - 1],
-                &wrapped[..length],
+                &wrapped[..wrapped.len() - 1],
                 &compressed,
                 &[&wrapped[..], &[0]].concat(),
                 &[3; 65],

@@ -69,15 +69,8 @@ impl Store {
 
     /// A key pair made by `openssl`; its public half stays beside the token too.
     pub(super) fn import(&self, kind: &str, id: &str, more: &[&str]) {
-        let openssl = |command: &str| {
-            self.run(
-                "openssl",
-                "openssl",
-                &command.split(' ').collect::<Vec<_>>(),
-            );
-        };
-        openssl(&format!("genpkey -algorithm {kind} -out key.pem"));
-        openssl(&format!("pkey -in key.pem -pubout -out {id}.pem"));
+        self.openssl(&format!("genpkey -algorithm {kind} -out key.pem"));
+        self.openssl(&format!("pkey -in key.pem -pubout -out {id}.pem"));
         let import = ["--import", "key.pem", "--token", "lab", "--pin", PIN];
         let name = ["--id", id, "--label", "imported"];
         self.run(
@@ -123,15 +116,22 @@ impl Store {
             .success()
     }
 
-    pub(super) fn tool(&self, arguments: &[&str]) {
+    pub(super) fn tool(&self, arguments: &[&str]) -> String {
         let module = ["--module", SOFTHSM, "--token-label", "lab"];
-        self.run("pkcs11-tool", "opensc", &[&module[..], arguments].concat());
+        self.run("pkcs11-tool", "opensc", &[&module[..], arguments].concat())
     }
 
-    pub(super) fn run(&self, program: &str, package: &str, arguments: &[&str]) {
+    pub(super) fn openssl(&self, command: &str) -> String {
+        let arguments: Vec<&str> = command.split(' ').collect();
+        self.run("openssl", "openssl", &arguments)
+    }
+
+    /// What it wrote to standard output.
+    pub(super) fn run(&self, program: &str, package: &str, arguments: &[&str]) -> String {
         let output = self.try_run(program, package, arguments);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{program} {arguments:?}: {said}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     pub(super) fn try_run(&self, program: &str, package: &str, arguments: &[&str]) -> Output {
