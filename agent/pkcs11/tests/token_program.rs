@@ -16,8 +16,7 @@ mod harness;
 mod operator;
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -141,40 +140,18 @@ fn the_default_module_works() {
     assert!(program.end().success());
 }
 
-/// NSS's own token needs no login when its database has no password. It takes its parameters through
-/// p11-kit, from the user's own configuration, which p11-kit does not read for root.
+/// NSS's own token needs no login when its database has no password.
 #[test]
 fn a_token_without_a_login_signs() {
-    let proxy = module("p11-kit-proxy.so", "p11-kit-modules");
-    let softoken = module("libsoftokn3.so", "libnss3");
     let store = Store::new();
-    let modules = store.path("home/.config/pkcs11/modules");
-    fs::create_dir_all(&modules).unwrap();
-    let database = format!("sql:{}", store.path("").display());
-    let certutil = |command: &str| {
-        let arguments = command.split(' ').chain(["-d", &database]);
-        let arguments: Vec<&str> = arguments.collect();
-        store.run("certutil", "libnss3-tools", &arguments);
-    };
-    certutil("-N --empty-password");
+    let database = store.nss_database();
     store.file(
         "noise",
         "Any bytes do: the key signs this test's text alone.",
     );
-    certutil("-S -n nss -s CN=nss -x -t u,u,u -k ec -q nistp256 -z noise");
-    let parameters = format!("configDir='{database}' flags=readOnly");
-    let settings = format!("module: {softoken}\nx-init-reserved: {parameters}\n");
-    fs::write(modules.join("softoken.module"), settings).unwrap();
-
-    // Whoever runs the tests: as the owner of the store, root's being given away.
-    let program = store.path("program");
-    fs::copy(PROGRAM, &program).unwrap();
-    let mut command = Command::new(program);
-    command.env_clear().env("HOME", store.path("home"));
-    if fs::metadata(store.path("")).unwrap().uid() == 0 {
-        store.run("chown", "coreutils", &["-R", "nobody", "."]);
-        command.uid(fs::metadata(store.path("")).unwrap().uid());
-    }
+    let key = "-S -n nss -s CN=nss -x -t u,u,u -k ec -q nistp256 -z noise";
+    store.certutil(key, &database);
+    let (proxy, command) = store.softoken(&database, "flags=readOnly");
     let mut program = Program::spawn(command);
     let mut open = store.open_in(&proxy, &["pkcs11:token=NSS%20Certificate%20DB"]);
     open.token = "pkcs11:token=NSS%20Certificate%20DB".parse().unwrap();

@@ -2,8 +2,9 @@
 
 use std::fs::{self, Permissions};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
@@ -78,6 +79,42 @@ impl Store {
             "softhsm2",
             &[&import, &name[..], more].concat(),
         );
+    }
+
+    /// A database without a password.
+    pub(super) fn nss_database(&self) -> String {
+        let database = format!("sql:{}", self.path("").display());
+        self.certutil("-N --empty-password", &database);
+        database
+    }
+
+    pub(super) fn certutil(&self, command: &str, database: &str) {
+        let arguments = command.split(' ').chain(["-d", database]);
+        let arguments: Vec<&str> = arguments.collect();
+        self.run("certutil", "libnss3-tools", &arguments);
+    }
+
+    /// The program with NSS's token in that database: the module to name, and what to spawn. The token takes its
+    /// parameters through p11-kit, from the user's own configuration, which p11-kit does not read for root.
+    pub(super) fn softoken(&self, database: &str, flags: &str) -> (String, Command) {
+        let modules = self.path("home/.config/pkcs11/modules");
+        fs::create_dir_all(&modules).unwrap();
+        let softoken = module("libsoftokn3.so", "libnss3");
+        let parameters = format!("configDir='{database}' {flags}");
+        let settings = format!("module: {softoken}\nx-init-reserved: {parameters}\n");
+        fs::write(modules.join("softoken.module"), settings).unwrap();
+
+        // Not copied by this process: while a file is open for writing in one that forks, it cannot be
+        // executed. And whoever runs the tests: as the owner of the store, root's being given away.
+        self.run("install", "coreutils", &["-m", "755", PROGRAM, "program"]);
+        let mut command = Command::new(self.path("program"));
+        command.env_clear().env("HOME", self.path("home"));
+        if fs::metadata(self.path("")).unwrap().uid() == 0 {
+            self.run("chown", "coreutils", &["-R", "nobody", "."]);
+            command.uid(fs::metadata(self.path("")).unwrap().uid());
+        }
+        let proxy = module("p11-kit-proxy.so", "p11-kit-modules");
+        (proxy, command)
     }
 
     pub(super) fn certificate(&self, name: &str) -> Vec<u8> {

@@ -15,9 +15,9 @@ mod listing;
 #[path = "operator/pins.rs"]
 mod pins;
 
+use token::Pkcs11Uri;
 use token::operator::pkcs11::{Answer, CertificateReport, KeyReport, Request, Task, TokenReport};
 use token::operator::{Der, KeyType, Outcome, PublicKeyInfo};
-use token::{Algorithm, Pkcs11Uri};
 
 use super::*;
 
@@ -199,13 +199,17 @@ fn daemon_and_operator_do_not_take_each_others_messages() {
     // A daemon at work does not take them either.
     let mut daemon = Program::start_with(&store, &spy.environment);
     assert!(daemon.opened(store.open_in(&spy.module, &["pkcs11:object=web"]))[0].is_ok());
-    let mut daemon = Operator {
-        program: daemon,
-        ..operator
+    let request = Request {
+        module: spy.module.clone().into(),
+        pin: operator.pin,
+        task: generate("pkcs11:token=lab;object=new", KeyType::EcP256),
     };
-    let heard = daemon.try_ask(generate("pkcs11:token=lab;object=new", KeyType::EcP256));
+    let link = daemon.link.as_mut().unwrap();
+    link::send(link, &request).unwrap();
+    link.shutdown(std::net::Shutdown::Write).unwrap();
+    let heard: std::io::Result<Option<FromToken>> = link::receive(link);
     assert!(!matches!(heard, Ok(Some(_))), "{heard:?}");
-    daemon.program.end();
+    daemon.end();
     assert_eq!(count(&spy.calls(), "C_GenerateKeyPair"), 0);
     assert!(!store.objects("privkey").contains("new"));
 }
