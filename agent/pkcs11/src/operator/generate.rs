@@ -23,13 +23,19 @@ pub(super) fn key_pair(
     let label = label(wanted)?;
     check_free(place, wanted, label)?;
     let session = place.writing_session()?;
-    let id = match &wanted.object.id {
-        Some(id) => id.clone(),
-        None => random_id()?,
-    };
-    let pair = generate(&session, key_type, label, &id)
-        .map_err(|failure| failure.while_doing(format_args!("cannot make {wanted}")))?;
-    finish(place, &session, wanted, pair, &id).map_err(|error| undo(&session, wanted, pair, &error))
+    let failed = |failure: Failure| failure.while_doing(format_args!("cannot make {wanted}"));
+    let pair = match &wanted.object.id {
+        Some(id) => generate(&session, key_type, label, Some(id)),
+        // Some tokens, as YubiHSM's, have no room for an id of that length, and choose one themselves.
+        None => match generate(&session, key_type, label, Some(&random_id()?)) {
+            Err(failure) if is_about_the_template(failure.code) => {
+                generate(&session, key_type, label, None)
+            }
+            result => result,
+        },
+    }
+    .map_err(failed)?;
+    finish(place, &session, wanted, pair).map_err(|error| undo(&session, wanted, pair, &error))
 }
 
 fn label(wanted: &Pkcs11Uri) -> Result<&str, TokenError> {
@@ -106,7 +112,7 @@ fn generate(
     session: &Session,
     key_type: KeyType,
     label: &str,
-    id: &[u8],
+    id: Option<&[u8]>,
 ) -> Result<KeyPair, Failure> {
     let kind = Kind::of(key_type);
     let bits = kind.bits.to_ne_bytes();
@@ -114,11 +120,8 @@ fn generate(
         Some(curve) => &[(CKA_EC_PARAMS, curve)],
         None => &[(CKA_MODULUS_BITS, &bits), (CKA_PUBLIC_EXPONENT, F4)],
     };
-    let name: [Attribute; 3] = [
-        (CKA_TOKEN, YES),
-        (CKA_LABEL, label.as_bytes()),
-        (CKA_ID, id),
-    ];
+    let mut name: Vec<Attribute> = vec![(CKA_TOKEN, YES), (CKA_LABEL, label.as_bytes())];
+    name.extend(id.map(|id| (CKA_ID, id)));
     let public = [parameters, &name, &[(CKA_VERIFY, YES)]].concat();
     let private = [&name, PRIVATE].concat();
     let all_public = [&public, PUBLIC_OTHERS].concat();
@@ -208,7 +211,6 @@ fn finish(
     session: &Session,
     wanted: &Pkcs11Uri,
     pair: KeyPair,
-    id: &[u8],
 ) -> Result<KeyReport, TokenError> {
     let failed = |failure: Failure| failure.while_doing("cannot read what was made");
     let public = public_key::of_object(session, pair.public).map_err(failed)?;
@@ -217,8 +219,9 @@ fn finish(
             "the token does not tell the new public key".to_owned(),
         ));
     };
-    if let (None, Some(final_id)) = (&wanted.object.id, id_of(&public)) {
-        set_id(session, pair, id, &final_id)?;
+    if let (None, Some(id)) = (&wanted.object.id, id_of(&public)) {
+        set_id(session, pair, &id)
+            .map_err(|failure| failure.while_doing("cannot set the new key's CKA_ID"))?;
     }
     let mut report = report::private_key(session, &place.name, pair.private).map_err(failed)?;
     report.public_key = Some(public);
@@ -228,18 +231,19 @@ fn finish(
     Ok(report)
 }
 
-/// Both halves have the same id, whatever happens: the final one, or the first where the token lets no id be
+/// Both halves have the same id, whatever happens: this one, or that of before where the token lets no id be
 /// changed.
-fn set_id(session: &Session, pair: KeyPair, first: &[u8], last: &[u8]) -> Result<(), TokenError> {
+fn set_id(session: &Session, pair: KeyPair, id: &[u8]) -> Result<(), Failure> {
+    let before = session.attribute(pair.private, CKA_ID)?.unwrap_or_default();
     let set = |key, id| session.set_attribute(key, (CKA_ID, id));
-    let done = set(pair.private, last).and_then(|()| {
-        set(pair.public, last).or_else(|failure| set(pair.private, first).and(Err(failure)))
-    });
-    match done {
-        Err(failure) if !cannot_be_changed(failure.code) => {
-            Err(failure.while_doing("cannot set the new key's CKA_ID"))
-        }
-        _ => Ok(()),
+    match set(pair.private, id) {
+        Ok(()) => {}
+        Err(failure) if cannot_be_changed(failure.code) => return Ok(()),
+        Err(failure) => return Err(failure),
+    }
+    match set(pair.public, id) {
+        Err(failure) if cannot_be_changed(failure.code) => set(pair.private, &before),
+        result => result,
     }
 }
 
@@ -248,6 +252,7 @@ fn cannot_be_changed(code: CK_RV) -> bool {
         code,
         CKR_ATTRIBUTE_READ_ONLY
             | CKR_ATTRIBUTE_TYPE_INVALID
+            | CKR_ATTRIBUTE_VALUE_INVALID
             | CKR_ACTION_PROHIBITED
             | CKR_FUNCTION_NOT_SUPPORTED
     )

@@ -169,7 +169,29 @@ fn what_a_token_adds_of_its_own_accord_is_said() {
     lab.inject("C_GenerateKeyPair return CKR_TEMPLATE_INCONSISTENT");
     let text = operator.refusal(generate("pkcs11:token=lab;object=newer", KeyType::Rsa2048));
     assert!(text.contains("CKR_TEMPLATE_INCONSISTENT"), "{text}");
-    assert_eq!(lab.count("C_GenerateKeyPair"), 4);
+    assert_eq!(lab.count("C_GenerateKeyPair"), 2 + 4);
+}
+
+/// As on YubiHSM, where an id has two bytes: it is made without one of ours.
+#[test]
+fn a_token_may_choose_the_id() {
+    let lab = super::super::faults::Lab::new();
+    lab.inject_all(&[
+        "C_GenerateKeyPair return CKR_ATTRIBUTE_VALUE_INVALID times 2".to_owned(),
+        "C_SetAttributeValue return CKR_ATTRIBUTE_VALUE_INVALID".to_owned(),
+    ]);
+    let mut operator = super::faults::operator(&lab);
+    let report = operator.generate("pkcs11:token=lab;object=new", KeyType::EcP256);
+    assert_eq!(lab.count("C_GenerateKeyPair"), 3);
+    // SoftHSM does not choose any.
+    assert!(report.warnings[0].contains("has no CKA_ID"), "{report:?}");
+    assert_eq!(report.warnings.len(), 1, "{report:?}");
+
+    // An id that was asked for is not left away.
+    lab.inject("C_GenerateKeyPair return CKR_ATTRIBUTE_VALUE_INVALID");
+    let key = "pkcs11:token=lab;object=newer;id=%07";
+    operator.refusal(generate(key, KeyType::EcP256));
+    assert_eq!(lab.count("C_GenerateKeyPair"), 3 + 2);
 }
 
 #[test]
