@@ -218,3 +218,24 @@ fn load_without_faults(
     }
     Err(format!("{}:\n  {}", path.display(), faults.join("\n  ")).into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn daemon_and_commands_have_one_grammar() {
+        Arguments::command().debug_assert();
+        for (line, taken) in [
+            (&["x"][..], true),
+            (&["x", "--config", "f", "--check"], true),
+            (&["x", "key", "list"], true),
+            (&["x", "--check", "key", "list"], false),
+            (&["x", "key", "list", "--check"], false),
+            (&["x", "keys"], false),
+        ] {
+            assert_eq!(Arguments::try_parse_from(line).is_ok(), taken, "{line:?}");
+        }
+    }
+}

@@ -38,6 +38,7 @@ use new_file::NewFile;
 
 /// An operator's command, where there is one.
 #[derive(Debug, Args)]
+#[group(skip)] // its name is the daemon's
 pub struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,

@@ -26,7 +26,7 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
 
 /// Says something on standard error.
 pub(crate) fn note(text: &str) {
-    let text = printable(text).replace('\n', "\n  ");
+    let text = printable(text).trim_end().replace('\n', "\n  ");
     let line = format!("roleseal-agent: {text}\n");
     let _ = io::stderr().write_all(line.as_bytes()); // there is nobody left to tell
 }

@@ -243,11 +243,9 @@ impl fmt::Display for KeyJson {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         writeln!(f, "key {}", self.key)?;
         writeln!(f, "  algorithm: {}", self.algorithm)?;
-        let said = |(name, holds): (&&str, &bool)| match holds {
-            true => (*name).to_owned(),
-            false => format!("not {name}"),
-        };
-        let mut attributes: Vec<String> = self.attributes.iter().map(said).collect();
+        let named = |holds: bool| self.attributes.iter().filter(move |(_, said)| **said == holds);
+        let mut attributes: Vec<String> = named(true).map(|(name, _)| (*name).to_owned()).collect();
+        attributes.extend(named(false).map(|(name, _)| format!("not {name}")));
         attributes.extend(self.tpm_attributes.clone());
         if !attributes.is_empty() {
             writeln!(f, "  attributes: {}", attributes.join(", "))?;

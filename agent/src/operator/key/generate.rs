@@ -80,7 +80,7 @@ pub(super) fn run(arguments: &GenerateArguments) -> Result<(), Failure> {
     if arguments.json {
         return output::print_json(&key);
     }
-    output::print(&format!("{key}\n{}", next_steps(&key)))
+    output::print(&format!("{key}{}", next_steps(&key)))
 }
 
 impl GenerateArguments {
