@@ -243,7 +243,11 @@ impl fmt::Display for KeyJson {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         writeln!(f, "key {}", self.key)?;
         writeln!(f, "  algorithm: {}", self.algorithm)?;
-        let named = |holds: bool| self.attributes.iter().filter(move |(_, said)| **said == holds);
+        let named = |holds: bool| {
+            self.attributes
+                .iter()
+                .filter(move |(_, said)| **said == holds)
+        };
         let mut attributes: Vec<String> = named(true).map(|(name, _)| (*name).to_owned()).collect();
         attributes.extend(named(false).map(|(name, _)| format!("not {name}")));
         attributes.extend(self.tpm_attributes.clone());

@@ -191,15 +191,16 @@ impl TokenJson {
             self.flags.join(", ")
         );
         text += &remarks(&self.warnings);
-        text += &self
-            .keys
-            .iter()
-            .map(|key| indented(&key.to_string()))
-            .collect::<String>();
-        for certificate in &self.certificates {
+        text += &keys(&self.keys);
+        let shown = |certificate: &&CertificateJson| {
+            let mut with_keys = self.keys.iter().flat_map(|key| &key.certificates);
+            with_keys.any(|shown| shown.uri == certificate.uri)
+        };
+        for certificate in self.certificates.iter().filter(|one| !shown(one)) {
             text += &format!("  {certificate}\n");
         }
-        if !self.logged_in && self.flags.iter().any(|flag| flag == "CKF_LOGIN_REQUIRED") {
+        let has = |name: &str| self.flags.iter().any(|flag| flag == name);
+        if !self.logged_in && has("CKF_TOKEN_INITIALIZED") && has("CKF_LOGIN_REQUIRED") {
             text += "  without a login, private objects do not show: --login shows all\n";
         }
         text
@@ -211,9 +212,6 @@ impl Listing {
         let mut parts: Vec<String> = Vec::new();
         if let Some(tokens) = &self.tokens {
             parts.extend(tokens.iter().map(TokenJson::text));
-            if tokens.is_empty() {
-                parts.push("no token matches\n".to_owned());
-            }
         }
         parts.extend(self.tpm.as_ref().map(TpmJson::text));
         parts.join("\n")
@@ -227,11 +225,7 @@ impl TpmJson {
             self.tcti, self.model, self.lockout_counter, self.max_auth_fail
         );
         text += &remarks(&self.warnings);
-        text += &self
-            .keys
-            .iter()
-            .map(|key| indented(&key.to_string()))
-            .collect::<String>();
+        text += &keys(&self.keys);
         if self.keys.is_empty() {
             text += "  no persistent keys; keys in files are named by their files\n";
         }
@@ -246,6 +240,7 @@ fn remarks(warnings: &[String]) -> String {
         .collect()
 }
 
-fn indented(text: &str) -> String {
+fn keys(keys: &[KeyJson]) -> String {
+    let text: String = keys.iter().map(ToString::to_string).collect();
     text.lines().map(|line| format!("  {line}\n")).collect()
 }
