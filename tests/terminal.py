@@ -5,6 +5,7 @@ appeared; "signal:NAME" sends that signal to the command instead. Prints JSON: w
 ended, whether the terminal echoes afterwards, and how many processes are left of it.
 """
 
+import fcntl
 import json
 import os
 import pty
@@ -31,30 +32,30 @@ def left_of(session):
 
 
 def appeared(terminal, shown):
-    """What appears next; None at the end."""
+    """What appears next, within a moment."""
     assert time.monotonic() < DEADLINE, f"not in time; so far: {shown}"
     if not select.select([terminal], [], [], 0.2)[0]:
         return ""
-    try:
-        return os.read(terminal, 4096).decode(errors="replace") or None
-    except OSError:  # EIO: nobody has the other side any more
-        return None
+    return os.read(terminal, 4096).decode(errors="replace")
 
 
 spec = json.loads(sys.argv[1])
-child, terminal = pty.fork()
+# Our own side of it stays open, so that its settings outlive the command.
+terminal, own = pty.openpty()
+child = os.fork()
 if child == 0:
+    os.setsid()
+    fcntl.ioctl(own, termios.TIOCSCTTY, 0)
+    for descriptor in range(3):
+        os.dup2(own, descriptor)
+    os.closerange(3, 64)
     os.execvp(spec["command"][0], spec["command"])
-# Held open, so that its settings outlive the command.
-own = os.open(os.ptsname(terminal), os.O_RDWR | os.O_NOCTTY)
 
 shown, at = "", 0
 for text, answer in spec["steps"]:
     while text not in shown[at:]:
-        more = appeared(terminal, shown)
-        assert more is not None, f"no {text!r} in {shown!r}"
-        shown += more
-        assert os.waitpid(child, os.WNOHANG) == (0, 0), f"no {text!r} in {shown!r}"
+        shown += appeared(terminal, shown)
+        assert text in shown[at:] or os.waitpid(child, os.WNOHANG) == (0, 0), f"no {text!r} in {shown!r}"
     at = shown.index(text, at) + len(text)
     if answer.startswith("signal:"):
         os.kill(child, getattr(signal, answer.removeprefix("signal:")))
@@ -63,7 +64,7 @@ for text, answer in spec["steps"]:
 
 ended = (0, 0)
 while ended == (0, 0):
-    shown += appeared(terminal, shown) or ""
+    shown += appeared(terminal, shown)
     ended = os.waitpid(child, os.WNOHANG)
 while more := appeared(terminal, shown):
     shown += more
