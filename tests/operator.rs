@@ -200,6 +200,11 @@ fn every_kind_of_key_is_made_requested_listed_and_deleted_in_a_tpm() {
         ));
         verified(&desk.path(&format!("{name}-2.csr")), &made);
     }
+    let failure = desk.failure("key generate --tpm TCTI --out big.tss --type rsa-4096", 1);
+    assert!(
+        failure.contains("RSA") && failure.contains("4096"),
+        "{failure}"
+    ); // swtpm has none
     assert_eq!(desk.tpm.capability("handles-transient").unwrap(), "");
     assert!(
         desk.failure("key delete --tpm TCTI --handle 0x81000101 --yes", 1)
@@ -391,6 +396,49 @@ fn who_cannot_be_asked_is_told_what_to_give() {
     // What needs no PIN asks for none.
     let listed = desk.text("key list --module MODULE --uri pkcs11:token=lab");
     assert!(listed.contains("--login shows all"), "{listed}");
+}
+
+#[test]
+fn pins_come_from_where_the_line_says() {
+    let desk = Desk::new();
+    let own = desk.scene.dir().display().to_string();
+    let pin = std::fs::read_to_string(desk.scene.pin_path(&desk.token)).unwrap();
+    // Where no systemd runs, this stands in for its program.
+    let asked = format!("#!/bin/sh\n[ $# -ge 1 ] && printf '%s\\n' {pin}\n");
+    let program = desk.scene.write("systemd-ask-password", &asked).unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(program, executable).unwrap();
+    for (number, uri, option) in [
+        (1, format!("?pin-source={own}/lab.pin"), ""),
+        (2, format!("?pin-value={pin}"), ""),
+        (3, String::new(), "--pin-file lab.pin"),
+        (4, String::new(), "--pin-credential lab.pin"),
+        (5, String::new(), "--pin-ask-password"),
+    ] {
+        let line = format!(
+            "key generate --uri pkcs11:token=lab;object=web-{number}{uri} {option} --module MODULE"
+        );
+        let mut command = desk.command(&line);
+        let path = std::env::var("PATH").unwrap();
+        command
+            .env("CREDENTIALS_DIRECTORY", &own)
+            .env("PATH", format!("{own}:{path}"));
+        let output = command.output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{line}: {stderr}");
+        assert_eq!(
+            stderr.contains("can read the URI's pin-value"),
+            number == 2,
+            "{stderr}"
+        );
+        let printed = [output.stdout, output.stderr].concat();
+        assert!(!String::from_utf8_lossy(&printed).contains(&pin));
+    }
+    assert_eq!(desk.keys_on_token().len(), 5);
+    let both = format!(
+        "csr --uri pkcs11:token=lab;object=web-1?pin-source={own}/lab.pin --pin-file PIN --subject CN=web"
+    );
+    assert!(desk.failure(&both, 2).contains("leave one of them out"));
 }
 
 #[test]

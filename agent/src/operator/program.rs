@@ -135,7 +135,7 @@ impl Program {
 
     /// Until there is an answer, or its end.
     fn wait(&mut self, patience: Patience) -> Result<(), Failure> {
-        let mut clock = Clock::new(patience);
+        let mut clock = Clock::new(patience, Instant::now());
         let mut told = !io::stderr().is_terminal();
         loop {
             let mut events: Vec<PollFd> = self.signals.events();
@@ -154,7 +154,7 @@ impl Program {
                 return Ok(());
             }
             let asking = self.terminal.as_ref().is_some_and(Terminal::is_silent);
-            if let Err(failure) = clock.tick(asking, self.name) {
+            if let Err(failure) = clock.tick(Instant::now(), asking, self.name) {
                 self.kill();
                 return Err(failure);
             }
@@ -252,10 +252,10 @@ struct Clock {
 }
 
 impl Clock {
-    fn new(patience: Patience) -> Clock {
+    fn new(patience: Patience, now: Instant) -> Clock {
         Clock {
             patience,
-            last: Instant::now(),
+            last: now,
             worked: Duration::ZERO,
             asked: Duration::ZERO,
         }
@@ -263,8 +263,7 @@ impl Clock {
 
     /// Books what has passed since the last time on one of the two. Where a person is asked elsewhere, nobody
     /// can tell them apart.
-    fn tick(&mut self, asking: bool, name: &str) -> Result<(), Failure> {
-        let now = Instant::now();
+    fn tick(&mut self, now: Instant, asking: bool, name: &str) -> Result<(), Failure> {
         let passed = now.duration_since(self.last);
         self.last = now;
         let limit = match self.patience.asking {
@@ -286,5 +285,54 @@ impl Clock {
             )));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use token::Question;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// How long such a task may take in all, where somebody is asked for so many seconds of it.
+    fn limit(pin: Option<&PinSource>, asked: u32) -> (Duration, String) {
+        let (patience, start) = (Patience::usual("looking", &[None, pin]), Instant::now());
+        let mut clock = Clock::new(patience, start);
+        for second in 1.. {
+            let passed = SECOND * second;
+            if let Err(failure) = clock.tick(start + passed, second <= asked, "roleseal-pkcs11") {
+                return (passed, failure.to_string());
+            }
+        }
+        panic!("for ever");
+    }
+
+    #[test]
+    fn a_token_that_hangs_has_an_end_and_a_person_has_time() {
+        let question = Question {
+            text: "PIN".to_owned(),
+            twice: false,
+        };
+        let terminal = PinSource::Terminal(question.clone());
+        let elsewhere = PinSource::AskPassword(question);
+        for (pin, asked, expected) in [
+            (None, 0, USUAL),
+            (Some(&terminal), 0, USUAL),
+            (Some(&terminal), 300, USUAL + 300 * SECOND),
+            (Some(&elsewhere), 0, USUAL + PERSON),
+        ] {
+            let (passed, failure) = limit(pin, asked);
+            assert_eq!(passed, expected + SECOND);
+            assert!(
+                failure.contains("roleseal-pkcs11 has not answered"),
+                "{failure}"
+            );
+        }
+        let (passed, failure) = limit(Some(&terminal), u32::MAX);
+        assert_eq!(passed, PERSON + SECOND);
+        assert!(failure.contains("nobody has given"), "{failure}");
+        // An editor that has the terminal without echo is nobody who is asked.
+        assert_eq!(limit(None, u32::MAX).0, USUAL + SECOND);
     }
 }

@@ -54,22 +54,15 @@ impl TokenKey {
     pub(crate) fn open(place: KeyPlace) -> Result<TokenKey, Failure> {
         let mut program = Program::start(place.program())?;
         let patience = Patience::usual("looking for the key", &place.pins());
-        let report = match &place {
-            KeyPlace::Pkcs11 { uri, .. } => {
-                let task = pkcs11::Task::Key { key: uri.clone() };
-                match program.ask(&place.pkcs11_request(task)?, patience)? {
-                    pkcs11::Answer::Key(report) => Report::Pkcs11(report),
-                    _ => return Err(other_answer()),
-                }
-            }
-            KeyPlace::Tpm { tcti, key } => {
-                let tcti = tcti.clone();
-                let task = tpm::Task::Key(key.clone());
-                match program.ask(&tpm::Request { tcti, task }, patience)? {
-                    tpm::Answer::Key(report) => Report::Tpm(Box::new(report)),
-                    _ => return Err(other_answer()),
-                }
-            }
+        let report = match place.task(|uri| pkcs11::Task::Key { key: uri }, tpm::Task::Key) {
+            Request::Pkcs11(request) => match program.ask(&request, patience)? {
+                pkcs11::Answer::Key(report) => Report::Pkcs11(report),
+                _ => return Err(other_answer()),
+            },
+            Request::Tpm(request) => match program.ask(&request, patience)? {
+                tpm::Answer::Key(report) => Report::Tpm(Box::new(report)),
+                _ => return Err(other_answer()),
+            },
         };
         Ok(TokenKey {
             place,
@@ -107,26 +100,25 @@ impl TokenKey {
     pub(crate) fn sign_request(&mut self, info: Vec<u8>) -> Result<Signature, Failure> {
         let patience = Patience::usual("signing", &self.place.pins());
         let info = Der(info);
-        match &self.place {
-            KeyPlace::Pkcs11 { uri, .. } => {
-                let key = uri.clone();
-                let task = pkcs11::Task::SignRequest { key, info };
-                match self
-                    .program
-                    .ask(&self.place.pkcs11_request(task)?, patience)?
-                {
-                    pkcs11::Answer::Signature(signature) => Ok(signature),
-                    _ => Err(other_answer()),
-                }
-            }
-            KeyPlace::Tpm { tcti, key } => {
-                let (tcti, key) = (tcti.clone(), key.clone());
-                let task = tpm::Task::SignRequest { key, info };
-                match self.program.ask(&tpm::Request { tcti, task }, patience)? {
-                    tpm::Answer::Signature(signature) => Ok(signature),
-                    _ => Err(other_answer()),
-                }
-            }
+        let request = self.place.task(
+            |key| pkcs11::Task::SignRequest {
+                key,
+                info: info.clone(),
+            },
+            |key| tpm::Task::SignRequest {
+                key,
+                info: info.clone(),
+            },
+        );
+        match request {
+            Request::Pkcs11(request) => match self.program.ask(&request, patience)? {
+                pkcs11::Answer::Signature(signature) => Ok(signature),
+                _ => Err(other_answer()),
+            },
+            Request::Tpm(request) => match self.program.ask(&request, patience)? {
+                tpm::Answer::Signature(signature) => Ok(signature),
+                _ => Err(other_answer()),
+            },
         }
     }
 
@@ -141,80 +133,67 @@ impl TokenKey {
         };
         let mut pins = self.place.pins();
         pins.push(endorsement_pin.as_ref());
-        // RSA endorsement keys are derived as slowly as they are made.
-        let patience = Patience {
-            what: "attesting the key",
-            ..Patience::making(&pins)
+        let patience = Patience::usual("attesting the key", &pins);
+        let request = tpm::Request {
+            tcti: tcti.clone(),
+            task: tpm::Task::Attest {
+                key: key.clone(),
+                endorsement_pin: endorsement_pin.clone(),
+                qualifying_data: Der(qualifying_data),
+            },
         };
-        let (tcti, key) = (tcti.clone(), key.clone());
-        let task = tpm::Task::Attest {
-            key,
-            endorsement_pin: endorsement_pin.clone(),
-            qualifying_data: Der(qualifying_data),
-        };
-        match self.program.ask(&tpm::Request { tcti, task }, patience)? {
+        match self.program.ask(&request, patience)? {
             tpm::Answer::Attestation(attestation) => Ok(Some(attestation)),
             _ => Err(other_answer()),
         }
     }
 
-    /// Stores a certificate beside the key on its PKCS#11 token. Says what was written.
+    /// Stores a certificate beside the key on its PKCS#11 token. Says what was written, and what that
+    /// replaces.
     pub(crate) fn import_certificate(&mut self, der: Vec<u8>) -> Result<Vec<Pkcs11Uri>, Failure> {
-        let KeyPlace::Pkcs11 { uri, .. } = &self.place else {
-            return Err(Failure::usage(
-                "a TPM keeps no certificates: append it to the key file, or name it as `certificate` in \
-                 the configuration",
-            ));
-        };
-        let task = pkcs11::Task::ImportCertificate {
-            key: uri.clone(),
-            certificate: Der(der),
-        };
-        self.change(task, "storing the certificate")
+        self.change("storing the certificate", |key| {
+            pkcs11::Task::ImportCertificate {
+                key,
+                certificate: Der(der),
+            }
+        })
     }
 
-    /// Destroys the key with its public key and certificates on its PKCS#11 token, or removes it from its
-    /// persistent handle. Says what has gone.
-    pub(crate) fn delete(&mut self) -> Result<Vec<String>, Failure> {
-        let (tcti, handle, owner_pin) = match &self.place {
-            KeyPlace::Pkcs11 { uri, .. } => {
-                let task = pkcs11::Task::Delete { key: uri.clone() };
-                let gone = self.change(task, "deleting")?;
-                return Ok(gone.iter().map(ToString::to_string).collect());
-            }
-            KeyPlace::Tpm { tcti, key } => match key.source {
-                token::link::TpmKeySource::Handle(handle) => {
-                    (tcti.clone(), handle, key.owner_pin.clone())
-                }
-                token::link::TpmKeySource::File(_) => {
-                    return Err(Failure::usage(
-                        "a key in a file goes with its file: remove that",
-                    ));
-                }
-            },
-        };
-        let patience = Patience::usual("deleting", &self.place.pins());
-        let task = tpm::Task::Delete { handle, owner_pin };
-        match self.program.ask(&tpm::Request { tcti, task }, patience)? {
-            tpm::Answer::Done => Ok(vec![self.place.to_string()]),
-            _ => Err(other_answer()),
-        }
+    /// Destroys the key with its public key and certificates on its PKCS#11 token. Says what has gone.
+    pub(crate) fn delete(&mut self) -> Result<Vec<Pkcs11Uri>, Failure> {
+        self.change("deleting", |key| pkcs11::Task::Delete { key })
     }
 
     fn change(
         &mut self,
-        task: pkcs11::Task,
         what: &'static str,
+        task: impl FnOnce(Pkcs11Uri) -> pkcs11::Task,
     ) -> Result<Vec<Pkcs11Uri>, Failure> {
-        let patience = Patience::usual(what, &self.place.pins());
+        let KeyPlace::Pkcs11 { module, uri, pin } = &self.place else {
+            return Err(Failure::usage(format!(
+                "{} is on no PKCS#11 token",
+                self.place
+            )));
+        };
+        let request = pkcs11::Request {
+            module: module.clone(),
+            pin: pin.clone(),
+            task: task(uri.clone()),
+        };
         match self
             .program
-            .ask(&self.place.pkcs11_request(task)?, patience)?
+            .ask(&request, Patience::usual(what, &self.place.pins()))?
         {
             pkcs11::Answer::Done(uris) => Ok(uris),
             _ => Err(other_answer()),
         }
     }
+}
+
+/// To one of the two token programs.
+enum Request {
+    Pkcs11(pkcs11::Request),
+    Tpm(tpm::Request),
 }
 
 impl KeyPlace {
@@ -238,14 +217,21 @@ impl KeyPlace {
         }
     }
 
-    fn pkcs11_request(&self, task: pkcs11::Task) -> Result<pkcs11::Request, Failure> {
+    fn task(
+        &self,
+        pkcs11: impl FnOnce(Pkcs11Uri) -> pkcs11::Task,
+        tpm: impl FnOnce(OpenTpmKey) -> tpm::Task,
+    ) -> Request {
         match self {
-            KeyPlace::Pkcs11 { module, pin, .. } => Ok(pkcs11::Request {
+            KeyPlace::Pkcs11 { module, uri, pin } => Request::Pkcs11(pkcs11::Request {
                 module: module.clone(),
                 pin: pin.clone(),
-                task,
+                task: pkcs11(uri.clone()),
             }),
-            KeyPlace::Tpm { .. } => Err(other_answer()),
+            KeyPlace::Tpm { tcti, key } => Request::Tpm(tpm::Request {
+                tcti: tcti.clone(),
+                task: tpm(key.clone()),
+            }),
         }
     }
 }
