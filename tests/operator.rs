@@ -292,9 +292,6 @@ fn an_attestation_holds_for_its_request_alone_and_for_tpm2_tools_too() {
         text.contains("FAILS  the statement is about this request"),
         "{text}"
     );
-    let missing = desk.run("attest verify --csr web.csr --attestation web.json --ek-ca web.csr");
-    assert_eq!(missing.status.code(), Some(1));
-
     // The pieces are what other tools know.
     let attestation: Value =
         serde_json::from_slice(&std::fs::read(desk.path("web.json")).unwrap()).unwrap();
@@ -328,6 +325,70 @@ fn an_attestation_holds_for_its_request_alone_and_for_tpm2_tools_too() {
     let request = X509Req::from_pem(&std::fs::read(desk.path("web.csr")).unwrap()).unwrap();
     let digest = openssl::sha::sha256(&request.to_der().unwrap());
     assert!(statement.windows(32).any(|bytes| bytes == digest));
+}
+
+#[test]
+fn an_attestation_brings_the_endorsement_certificates_along() {
+    let desk = Desk::new();
+    let verify = "attest verify --csr web.csr --attestation web.json --ek-ca ca.pem";
+    let ca = desk.scene.pki().intermediate_pem().unwrap();
+    desk.scene.write("ca.pem", &ca).unwrap();
+    desk.text("key generate --tpm TCTI --out web.tss");
+    desk.text("csr --key web.tss --tpm TCTI --subject CN=web --out web.csr --attest web");
+    let output = desk.run(verify);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("FAILS  there is no endorsement certificate"),
+        "{text}"
+    );
+
+    // As a TPM's vendor does in the factory.
+    let ek = PKey::from_rsa(openssl::rsa::Rsa::generate(2048).unwrap()).unwrap();
+    let public = ek.public_key_to_der().unwrap();
+    let certificate = desk
+        .scene
+        .pki()
+        .leaf(&public, &LeafSpec::new("ek"))
+        .unwrap();
+    std::fs::write(desk.path("ek.der"), &certificate.der).unwrap();
+    let size = certificate.der.len().to_string();
+    let index = "0x1c0000a";
+    let mut define = desk.tpm.tool("tpm2_nvdefine");
+    define.args([
+        "-Q",
+        "-C",
+        "o",
+        "-s",
+        &size,
+        "-a",
+        "ownerwrite|ownerread|authread",
+        index,
+    ]);
+    command::output(&mut define).unwrap();
+    let mut write = desk.tpm.tool("tpm2_nvwrite");
+    write
+        .args(["-Q", "-C", "o", "-i"])
+        .arg(desk.path("ek.der"))
+        .arg(index);
+    command::output(&mut write).unwrap();
+
+    std::fs::remove_file(desk.path("web.csr")).unwrap();
+    std::fs::remove_file(desk.path("web.json")).unwrap();
+    desk.text("csr --key web.tss --tpm TCTI --subject CN=web --out web.csr --attest web");
+    let text = desk.text(verify);
+    assert!(
+        text.contains("holds  endorsement certificate: number"),
+        "{text}"
+    );
+    assert!(
+        text.contains("not proven: that the attestation key is in the TPM"),
+        "{text}"
+    );
+    desk.scene
+        .write("ca.pem", &desk.scene.pki().root_pem().unwrap())
+        .unwrap();
+    assert_eq!(desk.run(verify).status.code(), Some(1));
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn openssl_reads_what_was_asked_for() {
             "Subject: C=DE, O=Example, CN=web, too",
             "X509v3 Basic Constraints: critical CA:FALSE",
             "X509v3 Key Usage: critical Digital Signature X509v3",
-            "X509v3 Extended Key Usage: TLS Web Client Authentication\n",
+            "X509v3 Extended Key Usage: TLS Web Client Authentication",
             "DNS:web.example.org, DNS:*.example.org, URI:spiffe://example.org/web, \
              email:web@example.org, IP Address:192.0.2.1, IP Address:2001:DB8:0:0:0:0:0:1",
         ] {
