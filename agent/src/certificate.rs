@@ -16,7 +16,7 @@ use token::{Algorithm, Signature};
 use x509_cert::certificate::Version;
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage};
 
-use public_key::PublicKey;
+pub(crate) use public_key::PublicKey;
 pub use source::{CertificateSource, LeafSource, Stamp};
 
 /// A leaf that AWS can accept, with its intermediates.
@@ -77,7 +77,7 @@ impl Certificate {
             not_before: timestamp(tbs.validity().not_before),
             not_after: timestamp(tbs.validity().not_after),
             spki: spki(&leaf)?,
-            key: PublicKey::of(&leaf)?,
+            key: PublicKey::new(tbs.subject_public_key_info())?,
         })
     }
 
