@@ -9,6 +9,7 @@ mod agent;
 mod arguments;
 mod aws_refusal;
 mod cache;
+mod certificate_source;
 mod completions;
 mod create_session;
 mod credential_process;
@@ -22,6 +23,7 @@ mod exec;
 mod exit;
 mod http;
 mod identities;
+mod inspect;
 mod kept;
 mod one_session;
 mod output;
@@ -67,6 +69,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
         Command::Targets { json } => targets::run(&common, json),
         Command::Completions { shell } => completions::print(shell),
         Command::Man { out } => completions::write_manual(&out),
+        Command::Inspect(wanted) => inspect::run(&common, &wanted),
         Command::Identities { json } => identities::run(&common.socket(), json),
     }
     .map(|()| ExitCode::SUCCESS)
