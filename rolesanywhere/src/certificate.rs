@@ -25,10 +25,11 @@ pub use extensions::AlternativeName;
 pub use file::{FILE_LIMIT, parse, parse_pem, read};
 pub use name::Attribute;
 pub use objection::{Objection, Severity, Whose};
+pub use path::anchor_objections;
 pub use public_key::{KeyKind, PublicKey};
 pub use rules::check_validity;
 pub use serial::Serial;
-pub use session_facts::{SessionFacts, Tag};
+pub use session_facts::{SessionFacts, Tag, is_tag_value};
 
 /// A certificate, and its bytes: encoding what was parsed could change them, and so the certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
