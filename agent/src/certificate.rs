@@ -15,6 +15,7 @@ use thiserror::Error;
 use token::{Algorithm, Signature};
 use x509_cert::certificate::Version;
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage};
+use x509_cert::name::Name;
 
 use public_key::PublicKey;
 pub use source::{CertificateSource, LeafSource, Stamp};
@@ -38,6 +39,8 @@ pub struct Certificate {
     pub not_after: Timestamp,
     /// Its public key, as DER SubjectPublicKeyInfo.
     pub spki: Vec<u8>,
+    /// Whether the certificate of its issuer is among the intermediates, by its name.
+    pub has_issuer: bool,
     key: PublicKey,
 }
 
@@ -68,9 +71,12 @@ impl Certificate {
         let leaf = parse(&leaf_der)?;
         check_leaf(&leaf)?;
         let tbs = leaf.tbs_certificate();
+        let chain = chain(&leaf_der, ders)?;
+        let has_issuer = chain.subjects.contains(tbs.issuer());
         Ok(Certificate {
             x509: BASE64.encode(&leaf_der),
-            x509_chain: chain(&leaf_der, ders)?,
+            x509_chain: chain.x509_chain,
+            has_issuer,
             serial: decimal(tbs.serial_number().as_bytes()),
             subject: tbs.subject().to_string(),
             issuer: tbs.issuer().to_string(),
@@ -91,6 +97,17 @@ impl Certificate {
             let from = self.not_before;
             return Err(error(format!(
                 "it is not valid before {from}, and here it is {now:.0}: wait, or set the clock"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether the intermediates, if there are any, are those of this leaf.
+    pub fn check_chain(&self) -> Result<(), CertificateError> {
+        if self.x509_chain.is_some() && !self.has_issuer {
+            return Err(error(format!(
+                "none of its intermediates is its issuer ({})",
+                self.issuer
             )));
         }
         Ok(())
@@ -218,12 +235,15 @@ fn extension<'a, T: Decode<'a, Error = der::Error> + der::oid::AssociatedOid>(
     }
 }
 
+/// Intermediates.
+struct Chain {
+    x509_chain: Option<String>,
+    subjects: Vec<Name>,
+}
+
 /// `X-Amz-X509-Chain`. The leaf once more and self-signed roots are left out: bundles often have them.
-fn chain(
-    leaf: &[u8],
-    ders: impl Iterator<Item = Vec<u8>>,
-) -> Result<Option<String>, CertificateError> {
-    let mut chain = Vec::new();
+fn chain(leaf: &[u8], ders: impl Iterator<Item = Vec<u8>>) -> Result<Chain, CertificateError> {
+    let (mut chain, mut subjects) = (Vec::new(), Vec::new());
     for (at, der) in ders.enumerate() {
         let parsed = parse(&der)?;
         let tbs = parsed.tbs_certificate();
@@ -236,6 +256,7 @@ fn chain(
                 "intermediate {number} ({subject}) is not a CA certificate: remove it"
             )));
         }
+        subjects.push(tbs.subject().clone());
         chain.push(BASE64.encode(der));
     }
     if chain.len() > CHAIN_LIMIT {
@@ -244,7 +265,10 @@ fn chain(
             chain.len()
         )));
     }
-    Ok((!chain.is_empty()).then(|| chain.join(",")))
+    Ok(Chain {
+        x509_chain: (!chain.is_empty()).then(|| chain.join(",")),
+        subjects,
+    })
 }
 
 fn timestamp(time: x509_cert::time::Time) -> Timestamp {

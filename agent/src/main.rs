@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use roleseal_agent::accounts::Accounts;
 use roleseal_agent::agent::Agent;
 use roleseal_agent::config::{Config, Hardening, MetricsAddress};
 use roleseal_agent::launcher::Launcher;
 use roleseal_agent::listener::Listener;
 use roleseal_agent::metrics::Server;
+use roleseal_agent::renewal;
 use roleseal_agent::sandbox::{Files, Sandbox};
 use roleseal_agent::watch::Watch;
 use roleseal_agent::{audit, check, descriptors, launcher};
@@ -31,8 +32,11 @@ use signal_hook::iterator::Signals;
 /// Exit status: 0 ended by a signal, or the configuration is valid; 1 it is not, or the agent cannot
 /// start; 2 wrong arguments.
 #[derive(Parser)]
-#[command(version, max_term_width = 100)]
+#[command(version, max_term_width = 100, args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+
     /// The configuration
     #[arg(long, value_name = "FILE", default_value = "/etc/roleseal/agent.toml")]
     config: PathBuf,
@@ -44,6 +48,11 @@ struct Arguments {
     /// How the log on standard error is written
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = audit::Format::Text)]
     log_format: audit::Format,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Renew(renewal::program::Arguments),
 }
 
 /// How long requests that are under way at the end may take: a signature takes a second at the most.
@@ -59,10 +68,15 @@ const LAUNCHER_DEADLINE: Duration = Duration::from_secs(2);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    if launcher::is_asked_for() {
-        return launcher::main();
+    if let Some(config) = launcher::is_asked_for() {
+        return launcher::main(config);
     }
     let arguments = Arguments::parse();
+    if let Some(command) = &arguments.command {
+        return match command {
+            Command::Renew(arguments) => renewal::program::main(arguments),
+        };
+    }
     let result = if arguments.check {
         check(&arguments.config).inspect_err(|error| eprintln!("roleseal-agent: {error}"))
     } else {
@@ -80,7 +94,7 @@ fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     audit::start(arguments.log_format);
     let path = &arguments.config;
     let launcher =
-        Launcher::start().map_err(|error| format!("cannot start its launcher: {error}"))?;
+        Launcher::start(path).map_err(|error| format!("cannot start its launcher: {error}"))?;
     let accounts = Accounts::Launcher(launcher.clone());
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let config = Config::load(path, &accounts)?;
@@ -101,6 +115,7 @@ fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let programs = launcher.token_programs(config.hardening.token_programs);
     let agent = Arc::new(Agent::start(config, programs, accounts, sandbox)?);
     let watch = Watch::start(&agent)?;
+    renewal::Timer::start(&agent, launcher.clone())?;
     if let Some(server) = &scrapes {
         server.start(&agent)?;
         audit::info(&format!("metrics at {}", server.address()));
@@ -192,6 +207,9 @@ fn end(listener: &Listener, agent: &Agent) {
 /// Says what is wrong with each identity, as far as it shows without its token.
 fn check(path: &Path) -> Result<(), Box<dyn Error>> {
     let config = load_without_faults(path, &Accounts::Own, None)?;
+    for warning in check::warnings(&config) {
+        eprintln!("roleseal-agent: warning: {warning}");
+    }
     let count = config.identities.len();
     println!("{}: {count} identities, no fault found", path.display());
     Ok(())
