@@ -66,12 +66,7 @@ impl Timer {
         let mut running = all().filter(|(_, schedule)| schedule.is_running()).count();
         for (name, schedule) in all() {
             if let Some(fault) = schedule.look() {
-                say(
-                    Level::Warn,
-                    "cannot be renewed",
-                    &name,
-                    &[("reason", &fault)],
-                );
+                say(Level::Warn, "not_renewable", &name, &[("message", &fault)]);
             }
             if running < LIMIT && schedule.begin(Timestamp::now(), Instant::now()) {
                 running += 1;
@@ -109,12 +104,12 @@ fn renew(agent: &Agent, launcher: &Launcher, name: &str, schedule: &Schedule) {
             agent.metrics.renewed(name, true);
             let until = not_after.to_string();
             let fields = [("serial", serial.as_str()), ("until", &until)];
-            say(Level::Info, "certificate issued", name, &fields);
+            say(Level::Info, "certificate_issued", name, &fields);
         }
         Report::NotDue => {}
         Report::Failed(why) => {
             agent.metrics.renewed(name, false);
-            say(Level::Warn, "renewal failed", name, &[("reason", why)]);
+            say(Level::Warn, "renewal_failed", name, &[("message", why)]);
         }
     }
 }
