@@ -32,6 +32,7 @@ mod policy; // who may have what
 mod recovery; // token programs that die, hang or lie
 mod refusals; // what is not signed, each with its error
 mod reload; // another configuration, renewed certificates, mended PINs, without a lost request
+mod renewal; // certificates that are renewed by a command, and commands that fail
 mod separation; // what is in which process, and what a signature costs
 mod serve; // the endpoints as bytes: who gets what, and who is refused
 mod serve_clients; // the AWS CLI and boto3 by serve and exec, for longer than a session
