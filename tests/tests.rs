@@ -26,6 +26,7 @@ mod load; // many clients, slow ones, those that leave; limits; the end under lo
 mod metrics; // Prometheus: counts are exact, states are those of now, the text is as its parser wants it
 mod pins; // a wrong PIN is tried once
 mod policy; // who may have what
+mod policy_emulator; // trust policies, CRLs and attribute mappings of the local Roles Anywhere
 mod recovery; // token programs that die, hang or lie
 mod refusals; // what is not signed, each with its error
 mod reload; // another configuration, renewed certificates, mended PINs, without a lost request
