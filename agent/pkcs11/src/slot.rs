@@ -23,7 +23,7 @@ pub(crate) struct Slots {
     /// Initialised or not.
     pub(crate) tokens: Vec<Token>,
     /// Where there is something that cannot be read, and why.
-    pub(crate) unreadable: Vec<String>,
+    pub(crate) unreadable: Vec<(CK_SLOT_ID, Failure)>,
 }
 
 /// The one token that matches.
@@ -42,7 +42,7 @@ pub(crate) fn all(module: &Module) -> Result<Slots, TokenError> {
         match read(module, slot) {
             Ok(token) => tokens.push(token),
             // A broken card in one reader is no reason to refuse the token in the next.
-            Err(failure) => unreadable.push(format!("slot-id={slot} ({failure})")),
+            Err(failure) => unreadable.push((slot, failure)),
         }
     }
     Ok(Slots { tokens, unreadable })
@@ -82,7 +82,7 @@ fn text(padded: &[u8]) -> Option<String> {
 
 fn choose(
     tokens: Vec<Token>,
-    unreadable: &[String],
+    unreadable: &[(CK_SLOT_ID, Failure)],
     wanted: &TokenMatch,
 ) -> Result<Token, TokenError> {
     let (mut matching, others): (Vec<_>, Vec<_>) =
@@ -106,7 +106,11 @@ fn choose(
             };
             let unreadable = match unreadable {
                 [] => String::new(),
-                unreadable => format!("; not readable: {}", unreadable.join(", ")),
+                unreadable => {
+                    let slots = unreadable.iter();
+                    let slots = slots.map(|(slot, failure)| format!("slot-id={slot} ({failure})"));
+                    format!("; not readable: {}", list(slots))
+                }
             };
             Err(TokenError::Gone(format!(
                 "no token matches {}; {there}{unreadable}",
@@ -335,13 +339,17 @@ mod tests {
     #[test]
     fn no_token_at_all() {
         let wanted = TokenMatch::default();
-        let unreadable =
-            ["slot-id=4 (C_GetTokenInfo returned CKR_TOKEN_NOT_RECOGNIZED)".to_owned()];
+        let failure = Failure {
+            function: "C_GetTokenInfo",
+            code: cryptoki_sys::CKR_TOKEN_NOT_RECOGNIZED,
+        };
+        let unreadable = [(4, failure)];
         let text = choose(vec![], &unreadable, &wanted)
             .unwrap_err()
             .to_string();
         assert!(text.contains("shows no token"), "{text}");
-        assert!(text.contains("slot-id=4"), "{text}");
+        let expected = "slot-id=4 (C_GetTokenInfo returned CKR_TOKEN_NOT_RECOGNIZED)";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The key that certifies other keys: restricted, so that it signs only what the TPM itself says, and derived
-//! in the endorsement hierarchy, so that it is the same key each time until the TPM's owner is another.
+//! in the endorsement hierarchy, so that it is the same key each time, whoever owns the TPM.
 
 use tss_esapi::attributes::ObjectAttributesBuilder;
 use tss_esapi::interface_types::algorithm::{HashingAlgorithm, PublicAlgorithm};

@@ -12,13 +12,13 @@ use super::report;
 use crate::error::Failure;
 use crate::find;
 use crate::raw::Session;
-use crate::slot::{self, Token};
+use crate::slot::{self, Slots, Token};
 
 /// How many objects of each kind are told of one token: as many as an operator reads, and few enough for one
 /// answer with all their certificates.
 const LIST_LIMIT: usize = 250;
 
-/// Every token that matches.
+/// Every token that matches, and every slot that cannot be read where all are asked for.
 pub(super) fn tokens(
     places: &mut Places,
     path: &Path,
@@ -32,63 +32,109 @@ pub(super) fn tokens(
         .iter()
         .filter(|token| token.matches(&wanted.token))
         .collect();
-    if matching.is_empty() {
+    let mut reports = Vec::new();
+    if wanted.token == TokenMatch::default() {
+        reports.extend(all.unreadable.iter().map(unreadable));
+    }
+    if matching.is_empty() && reports.is_empty() {
         all.find(&wanted.token)?; // says what there is
     }
-    let usable = matching
-        .iter()
-        .filter(|token| token.is_initialized())
-        .count();
-    let mut reports = Vec::new();
+    let ready = matching.iter().filter(|token| token.is_initialized());
+    let several = ready.count() > 1;
     for token in matching {
-        let (session, logged_in) = if !token.is_initialized() {
-            (None, false)
-        } else if places.has_tried(path, token) || (usable == 1 && pin.is_some()) {
-            let place = places.enter(path, token, &all, pin)?;
-            (Some(place.session), true)
-        } else {
-            let session = open_session(&module, token)?;
-            (
-                Some(Arc::new(session)),
-                token.flags & CKF_LOGIN_REQUIRED == 0,
-            )
-        };
-        let name = token.shortest(&all.tokens);
-        let mut report = of_token(token, &name, logged_in);
-        if usable > 1 && pin.is_some() && !logged_in {
-            report.warnings.push(
-                "not logged in: a PIN is tried only where one token alone is meant, so name it"
-                    .to_owned(),
-            );
-        }
-        if let Some(session) = session {
-            add_objects(&mut report, &session, &name).map_err(|failure| {
-                failure.while_doing(format_args!("cannot list what is on {token}"))
-            })?;
-        }
-        reports.push(report);
+        reports.push(match several {
+            false => of_token(places, path, token, &all, pin)?,
+            true => of_one_of_several(places, path, token, &all, pin),
+        });
     }
     Ok(reports)
 }
 
-fn of_token(token: &Token, name: &TokenMatch, logged_in: bool) -> TokenReport {
+fn unreadable((slot, failure): &(CK_SLOT_ID, Failure)) -> TokenReport {
+    let name = TokenMatch {
+        slot_id: Some(*slot),
+        ..TokenMatch::default()
+    };
+    let warning = format!("cannot be read: {failure}");
+    TokenReport {
+        uri: named(&name),
+        slot: *slot,
+        model: String::new(),
+        flags: Vec::new(),
+        logged_in: false,
+        keys: Vec::new(),
+        certificates: Vec::new(),
+        warnings: vec![warning],
+    }
+}
+
+/// No PIN is tried, since it may be another token's; and what is wrong with one is no reason to be silent about
+/// the others.
+fn of_one_of_several(
+    places: &mut Places,
+    path: &Path,
+    token: &Token,
+    all: &Slots,
+    pin: Option<&PinSource>,
+) -> TokenReport {
+    let mut report = of_token(places, path, token, all, None).unwrap_or_else(|error| {
+        let mut report = without_objects(token, all);
+        report.warnings.push(error.to_string());
+        report
+    });
+    if pin.is_some() && token.is_initialized() && !report.logged_in {
+        report.warnings.push(
+            "not logged in: a PIN is tried only where one token alone is meant, so name it"
+                .to_owned(),
+        );
+    }
+    report
+}
+
+fn of_token(
+    places: &mut Places,
+    path: &Path,
+    token: &Token,
+    all: &Slots,
+    pin: Option<&PinSource>,
+) -> Result<TokenReport, TokenError> {
+    let mut report = without_objects(token, all);
+    if !token.is_initialized() {
+        return Ok(report);
+    }
+    let session = if pin.is_some() || places.has_tried(path, token) {
+        report.logged_in = true;
+        places.enter(path, token, all, pin)?.session
+    } else {
+        Arc::new(open_session(&places.started(path)?, token)?)
+    };
+    add_objects(&mut report, &session, &token.shortest(&all.tokens))
+        .map_err(|failure| failure.while_doing(format_args!("cannot list what is on {token}")))?;
+    Ok(report)
+}
+
+fn without_objects(token: &Token, all: &Slots) -> TokenReport {
     let has = |flag| token.flags & flag != 0;
     let flags = FLAGS.iter().filter(|(flag, _)| has(*flag));
     let warnings = WARNINGS.iter().filter(|(flag, is_set, _)| {
         has(*flag) == *is_set && (token.is_initialized() || *flag == CKF_TOKEN_INITIALIZED)
     });
     TokenReport {
-        uri: Pkcs11Uri {
-            token: name.clone(),
-            ..Pkcs11Uri::default()
-        },
+        uri: named(&token.shortest(&all.tokens)),
         slot: token.slot,
         model: token.model(),
         flags: flags.map(|(_, name)| (*name).to_owned()).collect(),
-        logged_in,
+        logged_in: !has(CKF_LOGIN_REQUIRED) && token.is_initialized(),
         keys: Vec::new(),
         certificates: Vec::new(),
         warnings: warnings.map(|(.., text)| (*text).to_owned()).collect(),
+    }
+}
+
+fn named(token: &TokenMatch) -> Pkcs11Uri {
+    Pkcs11Uri {
+        token: token.clone(),
+        ..Pkcs11Uri::default()
     }
 }
 
@@ -138,25 +184,25 @@ fn add_objects(
     session: &Session,
     name: &TokenMatch,
 ) -> Result<(), Failure> {
-    let mut objects = |class, what: &str| {
-        let any = ObjectMatch::default();
-        let mut found = find::objects_up_to(LIST_LIMIT + 1, session, class, &any)?;
-        if found.len() > LIST_LIMIT {
-            found.truncate(LIST_LIMIT);
-            report.warnings.push(format!(
-                "there are more than {LIST_LIMIT} {what}: these are not all of them"
-            ));
-        }
-        Ok(found)
+    let private = objects(report, session, CKO_PRIVATE_KEY, "private keys")?;
+    let public = objects(report, session, CKO_PUBLIC_KEY, "public keys")?;
+    // Wherever p11-kit is, one of its tokens has the system's CA certificates: a hundred and more.
+    let is_read_only = report
+        .flags
+        .iter()
+        .any(|flag| flag == "CKF_WRITE_PROTECTED");
+    let certificates = match private.is_empty() && public.is_empty() && is_read_only {
+        true => Vec::new(),
+        false => objects(report, session, CKO_CERTIFICATE, "certificates")?,
     };
-    let private = objects(CKO_PRIVATE_KEY, "private keys")?;
-    let public = objects(CKO_PUBLIC_KEY, "public keys")?;
-    let certificates = objects(CKO_CERTIFICATE, "certificates")?;
     for key in &private {
         report.keys.push(report::private_key(session, name, *key)?);
     }
+    let names = private.iter().map(|key| find::name(session, *key));
+    let names: Vec<ObjectMatch> = names.collect::<Result<_, _>>()?;
     for key in &public {
-        if !shows(session, *key)? {
+        let own = find::name(session, *key)?;
+        if !names.iter().any(|private| belongs(&own, private)) {
             report
                 .keys
                 .push(report::public_key_alone(session, name, *key)?);
@@ -170,10 +216,28 @@ fn add_objects(
     Ok(())
 }
 
-/// Whether the private key of this public key shows: the one with its id, or with its label if it has none.
-fn shows(session: &Session, public: CK_OBJECT_HANDLE) -> Result<bool, Failure> {
-    let own = find::name(session, public)?;
-    let label = if own.id.is_some() { None } else { own.label };
-    let private = ObjectMatch { label, ..own };
-    Ok(!find::objects(session, CKO_PRIVATE_KEY, &private)?.is_empty())
+/// All objects of a class that are told of; with a warning where that is not all of them.
+fn objects(
+    report: &mut TokenReport,
+    session: &Session,
+    class: CK_OBJECT_CLASS,
+    what: &str,
+) -> Result<Vec<CK_OBJECT_HANDLE>, Failure> {
+    let any = ObjectMatch::default();
+    let mut found = find::objects_up_to(LIST_LIMIT + 1, session, class, &any)?;
+    if found.len() > LIST_LIMIT {
+        found.truncate(LIST_LIMIT);
+        report.warnings.push(format!(
+            "there are more than {LIST_LIMIT} {what}: these are not all of them"
+        ));
+    }
+    Ok(found)
+}
+
+/// Whether a public key is that of a private one: by its id, or by its label if it has none.
+fn belongs(public: &ObjectMatch, private: &ObjectMatch) -> bool {
+    match &public.id {
+        Some(_) => public.id == private.id,
+        None => public.label == private.label,
+    }
 }

@@ -79,7 +79,7 @@ fn certify(
 ) -> Outcome<(Attest, Signature)> {
     let session = tpm.session_for(&found.proof)?;
     tpm.run_proving(&found.proof, doing, session, |tpm, session| {
-        let (key, attester) = tpm.handles(found.object, attester)?;
+        let (key, attester) = (tpm.handle(found.object)?, tpm.handle(attester)?);
         let sessions = (session, Some(AuthSession::Password), None); // the attester's auth value is empty
         tpm.run(CERTIFY, |context| {
             let data = Data::try_from(data)?;

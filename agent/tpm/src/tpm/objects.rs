@@ -7,7 +7,7 @@ use tss_esapi::structures::{Auth, Public};
 use tss_esapi::utils::TpmsContext;
 
 use super::Tpm;
-use crate::error::{Code, Failure, rc};
+use crate::error::{Code, Failure};
 
 /// An object in [`Tpm`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,24 +114,6 @@ impl Tpm {
         }
         self.set_auth(id)?;
         Ok(handle)
-    }
-
-    /// The handles of two objects that one command needs; an error where there is no room for both.
-    pub(crate) fn handles(
-        &mut self,
-        one: ObjectId,
-        other: ObjectId,
-    ) -> Result<(KeyHandle, KeyHandle), Failure> {
-        let first = self.handle(one)?;
-        let second = self.handle(other)?;
-        let one = self.objects.get(one.0);
-        match one.is_some_and(|one| matches!(one.place, Place::Saved)) {
-            false => Ok((first, second)),
-            true => Err(Failure {
-                command: "TPM2_ContextLoad",
-                code: Code::Tpm(rc::OBJECT_MEMORY),
-            }),
-        }
     }
 
     /// Tells libtss2, not the TPM, the auth value: each load makes an object new to it.

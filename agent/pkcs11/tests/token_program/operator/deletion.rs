@@ -64,3 +64,29 @@ fn what_another_key_of_the_same_id_has_stays() {
     assert_eq!(store.objects("cert").matches("label:").count(), 2);
     assert!(store.objects("pubkey").contains("label:      api"));
 }
+
+/// Nothing tells what belongs to it: above all not that everything does.
+#[test]
+fn a_key_without_an_id_goes_alone() {
+    let store = Store::new();
+    let key = [
+        "--keypairgen",
+        "--key-type",
+        "EC:prime256v1",
+        "--label",
+        "web",
+    ];
+    let login = ["--login", "--pin", PIN, "--usage-sign"];
+    store.tool(&[&key[..], &login].concat());
+    store.certificate("any");
+    store.write_certificate("any.der", "01", "api", &[]);
+    let key = uri("pkcs11:token=lab;object=web");
+    assert_eq!(
+        Operator::new(&store).done(Task::Delete { key }),
+        ["pkcs11:token=lab;object=web;type=private"]
+    );
+    assert_eq!(store.objects("privkey"), "");
+    for class in ["pubkey", "cert"] {
+        assert_eq!(store.objects(class).matches("label:").count(), 1, "{class}");
+    }
+}

@@ -128,6 +128,39 @@ fn every_slot_is_told_of_and_no_pin_is_tried_where_several_match() {
 }
 
 #[test]
+fn a_slot_that_cannot_be_read_hides_no_other() {
+    let lab = super::super::faults::Lab::new();
+    let broken = "C_GetTokenInfo return CKR_TOKEN_NOT_RECOGNIZED times 1 after 1";
+    lab.inject(broken);
+    let mut operator = super::faults::operator(&lab);
+    let tokens = operator.list("pkcs11:");
+    assert_eq!(tokens.len(), 2, "{tokens:?}");
+    let (broken, others): (Vec<_>, Vec<_>) =
+        tokens.iter().partition(|token| token.flags.is_empty());
+    assert_eq!(others[0].keys.len(), 1, "{others:?}");
+    let [broken] = broken.as_slice() else {
+        panic!("{tokens:?}")
+    };
+    assert!(
+        broken.warnings[0].contains("C_GetTokenInfo returned CKR_TOKEN_NOT_RECOGNIZED"),
+        "{broken:?}"
+    );
+}
+
+/// A token that nothing can be done with is told of beside the others.
+#[test]
+fn a_token_that_gives_no_session_hides_no_other() {
+    let lab = super::super::faults::Lab::new();
+    lab.store.token("other");
+    lab.inject("C_OpenSession return CKR_DEVICE_ERROR times 1");
+    let tokens = super::faults::operator(&lab).list("pkcs11:");
+    assert_eq!(tokens.len(), 3, "{tokens:?}");
+    let faults = tokens.iter().flat_map(|token| &token.warnings);
+    let faults = faults.filter(|text| text.contains("CKR_DEVICE_ERROR"));
+    assert_eq!(faults.count(), 1, "{tokens:?}");
+}
+
+#[test]
 fn without_a_pin_public_objects_show_alone() {
     let store = Store::new();
     store.generate("EC:prime256v1", "01", "web", &[]);

@@ -47,6 +47,14 @@ impl Swtpm {
         fs::write(self.path(name), bytes).unwrap();
     }
 
+    /// `ak.ctx`, by the template in docs/tpm.md.
+    fn derive_attestation_key(&self) {
+        self.tool(
+            "tpm2_createprimary -Q -C e -G ecc256:ecdsa-sha256:null -c ak.ctx \
+         -a fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|sign",
+        );
+    }
+
     /// The attestation key has signed the statement, and the statement is about this key and `ABOUT`.
     fn check_attestation(&self, attestation: &Attestation, key_pem: &str) {
         let Attestation {
@@ -139,15 +147,14 @@ fn keys_of_every_kind_are_attested() {
     // The same key each time: the one that docs/tpm.md has a CA derive.
     attesters.dedup();
     assert_eq!(attesters.len(), 1);
-    tpm.tool(
-        "tpm2_createprimary -Q -C e -G ecc256:ecdsa-sha256:null -c ak.ctx \
-         -a fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|sign",
-    );
-    let derived = tpm.tool("tpm2_readpublic -c ak.ctx");
-    assert!(
-        derived.contains(&format!("name: {}\n", name(&attesters[0]))),
-        "{derived}"
-    );
+    let expected = format!("name: {}\n", name(&attesters[0]));
+    for _ in 0..2 {
+        tpm.derive_attestation_key();
+        let derived = tpm.tool("tpm2_readpublic -c ak.ctx");
+        assert!(derived.contains(&expected), "{derived}");
+        assert!(derived.contains("raw: 0x50472\n"), "{derived}");
+        tpm.tool("tpm2_clear -c p");
+    }
 }
 
 #[test]
@@ -167,6 +174,26 @@ fn endorsement_certificates_come_with_it() {
         tpm.tool("openssl verify -partial_chain -trusted ca/issuercert.pem ek.pem");
     }
     assert_eq!(tpm.handles(), "");
+
+    // As docs/tpm.md has it: what proves that this attestation key is in the TPM of that certificate.
+    fs::write(tpm.path("ek.der"), &certificates[0].0).unwrap();
+    tpm.tool("openssl x509 -inform DER -in ek.der -noout -pubkey -out ek.pem");
+    fs::write(tpm.path("challenge"), ABOUT).unwrap();
+    let attester = name(&attestation.attestation_key);
+    tpm.tool(&format!(
+        "tpm2_makecredential -Q -T none -G rsa -u ek.pem -s challenge -n {attester} -o credential"
+    ));
+    tpm.tool("tpm2_createek -Q -c ek.ctx -G rsa -u ek.pub");
+    tpm.flush();
+    tpm.derive_attestation_key();
+    tpm.flush();
+    tpm.tool("tpm2_startauthsession --policy-session -S session.ctx");
+    tpm.tool("tpm2_policysecret -Q -S session.ctx -c e");
+    tpm.tool("tpm2_flushcontext -t");
+    tpm.tool(
+        "tpm2_activatecredential -Q -c ak.ctx -C ek.ctx -i credential -o answer -P session:session.ctx",
+    );
+    assert_eq!(fs::read(tpm.path("answer")).unwrap(), ABOUT);
 }
 
 #[test]
