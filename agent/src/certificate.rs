@@ -8,8 +8,9 @@ use std::path::Path;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
-pub use rolesanywhere::certificate::CertificateError;
-use rolesanywhere::certificate::{self, Chain, KeyKind, PublicKey};
+pub(crate) use rolesanywhere::certificate::PublicKey;
+use rolesanywhere::certificate::{self, Chain, KeyKind};
+pub use rolesanywhere::certificate::{CertificateError, parse_pem};
 use token::{Algorithm, Signature};
 
 pub use source::{CertificateSource, LeafSource, Stamp};
@@ -71,10 +72,7 @@ impl Certificate {
 
     /// How its key signs.
     pub fn algorithm(&self) -> Algorithm {
-        match self.key.kind() {
-            KeyKind::Rsa(_) => Algorithm::RsaSha256,
-            KeyKind::P256 | KeyKind::P384 | KeyKind::P521 => Algorithm::EcdsaSha256,
-        }
+        algorithm(&self.key)
     }
 
     /// Its key's kind, such as `RSA-2048` or `EC-P-256`.
@@ -100,6 +98,14 @@ impl Certificate {
     #[must_use]
     pub fn verifies(&self, text: &str, signature: &Signature) -> bool {
         self.key.verifies(text.as_bytes(), &signature.0)
+    }
+}
+
+/// How a key signs.
+pub(crate) fn algorithm(key: &PublicKey) -> Algorithm {
+    match key.kind() {
+        KeyKind::Rsa(_) => Algorithm::RsaSha256,
+        KeyKind::P256 | KeyKind::P384 | KeyKind::P521 => Algorithm::EcdsaSha256,
     }
 }
 

@@ -121,13 +121,13 @@ impl Certificate {
 
     /// Its public key, if it is of a kind that AWS takes for a leaf.
     pub fn public_key(&self) -> Result<PublicKey, CertificateError> {
-        PublicKey::of(self, public_key::LEAF_RSA_BITS)
+        PublicKey::new(self.tbs().subject_public_key_info())
     }
 
     /// The kind of its key in the words of AWS's own helper: `RSA`, `EC`, such as `ML-DSA-44`, or
     /// nothing for another.
     pub fn key_type(&self) -> &'static str {
-        public_key::key_type(self)
+        public_key::key_type(&self.tbs().subject_public_key_info().algorithm.oid)
     }
 
     /// How its issuer signed it, such as `sha256WithRSAEncryption`.

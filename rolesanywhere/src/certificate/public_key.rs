@@ -16,6 +16,7 @@ use ring::signature::{
     UnparsedPublicKey, VerificationAlgorithm,
 };
 use sha2::{Digest, Sha256, Sha384, Sha512};
+use x509_cert::SubjectPublicKeyInfo;
 
 use super::signature::{Hash, Scheme};
 use super::{Certificate, CertificateError, error};
@@ -45,10 +46,10 @@ pub enum KeyKind {
 }
 
 /// What AWS takes for a leaf.
-pub(super) const LEAF_RSA_BITS: RangeInclusive<usize> = 2048..=4096;
+const LEAF_RSA_BITS: RangeInclusive<usize> = 2048..=4096;
 
 /// What can be verified with: AWS says nothing of the keys of CAs.
-pub(super) const CA_RSA_BITS: RangeInclusive<usize> = 2048..=8192;
+const CA_RSA_BITS: RangeInclusive<usize> = 2048..=8192;
 
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
@@ -61,12 +62,21 @@ const ML_DSA: &str = "ML-DSA";
 const P521: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.35");
 
 impl PublicKey {
-    /// The key of a certificate. That it makes sense as a number or as a point shows when it is to verify.
-    pub(super) fn of(
-        certificate: &Certificate,
+    /// The key of a leaf, or of a request for one. That it makes sense as a number or as a point shows when it
+    /// is to verify.
+    pub fn new(spki: &SubjectPublicKeyInfo) -> Result<PublicKey, CertificateError> {
+        PublicKey::with_rsa(spki, LEAF_RSA_BITS)
+    }
+
+    /// The key of a CA.
+    pub(super) fn of_ca(ca: &Certificate) -> Result<PublicKey, CertificateError> {
+        PublicKey::with_rsa(ca.tbs().subject_public_key_info(), CA_RSA_BITS)
+    }
+
+    fn with_rsa(
+        spki: &SubjectPublicKeyInfo,
         rsa_bits: RangeInclusive<usize>,
     ) -> Result<PublicKey, CertificateError> {
-        let spki = certificate.tbs().subject_public_key_info();
         let spki = spki.owned_to_ref();
         let key = spki.subject_public_key.as_bytes().unwrap_or_default();
         let curve = spki.algorithm.parameters_oid();
@@ -78,7 +88,7 @@ impl PublicKey {
                 Ok(key) => Ok(Key::P521(Box::new(key))),
                 Err(_) => Err(malformed()),
             },
-            _ if key_type(certificate).starts_with(ML_DSA) => Err(error(
+            _ if key_type(&spki.algorithm.oid).starts_with(ML_DSA) => Err(error(
                 "its key is an ML-DSA key, which roleseal cannot use: use an RSA or EC key",
             )),
             _ => Err(error(
@@ -157,8 +167,8 @@ impl PublicKey {
 }
 
 /// Its kind, also of keys that AWS does not take.
-pub(super) fn key_type(certificate: &Certificate) -> &'static str {
-    match certificate.tbs().subject_public_key_info().algorithm.oid {
+pub(super) fn key_type(algorithm: &ObjectIdentifier) -> &'static str {
+    match *algorithm {
         RSA => "RSA",
         EC => "EC",
         ML_DSA_44 => "ML-DSA-44",
