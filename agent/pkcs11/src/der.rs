@@ -122,6 +122,40 @@ mod tests {
     }
 
     #[test]
+    fn public_keys_are_in_der() {
+        // Of a modulus with a high bit, as all are: it gets a zero. The algorithm has its NULL (RFC 3279).
+        let rsa = rsa_public_key(&[0, 0xc1, 0x07], &[1, 0, 1]).unwrap();
+        let expected = "301e300d06092a864886f70d0101010500030d00300a020300c1070203010001";
+        assert_eq!(hex::encode(&rsa), expected);
+        assert_eq!(rsa_public_key(&[0, 0], &[3]), None);
+        let ec = ec_public_key(&[0x06, 1, 0x29], &[4, 7, 7]).unwrap();
+        let expected = "3014300c06072a8648ce3d0201060129030400040707";
+        assert_eq!(hex::encode(ec), expected);
+        for (length, head) in [(0x70, 0x70), (0xf0, 0x81), (0x200, 0x82)] {
+            assert_eq!(tagged(SEQUENCE, vec![0; length]).unwrap()[1], head);
+        }
+        assert_eq!(tagged(SEQUENCE, vec![0; 0x1_0000]), None);
+    }
+
+    #[test]
+    fn octet_strings_are_unwrapped_whole() {
+        assert_eq!(octet_string(&[4, 2, 7, 8]), Some(&[7, 8][..]));
+        let long = [&[4, 0x81, 0x85][..], &[7; 0x85]].concat();
+        assert_eq!(octet_string(&long), Some(&[7; 0x85][..]));
+        for bad in [
+            &[][..],
+            &[4],
+            &[4, 2, 7],
+            &[4, 2, 7, 8, 9],
+            &[5, 1, 7],
+            &[4, 0x81, 1, 7],
+            &[4, 0x80, 7, 0, 0],
+        ] {
+            assert_eq!(octet_string(bad), None, "{bad:02x?}");
+        }
+    }
+
+    #[test]
     fn what_is_no_signature_is_refused() {
         for halves in [
             halves(32, &[], &[1]),

@@ -184,20 +184,17 @@ fn add_objects(
     session: &Session,
     name: &TokenMatch,
 ) -> Result<(), Failure> {
-    let mut objects = |class, what: &str| {
-        let any = ObjectMatch::default();
-        let mut found = find::objects_up_to(LIST_LIMIT + 1, session, class, &any)?;
-        if found.len() > LIST_LIMIT {
-            found.truncate(LIST_LIMIT);
-            report.warnings.push(format!(
-                "there are more than {LIST_LIMIT} {what}: these are not all of them"
-            ));
-        }
-        Ok(found)
+    let private = objects(report, session, CKO_PRIVATE_KEY, "private keys")?;
+    let public = objects(report, session, CKO_PUBLIC_KEY, "public keys")?;
+    // Wherever p11-kit is, one of its tokens has the system's CA certificates: a hundred and more.
+    let is_read_only = report
+        .flags
+        .iter()
+        .any(|flag| flag == "CKF_WRITE_PROTECTED");
+    let certificates = match private.is_empty() && public.is_empty() && is_read_only {
+        true => Vec::new(),
+        false => objects(report, session, CKO_CERTIFICATE, "certificates")?,
     };
-    let private = objects(CKO_PRIVATE_KEY, "private keys")?;
-    let public = objects(CKO_PUBLIC_KEY, "public keys")?;
-    let certificates = objects(CKO_CERTIFICATE, "certificates")?;
     for key in &private {
         report.keys.push(report::private_key(session, name, *key)?);
     }
@@ -214,6 +211,24 @@ fn add_objects(
             .push(report::certificate(session, name, certificate)?);
     }
     Ok(())
+}
+
+/// All objects of a class that are told of; with a warning where that is not all of them.
+fn objects(
+    report: &mut TokenReport,
+    session: &Session,
+    class: CK_OBJECT_CLASS,
+    what: &str,
+) -> Result<Vec<CK_OBJECT_HANDLE>, Failure> {
+    let any = ObjectMatch::default();
+    let mut found = find::objects_up_to(LIST_LIMIT + 1, session, class, &any)?;
+    if found.len() > LIST_LIMIT {
+        found.truncate(LIST_LIMIT);
+        report.warnings.push(format!(
+            "there are more than {LIST_LIMIT} {what}: these are not all of them"
+        ));
+    }
+    Ok(found)
 }
 
 /// Whether the private key of this public key shows: the one with its id, or with its label if it has none.

@@ -97,7 +97,8 @@ pub struct TokenReport {
     pub logged_in: bool,
     /// Its private keys, and public keys whose private key does not show.
     pub keys: Vec<KeyReport>,
-    /// Its certificates.
+    /// Its certificates; but not of a token that nothing can be written to and that has no keys, as a store of
+    /// CA certificates.
     pub certificates: Vec<CertificateReport>,
     /// What an operator should look at.
     pub warnings: Vec<String>,

@@ -59,3 +59,18 @@ fn nss_softoken_does_all_tasks() {
 fn key_of(report: &KeyReport) -> String {
     report.uri.to_string()
 }
+
+/// Wherever p11-kit is, so are its tokens with the system's CA certificates.
+#[test]
+fn certificates_of_cas_are_not_listed() {
+    let trust = module("pkcs11/p11-kit-trust.so", "p11-kit-modules");
+    let store = Store::new();
+    let mut operator = Operator::with(&store, &trust, &[]);
+    operator.pin = None;
+    let tokens = operator.list("pkcs11:");
+    assert!(!tokens.is_empty());
+    for token in tokens {
+        assert_eq!(token.model, "PKCS#11 Kit p11-kit-trust");
+        assert!(token.keys.is_empty() && token.certificates.is_empty());
+    }
+}

@@ -27,6 +27,13 @@ fn every_kind_of_key_is_made_for_signing_alone_and_signs_its_request() {
             &report.public_key.as_ref().unwrap().0,
         )
         .unwrap();
+        // Byte for byte as openssl writes it: certificates have it so.
+        store.openssl("pkey -pubin -inform DER -in spki.der -outform DER -out same.der");
+        let same = fs::read(store.path("same.der")).unwrap();
+        assert_eq!(
+            hex::encode(&report.public_key.as_ref().unwrap().0),
+            hex::encode(same)
+        );
         let public = store.openssl("pkey -pubin -inform DER -in spki.der -text_pub -noout");
         let bits = name.rsplit(['-', 'p']).next().unwrap();
         assert!(public.contains(&format!("({bits} bit)")), "{public}");
