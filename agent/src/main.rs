@@ -17,7 +17,7 @@ use roleseal_agent::listener::Listener;
 use roleseal_agent::metrics::Server;
 use roleseal_agent::sandbox::{Files, Sandbox};
 use roleseal_agent::watch::Watch;
-use roleseal_agent::{audit, check, descriptors, launcher};
+use roleseal_agent::{audit, check, descriptors, launcher, operator};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -28,11 +28,17 @@ use signal_hook::iterator::Signals;
 /// SIGINT. It opens each token once, with a PIN that only the token program reads. SIGHUP makes it
 /// read the configuration and the certificates again; a configuration with a fault changes nothing.
 ///
-/// Exit status: 0 ended by a signal, or the configuration is valid; 1 it is not, or the agent cannot
-/// start; 2 wrong arguments.
+/// The commands are an operator's, and need no agent: they make keys on tokens, requests for their
+/// certificates, and end.
+///
+/// Exit status: 0 ended by a signal, the configuration is valid, or the command is done; 1 it is not,
+/// or the agent cannot start; 2 wrong arguments.
 #[derive(Parser)]
-#[command(version, max_term_width = 100)]
+#[command(version, max_term_width = 100, args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(flatten)]
+    operator: operator::Arguments,
+
     /// The configuration
     #[arg(long, value_name = "FILE", default_value = "/etc/roleseal/agent.toml")]
     config: PathBuf,
@@ -63,6 +69,9 @@ fn main() -> ExitCode {
         return launcher::main();
     }
     let arguments = Arguments::parse();
+    if let Some(done) = operator::run(&arguments.operator) {
+        return done;
+    }
     let result = if arguments.check {
         check(&arguments.config).inspect_err(|error| eprintln!("roleseal-agent: {error}"))
     } else {
@@ -208,4 +217,25 @@ fn load_without_faults(
         return Ok(config);
     }
     Err(format!("{}:\n  {}", path.display(), faults.join("\n  ")).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn daemon_and_commands_have_one_grammar() {
+        Arguments::command().debug_assert();
+        for (line, taken) in [
+            (&["x"][..], true),
+            (&["x", "--config", "f", "--check"], true),
+            (&["x", "key", "list"], true),
+            (&["x", "--check", "key", "list"], false),
+            (&["x", "key", "list", "--check"], false),
+            (&["x", "keys"], false),
+        ] {
+            assert_eq!(Arguments::try_parse_from(line).is_ok(), taken, "{line:?}");
+        }
+    }
 }

@@ -15,7 +15,8 @@ use token::{PinSource, Pkcs11Uri, Tcti, TokenMatch};
 use zeroize::Zeroizing;
 
 use super::{
-    Config, Hardening, IdentityConfig, KeyConfig, Limits, MetricsAddress, Pkcs11Config, TokenKind,
+    Config, DEFAULT_MODULE, Hardening, IdentityConfig, KeyConfig, Limits, MetricsAddress,
+    Pkcs11Config, TokenKind,
 };
 use crate::accounts::Accounts;
 use crate::certificate::{CertificateSource, LeafSource};
@@ -118,9 +119,6 @@ struct Defaults {
     module: PathBuf,
     tcti: Tcti,
 }
-
-/// Every module that p11-kit is configured with, as one; found by the dynamic linker.
-const DEFAULT_MODULE: &str = "p11-kit-proxy.so";
 
 fn default_socket() -> AbsolutePath {
     AbsolutePath(PathBuf::from("/run/roleseal/agent.sock"))

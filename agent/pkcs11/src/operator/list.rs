@@ -198,8 +198,11 @@ fn add_objects(
     for key in &private {
         report.keys.push(report::private_key(session, name, *key)?);
     }
+    let names = private.iter().map(|key| find::name(session, *key));
+    let names: Vec<ObjectMatch> = names.collect::<Result<_, _>>()?;
     for key in &public {
-        if !shows(session, *key)? {
+        let own = find::name(session, *key)?;
+        if !names.iter().any(|private| belongs(&own, private)) {
             report
                 .keys
                 .push(report::public_key_alone(session, name, *key)?);
@@ -231,10 +234,10 @@ fn objects(
     Ok(found)
 }
 
-/// Whether the private key of this public key shows: the one with its id, or with its label if it has none.
-fn shows(session: &Session, public: CK_OBJECT_HANDLE) -> Result<bool, Failure> {
-    let own = find::name(session, public)?;
-    let label = if own.id.is_some() { None } else { own.label };
-    let private = ObjectMatch { label, ..own };
-    Ok(!find::objects(session, CKO_PRIVATE_KEY, &private)?.is_empty())
+/// Whether a public key is that of a private one: by its id, or by its label if it has none.
+fn belongs(public: &ObjectMatch, private: &ObjectMatch) -> bool {
+    match &public.id {
+        Some(_) => public.id == private.id,
+        None => public.label == private.label,
+    }
 }
