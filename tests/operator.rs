@@ -570,7 +570,10 @@ fn the_daemon_has_no_way_to_any_of_this() {
         .filter_map(|line| line.strip_prefix("method "))
         .map(|line| line.split('(').next().unwrap().trim())
         .collect();
-    assert_eq!(methods, ["ListIdentities", "SignCreateSession"]);
+    assert_eq!(
+        methods,
+        ["ListIdentities", "GetCertificate", "SignCreateSession"]
+    );
     for method in [
         "GenerateKey",
         "ListKeys",
