@@ -17,6 +17,7 @@ use crate::keeper::{self, Caller, Heritage, Keeper, KeyOwner, KeyState, NotSigne
 use crate::launcher::TokenPrograms;
 use crate::peer::Peer;
 use crate::policy::Policy;
+use crate::renewal::Schedule;
 
 /// All identities of one configuration, and the keepers of their tokens.
 #[derive(Debug)]
@@ -49,6 +50,7 @@ pub struct Identity {
     /// Who may use it, and for what.
     pub policy: Policy,
     certificate: CertificateSource,
+    renewal: Option<Arc<Schedule>>,
     key_uri: String,
     keeper: Arc<Keeper>,
     /// Its key's number with the keeper.
@@ -84,7 +86,9 @@ impl Identities {
             .zip(places)
             .filter_map(|(config, place)| {
                 let (keeper, key) = place?;
+                let renewal = keep_or_plan(&config, previous);
                 Some(Identity {
+                    renewal,
                     name: config.name,
                     endpoints: config.endpoints,
                     policy: config.policy,
@@ -168,10 +172,9 @@ impl Identities {
 
     /// What the caller may see: what it may use; everything for root and the agent's own user.
     pub fn list(&self, peer: &Peer, now: Timestamp) -> Vec<wire::Identity> {
-        let operator = |policy: &Policy| peer.uid == 0 || peer.uid == policy.own_uid;
         self.identities
             .iter()
-            .filter(|identity| operator(&identity.policy) || identity.policy.knows(peer))
+            .filter(|identity| identity.policy.shows_to(peer))
             .map(|identity| identity.describe(now))
             .collect()
     }
@@ -189,6 +192,20 @@ impl Identities {
         for token in &self.keepers {
             token.keeper.end().wait(deadline);
         }
+    }
+}
+
+/// When the certificate is renewed. How that went stays known across a reload.
+fn keep_or_plan(config: &IdentityConfig, previous: Option<&Identities>) -> Option<Arc<Schedule>> {
+    let (settings, source) = (config.renewal.clone()?, config.certificate.clone());
+    let named = |identity: &&Identity| identity.name == config.name;
+    let before = previous.and_then(|previous| previous.iter().find(named)?.renewal.clone());
+    match before {
+        Some(schedule) => {
+            schedule.reset(settings, source);
+            Some(schedule)
+        }
+        None => Some(Arc::new(Schedule::new(settings, source))),
     }
 }
 
@@ -350,6 +367,39 @@ impl Identity {
         Ok(certificate)
     }
 
+    /// As `GetCertificate` shows it: base64 of DER, the leaf first. Without a token, what its files say is the
+    /// next best: who asks wants to know what is wrong.
+    pub fn shown_certificate(
+        &self,
+        peer: &Peer,
+        deadline: Instant,
+    ) -> Result<Vec<String>, Refusal> {
+        if !self.policy.shows_to(peer) {
+            return Err(Refusal::NotPermitted {
+                rule: wire::Rule::Caller,
+                message: format!(
+                    "identity {:?} may not be used by user {}: an [[identity.allow]] rule of the \
+                     agent's configuration has to name it",
+                    self.name, peer.uid
+                ),
+            });
+        }
+        if let Some(certificate) = self.keeper.state(self.key).certificate() {
+            return Ok(certificate.chain());
+        }
+        if let Some(read) = self.certificate.load_files() {
+            return match read {
+                Ok(certificate) => Ok(certificate.chain()),
+                Err(fault) => Err(self.unusable(&fault)),
+            };
+        }
+        match self.keeper.settled_state(self.key, deadline) {
+            KeyState::Ready { certificate, .. } => Ok(certificate.chain()),
+            KeyState::Failed { error, retry_at } => Err(self.refusal(error, retry_at)),
+            KeyState::Opening => Err(self.late("its token is still being opened")),
+        }
+    }
+
     /// The key's signature over `text`, verified with the certificate; and how long the token took.
     pub fn sign(
         &self,
@@ -432,6 +482,11 @@ impl Identity {
         &self.keeper
     }
 
+    /// When its certificate is renewed, if the agent sees to that.
+    pub fn renewal(&self) -> Option<&Arc<Schedule>> {
+        self.renewal.as_ref()
+    }
+
     /// When its certificate expires, if it has one.
     pub fn expiry(&self) -> Option<Timestamp> {
         let state = self.keeper.state(self.key);
@@ -442,7 +497,7 @@ impl Identity {
     pub fn describe(&self, now: Timestamp) -> wire::Identity {
         let state = self.keeper.state(self.key);
         let certificate = state.certificate().cloned();
-        let (state, message, warnings) = match state {
+        let (state, message, mut warnings) = match state {
             KeyState::Opening => (State::Opening, None, Vec::new()),
             KeyState::Ready {
                 certificate,
@@ -464,6 +519,12 @@ impl Identity {
                 (state, Some(error.shortened().to_string()), Vec::new())
             }
         };
+        let renewal = self.renewal.as_ref();
+        warnings.extend(
+            renewal
+                .map(|schedule| schedule.warnings())
+                .unwrap_or_default(),
+        );
         let of = |field: fn(&Certificate) -> String| certificate.as_deref().map(field);
         wire::Identity {
             name: self.name.clone(),
