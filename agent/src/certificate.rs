@@ -8,9 +8,8 @@ use std::path::Path;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
-pub(crate) use rolesanywhere::certificate::PublicKey;
-use rolesanywhere::certificate::{self, Chain, KeyKind};
-pub use rolesanywhere::certificate::{CertificateError, parse_pem};
+pub use rolesanywhere::certificate::CertificateError;
+use rolesanywhere::certificate::{self, Chain, KeyKind, PublicKey};
 use token::{Algorithm, Signature};
 
 pub use source::{CertificateSource, LeafSource, Stamp};
@@ -32,6 +31,8 @@ pub struct Certificate {
     pub not_before: Timestamp,
     /// Valid until.
     pub not_after: Timestamp,
+    /// Whether one of the intermediates bears its issuer's name.
+    pub has_issuer: bool,
     /// Its public key, as DER SubjectPublicKeyInfo.
     pub spki: Vec<u8>,
     key: PublicKey,
@@ -48,6 +49,9 @@ impl Certificate {
         let chain = Chain::new(certificates?)?;
         chain.check()?;
         let leaf = chain.leaf();
+        let has_issuer = chain
+            .intermediates()
+            .any(|intermediate| intermediate.subject() == leaf.issuer());
         let intermediates: Vec<String> = chain
             .intermediates()
             .map(|intermediate| BASE64.encode(intermediate.der()))
@@ -60,6 +64,7 @@ impl Certificate {
             issuer: leaf.issuer(),
             not_before: leaf.not_before(),
             not_after: leaf.not_after(),
+            has_issuer,
             spki: leaf.spki()?,
             key: leaf.public_key()?,
         })
@@ -70,9 +75,23 @@ impl Certificate {
         certificate::check_validity(self.not_before, self.not_after, now)
     }
 
+    /// Whether the intermediates, if there are any, are those of this leaf.
+    pub fn check_chain(&self) -> Result<(), CertificateError> {
+        if self.x509_chain.is_some() && !self.has_issuer {
+            return Err(CertificateError::new(format!(
+                "none of its intermediates is its issuer ({})",
+                self.issuer
+            )));
+        }
+        Ok(())
+    }
+
     /// How its key signs.
     pub fn algorithm(&self) -> Algorithm {
-        algorithm(&self.key)
+        match self.key.kind() {
+            KeyKind::Rsa(_) => Algorithm::RsaSha256,
+            KeyKind::P256 | KeyKind::P384 | KeyKind::P521 => Algorithm::EcdsaSha256,
+        }
     }
 
     /// Its key's kind, such as `RSA-2048` or `EC-P-256`.
@@ -98,14 +117,6 @@ impl Certificate {
     #[must_use]
     pub fn verifies(&self, text: &str, signature: &Signature) -> bool {
         self.key.verifies(text.as_bytes(), &signature.0)
-    }
-}
-
-/// How a key signs.
-pub(crate) fn algorithm(key: &PublicKey) -> Algorithm {
-    match key.kind() {
-        KeyKind::Rsa(_) => Algorithm::RsaSha256,
-        KeyKind::P256 | KeyKind::P384 | KeyKind::P521 => Algorithm::EcdsaSha256,
     }
 }
 

@@ -15,6 +15,7 @@ use roleseal_agent::config::{Config, Hardening, MetricsAddress};
 use roleseal_agent::launcher::Launcher;
 use roleseal_agent::listener::Listener;
 use roleseal_agent::metrics::Server;
+use roleseal_agent::renewal;
 use roleseal_agent::sandbox::{Files, Sandbox};
 use roleseal_agent::watch::Watch;
 use roleseal_agent::{audit, check, descriptors, launcher, operator};
@@ -65,8 +66,8 @@ const LAUNCHER_DEADLINE: Duration = Duration::from_secs(2);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    if launcher::is_asked_for() {
-        return launcher::main();
+    if let Some(config) = launcher::is_asked_for() {
+        return launcher::main(config);
     }
     let arguments = Arguments::parse();
     if let Some(done) = operator::run(&arguments.operator) {
@@ -89,7 +90,7 @@ fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     audit::start(arguments.log_format);
     let path = &arguments.config;
     let launcher =
-        Launcher::start().map_err(|error| format!("cannot start its launcher: {error}"))?;
+        Launcher::start(path).map_err(|error| format!("cannot start its launcher: {error}"))?;
     let accounts = Accounts::Launcher(launcher.clone());
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let config = Config::load(path, &accounts)?;
@@ -110,6 +111,7 @@ fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let programs = launcher.token_programs(config.hardening.token_programs);
     let agent = Arc::new(Agent::start(config, programs, accounts, sandbox)?);
     let watch = Watch::start(&agent)?;
+    renewal::Timer::start(&agent, launcher.clone())?;
     if let Some(server) = &scrapes {
         server.start(&agent)?;
         audit::info(&format!("metrics at {}", server.address()));
@@ -201,6 +203,9 @@ fn end(listener: &Listener, agent: &Agent) {
 /// Says what is wrong with each identity, as far as it shows without its token.
 fn check(path: &Path) -> Result<(), Box<dyn Error>> {
     let config = load_without_faults(path, &Accounts::Own, None)?;
+    for warning in check::warnings(&config) {
+        eprintln!("roleseal-agent: warning: {warning}");
+    }
     let count = config.identities.len();
     println!("{}: {count} identities, no fault found", path.display());
     Ok(())

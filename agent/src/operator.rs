@@ -28,7 +28,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use rustix::fs::OFlags;
 use thiserror::Error;
 use token::TokenError;
@@ -36,12 +36,21 @@ use token::TokenError;
 use arguments::Command;
 use new_file::NewFile;
 
+use crate::renewal;
+
 /// An operator's command, where there is one.
 #[derive(Debug, Args)]
 #[group(skip)] // its name is the daemon's
 pub struct Arguments {
     #[command(subcommand)]
-    command: Option<Command>,
+    wanted: Option<Wanted>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Wanted {
+    #[command(flatten)]
+    OfToken(Command),
+    Renew(renewal::program::Arguments),
 }
 
 /// Why a command failed: what, on what, and what to do.
@@ -66,7 +75,10 @@ const USAGE: u8 = 2;
 
 /// Runs the command; `None` where there is none, and the daemon is meant.
 pub fn run(arguments: &Arguments) -> Option<ExitCode> {
-    Some(carry_out(arguments.command.as_ref()?))
+    Some(match arguments.wanted.as_ref()? {
+        Wanted::OfToken(command) => carry_out(command),
+        Wanted::Renew(arguments) => renewal::program::main(arguments),
+    })
 }
 
 fn carry_out(command: &Command) -> ExitCode {

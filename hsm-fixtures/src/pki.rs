@@ -7,9 +7,10 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use openssl::ec::{EcGroup, EcKey};
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
@@ -120,6 +121,21 @@ impl Pki {
                 .to_string(),
             chain_pem,
         })
+    }
+
+    /// A revocation list of one of the CAs, PEM, with these serials in decimal. It is `age` old, and valid for a day.
+    ///
+    /// # Errors
+    ///
+    /// Where a serial is no number.
+    pub fn crl(&self, issuer: Issuer, serials: &[&str], age: Duration) -> Result<String> {
+        let issuer = match issuer {
+            Issuer::Root => &self.root,
+            Issuer::Intermediate => &self.intermediate,
+        };
+        let issued = Timestamp::now() - SignedDuration::try_from(age)?;
+        let crl = issuer.revoke(serials, issued)?;
+        Ok(String::from_utf8(crl.to_pem()?)?)
     }
 
     /// A server certificate for `localhost`, `127.0.0.1` and `::1`, issued by the root.

@@ -121,13 +121,13 @@ impl Certificate {
 
     /// Its public key, if it is of a kind that AWS takes for a leaf.
     pub fn public_key(&self) -> Result<PublicKey, CertificateError> {
-        PublicKey::new(self.tbs().subject_public_key_info())
+        PublicKey::of(self, public_key::LEAF_RSA_BITS)
     }
 
     /// The kind of its key in the words of AWS's own helper: `RSA`, `EC`, such as `ML-DSA-44`, or
     /// nothing for another.
     pub fn key_type(&self) -> &'static str {
-        public_key::key_type(&self.tbs().subject_public_key_info().algorithm.oid)
+        public_key::key_type(self)
     }
 
     /// How its issuer signed it, such as `sha256WithRSAEncryption`.
@@ -138,6 +138,17 @@ impl Certificate {
     /// Whether subject and issuer are the same, as a root's are.
     pub fn is_self_issued(&self) -> bool {
         self.tbs().subject() == self.tbs().issuer()
+    }
+
+    /// Whether it says of itself that it is a CA's.
+    pub fn is_ca(&self) -> bool {
+        extensions::basic_constraints(self)
+            .is_ok_and(|constraints| constraints.is_some_and(|(ca, _)| ca))
+    }
+
+    /// Whether the key of `issuer` signed it; `None` where that cannot be told here, for its key or its scheme.
+    pub fn is_signed_by(&self, issuer: &Certificate) -> Option<bool> {
+        signature::is_signed_by(self, issuer)
     }
 
     fn tbs(&self) -> &x509_cert::TbsCertificate {

@@ -58,7 +58,7 @@ fn verify(arguments: &VerifyArguments) -> Result<(), Failure> {
     let attestation = attestation::from_json(&read_text(&arguments.attestation)?)
         .map_err(fault(&arguments.attestation))?;
     let cas = match &arguments.ek_ca {
-        Some(path) => Some(EndorsementCas::parse(&read_text(path)?).map_err(fault(path))?),
+        Some(path) => Some(EndorsementCas::parse(&read_file(path)?).map_err(fault(path))?),
         None => None,
     };
     let verdict = attestation::judge(&request, &attestation, cas.as_ref());
@@ -79,6 +79,9 @@ fn text(verdict: &Verdict) -> String {
     for finding in &verdict.findings {
         let mark = if finding.holds { "holds" } else { "FAILS" };
         text += &format!("{mark}  {}\n", finding.text);
+    }
+    if let Some(name) = &verdict.attestation_key_name {
+        text += &format!("attestation key: {name}\n");
     }
     for what in &verdict.not_proven {
         text += &format!("not proven: {what}\n");

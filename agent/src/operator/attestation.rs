@@ -4,23 +4,22 @@ mod endorsement;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use der::Decode;
+use rolesanywhere::certificate::PublicKey;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use token::operator::Der;
 use token::operator::tpm::Attestation;
-use x509_cert::SubjectPublicKeyInfo;
 
 use super::certification_request::CertificationRequest;
 use super::tpm_structures::attributes::{
     DECRYPT, FIXED_PARENT, FIXED_TPM, NAMED, RESTRICTED, SENSITIVE_DATA_ORIGIN, SIGN,
 };
 use super::tpm_structures::{CertifyStatement, PublicArea, TpmSignature};
-use crate::certificate::PublicKey;
 pub(crate) use endorsement::EndorsementCas;
 
 /// What was found, in the order of the proof.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Verdict {
     /// Whether all that was looked at holds.
     pub(crate) proven: bool,
@@ -28,6 +27,8 @@ pub(crate) struct Verdict {
     pub(crate) findings: Vec<Finding>,
     /// What none of that proves.
     pub(crate) not_proven: Vec<String>,
+    /// The attestation key's name in hex, for whoever knows which one this host's TPM has.
+    pub(crate) attestation_key_name: Option<String>,
 }
 
 /// One thing that was looked at.
@@ -114,6 +115,7 @@ pub(crate) fn judge(
         proven: true,
         findings: Vec::new(),
         not_proven: Vec::new(),
+        attestation_key_name: None,
     };
     verdict.note(
         true,
@@ -123,6 +125,7 @@ pub(crate) fn judge(
         ),
     );
     if let Some(parts) = Parts::parse(attestation, &mut verdict) {
+        verdict.attestation_key_name = Some(hex::encode(parts.attestation_key.name()));
         parts.judge(request, &mut verdict);
     }
     verdict.judge_endorsement(&attestation.endorsement_certificates, cas);
@@ -204,8 +207,7 @@ impl Parts {
     fn is_signed(&self) -> bool {
         let verifies = || -> Option<bool> {
             let spki = self.attestation_key.public_key().ok()?;
-            let spki = SubjectPublicKeyInfo::from_der(&spki).ok()?;
-            let key = PublicKey::new(&spki).ok()?;
+            let key = PublicKey::from_der(&spki).ok()?;
             let signature = self.signature.to_x509().ok()?;
             Some(key.verifies(&self.statement_bytes, &signature))
         };
@@ -247,7 +249,8 @@ impl Verdict {
         }
         self.not_proven.push(
             "that the attestation key is in the TPM of an endorsement certificate: that takes a challenge \
-             which only this TPM can answer (TPM2_MakeCredential, TPM2_ActivateCredential)"
+             which only this TPM can answer (TPM2_MakeCredential, TPM2_ActivateCredential), or to know the \
+             attestation key's name"
                 .to_owned(),
         );
     }

@@ -16,7 +16,7 @@ use ring::signature::{
     UnparsedPublicKey, VerificationAlgorithm,
 };
 use sha2::{Digest, Sha256, Sha384, Sha512};
-use x509_cert::SubjectPublicKeyInfo;
+use x509_cert::spki::SubjectPublicKeyInfoRef;
 
 use super::signature::{Hash, Scheme};
 use super::{Certificate, CertificateError, error};
@@ -46,10 +46,10 @@ pub enum KeyKind {
 }
 
 /// What AWS takes for a leaf.
-const LEAF_RSA_BITS: RangeInclusive<usize> = 2048..=4096;
+pub(super) const LEAF_RSA_BITS: RangeInclusive<usize> = 2048..=4096;
 
 /// What can be verified with: AWS says nothing of the keys of CAs.
-const CA_RSA_BITS: RangeInclusive<usize> = 2048..=8192;
+pub(super) const CA_RSA_BITS: RangeInclusive<usize> = 2048..=8192;
 
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
@@ -62,22 +62,27 @@ const ML_DSA: &str = "ML-DSA";
 const P521: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.35");
 
 impl PublicKey {
-    /// The key of a leaf, or of a request for one. That it makes sense as a number or as a point shows when it
-    /// is to verify.
-    pub fn new(spki: &SubjectPublicKeyInfo) -> Result<PublicKey, CertificateError> {
-        PublicKey::with_rsa(spki, LEAF_RSA_BITS)
+    /// The key in DER of a `SubjectPublicKeyInfo` (RFC 5280, 4.1), if it is of a kind that AWS takes of a leaf.
+    pub fn from_der(spki: &[u8]) -> Result<PublicKey, CertificateError> {
+        let spki = SubjectPublicKeyInfoRef::from_der(spki)
+            .map_err(|fault| error(format!("its public key cannot be read: {fault}")))?;
+        PublicKey::read(spki, LEAF_RSA_BITS)
     }
 
-    /// The key of a CA.
-    pub(super) fn of_ca(ca: &Certificate) -> Result<PublicKey, CertificateError> {
-        PublicKey::with_rsa(ca.tbs().subject_public_key_info(), CA_RSA_BITS)
-    }
-
-    fn with_rsa(
-        spki: &SubjectPublicKeyInfo,
+    /// The key of a certificate.
+    pub(super) fn of(
+        certificate: &Certificate,
         rsa_bits: RangeInclusive<usize>,
     ) -> Result<PublicKey, CertificateError> {
-        let spki = spki.owned_to_ref();
+        let spki = certificate.tbs().subject_public_key_info();
+        PublicKey::read(spki.owned_to_ref(), rsa_bits)
+    }
+
+    /// That it makes sense as a number or as a point shows when it is to verify.
+    fn read(
+        spki: SubjectPublicKeyInfoRef<'_>,
+        rsa_bits: RangeInclusive<usize>,
+    ) -> Result<PublicKey, CertificateError> {
         let key = spki.subject_public_key.as_bytes().unwrap_or_default();
         let curve = spki.algorithm.parameters_oid();
         let key = match (spki.algorithm.oid, curve) {
@@ -88,7 +93,7 @@ impl PublicKey {
                 Ok(key) => Ok(Key::P521(Box::new(key))),
                 Err(_) => Err(malformed()),
             },
-            _ if key_type(&spki.algorithm.oid).starts_with(ML_DSA) => Err(error(
+            (kind, _) if name(kind).starts_with(ML_DSA) => Err(error(
                 "its key is an ML-DSA key, which roleseal cannot use: use an RSA or EC key",
             )),
             _ => Err(error(
@@ -167,8 +172,12 @@ impl PublicKey {
 }
 
 /// Its kind, also of keys that AWS does not take.
-pub(super) fn key_type(algorithm: &ObjectIdentifier) -> &'static str {
-    match *algorithm {
+pub(super) fn key_type(certificate: &Certificate) -> &'static str {
+    name(certificate.tbs().subject_public_key_info().algorithm.oid)
+}
+
+fn name(kind: ObjectIdentifier) -> &'static str {
+    match kind {
         RSA => "RSA",
         EC => "EC",
         ML_DSA_44 => "ML-DSA-44",

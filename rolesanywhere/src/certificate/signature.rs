@@ -4,7 +4,7 @@ use der::asn1::{AnyRef, ContextSpecific, ObjectIdentifier};
 use der::{Decode, Reader, SliceReader, TagNumber};
 
 use super::Certificate;
-use super::public_key::PublicKey;
+use super::public_key::{CA_RSA_BITS, PublicKey};
 
 /// A hash that AWS accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,8 +121,12 @@ fn pss(parameters: Option<AnyRef<'_>>) -> Result<Scheme, &'static str> {
 
 /// Whether `issuer` signed it; `None` where that cannot be told here, for its key or its scheme.
 pub(super) fn is_signed_by(certificate: &Certificate, issuer: &Certificate) -> Option<bool> {
-    let key = PublicKey::of_ca(issuer).ok()?;
+    let key = PublicKey::of(issuer, CA_RSA_BITS).ok()?;
     let scheme = scheme(certificate).ok()?;
+    // What was signed names its scheme, too (RFC 5280, 4.1.1.2).
+    if certificate.tbs().signature() != certificate.parsed.signature_algorithm() {
+        return Some(false);
+    }
     let text = signed_part(&certificate.der)?;
     let signature = certificate.parsed.signature().as_bytes()?;
     key.verifies_as(scheme, text, signature)
