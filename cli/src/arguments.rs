@@ -182,7 +182,7 @@ impl Common {
         settings: Settings,
     ) -> Result<Target, TargetError> {
         let file = match &name {
-            Some(name) => self.target_files(environment).find(name)?,
+            Some(name) => self.target_files(environment).find(name)?.settings,
             None => Settings::default(),
         };
         self.over(settings.or(file)).target(name, environment)
