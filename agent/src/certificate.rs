@@ -106,6 +106,15 @@ impl Certificate {
         self.key.to_string()
     }
 
+    /// Base64 of each certificate's DER, the leaf first.
+    pub fn chain(&self) -> Vec<String> {
+        let intermediates = self.x509_chain.iter().flat_map(|chain| chain.split(','));
+        std::iter::once(self.x509.as_str())
+            .chain(intermediates)
+            .map(str::to_owned)
+            .collect()
+    }
+
     /// Whether it is the same leaf with the same intermediates.
     pub fn is_same(&self, other: &Certificate) -> bool {
         self.x509 == other.x509 && self.x509_chain == other.x509_chain
