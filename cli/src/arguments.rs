@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::doctor::DoctorArguments;
 use crate::env::EnvArguments;
+use crate::doctor;
 use crate::environment::{self, Environment};
 use crate::exec::ExecArguments;
 use crate::exit;
@@ -63,6 +65,15 @@ pub(crate) enum Command {
     /// signal that ended it. If there is no session, it is not started.
     #[command(after_long_help = long_help(""))]
     Exec(Box<ExecArguments>),
+    /// Look at the whole way from this user to AWS, and say what is wrong and what to do
+    ///
+    /// One line for each check: ok, warning, failed or skipped, with what was looked at and, where it is not
+    /// ok, the remedy. With a target, the agent signs a request, and AWS is asked for one session, which is
+    /// thrown away; without one, the agent and its tokens are looked at. No PIN is tried.
+    ///
+    /// AWS does not say what in a role's trust policy refuses a session: --trust-policy does.
+    #[command(after_long_help = long_help(doctor::EXAMPLE))]
+    Doctor(Box<DoctorArguments>),
     /// Show how it stands with what roleseal serve hands out
     #[command(after_long_help = long_help(""))]
     Status(StatusArguments),

@@ -104,7 +104,7 @@ pub(crate) enum Cause {
 }
 
 impl Cause {
-    fn hint(self) -> &'static str {
+    pub(crate) fn hint(self) -> &'static str {
         match self {
             Cause::SessionName => {
                 "The profile does not accept a session name: leave out --role-session-name, or set \

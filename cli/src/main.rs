@@ -14,6 +14,7 @@ mod create_session;
 mod credential_process;
 mod credentials;
 mod credentials_file;
+mod doctor;
 mod endpoint;
 mod env;
 mod environment;
@@ -59,6 +60,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
     let common = arguments.common;
     match arguments.command {
         Command::Exec(wanted) => return exec::run(&common, *wanted),
+        Command::Doctor(wanted) => return doctor::run(&common, *wanted),
         Command::Serve(wanted) => serve::run(&common, wanted),
         Command::Status(wanted) => status::run(&wanted),
         Command::CredentialProcess(session) => credential_process::run(&common, *session),

@@ -100,3 +100,96 @@ fn rough(left: SignedDuration) -> String {
         hours => format!("{} days", hours / 24),
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose};
+    use wire::State;
+
+    use super::*;
+    use crate::doctor::finding::Outcome;
+    use crate::doctor::identity::tests::identity;
+
+    /// A certificate and its key.
+    pub(in crate::doctor) struct Made {
+        pub(in crate::doctor) der: Vec<u8>,
+        pub(in crate::doctor) key: KeyPair,
+    }
+
+    impl Made {
+        /// As AWS wants it, by itself, for the year 2026.
+        pub(in crate::doctor) fn leaf(cn: &str, serial: u64) -> Made {
+            Made::with(cn, serial, |_| {})
+        }
+
+        fn with(cn: &str, serial: u64, change: impl FnOnce(&mut CertificateParams)) -> Made {
+            let key = KeyPair::generate().unwrap();
+            let mut leaf = CertificateParams::default();
+            leaf.distinguished_name.push(DnType::CommonName, cn);
+            leaf.serial_number = Some(serial.into());
+            leaf.not_before = rcgen::date_time_ymd(2026, 1, 1);
+            leaf.not_after = rcgen::date_time_ymd(2027, 1, 1);
+            leaf.is_ca = rcgen::IsCa::ExplicitNoCa;
+            leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+            leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+            change(&mut leaf);
+            let der = leaf.self_signed(&key).unwrap().der().to_vec();
+            Made { der, key }
+        }
+
+        pub(in crate::doctor) fn chain(&self) -> Result<Chain, String> {
+            chain(&[base64(&self.der)])
+        }
+    }
+
+    pub(in crate::doctor) fn base64(der: &[u8]) -> String {
+        STANDARD.encode(der)
+    }
+
+    fn judged(made: &Made, now: &str) -> Vec<Finding> {
+        let now = now.parse().unwrap();
+        judge(&identity("web", State::Ready), &made.chain(), now)
+    }
+
+    #[test]
+    fn a_certificate_is_warned_of_before_its_end_and_fails_after_it() {
+        let failed = Outcome::Failed(Exit::TokenTrouble);
+        let web = Made::leaf("web", 1);
+        for (now, expected) in [
+            ("2025-12-31T23:59:59Z", failed),
+            ("2026-06-01T00:00:00Z", Outcome::Ok),
+            ("2026-12-21T23:59:59Z", Outcome::Ok),
+            ("2026-12-22T00:00:01Z", Outcome::Warning),
+            ("2027-01-01T00:00:01Z", failed),
+        ] {
+            let findings = judged(&web, now);
+            assert_eq!(findings[0].outcome, expected, "{now}: {findings:?}");
+            assert!(findings[0].remedy.is_some() || expected == Outcome::Ok);
+        }
+        // Issued for nine days: due in its last third.
+        let short = Made::with("web", 1, |leaf| leaf.not_after = rcgen::date_time_ymd(2026, 1, 10));
+        for (now, expected) in [
+            ("2026-01-06T23:59:59Z", Outcome::Ok),
+            ("2026-01-07T00:00:01Z", Outcome::Warning),
+        ] {
+            assert_eq!(judged(&short, now)[0].outcome, expected, "{now}");
+        }
+    }
+
+    #[test]
+    fn what_aws_would_refuse_is_named_before_it_is_asked() {
+        let now = "2026-06-01T00:00:00Z";
+        let server = Made::with("web", 1, |leaf| {
+            leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        });
+        let findings = judged(&server, now);
+        assert_eq!(findings[0].outcome, Outcome::Failed(Exit::TokenTrouble));
+        assert!(findings[0].detail.contains("clientAuth"), "{findings:?}");
+        let nothing = judge(
+            &identity("web", State::Opening),
+            &Err("it is being opened".into()),
+            now.parse().unwrap(),
+        );
+        assert_eq!(nothing[0].outcome, Outcome::Skipped);
+    }
+}

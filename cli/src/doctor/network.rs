@@ -39,8 +39,7 @@ const NAME_TIMEOUT: Duration = Duration::from_secs(5);
 const KNOCK_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Goes as far as an unsigned request for the endpoint's root gets.
-pub(super) fn walk(target: &Target, http: &Result<Http, HttpError>) -> Option<Way> {
-    let http = http.as_ref().ok()?;
+pub(super) fn walk(target: &Target, http: &Http) -> Way {
     let endpoint = target.session.endpoint.host().to_owned();
     let proxy = target.route.proxy.as_ref();
     let proxy = proxy.map(|proxy| proxy.shown().to_owned());
@@ -55,7 +54,7 @@ pub(super) fn walk(target: &Target, http: &Result<Http, HttpError>) -> Option<Wa
         date: answer.date,
         at: Timestamp::now(),
     });
-    Some(Way {
+    Way {
         host,
         endpoint,
         proxy,
@@ -65,7 +64,7 @@ pub(super) fn walk(target: &Target, http: &Result<Http, HttpError>) -> Option<Wa
         },
         addresses,
         knock,
-    })
+    }
 }
 
 /// Looked up in a thread of its own, as the resolver has no deadline; it ends with the process.

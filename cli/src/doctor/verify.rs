@@ -126,3 +126,95 @@ impl<'h> Authorization<'h> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::SigningKey;
+
+    use super::*;
+    use crate::doctor::certificate::tests::{Made, base64};
+
+    fn unsigned() -> UnsignedRequest {
+        UnsignedRequest {
+            identity: None,
+            region: "eu-central-1".into(),
+            host: "localhost:8443".into(),
+            query: "profileArn=p&roleArn=r&trustAnchorArn=t".into(),
+            content_type: "application/json".into(),
+            body: r#"{"durationSeconds":900}"#.into(),
+        }
+    }
+
+    /// Signed by another hand: each text written out.
+    fn signed(made: &Made, chain: Option<&str>) -> BTreeMap<String, String> {
+        let leaf = base64(&made.der);
+        let (chain_line, names) = match chain {
+            Some(chain) => (format!("x-amz-x509-chain:{chain}\n"), ";x-amz-x509-chain"),
+            None => (String::new(), ""),
+        };
+        let body = hex::encode(Sha256::digest(r#"{"durationSeconds":900}"#));
+        let names = format!("content-type;host;x-amz-date;x-amz-x509{names}");
+        let canonical = format!(
+            "POST\n/sessions\nprofileArn=p&roleArn=r&trustAnchorArn=t\ncontent-type:application/json\n\
+             host:localhost:8443\nx-amz-date:20260101T120000Z\nx-amz-x509:{leaf}\n{chain_line}\n{names}\n{body}"
+        );
+        let scope = "20260101/eu-central-1/rolesanywhere/aws4_request";
+        let text = format!(
+            "AWS4-X509-ECDSA-SHA256\n20260101T120000Z\n{scope}\n{}",
+            hex::encode(Sha256::digest(canonical))
+        );
+        let signature = hex::encode(made.key.sign(text.as_bytes()).unwrap());
+        let authorization = format!(
+            "AWS4-X509-ECDSA-SHA256 Credential=258/{scope}, SignedHeaders={names}, Signature={signature}"
+        );
+        let mut headers = BTreeMap::from([
+            ("X-Amz-Date".to_owned(), "20260101T120000Z".to_owned()),
+            ("X-Amz-X509".to_owned(), leaf),
+            ("Authorization".to_owned(), authorization),
+        ]);
+        if let Some(chain) = chain {
+            headers.insert("X-Amz-X509-Chain".to_owned(), chain.to_owned());
+        }
+        headers
+    }
+
+    #[test]
+    fn a_signature_holds_for_what_was_signed_and_nothing_else() {
+        let made = Made::leaf("web", 258);
+        for chain in [None, Some("QUJD,REVG")] {
+            let verified = verify(&unsigned(), &signed(&made, chain)).unwrap();
+            assert_eq!(verified.algorithm, "AWS4-X509-ECDSA-SHA256");
+            assert_eq!(verified.serial, "258");
+        }
+        let other = Made::leaf("web", 258);
+        type Change = (fn(&mut UnsignedRequest, &mut BTreeMap<String, String>), &'static str);
+        let changes: [Change; 8] = [
+            (|request, _| request.body.push(' '), "not that of"),
+            (|request, _| request.query.push('x'), "not that of"),
+            (|request, _| request.host.push('x'), "not that of"),
+            (|request, _| request.region.push('x'), "with the scope"),
+            (
+                |_, headers| drop(headers.insert("X-Amz-Date".into(), "20260101T120001Z".into())),
+                "not that of",
+            ),
+            (
+                |_, headers| drop(headers.insert("X-Amz-More".into(), "1".into())),
+                "covers the headers",
+            ),
+            (|_, headers| drop(headers.remove("X-Amz-X509")), "no header"),
+            (
+                |_, headers| drop(headers.insert("Authorization".into(), "x".into())),
+                "malformed",
+            ),
+        ];
+        for (change, expected) in changes {
+            let (mut request, mut headers) = (unsigned(), signed(&made, None));
+            change(&mut request, &mut headers);
+            let fault = verify(&request, &headers).unwrap_err();
+            assert!(fault.contains(expected), "{fault}");
+        }
+        let mut headers = signed(&made, None);
+        headers.insert("X-Amz-X509".into(), base64(&other.der));
+        assert!(verify(&unsigned(), &headers).unwrap_err().contains("not that of"));
+    }
+}
