@@ -23,7 +23,7 @@
 //!     trust_anchor_arn: "arn:aws:rolesanywhere:eu-central-1:123456789012:trust-anchor/1".to_owned(),
 //!     account: "123456789012".to_owned(),
 //!     tags: vec![("x509Subject/CN".to_owned(), "batch".to_owned())],
-//!     source_identity: Some("batch".to_owned()),
+//!     source_identity: Some(trust_policy::source_identity(Some("batch"), "ff01")),
 //!     session_name: "ff01".to_owned(),
 //! };
 //! let decisions = policy.for_roles_anywhere(&request.context());
@@ -56,5 +56,7 @@ pub use context::Context;
 pub use decision::{ConditionReport, Decision, Effect, Outcome, Part, StatementReport, Verdict};
 pub use error::PolicyError;
 pub use policy::TrustPolicy;
-pub use roles_anywhere::{ACTIONS, RolesAnywhereDecision, SERVICE_PRINCIPAL, SessionRequest};
+pub use roles_anywhere::{
+    ACTIONS, RolesAnywhereDecision, SERVICE_PRINCIPAL, SessionRequest, source_identity,
+};
 pub use wildcard::matches as wildcard_matches;

@@ -31,10 +31,23 @@ pub struct SessionRequest {
     pub account: String,
     /// Session tags by name, such as `x509Subject/CN`.
     pub tags: Vec<(String, String)>,
-    /// The subject's CN.
+    /// What [`source_identity`] makes of the certificate.
     pub source_identity: Option<String>,
     /// The certificate's serial in hex, or what the client asked for where the profile accepts that.
     pub session_name: String,
+}
+
+/// The source identity of a session ("Source identity rules" in the trust model): `CN=` and the subject's common name of
+/// at most 61 characters; the common name alone where it has 62 to 64; without one, `ID=` and the certificate's serial
+/// in hex, padded to an even length.
+#[must_use]
+pub fn source_identity(common_name: Option<&str>, serial_hex: &str) -> String {
+    match common_name {
+        Some(name) if name.chars().count() <= 61 => format!("CN={name}"),
+        Some(name) => name.to_owned(),
+        None if serial_hex.len() % 2 == 1 => format!("ID=0{serial_hex}"),
+        None => format!("ID={serial_hex}"),
+    }
 }
 
 impl SessionRequest {
@@ -138,7 +151,7 @@ mod tests {
                 ("x509Subject/CN".to_owned(), "web".to_owned()),
                 ("x509SAN/DNS".to_owned(), "web.test".to_owned()),
             ],
-            source_identity: Some("web".to_owned()),
+            source_identity: Some("CN=web".to_owned()),
             session_name: "ff01".to_owned(),
         }
         .context()
@@ -166,6 +179,19 @@ mod tests {
             context.values("AWS:tagkeys"),
             ["x509Subject/CN", "x509SAN/DNS"]
         );
+    }
+
+    #[test]
+    fn a_source_identity_is_the_common_name_or_the_serial() {
+        assert_eq!(source_identity(Some("web"), "ff01"), "CN=web");
+        assert_eq!(
+            source_identity(Some(&"a".repeat(61)), "1"),
+            format!("CN={}", "a".repeat(61))
+        );
+        assert_eq!(source_identity(Some(&"a".repeat(62)), "1"), "a".repeat(62));
+        // The two examples of the page: 291 and 17767.
+        assert_eq!(source_identity(None, "123"), "ID=0123");
+        assert_eq!(source_identity(None, "4567"), "ID=4567");
     }
 
     #[test]
