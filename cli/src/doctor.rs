@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use clap::Args;
 use jiff::Timestamp;
-use wire::{Client, ClientError, Identity};
+use wire::{Client, Identity};
 
 use crate::agent::{self, AgentError};
 use crate::arguments::Common;
@@ -110,11 +110,25 @@ fn examine_agent(wish: &Wish, target: Option<&Target>, findings: &mut Vec<Findin
     };
     let (facts, client) = socket::look(&wish.socket, &wish.socket_from);
     findings.push(socket::judge(&facts));
-    let identities = client.and_then(|client| ask(client, &wish.socket, findings));
+    let speaks = match client {
+        Some(client) => meet(client, &wish.socket, findings),
+        None => {
+            skip(&[Check::Agent], "there is no connection", findings);
+            false
+        }
+    };
+    // First of all: a signature waits for its token, and what the agent says of that is true afterwards.
+    near.signed = target
+        .filter(|_| speaks)
+        .map(|target| agent::sign(&target.socket, target.session.unsigned()));
+    let identities = match speaks {
+        true => list(&wish.socket, findings),
+        false => None,
+    };
     let Some(identities) = identities else {
         let behind = [Check::Identity, Check::Token, Check::Certificate];
         skip(&behind, "the agent does not answer", findings);
-        skip_signature(target, "the agent does not answer", findings);
+        examine_signature(target, near.signed.as_ref(), findings);
         return near;
     };
     let wanted = wish.identity.as_deref();
@@ -130,50 +144,70 @@ fn examine_agent(wish: &Wish, target: Option<&Target>, findings: &mut Vec<Findin
         let behind = [Check::Token, Check::Certificate];
         skip(&behind, "there is no identity", findings);
     }
-    match target {
-        // Also without an identity: the agent's refusal says more.
-        Some(target) => {
-            let unsigned = target.session.unsigned();
-            let signed = agent::sign(&target.socket, unsigned.clone());
-            findings.extend(signature::judge(&unsigned, &signed));
-            near.signed = Some(signed);
-        }
-        None => skip_signature(target, "there is no target", findings),
-    }
+    examine_signature(target, near.signed.as_ref(), findings);
     near
 }
 
-/// Who answers, and which identities it shows.
-fn ask(client: Client, socket: &Path, findings: &mut Vec<Finding>) -> Option<Vec<Identity>> {
-    let answers = within(GLANCE, move || {
-        let mut client = client;
-        let info = client.info()?;
-        let identities = client.list_identities()?;
-        Ok::<_, ClientError>((info, identities))
-    });
-    match answers {
-        Some(Ok((info, identities))) => {
+fn examine_signature(target: Option<&Target>, signed: Option<&Signed>, findings: &mut Vec<Finding>) {
+    let why = match (target, signed) {
+        (Some(target), Some(signed)) => {
+            findings.extend(signature::judge(&target.session.unsigned(), signed));
+            return;
+        }
+        (None, _) => "there is no target",
+        (Some(_), None) => "the agent does not answer",
+    };
+    skip(&[Check::Permission, Check::Signature], why, findings);
+}
+
+/// Whether who answers is an agent.
+fn meet(client: Client, socket: &Path, findings: &mut Vec<Finding>) -> bool {
+    let mut client = client;
+    match within(GLANCE, move || client.info()) {
+        Some(Ok(info)) => {
             let judged = identity::judge_agent(&info);
             let speaks = !judged.is_failure();
             findings.push(judged);
-            speaks.then_some(identities)
+            speaks
         }
         Some(Err(error)) => {
-            let error = AgentError::new(socket, error);
-            findings.push(Finding::told(Check::Agent, error.exit(), &error.to_string()));
-            None
+            findings.push(no_agent(&AgentError::new(socket, error)));
+            false
         }
         None => {
-            findings.push(Finding::failed(
-                Check::Agent,
-                Exit::AgentUnreachable,
-                format!("it takes the connection, but does not answer within {} s", GLANCE.as_secs()),
-                "It hangs, or never started: systemctl status roleseal-agent; journalctl -u roleseal-agent",
-            ));
-            None
+            findings.push(silent());
+            false
         }
     }
 }
+
+fn list(socket: &Path, findings: &mut Vec<Finding>) -> Option<Vec<Identity>> {
+    let path = socket.to_owned();
+    match within(GLANCE, move || agent::identities(&path)) {
+        Some(Ok(identities)) => return Some(identities),
+        Some(Err(error)) => findings.push(no_agent(&error)),
+        None => findings.push(silent()),
+    }
+    None
+}
+
+fn no_agent(error: &AgentError) -> Finding {
+    Finding::told(Check::Agent, error.exit(), &error.to_string(), LOOK)
+}
+
+fn silent() -> Finding {
+    Finding::failed(
+        Check::Agent,
+        Exit::AgentUnreachable,
+        format!(
+            "it takes the connection, but does not answer within {} s",
+            GLANCE.as_secs()
+        ),
+        LOOK,
+    )
+}
+
+const LOOK: &str = "It hangs, or never started: systemctl status roleseal-agent; journalctl -u roleseal-agent";
 
 fn chain(socket: &Path, identity: &str) -> Result<Chain, String> {
     let (socket, identity) = (socket.to_owned(), identity.to_owned());
@@ -193,6 +227,8 @@ fn within<T: Send + 'static>(
     thread::spawn(move || answer.send(question()));
     answered.recv_timeout(time).ok()
 }
+
+const TRUST: &str = "Name a PEM file that you may read with --ca-bundle or AWS_CA_BUNDLE.";
 
 /// For CreateSession: the service takes less than a second.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(20);
@@ -222,7 +258,7 @@ fn examine_network(
     let http = match Http::new(&target.route) {
         Ok(http) => http,
         Err(error) => {
-            findings.push(Finding::told(Check::Tls, error.exit(), &error.to_string()));
+            findings.push(Finding::told(Check::Tls, error.exit(), &error.to_string(), TRUST));
             skip(&[Check::Session], "there is no way to AWS", findings);
             return None;
         }
@@ -250,12 +286,4 @@ fn examine_network(
 
 fn skip(checks: &[Check], why: &str, findings: &mut Vec<Finding>) {
     findings.extend(checks.iter().map(|check| Finding::skipped(*check, why)));
-}
-
-fn skip_signature(target: Option<&Target>, why: &str, findings: &mut Vec<Finding>) {
-    let why = match target {
-        Some(_) => why,
-        None => "there is no target",
-    };
-    skip(&[Check::Permission, Check::Signature], why, findings);
 }

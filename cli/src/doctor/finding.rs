@@ -75,13 +75,11 @@ impl Finding {
         Finding::new(check, Outcome::Skipped, why.into(), None)
     }
 
-    /// A failure as its error tells it: what failed on the first line, what to do on those that follow.
-    pub(crate) fn told(check: Check, exit: Exit, text: &str) -> Finding {
-        let (detail, remedy) = match text.split_once('\n') {
-            Some((detail, remedy)) => (detail, Some(remedy.to_owned())),
-            None => (text, None),
-        };
-        Finding::new(check, Outcome::Failed(exit), detail.to_owned(), remedy)
+    /// A failure as its error tells it: what failed on the first line, what to do on those that follow, or
+    /// `else_do` where there is only one.
+    pub(crate) fn told(check: Check, exit: Exit, text: &str, else_do: &str) -> Finding {
+        let (detail, remedy) = text.split_once('\n').unwrap_or((text, else_do));
+        Finding::failed(check, exit, detail, remedy)
     }
 
     fn new(check: Check, outcome: Outcome, detail: String, remedy: Option<String>) -> Finding {
@@ -89,7 +87,7 @@ impl Finding {
             check,
             outcome,
             detail,
-            remedy: remedy.filter(|remedy| !remedy.is_empty()),
+            remedy,
         }
     }
 
@@ -208,7 +206,7 @@ mod tests {
         vec![
             Finding::ok(Check::Socket, "/s"),
             Finding::warning(Check::Certificate, "it ends soon", "renew it\nnow"),
-            Finding::told(Check::Token, Exit::TokenTrouble, "it is gone\nplug it in"),
+            Finding::told(Check::Token, Exit::TokenTrouble, "it is gone\nplug it in", ""),
             Finding::failed(Check::Tls, Exit::Network, "not trusted", "trust it"),
             Finding::skipped(Check::Session, "no signature"),
         ]

@@ -151,7 +151,7 @@ fn unknown_name(host: &str, why: &str) -> Finding {
 /// The part of the way where the request was lost, those before it, and those behind it.
 fn lost(way: &Way, error: &HttpError) -> Vec<Finding> {
     let text = error.to_string();
-    let failed = |check| Finding::told(check, error.exit(), &text);
+    let failed = |check| Finding::told(check, error.exit(), &text, "Is the endpoint the right one?");
     let connected = || {
         let reached = format!("{}{} takes connections", way.endpoint, via(way));
         Finding::ok(Check::Connection, reached)

@@ -54,10 +54,14 @@ pub(super) fn judge(target: &Target, ended: &Ended) -> Finding {
             format!("AWS refused it: {}", refusal.words()),
             remedy(target, refusal.cause()),
         ),
-        Ended::Unusable(error) => Finding::told(Check::Session, Exit::RefusedByAws, error),
-        Ended::Lost(error) => Finding::told(Check::Session, error.exit(), &error.to_string()),
+        Ended::Unusable(error) => Finding::told(Check::Session, Exit::RefusedByAws, error, ENDPOINT),
+        Ended::Lost(error) => {
+            Finding::told(Check::Session, error.exit(), &error.to_string(), ENDPOINT)
+        }
     }
 }
+
+const ENDPOINT: &str = "Is the endpoint the right one?";
 
 /// The service says times in seconds, and takes some to answer.
 const SLACK: SignedDuration = SignedDuration::from_secs(60);

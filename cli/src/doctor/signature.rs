@@ -45,7 +45,7 @@ fn judge_signature(unsigned: &UnsignedRequest, headers: &BTreeMap<String, String
 
 fn judge_error(error: &AgentError) -> Vec<Finding> {
     let (exit, text) = (error.exit(), error.to_string());
-    let told = |check| Finding::told(check, exit, &text);
+    let told = |check| Finding::told(check, exit, &text, else_do(exit));
     let not_signed = || Finding::skipped(Check::Signature, "nothing was signed");
     let Some(refusal) = error.refusal() else {
         let why = "the agent gave no answer to a request";
@@ -71,6 +71,17 @@ fn judge_error(error: &AgentError) -> Vec<Finding> {
             told(Check::Signature),
         ],
         _ => vec![told(Check::Permission), not_signed()],
+    }
+}
+
+/// Most of the agent's refusals say in one sentence what is wrong and what to do.
+fn else_do(exit: Exit) -> &'static str {
+    match exit {
+        Exit::TokenTrouble => {
+            "It says itself what to do, as do the checks \"token\" and \"certificate\"; the agent's log has \
+             more: journalctl -u roleseal-agent"
+        }
+        _ => "It says itself what to change: the target, or the agent's configuration.",
     }
 }
 

@@ -93,7 +93,10 @@ pub(super) fn judge(wish: &Wish) -> Finding {
                 "none was named: give --target NAME to look as far as AWS",
             );
         }
-        Some(Err(error)) => return Finding::told(Check::Target, Exit::Usage, &error.to_string()),
+        Some(Err(error)) => {
+            let text = error.to_string();
+            return Finding::told(Check::Target, Exit::Usage, &text, CORRECT);
+        }
         Some(Ok(target)) => target,
     };
     let session = &target.session;
@@ -117,6 +120,9 @@ pub(super) fn judge(wish: &Wish) -> Finding {
         None => Finding::ok(Check::Target, detail),
     }
 }
+
+const CORRECT: &str = "Correct the target's table, the options or the environment: \"roleseal targets\" shows \
+                       what the tables lead to.";
 
 /// The region that an endpoint of AWS's own names, where it is not the target's. Private endpoints and
 /// stand-ins have other names.
@@ -148,7 +154,7 @@ pub(super) fn judge_proxy(wish: &Wish, target: &Target, word: Result<ProxyWord, 
         (None, Ok(ProxyWord::None)) => {
             format!("none for {host}: neither --proxy, the target nor $HTTPS_PROXY names one")
         }
-        (None, Err(fault)) => return Finding::told(Check::Proxy, Exit::Usage, &fault),
+        (None, Err(fault)) => return Finding::told(Check::Proxy, Exit::Usage, &fault, CORRECT),
     };
     Finding::ok(Check::Proxy, detail)
 }

@@ -23,7 +23,7 @@ pub(super) fn read(path: &Path) -> Result<TrustPolicy, String> {
     File::open(path)
         .and_then(|file| file.take(FILE_LIMIT).read_to_string(&mut text))
         .map_err(|error| format!("cannot read {shown}: {error}"))?;
-    TrustPolicy::parse(&text).map_err(|error| format!("{shown}: {error}\n{FORM}"))
+    TrustPolicy::parse(&text).map_err(|error| format!("{shown}: {error}"))
 }
 
 const FORM: &str = "It should be what this prints: aws iam get-role --role-name NAME --query \
@@ -39,7 +39,7 @@ fn request(target: &Target, chain: &Chain) -> SessionRequest {
         trust_anchor_arn: arns.trust_anchor().to_string(),
         account: arns.account().to_owned(),
         tags: tags.collect(),
-        source_identity: Some(facts.source_identity).filter(|identity| !identity.is_empty()),
+        source_identity: Some(facts.source_identity),
         session_name: name.map_or(facts.session_name, ToString::to_string),
     }
 }
@@ -53,7 +53,7 @@ pub(super) fn judge(
 ) -> Finding {
     let policy = match policy {
         Ok(policy) => policy,
-        Err(fault) => return Finding::told(Check::TrustPolicy, Exit::Usage, fault),
+        Err(fault) => return Finding::told(Check::TrustPolicy, Exit::Usage, fault, FORM),
     };
     let chain = match chain {
         Ok(chain) => chain,
@@ -164,7 +164,7 @@ mod tests {
         );
         assert_eq!(request.session_name, "ci");
         assert_eq!(request.account, "123456789012");
-        assert_eq!(request.source_identity.as_deref(), Some("web"));
+        assert_eq!(request.source_identity.as_deref(), Some("CN=web"));
         let cn = ("x509Subject/CN".to_owned(), "web".to_owned());
         assert!(request.tags.contains(&cn), "{:?}", request.tags);
     }
