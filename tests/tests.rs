@@ -22,6 +22,7 @@ mod faults; // every fault that a PKCS#11 module can have, under load
 mod foreign_tokens; // tokens, certificates and clients made by others
 mod hardening; // what agent, launcher and token programs may still do, and how they end
 mod identities; // identities that cannot sign: each says why, none takes another down
+mod inspect; // certificates as AWS sees them, of files and of identities; who is shown them
 mod life; // start, end, sockets, --check
 mod load; // many clients, slow ones, those that leave; limits; the end under load
 mod metrics; // Prometheus: counts are exact, states are those of now, the text is as its parser wants it

@@ -29,10 +29,13 @@ pub(crate) fn identities(socket: &Path) -> Result<Vec<Identity>, AgentError> {
         .map_err(|error| AgentError::new(socket, error))
 }
 
-/// The chain of the certificate that an identity signs with: base64 of DER, the leaf first.
-pub(crate) fn chain(socket: &Path, identity: &str) -> Result<Vec<String>, AgentError> {
+/// The certificate that an identity signs with: base64 of DER, the leaf first.
+pub(crate) fn certificate_chain(
+    socket: &Path,
+    identity: Option<&str>,
+) -> Result<Vec<String>, AgentError> {
     Client::connect(socket)
-        .and_then(|mut client| client.certificate(Some(identity)))
+        .and_then(|mut client| client.certificate(identity))
         .map_err(|error| AgentError::new(socket, error))
 }
 

@@ -11,6 +11,7 @@ use crate::doctor;
 use crate::environment::{self, Environment};
 use crate::exec::ExecArguments;
 use crate::exit;
+use crate::inspect::{self, InspectArguments};
 use crate::progress::Progress;
 use crate::serve::ServeArguments;
 use crate::status::StatusArguments;
@@ -98,6 +99,15 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show a certificate as AWS sees it, and what AWS would have against it
+    ///
+    /// Shows the serial number, names, and what a session made with it is tagged with; checks every rule of
+    /// IAM Roles Anywhere, the intermediates' order and signatures and, with --trust-anchor, that it leads
+    /// to the trust anchor. Nothing is sent anywhere.
+    ///
+    /// Ends with 0 when AWS would take the certificate, with 6 when it would refuse it.
+    #[command(after_long_help = long_help(inspect::EXAMPLES))]
+    Inspect(InspectArguments),
     /// Print the script that makes a shell complete roleseal's commands and options
     ///
     /// For bash: source <(roleseal completions bash)
@@ -272,6 +282,7 @@ mod tests {
             &["env", "--target=a"],
             &["targets"],
             &["identities"],
+            &["inspect", "web.pem"],
         ] {
             let words = [&["roleseal"], command, &all[..]].concat();
             let arguments = Arguments::try_parse_from(words).unwrap();

@@ -27,6 +27,7 @@ use wire::{Client, Identity};
 
 use crate::agent::{self, AgentError};
 use crate::arguments::Common;
+use crate::certificate_source::of_identity;
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -211,9 +212,8 @@ const LOOK: &str = "It hangs, or never started: systemctl status roleseal-agent;
 
 fn chain(socket: &Path, identity: &str) -> Result<Chain, String> {
     let (socket, identity) = (socket.to_owned(), identity.to_owned());
-    match within(GLANCE, move || agent::chain(&socket, &identity)) {
-        Some(Ok(chain)) => certificate::chain(&chain),
-        Some(Err(error)) => Err(error.to_string()),
+    match within(GLANCE, move || of_identity(&socket, Some(&identity))) {
+        Some(answer) => answer.map_err(|error| error.to_string()),
         None => Err("it does not answer".to_owned()),
     }
 }

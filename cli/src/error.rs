@@ -13,6 +13,7 @@ use crate::credentials_file::{FileError, ProfileName};
 use crate::exec::ExecError;
 use crate::exit::Exit;
 use crate::http::HttpError;
+use crate::inspect::InspectError;
 use crate::serve::ServeError;
 use crate::status::StatusError;
 use crate::target::TargetError;
@@ -63,6 +64,8 @@ pub(crate) enum Error {
     Exec(#[from] ExecError),
     #[error(transparent)]
     Status(#[from] StatusError),
+    #[error(transparent)]
+    Inspect(#[from] InspectError),
     #[error("cannot write the manual to {}: {error}", .directory.display())]
     Manual {
         directory: PathBuf,
@@ -82,6 +85,7 @@ impl Error {
             Error::Serve(error) => error.exit(),
             Error::Exec(error) => error.exit(),
             Error::Status(error) => error.exit(),
+            Error::Inspect(error) => error.exit(),
             Error::Cache(_)
             | Error::File(_)
             | Error::Update(_)

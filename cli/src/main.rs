@@ -9,6 +9,7 @@ mod agent;
 mod arguments;
 mod aws_refusal;
 mod cache;
+mod certificate_source;
 mod completions;
 mod create_session;
 mod credential_process;
@@ -23,6 +24,7 @@ mod exec;
 mod exit;
 mod http;
 mod identities;
+mod inspect;
 mod kept;
 mod one_session;
 mod output;
@@ -69,6 +71,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
         Command::Targets { json } => targets::run(&common, json),
         Command::Completions { shell } => completions::print(shell),
         Command::Man { out } => completions::write_manual(&out),
+        Command::Inspect(wanted) => inspect::run(&common, &wanted),
         Command::Identities { json } => identities::run(&common.socket(), json),
     }
     .map(|()| ExitCode::SUCCESS)

@@ -123,6 +123,12 @@ impl Certificate {
         PublicKey::of(self, public_key::LEAF_RSA_BITS)
     }
 
+    /// The kind of its key in the words of AWS's own helper: `RSA`, `EC`, such as `ML-DSA-44`, or
+    /// nothing for another.
+    pub fn key_type(&self) -> &'static str {
+        public_key::key_type(self)
+    }
+
     /// How its issuer signed it, such as `sha256WithRSAEncryption`.
     pub fn signature_algorithm(&self) -> String {
         signature::name(self)
@@ -135,6 +141,13 @@ impl Certificate {
 
     fn tbs(&self) -> &x509_cert::TbsCertificate {
         self.parsed.tbs_certificate()
+    }
+}
+
+impl CertificateError {
+    /// One with this text.
+    pub fn new(text: impl Into<String>) -> CertificateError {
+        CertificateError(text.into())
     }
 }
 

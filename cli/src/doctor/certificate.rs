@@ -18,12 +18,6 @@ pub(super) fn from_base64(text: &str) -> Result<Certificate, String> {
     Certificate::from_der(der).map_err(|fault| fault.to_string())
 }
 
-/// Reads the chain that the agent signs with, the leaf first.
-pub(super) fn chain(certificates: &[String]) -> Result<Chain, String> {
-    let certificates: Result<_, String> = certificates.iter().map(|one| from_base64(one)).collect();
-    Chain::new(certificates?).map_err(|fault| fault.to_string())
-}
-
 /// What there is to say of it.
 pub(super) fn judge(
     identity: &Identity,
@@ -39,29 +33,22 @@ pub(super) fn judge(
         }
     };
     let objections = chain.objections(None, now);
-    let mut findings: Vec<_> = objections.iter().map(|one| objection(name, one)).collect();
-    if findings.iter().any(Finding::is_failure) {
-        return findings;
+    let (refusals, doubts): (Vec<_>, Vec<_>) =
+        objections.iter().partition(|one| one.is_refusal());
+    match refusals[..] {
+        [] => vec![judge_end(name, chain, &doubts, now)],
+        _ => refusals.iter().map(|one| refusal(name, one)).collect(),
     }
-    findings.insert(0, judge_end(name, chain, now));
-    findings
 }
 
-fn objection(name: &str, objection: &Objection) -> Finding {
-    let detail = format!("{name}: {} {}", objection.whose, objection.what);
-    match objection.is_refusal() {
-        true => Finding::failed(
-            Check::Certificate,
-            Exit::TokenTrouble,
-            detail,
-            &objection.remedy,
-        ),
-        false => Finding::warning(Check::Certificate, detail, &objection.remedy),
-    }
+fn refusal(name: &str, objection: &Objection) -> Finding {
+    let detail = format!("{name}: {}: {}", objection.whose, objection.what);
+    let remedy = format!("To mend: {}.", objection.remedy);
+    Finding::failed(Check::Certificate, Exit::TokenTrouble, detail, remedy)
 }
 
 /// The certificate that ends first counts, whichever it is.
-fn judge_end(name: &str, chain: &Chain, now: Timestamp) -> Finding {
+fn judge_end(name: &str, chain: &Chain, doubts: &[&Objection], now: Timestamp) -> Finding {
     let leaf = chain.leaf();
     let (first, end) = chain
         .intermediates()
@@ -75,12 +62,17 @@ fn judge_end(name: &str, chain: &Chain, now: Timestamp) -> Finding {
         1 => "1 intermediate".to_owned(),
         several => format!("{several} intermediates"),
     };
-    let detail = format!(
+    let mut detail = format!(
         "{name}: {} by {}, {chain_length}; {first} is good until {end} ({})",
         leaf.subject(),
         leaf.issuer(),
         rough(left)
     );
+    if !doubts.is_empty() {
+        let doubts: Vec<_> = doubts.iter().map(|one| one.what.as_str()).collect();
+        let doubts = doubts.join("; ");
+        detail += &format!("\nroleseal inspect --identity {name} also says: {doubts}");
+    }
     // What is issued for days is renewed within days.
     let life = leaf.not_after().duration_since(leaf.not_before());
     match left < DUE.min(life / 3) {
@@ -138,7 +130,7 @@ pub(super) mod tests {
         }
 
         pub(in crate::doctor) fn chain(&self) -> Result<Chain, String> {
-            chain(&[base64(&self.der)])
+            Chain::new(vec![from_base64(&base64(&self.der))?]).map_err(|fault| fault.to_string())
         }
     }
 

@@ -54,6 +54,10 @@ const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1
 const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
+const ML_DSA_44: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.17");
+const ML_DSA_65: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.18");
+const ML_DSA_87: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.19");
+const ML_DSA: &str = "ML-DSA";
 const P521: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.35");
 
 impl PublicKey {
@@ -74,6 +78,9 @@ impl PublicKey {
                 Ok(key) => Ok(Key::P521(Box::new(key))),
                 Err(_) => Err(malformed()),
             },
+            _ if key_type(certificate).starts_with(ML_DSA) => Err(error(
+                "its key is an ML-DSA key, which roleseal cannot use: use an RSA or EC key",
+            )),
             _ => Err(error(
                 "its key is none of RSA 2048 to 4096, EC P-256, P-384 and P-521",
             )),
@@ -146,6 +153,18 @@ impl PublicKey {
             // A key of one kind and a signature of another.
             _ => Some(false),
         }
+    }
+}
+
+/// Its kind, also of keys that AWS does not take.
+pub(super) fn key_type(certificate: &Certificate) -> &'static str {
+    match certificate.tbs().subject_public_key_info().algorithm.oid {
+        RSA => "RSA",
+        EC => "EC",
+        ML_DSA_44 => "ML-DSA-44",
+        ML_DSA_65 => "ML-DSA-65",
+        ML_DSA_87 => "ML-DSA-87",
+        _ => "",
     }
 }
 

@@ -35,15 +35,15 @@ pub(super) fn leaf(leaf: &Certificate) -> Vec<Objection> {
     match extensions::key_usage(leaf) {
         Ok(Some(usage)) if usage.digital_signature() => {}
         Ok(_) => objections.push(refused(
-            "its keyUsage lacks digitalSignature".to_owned(),
-            "AWS wants it: have a certificate issued for signing",
+            "its keyUsage lacks digitalSignature, which AWS wants".to_owned(),
+            "have one issued for signing",
         )),
         Err(fault) => objections.push(refused(fault.to_string(), REISSUE)),
     }
     match extensions::client_auth(leaf) {
         Ok(Some(false)) => objections.push(refused(
-            "its extendedKeyUsage lacks clientAuth".to_owned(),
-            "AWS wants it: have a certificate issued for clients",
+            "its extendedKeyUsage lacks clientAuth, which AWS wants".to_owned(),
+            "have one issued for clients",
         )),
         Ok(_) => {}
         Err(fault) => objections.push(refused(fault.to_string(), REISSUE)),
