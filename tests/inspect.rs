@@ -88,9 +88,10 @@ fn certificates_are_shown_to_those_who_may_use_them() {
     let mut other = lab.config.identity[0].clone();
     other.name = "other".to_owned();
     lab.config.identity.push(other);
+    let for_us = lab.config.identity[0].allow[0].clone();
     lab.config.identity[0].allow.push(AllowRule {
         users: vec![NOBODY],
-        ..lab.config.identity[0].allow[0].clone()
+        ..for_us
     });
     let web = lab.start();
     let socket = web.scene.socket().display().to_string();
