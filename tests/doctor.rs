@@ -105,7 +105,11 @@ fn examine_with(scene: &Scene, option: &str, value: &str) -> Report {
 fn all_is_well_by_one_session_and_no_secret() {
     let web = Web::start();
     let report = examine(&web.scene, &[]);
-    let checks: Vec<_> = report.checks.iter().map(|one| one["check"].as_str().unwrap()).collect();
+    let checks: Vec<_> = report
+        .checks
+        .iter()
+        .map(|one| one["check"].as_str().unwrap())
+        .collect();
     assert_eq!(checks, ALL);
     for check in ALL {
         assert_eq!(report.state(check), "ok", "{}", report.text);
@@ -121,7 +125,10 @@ fn all_is_well_by_one_session_and_no_secret() {
     assert!(shown.starts_with("ok       target "), "{shown}");
     assert!(shown.ends_with("\nNo failure, 0 warnings.\n"), "{shown}");
     for secret in ["ASIA", hsm_fixtures::PIN] {
-        assert!(!report.text.contains(secret) && !shown.contains(secret), "{shown}");
+        assert!(
+            !report.text.contains(secret) && !shown.contains(secret),
+            "{shown}"
+        );
     }
 }
 
@@ -156,12 +163,23 @@ fn a_target_is_named_by_its_file_and_line_and_misfits_are_usage() {
     let targets = crate::serving::write_targets(&web.scene);
     let mut text = fs::read_to_string(&targets).unwrap();
     text += &format!("[target.half]\nrole-arn = \"{WEB_ROLE_ARN}\"\n");
-    let line = text.lines().position(|line| line == "[target.web]").unwrap() + 1;
+    let line = text
+        .lines()
+        .position(|line| line == "[target.web]")
+        .unwrap()
+        + 1;
     fs::write(&targets, text).unwrap();
     let targets = targets.display().to_string();
     let socket = web.scene.socket().display().to_string();
     let run = |more: &[&str]| {
-        let fixed = ["doctor", "--json", "--targets", &targets, "--socket", &socket];
+        let fixed = [
+            "doctor",
+            "--json",
+            "--targets",
+            &targets,
+            "--socket",
+            &socket,
+        ];
         let arguments = [&fixed, more].concat();
         Report::of(&web.scene.roleseal(&arguments).unwrap().output().unwrap())
     };
@@ -169,12 +187,22 @@ fn a_target_is_named_by_its_file_and_line_and_misfits_are_usage() {
     assert_eq!(report.exit, 0, "{}", report.text);
     assert!(report.text.contains(&format!("web of {targets}:{line}: ")));
     run(&["--target=half"]).fails("target", 2, "target \"half\": --profile-arn is missing", "");
-    run(&["--target=wep"]).fails("target", 2, "no target \"wep\"", "There are: half, second, web");
+    run(&["--target=wep"]).fails(
+        "target",
+        2,
+        "no target \"wep\"",
+        "There are: half, second, web",
+    );
     let other = run(&["--target=web", "--region=eu-west-1"]);
     other.fails("target", 2, "eu-west-1", "");
     // The way to the agent is looked at all the same.
     assert_eq!(other.state("token"), "ok");
-    let nonsense = web.scene.roleseal(&["doctor", "--fips=maybe"]).unwrap().output().unwrap();
+    let nonsense = web
+        .scene
+        .roleseal(&["doctor", "--fips=maybe"])
+        .unwrap()
+        .output()
+        .unwrap();
     assert_eq!(nonsense.status.code(), Some(2));
 }
 
@@ -203,7 +231,10 @@ fn a_socket_that_keeps_a_user_out_says_how_to_come_in() {
         return;
     }
     let web = Web::start();
-    for path in [web.scene.dir().to_owned(), web.scene.pki().root_path().to_owned()] {
+    for path in [
+        web.scene.dir().to_owned(),
+        web.scene.pki().root_path().to_owned(),
+    ] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }
     fs::set_permissions(web.scene.socket(), fs::Permissions::from_mode(0o660)).unwrap();
@@ -219,7 +250,12 @@ fn a_socket_that_keeps_a_user_out_says_how_to_come_in() {
     let output = other.output().unwrap();
     fs::remove_file(&program).unwrap();
     let report = Report::of(&output);
-    report.fails("socket", 3, "mode 0660, root:root) does not let nobody in", "usermod -aG root");
+    report.fails(
+        "socket",
+        3,
+        "mode 0660, root:root) does not let nobody in",
+        "usermod -aG root",
+    );
 }
 
 #[test]
@@ -227,11 +263,21 @@ fn the_agents_rules_are_named_by_their_part() {
     let web = Web::start();
     assert_eq!(examine(&web.scene, &[]).exit, 0); // and its token is open
     let report = examine_with(&web.scene, "--role-arn", hsm_fixtures::BATCH_ROLE_ARN);
-    report.fails("permission", 4, "do not permit the role", "roles of this user's");
+    report.fails(
+        "permission",
+        4,
+        "do not permit the role",
+        "roles of this user's",
+    );
     assert_eq!(report.state("token"), "ok");
     assert_eq!(report.state("signature"), "skipped");
     let longer = examine(&web.scene, &["--session-duration=2h"]);
-    longer.fails("permission", 4, "do not permit the duration", "max-duration");
+    longer.fails(
+        "permission",
+        4,
+        "do not permit the duration",
+        "max-duration",
+    );
     let unknown = examine_with(&web.scene, "--identity", "wep");
     unknown.fails("identity", 4, "wep is not among", "");
     assert_eq!(unknown.state("permission"), "failed");
@@ -307,7 +353,11 @@ fn a_clock_that_is_off_is_this_hosts() {
         let report = examine(&web.scene, &[]);
         assert_eq!(report.state("clock"), state, "{}", report.text);
         if state == "failed" {
-            let direction = if minutes > 0 { "s behind AWS's" } else { "s ahead of AWS's" };
+            let direction = if minutes > 0 {
+                "s behind AWS's"
+            } else {
+                "s ahead of AWS's"
+            };
             report.fails("clock", 1, direction, "timedatectl");
             assert_eq!(report.state("session"), "failed");
         }
@@ -325,7 +375,12 @@ fn each_way_to_lose_the_network_has_its_name() {
     assert_eq!(nowhere.state("connection"), "skipped");
 
     let other = rcgen_root(scene);
-    examine_with(scene, "--ca-bundle", &other).fails("tls", 7, "trusted are the CAs of", "--ca-bundle");
+    examine_with(scene, "--ca-bundle", &other).fails(
+        "tls",
+        7,
+        "trusted are the CAs of",
+        "--ca-bundle",
+    );
     examine_with(scene, "--ca-bundle", "/nonexistent.pem").fails("tls", 1, "/nonexistent.pem", "");
 
     let proxy = |setting: &str, environment: &[(&str, &str)]| {
@@ -342,10 +397,18 @@ fn each_way_to_lose_the_network_has_its_name() {
     let from = format!("http://{refusing}");
     let report = proxy("", &[("HTTPS_PROXY", &from)]);
     report.fails("connection", 7, "407", "");
-    assert!(report.text.contains("$HTTPS_PROXY says so"), "{}", report.text);
+    assert!(
+        report.text.contains("$HTTPS_PROXY says so"),
+        "{}",
+        report.text
+    );
     let report = proxy("", &[("HTTPS_PROXY", &from), ("NO_PROXY", "localhost")]);
     assert_eq!(report.exit, 0, "{}", report.text);
-    assert!(report.text.contains("$NO_PROXY excepts it"), "{}", report.text);
+    assert!(
+        report.text.contains("$NO_PROXY excepts it"),
+        "{}",
+        report.text
+    );
     let unknown = proxy("http://no-such-proxy.invalid:3128", &[]);
     unknown.fails("name", 7, "no-such-proxy.invalid", "proxy");
 
@@ -388,7 +451,11 @@ fn what_aws_says_is_told_with_what_to_look_at() {
     let web = Web::start();
     let service = web.scene.service();
     for (fault, words, remedy) in [
-        (Fault::Status(403), "Untrusted Signing Certificate", "get-trust-anchor"),
+        (
+            Fault::Status(403),
+            "Untrusted Signing Certificate",
+            "get-trust-anchor",
+        ),
         (Fault::Status(429), "Rate exceeded", "ten sessions"),
         (Fault::Status(503), "503", "service's side"),
         (Fault::Garbage, "no usable credentials", "--endpoint"),
@@ -411,4 +478,32 @@ fn a_profile_may_cap_what_was_asked_for() {
     assert_eq!(report.state("session"), "warning", "{}", report.text);
     assert!(report.text.contains("of the 3600 s"), "{}", report.text);
     assert_eq!(report.exit, 0);
+}
+
+#[test]
+fn a_status_needs_no_server_and_tells_of_an_agent_that_is_gone() {
+    let Web { agent, scene } = Web::start();
+    assert_eq!(examine(&scene, &[]).exit, 0); // and its token is open
+    let socket = scene.socket().display().to_string();
+    let run = |more: &[&str]| {
+        let arguments = [&["status", "--socket", &socket], more].concat();
+        let output = scene.roleseal(&arguments).unwrap().output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        (output.status.code().unwrap(), text)
+    };
+    let (exit, text) = run(&[]);
+    assert_eq!(exit, 0, "{text}");
+    assert!(text.contains("web   ready  EC-P-256"), "{text}");
+    let (exit, text) = run(&["--json"]);
+    let status: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(exit, 0, "{text}");
+    assert_eq!(status["agent"]["identities"][0]["name"], "web");
+    // Who names a server wants one.
+    let (exit, text) = run(&["--listen=127.0.0.1:1"]);
+    assert!(exit == 7 && text.contains("web   ready"), "{text}");
+    agent.stop().unwrap();
+    let (exit, text) = run(&["--json"]);
+    let status: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(exit, 3, "{text}");
+    assert!(status["agent"]["error"].is_string(), "{text}");
 }

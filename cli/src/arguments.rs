@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::doctor;
 use crate::doctor::DoctorArguments;
 use crate::env::EnvArguments;
-use crate::doctor;
 use crate::environment::{self, Environment};
 use crate::exec::ExecArguments;
 use crate::exit;
@@ -75,7 +75,9 @@ pub(crate) enum Command {
     /// AWS does not say what in a role's trust policy refuses a session: --trust-policy does.
     #[command(after_long_help = long_help(doctor::EXAMPLE))]
     Doctor(Box<DoctorArguments>),
-    /// Show how it stands with what roleseal serve hands out
+    /// Show how it stands with the agent's identities, and with what roleseal serve hands out
+    ///
+    /// That no roleseal serve runs is no failure, unless --listen says where one should.
     #[command(after_long_help = long_help(""))]
     Status(StatusArguments),
     /// Keep profiles of AWS's shared credentials file fresh

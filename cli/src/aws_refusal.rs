@@ -124,7 +124,9 @@ impl Cause {
             Cause::Signature => {
                 "Usually: this host's clock is off, or a proxy changed the request on its way."
             }
-            Cause::ProfileDisabled => "Have the profile enabled, or use another with --profile-arn.",
+            Cause::ProfileDisabled => {
+                "Have the profile enabled, or use another with --profile-arn."
+            }
             Cause::AnchorDisabled => {
                 "Have the trust anchor enabled, or use another with --trust-anchor-arn."
             }

@@ -86,7 +86,12 @@ fn examine(wish: &Wish, environment: &Environment, policy: Option<&Path>) -> Vec
     let far = examine_network(wish, environment, target, &near, &mut findings);
     if let (Some(policy), Some(target)) = (policy, target) {
         let policy = trust_policy::read(policy);
-        findings.push(trust_policy::judge(target, &policy, &near.chain, far.as_ref()));
+        findings.push(trust_policy::judge(
+            target,
+            &policy,
+            &near.chain,
+            far.as_ref(),
+        ));
     } else if policy.is_some() {
         let why = "there is no target to lay it against";
         findings.push(Finding::skipped(Check::TrustPolicy, why));
@@ -149,7 +154,11 @@ fn examine_agent(wish: &Wish, target: Option<&Target>, findings: &mut Vec<Findin
     near
 }
 
-fn examine_signature(target: Option<&Target>, signed: Option<&Signed>, findings: &mut Vec<Finding>) {
+fn examine_signature(
+    target: Option<&Target>,
+    signed: Option<&Signed>,
+    findings: &mut Vec<Finding>,
+) {
     let why = match (target, signed) {
         (Some(target), Some(signed)) => {
             findings.extend(signature::judge(&target.session.unsigned(), signed));
@@ -208,7 +217,8 @@ fn silent() -> Finding {
     )
 }
 
-const LOOK: &str = "It hangs, or never started: systemctl status roleseal-agent; journalctl -u roleseal-agent";
+const LOOK: &str =
+    "It hangs, or never started: systemctl status roleseal-agent; journalctl -u roleseal-agent";
 
 fn chain(socket: &Path, identity: &str) -> Result<Chain, String> {
     let (socket, identity) = (socket.to_owned(), identity.to_owned());
@@ -258,13 +268,20 @@ fn examine_network(
     let http = match Http::new(&target.route) {
         Ok(http) => http,
         Err(error) => {
-            findings.push(Finding::told(Check::Tls, error.exit(), &error.to_string(), TRUST));
+            findings.push(Finding::told(
+                Check::Tls,
+                error.exit(),
+                &error.to_string(),
+                TRUST,
+            ));
             skip(&[Check::Session], "there is no way to AWS", findings);
             return None;
         }
     };
     let way = network::judge(&network::walk(target, &http));
-    let lost = way.iter().any(|one| one.is_failure() && one.check != Check::Clock);
+    let lost = way
+        .iter()
+        .any(|one| one.is_failure() && one.check != Check::Clock);
     findings.extend(way);
     let headers = match &near.signed {
         Some(Ok(headers)) if !lost => headers,

@@ -16,8 +16,8 @@ use wire::UnsignedRequest;
 use crate::proxy::Proxy;
 use crate::target::Route;
 
-pub(crate) use error::{HttpError, Stage};
 use error::no_answer;
+pub(crate) use error::{HttpError, Stage};
 
 /// TCP and TLS together. A healthy endpoint takes some 100 ms from anywhere; a firewall that drops
 /// packets should not cost an AWS CLI call the time for all tries.

@@ -64,7 +64,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
         Command::Exec(wanted) => return exec::run(&common, *wanted),
         Command::Doctor(wanted) => return doctor::run(&common, *wanted),
         Command::Serve(wanted) => serve::run(&common, wanted),
-        Command::Status(wanted) => status::run(&wanted),
+        Command::Status(wanted) => status::run(&common, &wanted),
         Command::CredentialProcess(session) => credential_process::run(&common, *session),
         Command::Env(session) => env::run(&common, *session),
         Command::Update(wanted) => update::run(&common, *wanted),

@@ -33,8 +33,7 @@ pub(super) fn judge(
         }
     };
     let objections = chain.objections(None, now);
-    let (refusals, doubts): (Vec<_>, Vec<_>) =
-        objections.iter().partition(|one| one.is_refusal());
+    let (refusals, doubts): (Vec<_>, Vec<_>) = objections.iter().partition(|one| one.is_refusal());
     match refusals[..] {
         [] => vec![judge_end(name, chain, &doubts, now)],
         _ => refusals.iter().map(|one| refusal(name, one)).collect(),
@@ -159,7 +158,9 @@ pub(super) mod tests {
             assert!(findings[0].remedy.is_some() || expected == Outcome::Ok);
         }
         // Issued for nine days: due in its last third.
-        let short = Made::with("web", 1, |leaf| leaf.not_after = rcgen::date_time_ymd(2026, 1, 10));
+        let short = Made::with("web", 1, |leaf| {
+            leaf.not_after = rcgen::date_time_ymd(2026, 1, 10)
+        });
         for (now, expected) in [
             ("2026-01-06T23:59:59Z", Outcome::Ok),
             ("2026-01-07T00:00:01Z", Outcome::Warning),

@@ -181,7 +181,8 @@ pub(crate) fn show(findings: &[Finding]) -> String {
 }
 
 fn summary(findings: &[Finding]) -> String {
-    let count = |what: fn(&Outcome) -> bool| findings.iter().filter(|one| what(&one.outcome)).count();
+    let count =
+        |what: fn(&Outcome) -> bool| findings.iter().filter(|one| what(&one.outcome)).count();
     let plural = |number, word: &str| match number {
         1 => format!("1 {word}"),
         number => format!("{number} {word}s"),
@@ -206,7 +207,12 @@ mod tests {
         vec![
             Finding::ok(Check::Socket, "/s"),
             Finding::warning(Check::Certificate, "it ends soon", "renew it\nnow"),
-            Finding::told(Check::Token, Exit::TokenTrouble, "it is gone\nplug it in", ""),
+            Finding::told(
+                Check::Token,
+                Exit::TokenTrouble,
+                "it is gone\nplug it in",
+                "",
+            ),
             Finding::failed(Check::Tls, Exit::Network, "not trusted", "trust it"),
             Finding::skipped(Check::Session, "no signature"),
         ]

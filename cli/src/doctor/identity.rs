@@ -19,7 +19,10 @@ pub(super) fn judge_agent(info: &ServiceInfo) -> Finding {
         return Finding::failed(
             Check::Agent,
             Exit::AgentUnreachable,
-            format!("{product} {version} answers, which does not speak {}", wire::INTERFACE_NAME),
+            format!(
+                "{product} {version} answers, which does not speak {}",
+                wire::INTERFACE_NAME
+            ),
             "The socket is another program's: name the agent's with --socket or ROLESEAL_SOCKET.",
         );
     }
@@ -123,7 +126,11 @@ pub(super) fn judge_token(identity: &Identity, now: Timestamp) -> Vec<Finding> {
     };
     let warnings = identity.warnings.iter().map(|warning| {
         let text = format!("{name}: {warning}");
-        Finding::warning(Check::Token, text, "docs/security.md says what that means for the key.")
+        Finding::warning(
+            Check::Token,
+            text,
+            "docs/security.md says what that means for the key.",
+        )
     });
     [state].into_iter().chain(warnings).collect()
 }
@@ -180,7 +187,10 @@ pub(super) mod tests {
 
     #[test]
     fn an_identity_is_chosen_as_the_agent_would() {
-        let both = [identity("web", State::Ready), identity("batch", State::Ready)];
+        let both = [
+            identity("web", State::Ready),
+            identity("batch", State::Ready),
+        ];
         let chosen = |identities: &[Identity], wanted, for_session| {
             let (finding, chosen) = choose(identities, wanted, for_session);
             (finding.outcome, finding.detail, chosen.len())

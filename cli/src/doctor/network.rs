@@ -104,7 +104,11 @@ pub(super) fn judge(way: &Way) -> Vec<Finding> {
             let via = via(way);
             findings.push(Finding::ok(
                 Check::Connection,
-                format!("{}{via} answers, in {} ms", way.endpoint, knock.took.as_millis()),
+                format!(
+                    "{}{via} answers, in {} ms",
+                    way.endpoint,
+                    knock.took.as_millis()
+                ),
             ));
             findings.push(Finding::ok(
                 Check::Tls,
@@ -151,7 +155,8 @@ fn unknown_name(host: &str, why: &str) -> Finding {
 /// The part of the way where the request was lost, those before it, and those behind it.
 fn lost(way: &Way, error: &HttpError) -> Vec<Finding> {
     let text = error.to_string();
-    let failed = |check| Finding::told(check, error.exit(), &text, "Is the endpoint the right one?");
+    let failed =
+        |check| Finding::told(check, error.exit(), &text, "Is the endpoint the right one?");
     let connected = || {
         let reached = format!("{}{} takes connections", way.endpoint, via(way));
         Finding::ok(Check::Connection, reached)
@@ -165,15 +170,24 @@ fn lost(way: &Way, error: &HttpError) -> Vec<Finding> {
         }
         Some(Stage::Answer) => {
             let behind = not_reached(&[Check::Tls, Check::Clock], "there is no answer");
-            [failed(Check::Connection)].into_iter().chain(behind).collect()
+            [failed(Check::Connection)]
+                .into_iter()
+                .chain(behind)
+                .collect()
         }
         Some(Stage::Proxy) => {
             let behind = not_reached(&[Check::Tls, Check::Clock], "the proxy makes no tunnel");
-            [failed(Check::Connection)].into_iter().chain(behind).collect()
+            [failed(Check::Connection)]
+                .into_iter()
+                .chain(behind)
+                .collect()
         }
         Some(Stage::Name | Stage::Connection) | None => {
             let behind = not_reached(&[Check::Tls, Check::Clock], "there is no connection");
-            [failed(Check::Connection)].into_iter().chain(behind).collect()
+            [failed(Check::Connection)]
+                .into_iter()
+                .chain(behind)
+                .collect()
         }
     }
 }
@@ -230,7 +244,10 @@ mod tests {
 
     fn outcomes(way: &Way) -> Vec<(Check, Outcome)> {
         let findings = judge(way);
-        findings.iter().map(|one| (one.check, one.outcome)).collect()
+        findings
+            .iter()
+            .map(|one| (one.check, one.outcome))
+            .collect()
     }
 
     fn no_answer(stage: Stage) -> HttpError {
@@ -269,7 +286,10 @@ mod tests {
                 ..way(Err(no_answer(Stage::Name)))
             };
             let expected = [FAILED, Skipped, Skipped, Skipped];
-            assert_eq!(outcomes(&way), checks.into_iter().zip(expected).collect::<Vec<_>>());
+            assert_eq!(
+                outcomes(&way),
+                checks.into_iter().zip(expected).collect::<Vec<_>>()
+            );
         }
     }
 

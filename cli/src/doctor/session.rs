@@ -12,7 +12,10 @@ use crate::target::Target;
 /// What became of CreateSession.
 pub(super) enum Ended {
     /// A session until then, asked for at that time.
-    Granted { asked: Timestamp, until: Timestamp },
+    Granted {
+        asked: Timestamp,
+        until: Timestamp,
+    },
     Refused(AwsRefusal),
     Unusable(String),
     Lost(HttpError),
@@ -54,7 +57,9 @@ pub(super) fn judge(target: &Target, ended: &Ended) -> Finding {
             format!("AWS refused it: {}", refusal.words()),
             remedy(target, refusal.cause()),
         ),
-        Ended::Unusable(error) => Finding::told(Check::Session, Exit::RefusedByAws, error, ENDPOINT),
+        Ended::Unusable(error) => {
+            Finding::told(Check::Session, Exit::RefusedByAws, error, ENDPOINT)
+        }
         Ended::Lost(error) => {
             Finding::told(Check::Session, error.exit(), &error.to_string(), ENDPOINT)
         }
@@ -74,7 +79,10 @@ fn judge_length(target: &Target, asked: Timestamp, until: Timestamp) -> Finding 
     if got + SLACK < SignedDuration::from_secs(wanted.into()) {
         return Finding::warning(
             Check::Session,
-            format!("{detail}: {} s of the {wanted} s that were asked for", got.as_secs()),
+            format!(
+                "{detail}: {} s of the {wanted} s that were asked for",
+                got.as_secs()
+            ),
             "The profile's durationSeconds caps it: have that raised, or ask for less with session-duration.",
         );
     }
@@ -202,22 +210,61 @@ pub(super) mod tests {
         assert_eq!(judged("00:59:30").outcome, Outcome::Ok);
         let short = judged("00:15:00");
         assert_eq!(short.outcome, Outcome::Warning);
-        assert!(short.detail.ends_with("900 s of the 3600 s that were asked for"));
+        assert!(
+            short
+                .detail
+                .ends_with("900 s of the 3600 s that were asked for")
+        );
     }
 
     #[test]
     fn a_refusal_says_what_it_was_and_how_to_see() {
         let denied = "AccessDeniedException";
         for (status, kind, message, expected) in [
-            (403, denied, "Unable to assume role for arn:x", "get-profile --profile-id p "),
-            (403, denied, "Unable to assume role for arn:x", "--role-name web --query Role.Assume"),
-            (403, denied, "Profile is disabled", "Have the profile enabled"),
+            (
+                403,
+                denied,
+                "Unable to assume role for arn:x",
+                "get-profile --profile-id p ",
+            ),
+            (
+                403,
+                denied,
+                "Unable to assume role for arn:x",
+                "--role-name web --query Role.Assume",
+            ),
+            (
+                403,
+                denied,
+                "Profile is disabled",
+                "Have the profile enabled",
+            ),
             (403, denied, "Certificate revoked", "list-crls"),
-            (403, denied, "Untrusted Signing Certificate", "get-trust-anchor --trust-anchor-id a"),
+            (
+                403,
+                denied,
+                "Untrusted Signing Certificate",
+                "get-trust-anchor --trust-anchor-id a",
+            ),
             (403, denied, "Invalid signature", "clock"),
-            (403, denied, "Not authorized to set roleSessionName.", "acceptRoleSessionName"),
-            (400, "ValidationException", "instanceProperties is missing", "--instance-property"),
-            (404, "ResourceNotFoundException", "no profile", "in this region"),
+            (
+                403,
+                denied,
+                "Not authorized to set roleSessionName.",
+                "acceptRoleSessionName",
+            ),
+            (
+                400,
+                "ValidationException",
+                "instanceProperties is missing",
+                "--instance-property",
+            ),
+            (
+                404,
+                "ResourceNotFoundException",
+                "no profile",
+                "in this region",
+            ),
             (429, "ThrottlingException", "Rate exceeded", "ten sessions"),
             (503, "ServiceUnavailable", "", "service's side"),
             (400, "ValidationException", "odd", "all that is known"),

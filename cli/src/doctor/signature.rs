@@ -49,7 +49,10 @@ fn judge_error(error: &AgentError) -> Vec<Finding> {
     let not_signed = || Finding::skipped(Check::Signature, "nothing was signed");
     let Some(refusal) = error.refusal() else {
         let why = "the agent gave no answer to a request";
-        return vec![Finding::skipped(Check::Permission, why), told(Check::Signature)];
+        return vec![
+            Finding::skipped(Check::Permission, why),
+            told(Check::Signature),
+        ];
     };
     match refusal {
         Refusal::NotPermitted { rule, message } => {
@@ -151,8 +154,7 @@ mod tests {
             (Rule::Duration, "the duration", "max-duration"),
         ] {
             let message = message();
-            let [permission, signature] =
-                judged(Refusal::NotPermitted { rule, message }.into());
+            let [permission, signature] = judged(Refusal::NotPermitted { rule, message }.into());
             assert_eq!(permission.0, Outcome::Failed(Exit::RefusedByAgent));
             assert!(permission.1.contains(part) && permission.1.contains(remedy));
             assert_eq!(signature.0, Outcome::Skipped);
@@ -197,7 +199,11 @@ mod tests {
         for (error, permission, signature) in cases {
             let shown = error.to_string();
             let judged = judged(error);
-            assert_eq!([judged[0].0, judged[1].0], [permission, signature], "{shown}");
+            assert_eq!(
+                [judged[0].0, judged[1].0],
+                [permission, signature],
+                "{shown}"
+            );
         }
     }
 }

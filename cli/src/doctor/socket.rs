@@ -71,7 +71,10 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             return failed(format!("{path} ({from}) is not there"), NOT_THERE);
         }
         Err(kind) => {
-            let detail = format!("{path} ({from}) cannot be looked at: {}", io::Error::from(*kind));
+            let detail = format!(
+                "{path} ({from}) cannot be looked at: {}",
+                io::Error::from(*kind)
+            );
             return failed(detail, DIRECTORY);
         }
     };
@@ -123,13 +126,17 @@ fn admission(file: &File, caller: &Caller) -> String {
             "{name} is in the group {group} by now, but not in this login: log out and in again, or use \
              newgrp {group}."
         ),
-        false => format!("Have {name} made a member: usermod -aG {group} {name}; then log in again."),
+        false => {
+            format!("Have {name} made a member: usermod -aG {group} {name}; then log in again.")
+        }
     }
 }
 
 impl File {
     fn of(metadata: &fs::Metadata, caller: &str) -> File {
-        let group = Group::from_gid(Gid::from_raw(metadata.gid())).ok().flatten();
+        let group = Group::from_gid(Gid::from_raw(metadata.gid()))
+            .ok()
+            .flatten();
         let owner = User::from_uid(Uid::from_raw(metadata.uid())).ok().flatten();
         File {
             is_socket: metadata.file_type().is_socket(),
@@ -208,7 +215,10 @@ mod tests {
         let fine = judge(&facts(0o666, 42, false, None));
         assert_eq!(
             (fine.outcome, fine.detail.as_str()),
-            (Outcome::Ok, "/run/s (the default, mode 0666, root:aws) takes connections")
+            (
+                Outcome::Ok,
+                "/run/s (the default, mode 0666, root:aws) takes connections"
+            )
         );
         for (kind, detail, remedy) in [
             (ErrorKind::ConnectionRefused, "left over", "Start the agent"),
@@ -226,7 +236,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let look = |name: &str| judge(&look(&directory.path().join(name), "by --socket").0);
         let missing = look("a.sock");
-        assert!(missing.detail.ends_with("a.sock (by --socket) is not there"));
+        assert!(
+            missing
+                .detail
+                .ends_with("a.sock (by --socket) is not there")
+        );
         assert!(missing.remedy.unwrap().contains("ROLESEAL_SOCKET"));
         fs::write(directory.path().join("file"), "").unwrap();
         assert!(look("file").detail.ends_with("is no socket"));

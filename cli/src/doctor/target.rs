@@ -43,7 +43,9 @@ impl Wish {
             None => (None, None),
         };
         let in_file = table.as_ref().map(|table| table.settings.clone());
-        let of_file = in_file.as_ref().and_then(|settings| settings.socket.clone());
+        let of_file = in_file
+            .as_ref()
+            .and_then(|settings| settings.socket.clone());
         let settings = common.over(options.or(in_file.unwrap_or_default()));
         let wanted = name.is_some() || settings.name_arns();
         let identity = settings.identity.clone();
@@ -136,14 +138,21 @@ fn foreign_region(target: &Target) -> Option<Region> {
 }
 
 /// Which proxy the request goes through, and why.
-pub(super) fn judge_proxy(wish: &Wish, target: &Target, word: Result<ProxyWord, String>) -> Finding {
+pub(super) fn judge_proxy(
+    wish: &Wish,
+    target: &Target,
+    word: Result<ProxyWord, String>,
+) -> Finding {
     let host = target.session.endpoint.host();
     let detail = match (&wish.proxy, word) {
         (Some(ProxySetting::None), _) => {
             format!("none for {host}: --proxy or the target says \"none\"")
         }
         (Some(ProxySetting::Use(proxy)), _) => {
-            format!("{} for {host}: --proxy or the target says so", proxy.shown())
+            format!(
+                "{} for {host}: --proxy or the target says so",
+                proxy.shown()
+            )
         }
         (None, Ok(ProxyWord::Use { proxy, from })) => {
             format!("{} for {host}: ${from} says so", proxy.shown())
@@ -220,7 +229,11 @@ mod tests {
         for (setting, word, expected) in [
             (Some("none"), Ok(used()), "the target says \"none\""),
             (Some("http://u:s3cret@q:2"), Ok(used()), "http://q:2 for"),
-            (None, Ok(used()), "http://p:1 for rolesanywhere.eu-central-1.amazonaws.com: $https_proxy"),
+            (
+                None,
+                Ok(used()),
+                "http://p:1 for rolesanywhere.eu-central-1.amazonaws.com: $https_proxy",
+            ),
             (None, Ok(excepted), "$NO_PROXY excepts it from $HTTPS_PROXY"),
             (None, Ok(ProxyWord::None), "neither --proxy"),
         ] {

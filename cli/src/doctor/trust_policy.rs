@@ -115,7 +115,11 @@ mod tests {
     }
 
     fn denied() -> Ended {
-        refused(403, "AccessDeniedException", "Unable to assume role for arn:x")
+        refused(
+            403,
+            "AccessDeniedException",
+            "Unable to assume role for arn:x",
+        )
     }
 
     fn granted() -> Ended {
@@ -135,11 +139,15 @@ mod tests {
             let arn = format!("arn:aws:rolesanywhere:eu-central-1:123456789012:trust-anchor/{id}");
             format!(r#""ArnEquals":{{"aws:SourceArn":"{arn}"}}"#)
         };
-        let cn = |cn: &str| format!(r#""StringEquals":{{"aws:PrincipalTag/x509Subject/CN":"{cn}"}}"#);
+        let cn =
+            |cn: &str| format!(r#""StringEquals":{{"aws:PrincipalTag/x509Subject/CN":"{cn}"}}"#);
         let two = r#"["sts:AssumeRole", "sts:SetSourceIdentity"]"#;
         for (policy, expected) in [
             (policy(ALL, &cn("db")), &["x509Subject/CN", "db", "web"][..]),
-            (policy(ALL, &anchor("b")), &["aws:SourceArn", "trust-anchor/b", "trust-anchor/a"]),
+            (
+                policy(ALL, &anchor("b")),
+                &["aws:SourceArn", "trust-anchor/b", "trust-anchor/a"],
+            ),
             (policy(two, ""), &["sts:TagSession"]),
         ] {
             let finding = judged(&policy, &denied());

@@ -187,7 +187,10 @@ mod tests {
             assert_eq!(verified.serial, "258");
         }
         let other = Made::leaf("web", 258);
-        type Change = (fn(&mut UnsignedRequest, &mut BTreeMap<String, String>), &'static str);
+        type Change = (
+            fn(&mut UnsignedRequest, &mut BTreeMap<String, String>),
+            &'static str,
+        );
         let changes: [Change; 8] = [
             (|request, _| request.body.push(' '), "not that of"),
             (|request, _| request.query.push('x'), "not that of"),
@@ -215,6 +218,10 @@ mod tests {
         }
         let mut headers = signed(&made, None);
         headers.insert("X-Amz-X509".into(), base64(&other.der));
-        assert!(verify(&unsigned(), &headers).unwrap_err().contains("not that of"));
+        assert!(
+            verify(&unsigned(), &headers)
+                .unwrap_err()
+                .contains("not that of")
+        );
     }
 }

@@ -178,7 +178,12 @@ mod tests {
         let io = |kind: io::ErrorKind| ureq::Error::Io(kind.into());
         let timeout = ureq::Error::Timeout;
         let cases = [
-            (ureq::Error::HostNotFound, "name resolution", true, Stage::Name),
+            (
+                ureq::Error::HostNotFound,
+                "name resolution",
+                true,
+                Stage::Name,
+            ),
             (
                 timeout(ureq::Timeout::Resolve),
                 "name is not resolved",
@@ -197,14 +202,24 @@ mod tests {
                 true,
                 Stage::Answer,
             ),
-            (timeout(ureq::Timeout::Global), "in time", true, Stage::Answer),
+            (
+                timeout(ureq::Timeout::Global),
+                "in time",
+                true,
+                Stage::Answer,
+            ),
             (
                 io(io::ErrorKind::ConnectionRefused),
                 "HTTPS_PROXY",
                 true,
                 Stage::Connection,
             ),
-            (io(io::ErrorKind::UnexpectedEof), "network", true, Stage::Connection),
+            (
+                io(io::ErrorKind::UnexpectedEof),
+                "network",
+                true,
+                Stage::Connection,
+            ),
             (proxy(407), "password", false, Stage::Proxy),
             (proxy(503), "503", true, Stage::Proxy),
             (
