@@ -90,58 +90,45 @@ fn judge_length(target: &Target, asked: Timestamp, until: Timestamp) -> Finding 
 }
 
 fn remedy(target: &Target, cause: Option<Cause>) -> String {
-    let commands = Commands::of(target);
+    let Commands {
+        profile,
+        anchor,
+        crls,
+        role,
+        trust_policy,
+    } = Commands::of(target);
     match cause {
-        Some(Cause::RoleNotAssumed | Cause::Denied) => [
-            "AWS does not say which of these it was; in the order of their likelihood:",
-            &format!(
-                "1. The profile does not list the role, or is disabled: {}",
-                commands.profile
-            ),
-            &format!(
-                "2. The role's trust policy does not allow rolesanywhere.amazonaws.com sts:AssumeRole, \
-                 sts:TagSession and sts:SetSourceIdentity for this trust anchor and certificate: {} > \
-                 policy.json; then: roleseal doctor … --trust-policy policy.json",
-                commands.trust_policy
-            ),
-            &format!("3. There is no such role: {}", commands.role),
-            &format!("4. The trust anchor is disabled: {}", commands.anchor),
-        ]
-        .join("\n"),
-        Some(Cause::Revoked) => format!(
-            "The certificate's serial is in a CRL of the trust anchor: have a new one issued, or see which \
-             with: {}",
-            commands.crls
+        Some(Cause::RoleNotAssumed | Cause::Denied) => format!(
+            "AWS does not say which of these it was; the likely first:\n\
+             1. The profile does not list the role, or is disabled:\n   {profile}\n\
+             2. The role's trust policy does not allow rolesanywhere.amazonaws.com sts:AssumeRole, \
+             sts:TagSession and sts:SetSourceIdentity for this trust anchor and certificate. Let doctor \
+             look, with --trust-policy policy.json:\n   {trust_policy} > policy.json\n\
+             3. There is no such role:\n   {role}\n\
+             4. The trust anchor is disabled:\n   {anchor}"
         ),
-        Some(Cause::ProfileDisabled) => {
-            format!("Have the profile enabled: {}", commands.profile)
-        }
-        Some(Cause::AnchorDisabled) => {
-            format!("Have the trust anchor enabled: {}", commands.anchor)
-        }
-        Some(Cause::Certificate) => [
-            "The identity's certificate does not lead to this trust anchor, or is not as AWS wants it:",
-            &format!(
-                "1. Another trust anchor is named than that of its CA, or its bundle has ended: {}",
-                commands.anchor
-            ),
-            "2. An intermediate is missing: put it behind the leaf in the identity's certificate file",
-            "3. The certificate itself: see the check \"certificate\" above",
-            &format!("4. It was revoked: {}", commands.crls),
-        ]
-        .join("\n"),
+        Some(Cause::Revoked) => format!(
+            "The certificate's serial is in a revocation list of the trust anchor: have a new one issued. \
+             The lists:\n   {crls}"
+        ),
+        Some(Cause::ProfileDisabled) => format!("Have the profile enabled:\n   {profile}"),
+        Some(Cause::AnchorDisabled) => format!("Have the trust anchor enabled:\n   {anchor}"),
+        Some(Cause::Certificate) => format!(
+            "The identity's certificate does not lead to this trust anchor, or is not as AWS wants it:\n\
+             1. The trust anchor is not that of its CA, or its bundle has ended:\n   {anchor}\n\
+             2. An intermediate is missing: put it behind the leaf in the identity's certificate file\n\
+             3. The certificate itself: roleseal inspect shows it, as does the check \"certificate\"\n\
+             4. It was revoked:\n   {crls}"
+        ),
         Some(Cause::SessionName) => format!(
-            "Leave role-session-name out, or have acceptRoleSessionName set in the profile: {}",
-            commands.profile
+            "Leave role-session-name out, or have acceptRoleSessionName set in the profile:\n   {profile}"
         ),
         Some(Cause::InstanceProperties) => format!(
-            "The profile wants instance properties (instance-properties of the target, or \
-             --instance-property): {}",
-            commands.profile
+            "The profile wants instance properties: instance-properties of the target, or \
+             --instance-property:\n   {profile}"
         ),
         Some(Cause::NotFound) => format!(
-            "Profile or trust anchor is not there, in this region and account: {}; {}",
-            commands.profile, commands.anchor
+            "Profile or trust anchor is not there, in this region and account:\n   {profile}\n   {anchor}"
         ),
         Some(cause) => cause.hint().to_owned(),
         None => "AWS's words are all that is known.".to_owned(),
@@ -168,7 +155,8 @@ impl Commands {
         let anchor = last(arns.trust_anchor().as_ref());
         Commands {
             profile: ours(&format!(
-                "get-profile --profile-id {profile} --query profile.[enabled,roleArns,acceptRoleSessionName]"
+                "get-profile --profile-id {profile} --query \
+                 'profile.[enabled,roleArns,acceptRoleSessionName]'"
             )),
             anchor: ours(&format!("get-trust-anchor --trust-anchor-id {anchor}")),
             crls: ours("list-crls"),
