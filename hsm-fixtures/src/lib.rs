@@ -39,8 +39,8 @@ pub use pki::{Digest, Issuer, Leaf, LeafSpec, Pki, Purpose, TlsIdentity};
 pub use process::Process;
 pub use scene::{BATCH_ROLE_ARN, PIN, PROFILE_ARN, REGION, Scene, TRUST_ANCHOR_ARN, WEB_ROLE_ARN};
 pub use service::{
-    DEFAULT_PROFILE_SECONDS, Decision, Fault, Operation, Profile, Service, ServiceConfig,
-    TrustAnchor,
+    AttributeMapping, CertificateField, DEFAULT_PROFILE_SECONDS, Decision, Explained, Fault,
+    Operation, Profile, Question, Role, Service, ServiceConfig, TrustAnchor,
 };
 pub use softhsm::{KeyKind, KeySpec, SoftHsm, Token};
 pub use swtpm::Swtpm;

@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use openssl::ec::{EcGroup, EcKey};
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
@@ -120,6 +120,20 @@ impl Pki {
                 .to_string(),
             chain_pem,
         })
+    }
+
+    /// A revocation list of one of the CAs, PEM, with these serials in decimal; valid for a day from `issued` on.
+    ///
+    /// # Errors
+    ///
+    /// Where a serial is no number.
+    pub fn crl(&self, issuer: Issuer, serials: &[&str], issued: Timestamp) -> Result<String> {
+        let issuer = match issuer {
+            Issuer::Root => &self.root,
+            Issuer::Intermediate => &self.intermediate,
+        };
+        let crl = issuer.revoke(serials, issued)?;
+        Ok(String::from_utf8(crl.to_pem()?)?)
     }
 
     /// A server certificate for `localhost`, `127.0.0.1` and `::1`, issued by the root.

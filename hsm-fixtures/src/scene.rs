@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::agent::Agent;
 use crate::agent_config::{AgentConfig, AgentIdentity, AllowRule};
 use crate::pki::{LeafSpec, Pki, write_private};
-use crate::service::{Profile, Service, ServiceConfig, TrustAnchor};
+use crate::service::{Profile, Role, Service, ServiceConfig, TrustAnchor};
 use crate::softhsm::{KeyKind, KeySpec, SoftHsm, Token};
 use crate::swtpm::Swtpm;
 use crate::tpm_key::TpmKeySpec;
@@ -94,14 +94,13 @@ impl Scene {
         let softhsm = SoftHsm::create(dir)?;
         let pki = Pki::create(dir)?;
         let mut config = ServiceConfig::new(pki.tls_identity()?);
-        config.trust_anchors.push(TrustAnchor {
-            arn: TRUST_ANCHOR_ARN.to_owned(),
-            bundle_pem: pki.root_pem()?,
-        });
+        config
+            .trust_anchors
+            .push(TrustAnchor::new(TRUST_ANCHOR_ARN, &pki.root_pem()?));
         config
             .profiles
             .push(Profile::new(PROFILE_ARN, &[WEB_ROLE_ARN, BATCH_ROLE_ARN]));
-        config.roles = vec![WEB_ROLE_ARN.to_owned(), BATCH_ROLE_ARN.to_owned()];
+        config.roles = vec![Role::new(WEB_ROLE_ARN), Role::new(BATCH_ROLE_ARN)];
         edit(&mut config);
         let service = Service::start(config)?;
         Ok(Scene {

@@ -1,18 +1,25 @@
 //! A strict local AWS: IAM Roles Anywhere's CreateSession and STS's GetCallerIdentity over HTTPS.
 //!
 //! It shares no code with the agent, because it is the judge of what the agent signs: certificates are read by
-//! x509-parser, all cryptography is OpenSSL's. The path of a request: [`Service`] (HTTP) → `judge` →
-//! `create_session` (`authorization`, `certificate`, `parameters`, `request_date`, `canonical`, `chain`) or `sts` →
-//! `vault` → `answer`.
+//! x509-parser, all cryptography is OpenSSL's. What a role's trust policy says is `roleseal-trust-policy`'s to tell, the one
+//! crate of ours that it uses. The path of a request: [`Service`] (HTTP) → `judge` → `create_session` (`authorization`,
+//! `certificate`, `parameters`, `request_date`, `canonical`) → `authorisation` (`chain`, `revocation`, `attributes`), or
+//! `sts` → `vault` → `answer`.
 
 mod answer;
 mod arn;
+mod attribute_mapping;
+mod attributes;
+mod authorisation;
 mod authorization;
 mod canonical;
 mod certificate;
 mod chain;
 mod config;
+mod config_file;
 mod create_session;
+mod explain;
+mod explanation;
 mod fault;
 mod journal;
 mod judge;
@@ -22,7 +29,9 @@ mod received;
 mod refusal;
 mod registry;
 mod request_date;
+mod revocation;
 mod server;
+mod session_policy;
 mod sts;
 #[cfg(test)]
 mod test_client;
@@ -40,7 +49,9 @@ use openssl::rand::rand_bytes;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-pub use config::{DEFAULT_PROFILE_SECONDS, Profile, ServiceConfig, TrustAnchor};
+pub use attribute_mapping::{AttributeMapping, CertificateField};
+pub use config::{DEFAULT_PROFILE_SECONDS, Profile, Role, ServiceConfig, TrustAnchor};
+pub use explain::{Explained, Question};
 pub use fault::Fault;
 pub use journal::{Decision, Operation};
 
@@ -122,6 +133,15 @@ impl Service {
             headers,
             body: body.as_bytes().to_vec(),
         })
+    }
+
+    /// Adds a certificate revocation list, PEM or DER, to a trust anchor: it counts from the next request on.
+    ///
+    /// # Errors
+    ///
+    /// Where it is no CRL, there is no such trust anchor, or the CRL names its CA and is not signed by it.
+    pub fn import_crl(&self, trust_anchor_arn: &str, crl: &[u8]) -> Result<()> {
+        self.judge.import_crl(trust_anchor_arn, crl)
     }
 
     /// How many sessions have been vended.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::create_session::Grant;
+use super::authorisation::Grant;
 use super::refusal::Refusal;
 use super::vault::Session;
 

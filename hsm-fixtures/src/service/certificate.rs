@@ -3,10 +3,13 @@
 //! From "Trust model" and "Signing process" in the IAM Roles Anywhere user guide.
 
 use jiff::Timestamp;
+use openssl::asn1::Asn1IntegerRef;
 use openssl::nid::Nid;
 use openssl::pkey::{Id, PKey, Public};
 use openssl::x509::X509;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
+
+use super::attributes::Attributes;
 
 /// Signature algorithms with SHA-256 or stronger; RSA-PSS, whose hash hides in its parameters, is left out.
 const STRONG_SIGNATURES: [(&str, &str); 6] = [
@@ -19,7 +22,7 @@ const STRONG_SIGNATURES: [(&str, &str); 6] = [
 ];
 
 /// A certificate that arrived, read whole; no rule has been applied yet.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Certificate {
     x509: X509,
     facts: Facts,
@@ -32,7 +35,7 @@ pub(crate) enum KeyType {
     Ec,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Facts {
     version: X509Version,
     serial: Vec<u8>,
@@ -40,7 +43,7 @@ struct Facts {
     subject: Vec<u8>,
     issuer: Vec<u8>,
     subject_text: String,
-    common_name: Option<String>,
+    attributes: Attributes,
     not_before: i64,
     not_after: i64,
     signature_oid: String,
@@ -131,9 +134,18 @@ impl Certificate {
         &self.facts.subject_text
     }
 
-    /// The first CN of the subject: the session's source identity.
-    pub(crate) fn common_name(&self) -> Option<&str> {
-        self.facts.common_name.as_deref()
+    /// The subject's name as it is encoded.
+    pub(crate) fn subject_der(&self) -> &[u8] {
+        &self.facts.subject
+    }
+
+    /// What can become session tags.
+    pub(crate) fn attributes(&self) -> &Attributes {
+        &self.facts.attributes
+    }
+
+    pub(crate) fn serial_number(&self) -> &Asn1IntegerRef {
+        self.x509.serial_number()
     }
 
     pub(crate) fn serial_decimal(&self) -> &str {
@@ -210,12 +222,7 @@ impl Facts {
             subject: parsed.subject().as_raw().to_vec(),
             issuer: parsed.issuer().as_raw().to_vec(),
             subject_text: parsed.subject().to_string(),
-            common_name: parsed
-                .subject()
-                .iter_common_name()
-                .next()
-                .and_then(|name| name.as_str().ok())
-                .map(str::to_owned),
+            attributes: Attributes::read(parsed)?,
             not_before: parsed.validity().not_before.timestamp(),
             not_after: parsed.validity().not_after.timestamp(),
             signature_oid: parsed.signature_algorithm.algorithm.to_id_string(),
@@ -395,6 +402,6 @@ mod tests {
             Certificate::from_der(&pki.leaf(&ec(Nid::SECP384R1), &spec).unwrap().der).unwrap();
         assert_eq!(leaf.serial_decimal(), "65281");
         assert_eq!(leaf.serial_hex(), "ff01");
-        assert_eq!(leaf.common_name(), Some("web"));
+        assert_eq!(leaf.attributes().common_name().as_deref(), Some("web"));
     }
 }

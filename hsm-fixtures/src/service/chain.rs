@@ -4,30 +4,30 @@ use jiff::Timestamp;
 
 use super::certificate::Certificate;
 
-/// Checks that `leaf` leads, through any of `intermediates` in any order, to one of `anchors`.
+/// The path from `leaf`, through any of `intermediates` in any order, to one of `anchors`: leaf first, anchor last.
 ///
 /// The error tells of the issuer that was found and not good enough, where there was one.
-pub(crate) fn check(
-    leaf: &Certificate,
-    intermediates: &[Certificate],
-    anchors: &[Certificate],
+pub(crate) fn path<'c>(
+    leaf: &'c Certificate,
+    intermediates: &'c [Certificate],
+    anchors: &'c [Certificate],
     now: Timestamp,
-) -> Result<(), String> {
+) -> Result<Vec<&'c Certificate>, String> {
     let unused: Vec<&Certificate> = intermediates.iter().collect();
     climb(leaf, &unused, anchors, 0, now)
 }
 
-fn climb(
-    from: &Certificate,
-    unused: &[&Certificate],
-    anchors: &[Certificate],
+fn climb<'c>(
+    from: &'c Certificate,
+    unused: &[&'c Certificate],
+    anchors: &'c [Certificate],
     below: usize,
     now: Timestamp,
-) -> Result<(), String> {
+) -> Result<Vec<&'c Certificate>, String> {
     let mut failure = None;
     for anchor in anchors.iter().filter(|anchor| from.is_issued_by(anchor)) {
         match anchor.check_ca(below, now) {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(vec![from, anchor]),
             Err(reason) => failure = Some(reason),
         }
     }
@@ -46,7 +46,10 @@ fn climb(
             .check_ca(below, now)
             .and_then(|()| climb(candidate, &rest, anchors, below + 1, now));
         match outcome {
-            Ok(()) => return Ok(()),
+            Ok(mut path) => {
+                path.insert(0, from);
+                return Ok(path);
+            }
             Err(reason) => failure = Some(reason),
         }
     }
@@ -114,17 +117,17 @@ mod tests {
         let check = |leaf: &Certificate, chain: &[&Certificate], anchors: &[&Certificate]| {
             let owned =
                 |list: &[&Certificate]| list.iter().map(|c| (*c).clone()).collect::<Vec<_>>();
-            super::check(leaf, &owned(chain), &owned(anchors), now)
+            super::path(leaf, &owned(chain), &owned(anchors), now).map(|path| path.len())
         };
-        assert_eq!(check(&direct, &[], &[&root]), Ok(()));
-        assert_eq!(check(&leaf, &[&one, &two], &[&root]), Ok(()));
-        assert_eq!(check(&leaf, &[&two, &one], &[&root]), Ok(()));
+        assert_eq!(check(&direct, &[], &[&root]), Ok(2));
+        assert_eq!(check(&leaf, &[&one, &two], &[&root]), Ok(4));
+        assert_eq!(check(&leaf, &[&two, &one], &[&root]), Ok(4));
         assert_eq!(
             check(&leaf, &[&other, &two, &root, &one], &[&other, &root]),
-            Ok(())
+            Ok(4)
         );
         // An anchor may be an intermediate itself.
-        assert_eq!(check(&leaf, &[], &[&two]), Ok(()));
+        assert_eq!(check(&leaf, &[], &[&two]), Ok(2));
         assert!(
             check(&leaf, &[&two], &[&root])
                 .unwrap_err()
@@ -174,7 +177,7 @@ mod tests {
         for (name, extensions, days, message) in cases {
             let bad = pki.issue(name, Some("root"), extensions, days);
             let leaf = pki.issue("leaf", Some(name), LEAF, 9);
-            let error = super::check(&leaf, &[bad], std::slice::from_ref(&root), now).unwrap_err();
+            let error = super::path(&leaf, &[bad], std::slice::from_ref(&root), now).unwrap_err();
             assert!(
                 error.contains(message) && error.contains(&format!("CN={name}")),
                 "{name}: {error}"
@@ -195,10 +198,10 @@ mod tests {
         let one = pki.issue("one", Some("root"), CA, 9);
         let leaf = pki.issue("leaf", Some("one"), LEAF, 9);
         let now = Timestamp::now();
-        let error = super::check(&leaf, std::slice::from_ref(&one), &[root], now).unwrap_err();
+        let error = super::path(&leaf, std::slice::from_ref(&one), &[root], now).unwrap_err();
         assert!(error.contains("pathLenConstraint"), "{error}");
         let impostor = pki.issue("one", None, CA, 9);
-        let error = super::check(&leaf, &[], &[impostor], now).unwrap_err();
+        let error = super::path(&leaf, &[], &[impostor], now).unwrap_err();
         assert!(error.contains("issuer of CN=leaf"), "{error}");
     }
 }

@@ -1,12 +1,8 @@
-//! What the service knows: trust anchors, profiles and roles, from code or from a TOML file.
+//! What the service knows: trust anchors, profiles and roles.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context, Result};
 use jiff::SignedDuration;
-use serde::Deserialize;
 
+use super::attribute_mapping::AttributeMapping;
 use crate::pki::TlsIdentity;
 
 /// The session duration of a profile that names none, in seconds: AWS's own default.
@@ -23,14 +19,16 @@ pub struct ServiceConfig {
     pub trust_anchors: Vec<TrustAnchor>,
     /// What a session may be asked through.
     pub profiles: Vec<Profile>,
-    /// ARNs of the roles that exist and trust Roles Anywhere.
-    pub roles: Vec<String>,
+    /// The roles that exist.
+    pub roles: Vec<Role>,
     /// How far the service's clock is ahead of this machine's; negative for behind.
     pub clock_offset: SignedDuration,
     /// How long every session lasts, whatever it was asked for and the profile says; in seconds.
     pub session_seconds: Option<u32>,
     /// Write one line for each decision to stderr.
     pub verbose: bool,
+    /// Write how each CreateSession was decided to stderr, as a table.
+    pub explain: bool,
 }
 
 /// A trust anchor with a certificate bundle.
@@ -40,28 +38,79 @@ pub struct TrustAnchor {
     pub arn: String,
     /// One or two CA certificates, PEM.
     pub bundle_pem: String,
+    /// A disabled trust anchor gives no sessions.
+    pub enabled: bool,
+    /// Certificate revocation lists, each PEM or DER.
+    pub crls: Vec<Vec<u8>>,
+}
+
+impl TrustAnchor {
+    /// An enabled trust anchor without revocation lists.
+    #[must_use]
+    pub fn new(arn: &str, bundle_pem: &str) -> TrustAnchor {
+        TrustAnchor {
+            arn: arn.to_owned(),
+            bundle_pem: bundle_pem.to_owned(),
+            enabled: true,
+            crls: Vec::new(),
+        }
+    }
+}
+
+/// A role.
+#[derive(Clone, Debug)]
+pub struct Role {
+    /// `arn:PARTITION:iam::ACCOUNT:role/PATH/NAME`.
+    pub arn: String,
+    /// Its trust policy, JSON; without one, it lets Roles Anywhere in as the user guide's example does, for every
+    /// certificate.
+    pub trust_policy: Option<String>,
+    /// Its MaxSessionDuration, in seconds; `None` for as long as a session may be at all.
+    pub max_session_seconds: Option<u32>,
+}
+
+impl Role {
+    /// A role that trusts Roles Anywhere.
+    #[must_use]
+    pub fn new(arn: &str) -> Role {
+        Role {
+            arn: arn.to_owned(),
+            trust_policy: None,
+            max_session_seconds: None,
+        }
+    }
+
+    /// A role with a trust policy of its own.
+    #[must_use]
+    pub fn with_trust_policy(arn: &str, policy: &str) -> Role {
+        Role {
+            trust_policy: Some(policy.to_owned()),
+            ..Role::new(arn)
+        }
+    }
 }
 
 /// A profile.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[derive(Clone, Debug)]
 pub struct Profile {
     /// `arn:PARTITION:rolesanywhere:REGION:ACCOUNT:profile/ID`.
     pub arn: String,
     /// A disabled profile gives no sessions.
-    #[serde(default = "enabled")]
     pub enabled: bool,
     /// ARNs of the roles that may be assumed through it.
     pub roles: Vec<String>,
     /// The longest session, and the length of one that asks for nothing; in seconds.
-    #[serde(default = "default_seconds")]
     pub duration_seconds: u32,
     /// Whether a client may set `roleSessionName`.
-    #[serde(default)]
     pub accept_role_session_name: bool,
     /// Whether a client must send `instanceProperties`.
-    #[serde(default)]
     pub require_instance_properties: bool,
+    /// What a session may do at the most: JSON.
+    pub session_policy: Option<String>,
+    /// The same, as ARNs of managed policies.
+    pub managed_policy_arns: Vec<String>,
+    /// What replaces the default mapping of a field of the certificate.
+    pub attribute_mappings: Vec<AttributeMapping>,
 }
 
 impl Profile {
@@ -75,6 +124,9 @@ impl Profile {
             duration_seconds: DEFAULT_PROFILE_SECONDS,
             accept_role_session_name: false,
             require_instance_properties: false,
+            session_policy: None,
+            managed_policy_arns: Vec::new(),
+            attribute_mappings: Vec::new(),
         }
     }
 }
@@ -92,132 +144,7 @@ impl ServiceConfig {
             clock_offset: SignedDuration::ZERO,
             session_seconds: None,
             verbose: false,
+            explain: false,
         }
-    }
-
-    /// Reads a TOML file; the paths in it are relative to its directory.
-    ///
-    /// ```toml
-    /// port = 8443
-    /// tls-certificate = "tls.pem"
-    /// tls-key = "tls.key"
-    /// roles = ["arn:aws:iam::123456789012:role/web"]
-    ///
-    /// [[trust-anchor]]
-    /// arn = "arn:aws:rolesanywhere:eu-central-1:123456789012:trust-anchor/1"
-    /// bundle = "root.pem"
-    ///
-    /// [[profile]]
-    /// arn = "arn:aws:rolesanywhere:eu-central-1:123456789012:profile/1"
-    /// roles = ["arn:aws:iam::123456789012:role/web"]
-    /// enabled = true                      # these four lines are the defaults
-    /// duration-seconds = 3600
-    /// accept-role-session-name = false
-    /// require-instance-properties = false
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// Where the file, or one that it names, cannot be read or has an unknown key.
-    pub fn from_toml_file(path: &Path) -> Result<ServiceConfig> {
-        let text =
-            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let file: File = toml::from_str(&text).with_context(|| format!("in {}", path.display()))?;
-        let dir = path.parent().unwrap_or(Path::new("."));
-        let read = |name: &Path| {
-            let path = dir.join(name);
-            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
-        };
-        let trust_anchors = file
-            .trust_anchor
-            .iter()
-            .map(|anchor| {
-                Ok(TrustAnchor {
-                    arn: anchor.arn.clone(),
-                    bundle_pem: read(&anchor.bundle)?,
-                })
-            })
-            .collect::<Result<_>>()?;
-        let tls = TlsIdentity {
-            certificate_pem: read(&file.tls_certificate)?,
-            key_pem: read(&file.tls_key)?,
-        };
-        Ok(ServiceConfig {
-            port: file.port,
-            trust_anchors,
-            profiles: file.profile,
-            roles: file.roles,
-            ..ServiceConfig::new(tls)
-        })
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct File {
-    #[serde(default)]
-    port: u16,
-    tls_certificate: PathBuf,
-    tls_key: PathBuf,
-    roles: Vec<String>,
-    trust_anchor: Vec<FileTrustAnchor>,
-    profile: Vec<Profile>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct FileTrustAnchor {
-    arn: String,
-    bundle: PathBuf,
-}
-
-fn enabled() -> bool {
-    true
-}
-
-fn default_seconds() -> u32 {
-    DEFAULT_PROFILE_SECONDS
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TEXT: &str = r#"
-        port = 8443
-        tls-certificate = "tls.pem"
-        tls-key = "tls.key"
-        roles = ["arn:aws:iam::123456789012:role/web"]
-        [[trust-anchor]]
-        arn = "arn:aws:rolesanywhere:eu-central-1:123456789012:trust-anchor/1"
-        bundle = "root.pem"
-        [[profile]]
-        arn = "arn:aws:rolesanywhere:eu-central-1:123456789012:profile/1"
-        roles = ["arn:aws:iam::123456789012:role/web"]
-    "#;
-
-    #[test]
-    fn a_file_names_its_neighbours() {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["tls.pem", "tls.key", "root.pem"] {
-            fs::write(dir.path().join(name), name).unwrap();
-        }
-        let path = dir.path().join("service.toml");
-        fs::write(&path, TEXT).unwrap();
-        let config = ServiceConfig::from_toml_file(&path).unwrap();
-        assert_eq!(
-            (config.port, config.tls.key_pem.as_str()),
-            (8443, "tls.key")
-        );
-        assert_eq!(config.trust_anchors[0].bundle_pem, "root.pem");
-        assert!(config.profiles[0].enabled && !config.profiles[0].accept_role_session_name);
-        assert_eq!(config.profiles[0].duration_seconds, 3600);
-
-        fs::write(&path, format!("{TEXT}\nenable = true")).unwrap();
-        let error = format!("{:#}", ServiceConfig::from_toml_file(&path).err().unwrap());
-        assert!(
-            error.contains("service.toml") && error.contains("enable"),
-            "{error}"
-        );
     }
 }

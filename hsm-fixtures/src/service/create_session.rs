@@ -1,40 +1,32 @@
-//! CreateSession: every rule that the real service documents, one step after the other.
+//! CreateSession as it arrives: the request, its signature, its certificates. Who may then have a session is
+//! `authorisation`'s.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use openssl::hash::MessageDigest;
-use openssl::sha::sha256;
 use openssl::sign::Verifier;
 
 use super::arn::Arn;
+use super::authorisation::{self, Asked, Grant};
 use super::authorization::Authorization;
 use super::certificate::{Certificate, KeyType};
-use super::config::Profile;
+use super::explanation::Explanation;
 use super::parameters::Parameters;
 use super::received::Received;
 use super::refusal::Refusal;
 use super::registry::Registry;
-use super::{canonical, chain, request_date};
+use super::{canonical, request_date};
 
 /// The most certificates that X-Amz-X509-Chain may hold ("Signing process" in the user guide).
 const CHAIN_LENGTH: usize = 5;
-
-/// What a session will be made of.
-#[derive(Debug)]
-pub(crate) struct Grant {
-    pub(crate) role: Arn,
-    pub(crate) session_name: String,
-    pub(crate) source_identity: Option<String>,
-    pub(crate) seconds: i64,
-    pub(crate) subject_arn: String,
-}
 
 /// Grants a session for a request that keeps every rule.
 pub(crate) fn judge(
     registry: &Registry,
     request: &Received,
     now: Timestamp,
+    explanation: &mut Explanation,
 ) -> Result<Grant, Refusal> {
     if (request.method.as_str(), request.path.as_str()) != ("POST", "/sessions") {
         return Err(Refusal::unknown_operation(&request.method, &request.path));
@@ -53,17 +45,27 @@ pub(crate) fn judge(
     }
 
     let parameters = Parameters::read(request)?;
-    check_same_home(&parameters)?;
+    authorisation::check_same_home(
+        &parameters.trust_anchor,
+        &parameters.profile,
+        &parameters.role,
+    )?;
     check_scope(request, &authorization, &parameters.trust_anchor, now)?;
     canonical::check_coverage(request, &authorization.signed_headers, &["content-type"])
         .map_err(Refusal::bad_signature)?;
     check_signature(request, &authorization, &leaf)?;
 
-    let anchors = registry.anchor(&parameters.trust_anchor)?;
-    chain::check(&leaf, &intermediates(request)?, anchors, now).map_err(Refusal::untrusted)?;
-    let profile = registry.profile(&parameters.profile)?;
-    check_profile(registry, profile, &parameters)?;
-    Ok(grant(&leaf, profile, parameters))
+    let asked = Asked {
+        leaf: &leaf,
+        intermediates: &intermediates(request)?,
+        trust_anchor: &parameters.trust_anchor,
+        profile: &parameters.profile,
+        role: &parameters.role,
+        duration_seconds: parameters.duration_seconds,
+        session_name: parameters.role_session_name.as_deref(),
+        has_instance_properties: parameters.instance_properties.is_some(),
+    };
+    authorisation::judge(registry, &asked, now, explanation)
 }
 
 fn authorization(request: &Received) -> Result<Authorization, Refusal> {
@@ -122,28 +124,6 @@ fn check_algorithm(authorization: &Authorization, key_type: KeyType) -> Result<(
     Ok(())
 }
 
-/// Anchor and profile are of one region; all three are of one account and partition.
-fn check_same_home(parameters: &Parameters) -> Result<(), Refusal> {
-    let Parameters {
-        trust_anchor,
-        profile,
-        role,
-        ..
-    } = parameters;
-    let home = |arn: &Arn| (arn.partition.clone(), arn.account.clone());
-    if profile.region != trust_anchor.region {
-        return Err(Refusal::invalid(
-            "profileArn and trustAnchorArn are of different regions",
-        ));
-    }
-    if home(profile) != home(trust_anchor) || home(role) != home(trust_anchor) {
-        return Err(Refusal::invalid(
-            "the ARNs are of different accounts or partitions",
-        ));
-    }
-    Ok(())
-}
-
 fn check_scope(
     request: &Received,
     authorization: &Authorization,
@@ -186,77 +166,6 @@ fn check_signature(
         )));
     }
     Ok(())
-}
-
-fn check_profile(
-    registry: &Registry,
-    profile: &Profile,
-    parameters: &Parameters,
-) -> Result<(), Refusal> {
-    let role = parameters.role.to_string();
-    let unable =
-        |reason: &str| Refusal::denied(format!("Unable to assume role for {role}"), reason);
-    if !profile.enabled {
-        return Err(Refusal::denied(
-            "Profile is disabled",
-            format!("profile {} is disabled", profile.arn),
-        ));
-    }
-    if !profile.roles.contains(&role) {
-        return Err(unable("the profile does not list the role"));
-    }
-    if !registry.has_role(&parameters.role) {
-        return Err(unable("there is no such role"));
-    }
-    if parameters.role_session_name.is_some() && !profile.accept_role_session_name {
-        let reason = "the profile does not accept roleSessionName";
-        return Err(Refusal::denied(
-            "Not authorized to set roleSessionName.",
-            reason,
-        ));
-    }
-    if profile.require_instance_properties && parameters.instance_properties.is_none() {
-        return Err(Refusal::invalid(
-            "instanceProperties is missing; the profile requires it",
-        ));
-    }
-    Ok(())
-}
-
-fn grant(leaf: &Certificate, profile: &Profile, parameters: Parameters) -> Grant {
-    let longest = i64::from(profile.duration_seconds);
-    let anchor = &parameters.trust_anchor;
-    Grant {
-        session_name: parameters
-            .role_session_name
-            .unwrap_or_else(|| leaf.serial_hex()),
-        source_identity: leaf.common_name().map(str::to_owned),
-        seconds: parameters
-            .duration_seconds
-            .map_or(longest, |seconds| seconds.min(longest)),
-        subject_arn: format!(
-            "arn:{}:rolesanywhere:{}:{}:subject/{}",
-            anchor.partition,
-            anchor.region,
-            anchor.account,
-            uuid_of(leaf.subject())
-        ),
-        role: parameters.role,
-    }
-}
-
-/// The same certificate subject is always the same Roles Anywhere subject.
-fn uuid_of(text: &str) -> String {
-    let digits = hex::encode(sha256(text.as_bytes()));
-    let part = |from: usize, to: usize| digits.get(from..to).unwrap_or_default();
-    format!(
-        "{}-{}-{}-{}-{}",
-        part(0, 8),
-        part(8, 12),
-        part(12, 16),
-        part(16, 20),
-        part(20, 32)
-    )
 }
 
 #[cfg(test)]

@@ -22,8 +22,11 @@ pub struct Decision {
     pub status: u16,
     /// What the client was told: the error's message, or the session's ARN.
     pub message: String,
-    /// The exact rule that a refused request broke; empty for success.
+    /// The exact rule that a refused request broke, with the statement and condition of a trust policy that decided;
+    /// empty for success.
     pub reason: String,
+    /// Which statement of the role's trust policy allowed a session; empty otherwise.
+    pub allowed_by: String,
 }
 
 /// The operations of the service.
@@ -51,11 +54,15 @@ impl fmt::Display for Decision {
             status,
             message,
             reason,
+            allowed_by,
         } = self;
         let credential = credential.as_deref().unwrap_or("-");
         write!(f, "{time:.0} {operation:?} {credential} {status} {message}")?;
         if !reason.is_empty() && reason != message {
             write!(f, ": {reason}")?;
+        }
+        if !allowed_by.is_empty() {
+            write!(f, " ({allowed_by})")?;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! One request in, one answer out; HTTP is not known here.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
@@ -9,6 +10,7 @@ use super::answer::Answer;
 use super::authorization::Authorization;
 use super::config::ServiceConfig;
 use super::create_session;
+use super::explanation::Explanation;
 use super::fault::{Fault, Faults};
 use super::journal::{Decision, Journal, Operation};
 use super::received::Received;
@@ -19,10 +21,11 @@ use super::vault::Vault;
 
 /// The state that all connections share.
 pub(crate) struct Judge {
-    registry: Registry,
+    registry: RwLock<Registry>,
     clock_offset: SignedDuration,
     session_seconds: Option<u32>,
     verbose: bool,
+    explain: bool,
     faults: Faults,
     vault: Mutex<Vault>,
     journal: Mutex<Journal>,
@@ -31,10 +34,11 @@ pub(crate) struct Judge {
 impl Judge {
     pub(crate) fn new(config: &ServiceConfig) -> Result<Judge> {
         Ok(Judge {
-            registry: Registry::new(config)?,
+            registry: RwLock::new(Registry::new(config)?),
             clock_offset: config.clock_offset,
             session_seconds: config.session_seconds,
             verbose: config.verbose,
+            explain: config.explain,
             faults: Faults::default(),
             vault: Mutex::default(),
             journal: Mutex::default(),
@@ -80,12 +84,20 @@ impl Judge {
     /// Notes a request that met a fault and was not judged.
     pub(crate) fn record_fault(&self, status: u16, reason: &str) {
         let operation = Operation::CreateSession;
-        self.record(self.now(None), operation, None, status, "a fault", reason);
+        let outcome = Outcome {
+            status,
+            message: "a fault",
+            reason,
+            allowed_by: "",
+        };
+        self.record(self.now(None), operation, None, &outcome);
     }
 
     /// What [`answer`](Judge::answer) would make of a CreateSession.
     pub(crate) fn would_grant(&self, request: &Received) -> Result<(), String> {
-        match create_session::judge(&self.registry, request, self.now(None)) {
+        let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
+        let mut explanation = Explanation::default();
+        match create_session::judge(&registry, request, self.now(None), &mut explanation) {
             Ok(_) => Ok(()),
             Err(refusal) => Err(format!("{}: {}", refusal.message, refusal.reason)),
         }
@@ -98,9 +110,10 @@ impl Judge {
             self.now(None),
             Operation::CreateSession,
             None,
-            refusal.kind.status(),
-            &refusal.message,
-            "",
+            &Outcome {
+                reason: "",
+                ..Outcome::refused(&refusal)
+            },
         );
         Answer::refused(&refusal)
     }
@@ -109,18 +122,22 @@ impl Judge {
         lock(&self.journal)
     }
 
+    /// Adds a revocation list to a trust anchor, from the next request on.
+    pub(crate) fn import_crl(&self, anchor: &str, bytes: &[u8]) -> Result<()> {
+        let mut registry = self
+            .registry
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        registry.import_crl(anchor, bytes)
+    }
+
     fn create_session(&self, request: &Received, now: Timestamp, fault: Option<Fault>) -> Answer {
-        let record = |status, message: &str, reason: &str| {
-            self.record(
-                now,
-                Operation::CreateSession,
-                Some(request),
-                status,
-                message,
-                reason,
-            );
+        let mut explanation = Explanation::default();
+        let judged = {
+            let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
+            create_session::judge(&registry, request, now, &mut explanation)
         };
-        let granted = create_session::judge(&self.registry, request, now).and_then(|mut grant| {
+        let granted = judged.and_then(|mut grant| {
             if let Some(seconds) = self.session_seconds {
                 grant.seconds = seconds.into();
             }
@@ -132,15 +149,23 @@ impl Judge {
                 .map(|session| (grant, session))
                 .map_err(|error| Refusal::denied("Internal error", error.to_string()))
         });
-        match granted {
-            Ok((grant, session)) => {
-                record(201, &session.arn, "");
-                Answer::created(&grant, &session)
-            }
-            Err(refusal) => {
-                record(refusal.kind.status(), &refusal.message, &refusal.reason);
-                Answer::refused(&refusal)
-            }
+        let outcome = match &granted {
+            Ok((grant, session)) => Outcome {
+                status: 201,
+                message: &session.arn,
+                reason: "",
+                allowed_by: &grant.allowed_by,
+            },
+            Err(refusal) => Outcome::refused(refusal),
+        };
+        explanation.verdict(outcome.to_string());
+        self.record(now, Operation::CreateSession, Some(request), &outcome);
+        if self.explain {
+            eprintln!("{explanation}");
+        }
+        match &granted {
+            Ok((grant, session)) => Answer::created(grant, session),
+            Err(refusal) => Answer::refused(refusal),
         }
     }
 
@@ -156,9 +181,12 @@ impl Judge {
             now,
             Operation::GetCallerIdentity,
             Some(request),
-            answer.status,
-            message,
-            reason,
+            &Outcome {
+                status: answer.status,
+                message,
+                reason,
+                allowed_by: "",
+            },
         );
         answer
     }
@@ -168,9 +196,7 @@ impl Judge {
         time: Timestamp,
         operation: Operation,
         request: Option<&Received>,
-        status: u16,
-        message: &str,
-        reason: &str,
+        outcome: &Outcome<'_>,
     ) {
         let credential = request
             .and_then(|request| request.header("authorization").ok())
@@ -180,14 +206,44 @@ impl Judge {
             time,
             operation,
             credential,
-            status,
-            message: message.to_owned(),
-            reason: reason.to_owned(),
+            status: outcome.status,
+            message: outcome.message.to_owned(),
+            reason: outcome.reason.to_owned(),
+            allowed_by: outcome.allowed_by.to_owned(),
         };
         if self.verbose {
             eprintln!("{decision}");
         }
         self.journal().record(decision);
+    }
+}
+
+/// What becomes of a request, for the journal.
+struct Outcome<'a> {
+    status: u16,
+    message: &'a str,
+    reason: &'a str,
+    allowed_by: &'a str,
+}
+
+impl<'a> Outcome<'a> {
+    fn refused(refusal: &'a Refusal) -> Outcome<'a> {
+        Outcome {
+            status: refusal.kind.status(),
+            message: &refusal.message,
+            reason: &refusal.reason,
+            allowed_by: "",
+        }
+    }
+}
+
+impl fmt::Display for Outcome<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.status, self.message)?;
+        match self.reason {
+            "" => Ok(()),
+            reason => write!(f, "; because {reason}"),
+        }
     }
 }
 

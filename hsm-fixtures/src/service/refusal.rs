@@ -59,7 +59,8 @@ impl Refusal {
         }
     }
 
-    /// The leaf itself is unfit (the wording is a guess).
+    /// The leaf itself is unfit. These are the service's words where keyUsage lacks digitalSignature (several accounts of
+    /// people who set Roles Anywhere up); that it uses them for every fault of the leaf is a guess.
     pub(crate) fn unfit_leaf(reason: impl Into<String>) -> Refusal {
         Refusal::denied("Untrusted certificate. Insufficient certificate", reason)
     }
@@ -67,6 +68,18 @@ impl Refusal {
     /// No path from the leaf to the trust anchor (rolesanywhere-credential-helper, issue 108).
     pub(crate) fn untrusted(reason: impl Into<String>) -> Refusal {
         Refusal::denied("Untrusted Signing Certificate", reason)
+    }
+
+    /// A certificate of the path is on a CRL (serverless-ca's guide to revocation shows it).
+    pub(crate) fn revoked(reason: impl Into<String>) -> Refusal {
+        Refusal::denied("Certificate revoked", reason)
+    }
+
+    /// The role's trust policy does not let Roles Anywhere in: these are the service's words, alike for a condition that
+    /// does not hold and for each action that is missing (accounts of people who met both). That a role which is not
+    /// there, or which the profile does not list, gets them too is a guess.
+    pub(crate) fn unable_to_assume(role: &str, reason: impl Into<String>) -> Refusal {
+        Refusal::denied(format!("Unable to assume role for {role}"), reason)
     }
 
     /// The signature does not fit (rolesanywhere-credential-helper, issue 128).

@@ -1,90 +1,175 @@
 //! The configuration, validated: what exists on the service's side.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use jiff::SignedDuration;
+use trust_policy::TrustPolicy;
 
 use super::arn::Arn;
+use super::attribute_mapping::Mapping;
 use super::certificate::Certificate;
-use super::config::{Profile, ServiceConfig};
+use super::config::{Profile, Role, ServiceConfig, TrustAnchor};
 use super::refusal::Refusal;
+use super::revocation::Crl;
+use super::session_policy;
 
 /// The limits of a session's duration, in seconds, for a profile as for a request.
 pub(crate) const SESSION_SECONDS: std::ops::RangeInclusive<i64> = 900..=43_200;
 
+/// The most certificates of a trust anchor's bundle: the CA's, and the next one while it is rotated.
+const BUNDLE: usize = 2;
+
+/// The trust policy of a role that has none of its own ("Role trusts" in the trust model).
+const DEFAULT_TRUST_POLICY: &str = r#"{"Version": "2012-10-17", "Statement": {
+    "Effect": "Allow",
+    "Principal": {"Service": "rolesanywhere.amazonaws.com"},
+    "Action": ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"]}}"#;
+
 pub(crate) struct Registry {
-    anchors: Vec<(Arn, Vec<Certificate>)>,
-    profiles: Vec<(Arn, Profile)>,
-    roles: Vec<Arn>,
+    anchors: Vec<(Arn, KnownAnchor)>,
+    profiles: Vec<(Arn, KnownProfile)>,
+    roles: Vec<(Arn, KnownRole)>,
+}
+
+pub(crate) struct KnownAnchor {
+    pub(crate) enabled: bool,
+    pub(crate) bundle: Vec<Certificate>,
+    pub(crate) crls: Vec<Crl>,
+}
+
+pub(crate) struct KnownProfile {
+    pub(crate) profile: Profile,
+    pub(crate) mapping: Mapping,
+}
+
+pub(crate) struct KnownRole {
+    pub(crate) policy: TrustPolicy,
+    pub(crate) max_session_seconds: Option<i64>,
 }
 
 impl Registry {
-    /// Parses every ARN and certificate, so that a test's mistake shows at the start and not as a refusal.
+    /// Parses every ARN, certificate and policy, so that a mistake shows at the start and not as a refusal.
     pub(crate) fn new(config: &ServiceConfig) -> Result<Registry> {
-        let mut anchors = Vec::new();
-        for anchor in &config.trust_anchors {
-            let bundle =
-                Certificate::bundle_from_pem(&anchor.bundle_pem).map_err(anyhow::Error::msg)?;
-            ensure!(
-                !bundle.is_empty(),
-                "trust anchor {} has no certificate",
-                anchor.arn
-            );
-            anchors.push((
-                Arn::trust_anchor(&anchor.arn).map_err(anyhow::Error::msg)?,
-                bundle,
-            ));
-        }
-        let mut profiles = Vec::new();
-        for profile in &config.profiles {
-            let seconds = i64::from(profile.duration_seconds);
-            ensure!(
-                SESSION_SECONDS.contains(&seconds),
-                "profile {} has a duration of {seconds} s",
-                profile.arn
-            );
-            profiles.push((
-                Arn::profile(&profile.arn).map_err(anyhow::Error::msg)?,
-                profile.clone(),
-            ));
-        }
-        let roles = config
-            .roles
-            .iter()
-            .map(|role| Arn::role(role).map_err(anyhow::Error::msg))
-            .collect::<Result<_>>()?;
         ensure!(
             config.clock_offset.abs() < SignedDuration::from_hours(24 * 365 * 100),
             "the clock offset is over a hundred years"
         );
         Ok(Registry {
-            anchors,
-            profiles,
-            roles,
+            anchors: config
+                .trust_anchors
+                .iter()
+                .map(|anchor| {
+                    read_anchor(anchor).with_context(|| format!("trust anchor {}", anchor.arn))
+                })
+                .collect::<Result<_>>()?,
+            profiles: config
+                .profiles
+                .iter()
+                .map(|profile| {
+                    read_profile(profile).with_context(|| format!("profile {}", profile.arn))
+                })
+                .collect::<Result<_>>()?,
+            roles: config
+                .roles
+                .iter()
+                .map(|role| read_role(role).with_context(|| format!("role {}", role.arn)))
+                .collect::<Result<_>>()?,
         })
     }
 
-    pub(crate) fn anchor(&self, arn: &Arn) -> Result<&[Certificate], Refusal> {
-        let found = self.anchors.iter().find(|(known, _)| known == arn);
-        found
-            .map(|(_, bundle)| bundle.as_slice())
-            .ok_or_else(|| Refusal::not_found(format!("no trust anchor {arn}")))
+    pub(crate) fn anchor(&self, arn: &Arn) -> Result<&KnownAnchor, Refusal> {
+        find(&self.anchors, arn).ok_or_else(|| Refusal::not_found(format!("no trust anchor {arn}")))
     }
 
-    pub(crate) fn profile(&self, arn: &Arn) -> Result<&Profile, Refusal> {
-        let found = self.profiles.iter().find(|(known, _)| known == arn);
-        found
-            .map(|(_, profile)| profile)
-            .ok_or_else(|| Refusal::not_found(format!("no profile {arn}")))
+    pub(crate) fn profile(&self, arn: &Arn) -> Result<&KnownProfile, Refusal> {
+        find(&self.profiles, arn).ok_or_else(|| Refusal::not_found(format!("no profile {arn}")))
     }
 
-    pub(crate) fn has_role(&self, arn: &Arn) -> bool {
-        self.roles.contains(arn)
+    pub(crate) fn role(&self, arn: &Arn) -> Option<&KnownRole> {
+        find(&self.roles, arn)
     }
+
+    /// Adds a revocation list to a trust anchor.
+    pub(crate) fn import_crl(&mut self, anchor: &str, bytes: &[u8]) -> Result<()> {
+        let arn = Arn::trust_anchor(anchor).map_err(anyhow::Error::msg)?;
+        let known = self.anchors.iter_mut().find(|(known, _)| *known == arn);
+        let (_, known) = known.with_context(|| format!("no trust anchor {arn}"))?;
+        let crl = read_crl(bytes, &known.bundle)?;
+        known.crls.push(crl);
+        Ok(())
+    }
+}
+
+fn find<'r, T>(known: &'r [(Arn, T)], arn: &Arn) -> Option<&'r T> {
+    known
+        .iter()
+        .find(|(known, _)| known == arn)
+        .map(|(_, found)| found)
+}
+
+fn read_anchor(anchor: &TrustAnchor) -> Result<(Arn, KnownAnchor)> {
+    let arn = Arn::trust_anchor(&anchor.arn).map_err(anyhow::Error::msg)?;
+    let bundle = Certificate::bundle_from_pem(&anchor.bundle_pem).map_err(anyhow::Error::msg)?;
+    ensure!(!bundle.is_empty(), "its bundle has no certificate");
+    ensure!(
+        bundle.len() <= BUNDLE,
+        "its bundle has {} certificates; {BUNDLE} are allowed",
+        bundle.len()
+    );
+    let crls = anchor
+        .crls
+        .iter()
+        .map(|bytes| read_crl(bytes, &bundle))
+        .collect::<Result<_>>()?;
+    let enabled = anchor.enabled;
+    Ok((
+        arn,
+        KnownAnchor {
+            enabled,
+            bundle,
+            crls,
+        },
+    ))
+}
+
+fn read_crl(bytes: &[u8], bundle: &[Certificate]) -> Result<Crl> {
+    let crl = Crl::read(bytes).map_err(anyhow::Error::msg)?;
+    crl.check_against(bundle).map_err(anyhow::Error::msg)?;
+    Ok(crl)
+}
+
+fn read_profile(profile: &Profile) -> Result<(Arn, KnownProfile)> {
+    let arn = Arn::profile(&profile.arn).map_err(anyhow::Error::msg)?;
+    let seconds = i64::from(profile.duration_seconds);
+    ensure!(
+        SESSION_SECONDS.contains(&seconds),
+        "it has a duration of {seconds} s, not within 900 to 43200"
+    );
+    session_policy::check(
+        profile.session_policy.as_deref(),
+        &profile.managed_policy_arns,
+    )
+    .map_err(anyhow::Error::msg)?;
+    let mapping = Mapping::new(&profile.attribute_mappings).map_err(anyhow::Error::msg)?;
+    let profile = profile.clone();
+    Ok((arn, KnownProfile { profile, mapping }))
+}
+
+fn read_role(role: &Role) -> Result<(Arn, KnownRole)> {
+    let arn = Arn::role(&role.arn).map_err(anyhow::Error::msg)?;
+    let text = role.trust_policy.as_deref().unwrap_or(DEFAULT_TRUST_POLICY);
+    let policy = TrustPolicy::parse(text).context("its trust policy")?;
+    let max_session_seconds = role.max_session_seconds.map(i64::from);
+    Ok((
+        arn,
+        KnownRole {
+            policy,
+            max_session_seconds,
+        },
+    ))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::config::TrustAnchor;
     use super::*;
     use crate::pki::Pki;
 
@@ -95,11 +180,11 @@ mod tests {
         let refused = |edit: fn(&mut ServiceConfig)| {
             let mut config = ServiceConfig::new(pki.tls_identity().unwrap());
             edit(&mut config);
-            Registry::new(&config).err().unwrap().to_string()
+            format!("{:#}", Registry::new(&config).err().unwrap())
         };
         const ANCHOR: &str = "arn:aws:rolesanywhere:eu-central-1:123456789012:trust-anchor/1";
         const PROFILE: &str = "arn:aws:rolesanywhere:eu-central-1:123456789012:profile/1";
-        assert!(refused(|config| config.roles.push(PROFILE.to_owned())).contains("IAM role"));
+        assert!(refused(|config| config.roles.push(Role::new(PROFILE))).contains("IAM role"));
         assert!(
             refused(|config| config.profiles.push(Profile::new(ANCHOR, &[]))).contains("a profile")
         );
@@ -114,10 +199,7 @@ mod tests {
         );
         assert!(
             refused(|config| {
-                config.trust_anchors.push(TrustAnchor {
-                    arn: ANCHOR.to_owned(),
-                    bundle_pem: String::new(),
-                });
+                config.trust_anchors.push(TrustAnchor::new(ANCHOR, ""));
             })
             .contains("no certificate")
         );

@@ -36,12 +36,12 @@ impl Stage {
         let leaf = pki.leaf(&spki(&key), &LeafSpec::new("web")).unwrap();
         let mut config = ServiceConfig::new(pki.tls_identity().unwrap());
         let arn = |kind: &str| format!("arn:aws:rolesanywhere:eu-central-1:123456789012:{kind}/1");
-        config.trust_anchors.push(TrustAnchor {
-            arn: arn("trust-anchor"),
-            bundle_pem: pki.root_pem().unwrap(),
-        });
+        config.trust_anchors.push(TrustAnchor::new(
+            &arn("trust-anchor"),
+            &pki.root_pem().unwrap(),
+        ));
         config.profiles.push(Profile::new(&arn("profile"), &[ROLE]));
-        config.roles.push(ROLE.to_owned());
+        config.roles.push(Role::new(ROLE));
         edit(&mut config);
         Stage {
             pki,
@@ -134,7 +134,7 @@ fn create_session_answers_in_the_documented_shape() {
         .unwrap();
     assert!(expiration.duration_since(Timestamp::now()).as_secs() <= 900);
     assert_eq!(set["roleArn"], ROLE);
-    assert_eq!(set["sourceIdentity"], "web");
+    assert_eq!(set["sourceIdentity"], "CN=web");
     assert!(set["packedPolicySize"].is_u64());
     let arn = set["assumedRoleUser"]["arn"].as_str().unwrap();
     assert!(

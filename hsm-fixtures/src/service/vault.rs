@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use openssl::rand::rand_bytes;
 use openssl::sha::sha256;
 
-use super::create_session::Grant;
+use super::authorisation::Grant;
 
 /// Letters and digits of AWS's identifiers.
 const BASE32: [u8; 32] = *b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
@@ -101,7 +101,8 @@ mod tests {
         Grant {
             role: Arn::role("arn:aws-cn:iam::123456789012:role/path/web").unwrap(),
             session_name: "ff01".to_owned(),
-            source_identity: None,
+            source_identity: String::new(),
+            allowed_by: String::new(),
             seconds: 900,
             subject_arn: String::new(),
         }

@@ -5,6 +5,7 @@ mod demo;
 mod identify;
 mod interrupt;
 mod lab;
+mod local_service;
 mod pieces;
 mod session;
 mod spy_log;
@@ -49,17 +50,15 @@ enum Command {
     Tpm(pieces::TpmArguments),
     /// Make a root and an intermediate CA, or issue a certificate from them.
     Pki(pieces::PkiArguments),
-    /// Run the local Roles Anywhere and STS from a TOML file until Ctrl-C, and log each decision.
-    Service {
-        /// The configuration; `hsm-fixtures pki` makes the certificates that it names.
-        #[arg(long)]
-        config: PathBuf,
-    },
+    /// Run the local Roles Anywhere and STS from a TOML or JSON file until Ctrl-C, and log each decision.
+    Service(local_service::ServiceArguments),
+    /// Tell how the service of such a file would decide, without a request; the exit code is 1 where it would refuse.
+    Explain(local_service::ExplainArguments),
 }
 
 fn main() -> ExitCode {
     match run(Arguments::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("hsm-fixtures: {error:#}");
             ExitCode::FAILURE
@@ -67,7 +66,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+fn run(command: Command) -> anyhow::Result<ExitCode> {
     let interrupt = Interrupt::install()?;
     match command {
         Command::Demo => demo::run(&interrupt),
@@ -84,6 +83,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Softhsm(arguments) => pieces::softhsm(&arguments),
         Command::Tpm(arguments) => pieces::tpm(&interrupt, &arguments),
         Command::Pki(arguments) => pieces::pki(&arguments),
-        Command::Service { config } => pieces::service(&interrupt, &config),
-    }
+        Command::Service(arguments) => local_service::service(&interrupt, &arguments),
+        Command::Explain(arguments) => return local_service::explain(&arguments),
+    }?;
+    Ok(ExitCode::SUCCESS)
 }

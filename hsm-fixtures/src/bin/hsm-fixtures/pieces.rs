@@ -1,4 +1,4 @@
-//! The fixtures one by one: `softhsm`, `tpm`, `pki`, `service`.
+//! The fixtures one by one: `softhsm`, `tpm`, `pki`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,8 +7,7 @@ use std::str::FromStr;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use hsm_fixtures::{
-    Issuer, KeyKind, KeySpec, LeafSpec, Pki, Service, ServiceConfig, SoftHsm, Swtpm, TpmKeyForm,
-    TpmKeySpec,
+    Issuer, KeyKind, KeySpec, LeafSpec, Pki, SoftHsm, Swtpm, TpmKeyForm, TpmKeySpec,
 };
 use openssl::pkey::PKey;
 
@@ -177,17 +176,6 @@ pub(crate) fn pki(arguments: &PkiArguments) -> Result<()> {
         println!("{}", path.display());
     }
     Ok(())
-}
-
-/// `hsm-fixtures service`.
-pub(crate) fn service(interrupt: &Interrupt, config: &Path) -> Result<()> {
-    let config = ServiceConfig {
-        verbose: true,
-        ..ServiceConfig::from_toml_file(config)?
-    };
-    let service = Service::start(config)?;
-    println!("{}", service.url());
-    interrupt.wait_while(|| Ok(()))
 }
 
 fn create_pki(dir: &Path) -> Result<Pki> {

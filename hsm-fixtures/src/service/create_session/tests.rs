@@ -3,7 +3,7 @@ use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use tempfile::TempDir;
 
-use super::super::config::{ServiceConfig, TrustAnchor};
+use super::super::config::{Profile, Role, ServiceConfig, TrustAnchor};
 use super::super::refusal::Kind;
 use super::super::test_client::{Draft, amz_date, base64, base64_of_pem, ec, p256, rsa, spki};
 use super::*;
@@ -55,7 +55,12 @@ impl Court {
     }
 
     fn judge(&self, request: &Received) -> Result<Grant, Refusal> {
-        judge(&self.registry, request, self.now)
+        judge(
+            &self.registry,
+            request,
+            self.now,
+            &mut Explanation::default(),
+        )
     }
 
     /// The outcome of a good draft with one thing changed before it is signed.
@@ -75,10 +80,9 @@ impl Court {
 
 fn config(pki: &Pki) -> ServiceConfig {
     let mut config = ServiceConfig::new(pki.tls_identity().unwrap());
-    config.trust_anchors.push(TrustAnchor {
-        arn: ANCHOR.to_owned(),
-        bundle_pem: pki.root_pem().unwrap(),
-    });
+    config
+        .trust_anchors
+        .push(TrustAnchor::new(ANCHOR, &pki.root_pem().unwrap()));
     let profile = |name: &str| {
         let arn = format!("arn:aws:rolesanywhere:eu-central-1:123456789012:profile/{name}");
         Profile::new(&arn, &[ROLE, "arn:aws:iam::123456789012:role/gone"])
@@ -103,8 +107,8 @@ fn config(pki: &Pki) -> ServiceConfig {
         },
     ];
     config.roles = vec![
-        ROLE.to_owned(),
-        "arn:aws:iam::123456789012:role/other".to_owned(),
+        Role::new(ROLE),
+        Role::new("arn:aws:iam::123456789012:role/other"),
     ];
     config
 }
@@ -146,7 +150,7 @@ fn a_grant_says_whose_session_it_is() {
     let grant = Court::new().with(|_| {}).unwrap();
     assert_eq!(grant.role.to_string(), ROLE);
     assert_eq!(grant.session_name, "ff01");
-    assert_eq!(grant.source_identity.as_deref(), Some("web"));
+    assert_eq!(grant.source_identity, "CN=web");
     assert_eq!(grant.seconds, 900);
     assert!(
         grant
@@ -437,7 +441,12 @@ fn the_chain_leads_to_the_trust_anchor() {
 
     let other = Court::new();
     let registry = &other.registry;
-    let foreign = judge(registry, &court.draft().sign(&court.key), court.now);
+    let foreign = judge(
+        registry,
+        &court.draft().sign(&court.key),
+        court.now,
+        &mut Explanation::default(),
+    );
     refused(foreign, Kind::AccessDenied, "an issuer of");
 }
 

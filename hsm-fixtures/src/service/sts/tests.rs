@@ -2,7 +2,7 @@ use jiff::SignedDuration;
 use openssl::sha::sha256;
 
 use super::super::arn::Arn;
-use super::super::create_session::Grant;
+use super::super::authorisation::Grant;
 use super::super::test_client::amz_date;
 use super::*;
 
@@ -20,7 +20,8 @@ impl Desk {
         let grant = Grant {
             role: Arn::role("arn:aws:iam::123456789012:role/path/web").unwrap(),
             session_name: "ff01".to_owned(),
-            source_identity: None,
+            source_identity: String::new(),
+            allowed_by: String::new(),
             seconds: 900,
             subject_arn: String::new(),
         };

@@ -1,0 +1,107 @@
+//! The local Roles Anywhere from a file: `service`, and `explain` for one decision of it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use hsm_fixtures::{Explained, Pki, Question, Service, ServiceConfig};
+
+use crate::interrupt::Interrupt;
+
+#[derive(Args)]
+pub(crate) struct ServiceArguments {
+    /// Trust anchors, profiles and roles, as docs/local-service.md tells; JSON where the name ends in .json, else TOML.
+    #[arg(long)]
+    config: PathBuf,
+    /// Print how each CreateSession was decided: the path, the session tags, the trust policy statement by statement.
+    #[arg(long)]
+    explain: bool,
+    /// Where to write the CA that clients have to trust, where the file names no TLS certificate; by default, into a
+    /// temporary directory.
+    #[arg(long, value_name = "FILE")]
+    write_ca: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct ExplainArguments {
+    /// The service's file.
+    #[arg(long)]
+    config: PathBuf,
+    /// The client's certificate, then its intermediates, PEM.
+    #[arg(long)]
+    cert: PathBuf,
+    /// The role's ARN.
+    #[arg(long)]
+    role: String,
+    /// The profile's ARN.
+    #[arg(long)]
+    profile: String,
+    /// The trust anchor's ARN.
+    #[arg(long)]
+    trust_anchor: String,
+    /// A roleSessionName that the client would set.
+    #[arg(long)]
+    session_name: Option<String>,
+    /// As if the client sent instanceProperties.
+    #[arg(long)]
+    instance_properties: bool,
+}
+
+/// `hsm-fixtures service`.
+pub(crate) fn service(interrupt: &Interrupt, arguments: &ServiceArguments) -> Result<()> {
+    let own = tempfile::tempdir().context("cannot make a temporary directory")?;
+    let mut ca = None;
+    let config = ServiceConfig::from_file(&arguments.config, || {
+        let pki = Pki::create(own.path())?;
+        ca = Some(match &arguments.write_ca {
+            Some(path) => write_ca(&pki, path)?,
+            None => pki.root_path(),
+        });
+        pki.tls_identity()
+    })?;
+    if ca.is_none() && arguments.write_ca.is_some() {
+        bail!("--write-ca: the file names a TLS certificate, so no CA is made");
+    }
+    let service = Service::start(ServiceConfig {
+        verbose: true,
+        explain: arguments.explain,
+        ..config
+    })?;
+    println!("{}", service.url());
+    if let Some(ca) = ca {
+        println!("{}", ca.display());
+    }
+    interrupt.wait_while(|| Ok(()))
+}
+
+fn write_ca(pki: &Pki, path: &Path) -> Result<PathBuf> {
+    fs::write(path, pki.root_pem()?).with_context(|| format!("cannot write {}", path.display()))?;
+    fs::canonicalize(path).with_context(|| format!("cannot find {}", path.display()))
+}
+
+/// `hsm-fixtures explain`.
+pub(crate) fn explain(arguments: &ExplainArguments) -> Result<ExitCode> {
+    let own = tempfile::tempdir().context("cannot make a temporary directory")?;
+    let config = ServiceConfig::from_file(&arguments.config, || {
+        Pki::create(own.path())?.tls_identity()
+    })?;
+    let cert = &arguments.cert;
+    let question = Question {
+        certificates_pem: fs::read_to_string(cert)
+            .with_context(|| format!("cannot read {}", cert.display()))?,
+        trust_anchor_arn: arguments.trust_anchor.clone(),
+        profile_arn: arguments.profile.clone(),
+        role_arn: arguments.role.clone(),
+        session_name: arguments.session_name.clone(),
+        has_instance_properties: arguments.instance_properties,
+    };
+    let explained = Explained::new(&config, &question)?;
+    print!("{explained}");
+    Ok(if explained.granted() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

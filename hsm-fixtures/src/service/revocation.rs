@@ -1,0 +1,125 @@
+//! Certificate revocation lists, as one imports them for a trust anchor.
+
+use jiff::Timestamp;
+use openssl::asn1::Asn1Time;
+use openssl::x509::{CrlStatus, X509Crl};
+
+use super::certificate::Certificate;
+
+/// The longest list that ImportCrl takes, in bytes (its API reference).
+const LENGTH_LIMIT: usize = 300_000;
+
+/// A list, with its issuer's name.
+pub(crate) struct Crl {
+    list: X509Crl,
+    issuer: Vec<u8>,
+    /// For messages.
+    issuer_text: String,
+}
+
+impl Crl {
+    /// Reads PEM, which is all that AWS takes, or DER.
+    pub(crate) fn read(bytes: &[u8]) -> Result<Crl, String> {
+        if bytes.len() > LENGTH_LIMIT {
+            return Err(format!(
+                "the CRL has {} bytes; ImportCrl takes {LENGTH_LIMIT}",
+                bytes.len()
+            ));
+        }
+        let list = X509Crl::from_pem(bytes)
+            .or_else(|_| X509Crl::from_der(bytes))
+            .map_err(|error| format!("no CRL in PEM or DER: {error}"))?;
+        let issuer = list
+            .issuer_name()
+            .to_der()
+            .map_err(|error| error.to_string())?;
+        let names: Vec<String> = list
+            .issuer_name()
+            .entries()
+            .filter_map(|entry| Some(entry.data().to_string().ok()?.to_string()))
+            .collect();
+        Ok(Crl {
+            list,
+            issuer,
+            issuer_text: names.join(", "),
+        })
+    }
+
+    /// A list that names a CA as its issuer and was not signed by it is a mistake of the configuration.
+    pub(crate) fn check_against(&self, bundle: &[Certificate]) -> Result<(), String> {
+        let mut named = bundle
+            .iter()
+            .filter(|ca| ca.subject_der() == self.issuer)
+            .peekable();
+        if named.peek().is_some() && !named.any(|ca| self.is_signed_by(ca)) {
+            return Err(format!(
+                "the CRL of {} is not signed by that CA",
+                self.issuer_text
+            ));
+        }
+        Ok(())
+    }
+
+    fn is_of(&self, ca: &Certificate) -> bool {
+        ca.subject_der() == self.issuer && self.is_signed_by(ca)
+    }
+
+    fn is_signed_by(&self, ca: &Certificate) -> bool {
+        ca.public_key()
+            .is_ok_and(|key| self.list.verify(&key).unwrap_or(false))
+    }
+
+    fn revokes(&self, certificate: &Certificate) -> bool {
+        matches!(
+            self.list.get_by_serial(certificate.serial_number()),
+            CrlStatus::Revoked(_)
+        )
+    }
+
+    fn is_over(&self, now: Timestamp) -> bool {
+        let now = Asn1Time::from_unix(now.as_second());
+        match (self.list.next_update(), now) {
+            (Some(next), Ok(now)) => next < now.as_ref(),
+            _ => false,
+        }
+    }
+}
+
+/// Checks every certificate of `path` (leaf first, trust anchor last) against the lists of its issuer; returns what was
+/// looked at, for people.
+///
+/// What AWS makes of a list past its nextUpdate is not documented. Here it still revokes what it lists, and does not
+/// stop the rest.
+pub(crate) fn check(
+    path: &[&Certificate],
+    crls: &[Crl],
+    now: Timestamp,
+) -> Result<Vec<String>, String> {
+    let mut seen = Vec::new();
+    for pair in path.windows(2) {
+        let [certificate, issuer] = pair else {
+            continue;
+        };
+        for crl in crls.iter().filter(|crl| crl.is_of(issuer)) {
+            if crl.revokes(certificate) {
+                return Err(format!(
+                    "certificate {} of {} is on the CRL of {}",
+                    certificate.serial_decimal(),
+                    certificate.subject(),
+                    crl.issuer_text
+                ));
+            }
+            let over = if crl.is_over(now) {
+                " (its nextUpdate has passed)"
+            } else {
+                ""
+            };
+            seen.push(format!(
+                "{} is not on the CRL of {}{over}",
+                certificate.subject(),
+                crl.issuer_text
+            ));
+        }
+    }
+    Ok(seen)
+}
