@@ -28,10 +28,10 @@ const ALL: [&str; 14] = [
 ];
 
 /// What a run said.
-struct Report {
-    exit: i32,
+pub(crate) struct Report {
+    pub(crate) exit: i32,
     checks: Vec<Value>,
-    text: String,
+    pub(crate) text: String,
 }
 
 impl Report {
@@ -55,7 +55,7 @@ impl Report {
     }
 
     /// The worst of the check's lines.
-    fn state(&self, check: &str) -> &str {
+    pub(crate) fn state(&self, check: &str) -> &str {
         let of_check = || self.checks.iter().filter(|one| one["check"] == check);
         let worst = ["failed", "warning", "skipped", "ok"];
         let state = worst
@@ -64,8 +64,15 @@ impl Report {
         state.unwrap_or_else(|| panic!("no {check}: {}", self.text))
     }
 
+    /// What the last line of a check says.
+    pub(crate) fn detail(&self, check: &str) -> &str {
+        let line = self.checks.iter().rfind(|one| one["check"] == check);
+        line.and_then(|line| line["detail"].as_str())
+            .unwrap_or_default()
+    }
+
     /// Asserts that this check is the first that failed, and that its detail and its remedy have these words.
-    fn fails(&self, check: &str, exit: i32, detail: &str, remedy: &str) {
+    pub(crate) fn fails(&self, check: &str, exit: i32, detail: &str, remedy: &str) {
         let first = self.checks.iter().find(|one| one["state"] == "failed");
         let first = first.unwrap_or_else(|| panic!("nothing failed: {}", self.text));
         assert_eq!(first["check"], check, "{}", self.text);
@@ -87,7 +94,7 @@ fn command(scene: &Scene) -> Command {
     scene.roleseal(&arguments).unwrap()
 }
 
-fn examine(scene: &Scene, more: &[&str]) -> Report {
+pub(crate) fn examine(scene: &Scene, more: &[&str]) -> Report {
     Report::of(&command(scene).args(more).output().unwrap())
 }
 

@@ -104,7 +104,7 @@ fn remedy(target: &Target, cause: Option<Cause>) -> String {
              2. The role's trust policy does not allow rolesanywhere.amazonaws.com sts:AssumeRole, \
              sts:TagSession and sts:SetSourceIdentity for this trust anchor and certificate. Let doctor \
              look, with --trust-policy policy.json:\n   {trust_policy} > policy.json\n\
-             3. There is no such role:\n   {role}\n\
+             3. There is no such role, or its MaxSessionDuration is shorter than what is asked for:\n   {role}\n\
              4. The trust anchor is disabled:\n   {anchor}"
         ),
         Some(Cause::Revoked) => format!(
@@ -160,7 +160,9 @@ impl Commands {
             )),
             anchor: ours(&format!("get-trust-anchor --trust-anchor-id {anchor}")),
             crls: ours("list-crls"),
-            role: format!("aws iam get-role --role-name {role} --query Role.Arn"),
+            role: format!(
+                "aws iam get-role --role-name {role} --query 'Role.[Arn,MaxSessionDuration]'"
+            ),
             trust_policy: format!(
                 "aws iam get-role --role-name {role} --query Role.AssumeRolePolicyDocument"
             ),
