@@ -11,10 +11,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::agent::{Lab, Web, identities, log_with, request, sign, token_programs, until, venv};
+use crate::renewal;
 
 /// The usual agent with a port for metrics, and that port.
 fn start() -> (Web, String) {
-    let Lab { scene, config } = Lab::new(KeyKind::EcP256);
+    start_lab(Lab::new(KeyKind::EcP256))
+}
+
+fn start_lab(Lab { scene, config }: Lab) -> (Web, String) {
     let text = config.to_toml().unwrap() + "[metrics]\nlisten = \"127.0.0.1:0\"\n";
     let file = scene.write("agent.toml", &text).unwrap();
     let command = scene.agent_command(&file).unwrap();
@@ -129,6 +133,29 @@ fn every_request_is_counted_once_while_scrapes_go_on() {
     assert!(bucket("0.0001") < Some(80.0)); // nothing is that fast
     assert_eq!(count("roleseal_token_queue_depth"), Some(0.0));
     assert_eq!(count("roleseal_log_lines_lost_total"), Some(0.0));
+}
+
+#[test]
+fn renewals_are_counted() {
+    let (mut lab, key) = renewal::lab();
+    let ca = renewal::ca(&lab.scene);
+    renewal::add(&mut lab, &key, "web", &ca);
+    renewal::add(&mut lab, &key, "batch", "false");
+    let (_web, port) = start_lab(lab);
+    let scrape = until("both were tried", || {
+        let scrape = Scrape::of(&port);
+        let count = |identity, result| {
+            let labels = [("identity", identity), ("result", result)];
+            scrape.value("roleseal_renewals_total", &labels)
+        };
+        let all = ["web", "batch"].map(|name| (count(name, "renewed"), count(name, "failed")));
+        let done = |(renewed, failed): &(Option<f64>, Option<f64>)| {
+            renewed.unwrap() + failed.unwrap() > 0.0
+        };
+        all.iter().all(done).then_some(all)
+    });
+    let (none, one) = (Some(0.0), Some(1.0));
+    assert_eq!(scrape, [(one, none), (none, one)]);
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod http; // the same: HTTP by hand
 mod serving; // the same: roleseal serve with a target
 
 mod audit; // the log: every decision, nothing secret, nothing forged, and a reader that hangs
+mod aws_setup; // the AWS side as script, template and Terraform file, each read by what it is for
 mod clients; // the AWS CLI and boto3 by credential_process, all at once and for long
 mod credentials; // from a key on a token to credentials that work, for every kind of key
 mod doctor; // roleseal doctor: every failure named, by its check, its cause and its exit code
@@ -27,11 +28,14 @@ mod inspect; // certificates as AWS sees them, of files and of identities; who i
 mod life; // start, end, sockets, --check
 mod load; // many clients, slow ones, those that leave; limits; the end under load
 mod metrics; // Prometheus: counts are exact, states are those of now, the text is as its parser wants it
+mod operator; // an operator's commands: keys made, requested, attested, listed, deleted; PINs at a terminal
 mod pins; // a wrong PIN is tried once
 mod policy; // who may have what
+mod quickstart; // the quickstarts of docs/, line by line, as a reader pastes them
 mod recovery; // token programs that die, hang or lie
 mod refusals; // what is not signed, each with its error
 mod reload; // another configuration, renewed certificates, mended PINs, without a lost request
+mod renewal; // certificates that are renewed by a command, and commands that fail
 mod separation; // what is in which process, and what a signature costs
 mod serve; // the endpoints as bytes: who gets what, and who is refused
 mod serve_clients; // the AWS CLI and boto3 by serve and exec, for longer than a session

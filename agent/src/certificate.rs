@@ -31,6 +31,8 @@ pub struct Certificate {
     pub not_before: Timestamp,
     /// Valid until.
     pub not_after: Timestamp,
+    /// Whether one of the intermediates bears its issuer's name.
+    pub has_issuer: bool,
     /// Its public key, as DER SubjectPublicKeyInfo.
     pub spki: Vec<u8>,
     key: PublicKey,
@@ -47,6 +49,9 @@ impl Certificate {
         let chain = Chain::new(certificates?)?;
         chain.check()?;
         let leaf = chain.leaf();
+        let has_issuer = chain
+            .intermediates()
+            .any(|intermediate| intermediate.subject() == leaf.issuer());
         let intermediates: Vec<String> = chain
             .intermediates()
             .map(|intermediate| BASE64.encode(intermediate.der()))
@@ -59,6 +64,7 @@ impl Certificate {
             issuer: leaf.issuer(),
             not_before: leaf.not_before(),
             not_after: leaf.not_after(),
+            has_issuer,
             spki: leaf.spki()?,
             key: leaf.public_key()?,
         })
@@ -67,6 +73,17 @@ impl Certificate {
     /// Whether it is valid at `now`.
     pub fn check_validity(&self, now: Timestamp) -> Result<(), CertificateError> {
         certificate::check_validity(self.not_before, self.not_after, now)
+    }
+
+    /// Whether the intermediates, if there are any, are those of this leaf.
+    pub fn check_chain(&self) -> Result<(), CertificateError> {
+        if self.x509_chain.is_some() && !self.has_issuer {
+            return Err(CertificateError::new(format!(
+                "none of its intermediates is its issuer ({})",
+                self.issuer
+            )));
+        }
+        Ok(())
     }
 
     /// How its key signs.

@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 
 use crate::certificate::{self, CertificateSource, LeafSource};
-use crate::config::{Config, TokenKind};
+use crate::config::{Config, IdentityConfig, TokenKind};
+use crate::renewal::{self, Present};
 use crate::sandbox::Sandbox;
 
 /// The faults of modules, PIN files and certificate files, a sentence each. A confined agent sees fewer files
@@ -28,7 +29,39 @@ pub fn faults(config: &Config, sandbox: Option<&Sandbox>) -> Vec<String> {
         };
         Some(format!("identity {:?}: {error}", identity.name))
     });
-    modules.chain(pins).chain(certificates).collect()
+    let renewals = config.identities.iter().filter_map(|identity| {
+        let error = check_renewal(identity, sandbox).err()?;
+        Some(format!("identity {:?}: renew: {error}", identity.name))
+    });
+    let all = modules.chain(pins).chain(certificates).chain(renewals);
+    all.collect()
+}
+
+/// What is no fault, but may become one.
+pub fn warnings(config: &Config) -> Vec<String> {
+    let renewed = config
+        .identities
+        .iter()
+        .filter(|identity| identity.renewal.is_some());
+    renewed
+        .filter_map(|identity| {
+            let path = identity.certificate.files().next()?;
+            let objection = renewal::objection_to_writing(path)?;
+            Some(format!("identity {:?}: {objection}", identity.name))
+        })
+        .collect()
+}
+
+/// The certificate request. A confined agent need not be able to read it.
+fn check_renewal(identity: &IdentityConfig, sandbox: Option<&Sandbox>) -> Result<(), String> {
+    let Some(settings) = &identity.renewal else {
+        return Ok(());
+    };
+    let csr = settings.csr.as_path();
+    if sandbox.is_some_and(|sandbox| !sandbox.may_read(csr)) {
+        return Ok(());
+    }
+    Present::read(&identity.certificate, settings).map(drop)
 }
 
 fn check_certificate(source: &CertificateSource) -> Result<(), String> {

@@ -3,6 +3,8 @@
 //! of this file: it becomes the state of the identity concerned.
 
 mod file;
+mod name;
+mod renew;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -21,6 +23,8 @@ use zeroize::Zeroizing;
 use crate::accounts::Accounts;
 use crate::certificate::CertificateSource;
 use crate::policy::Policy;
+use crate::renewal::Settings;
+pub use name::IdentityName;
 
 /// A configuration without faults of its own.
 #[derive(Debug)]
@@ -92,6 +96,8 @@ pub struct IdentityConfig {
     pub key: KeyConfig,
     /// Where leaf and intermediates come from.
     pub certificate: CertificateSource,
+    /// How its certificate is renewed, where the agent is to see to that.
+    pub renewal: Option<Settings>,
     /// What may be called beside AWS's own endpoints.
     pub endpoints: Vec<Endpoint>,
     /// Who may use it, and for what.
@@ -156,6 +162,9 @@ impl ConfigError {
         }
     }
 }
+
+/// Every module that p11-kit is configured with, as one; found by the dynamic linker.
+pub(crate) const DEFAULT_MODULE: &str = "p11-kit-proxy.so";
 
 /// The largest configuration that is read, in bytes: some thousand identities.
 const SIZE_LIMIT: u64 = 4 * 1024 * 1024;

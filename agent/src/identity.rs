@@ -17,6 +17,7 @@ use crate::keeper::{self, Caller, Heritage, Keeper, KeyOwner, KeyState, NotSigne
 use crate::launcher::TokenPrograms;
 use crate::peer::Peer;
 use crate::policy::Policy;
+use crate::renewal::Schedule;
 
 /// All identities of one configuration, and the keepers of their tokens.
 #[derive(Debug)]
@@ -49,6 +50,7 @@ pub struct Identity {
     /// Who may use it, and for what.
     pub policy: Policy,
     certificate: CertificateSource,
+    renewal: Option<Arc<Schedule>>,
     key_uri: String,
     keeper: Arc<Keeper>,
     /// Its key's number with the keeper.
@@ -84,7 +86,9 @@ impl Identities {
             .zip(places)
             .filter_map(|(config, place)| {
                 let (keeper, key) = place?;
+                let renewal = keep_or_plan(&config, previous);
                 Some(Identity {
+                    renewal,
                     name: config.name,
                     endpoints: config.endpoints,
                     policy: config.policy,
@@ -188,6 +192,20 @@ impl Identities {
         for token in &self.keepers {
             token.keeper.end().wait(deadline);
         }
+    }
+}
+
+/// When the certificate is renewed. How that went stays known across a reload.
+fn keep_or_plan(config: &IdentityConfig, previous: Option<&Identities>) -> Option<Arc<Schedule>> {
+    let (settings, source) = (config.renewal.clone()?, config.certificate.clone());
+    let named = |identity: &&Identity| identity.name == config.name;
+    let before = previous.and_then(|previous| previous.iter().find(named)?.renewal.clone());
+    match before {
+        Some(schedule) => {
+            schedule.reset(settings, source);
+            Some(schedule)
+        }
+        None => Some(Arc::new(Schedule::new(settings, source))),
     }
 }
 
@@ -464,6 +482,11 @@ impl Identity {
         &self.keeper
     }
 
+    /// When its certificate is renewed, if the agent sees to that.
+    pub fn renewal(&self) -> Option<&Arc<Schedule>> {
+        self.renewal.as_ref()
+    }
+
     /// When its certificate expires, if it has one.
     pub fn expiry(&self) -> Option<Timestamp> {
         let state = self.keeper.state(self.key);
@@ -474,7 +497,7 @@ impl Identity {
     pub fn describe(&self, now: Timestamp) -> wire::Identity {
         let state = self.keeper.state(self.key);
         let certificate = state.certificate().cloned();
-        let (state, message, warnings) = match state {
+        let (state, message, mut warnings) = match state {
             KeyState::Opening => (State::Opening, None, Vec::new()),
             KeyState::Ready {
                 certificate,
@@ -496,6 +519,12 @@ impl Identity {
                 (state, Some(error.shortened().to_string()), Vec::new())
             }
         };
+        let renewal = self.renewal.as_ref();
+        warnings.extend(
+            renewal
+                .map(|schedule| schedule.warnings())
+                .unwrap_or_default(),
+        );
         let of = |field: fn(&Certificate) -> String| certificate.as_deref().map(field);
         wire::Identity {
             name: self.name.clone(),

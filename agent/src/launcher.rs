@@ -3,18 +3,21 @@
 //! user database, which may be anywhere; and it says which program a client runs.
 //!
 //! It is the agent's own program, started anew before anything is read. All that it takes are the few
-//! requests of `launcher/message.rs`: an agent that was taken over can start nothing but the two token programs.
+//! requests of `launcher/message.rs`: an agent that was taken over can start nothing but the two token programs,
+//! and renewals as the configuration has them.
 
 mod link;
 mod message;
 mod own_main;
 mod process;
+mod renewals;
 mod token_programs;
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,6 +34,15 @@ pub use token_programs::{Running, TokenPrograms};
 #[derive(Debug, Clone)]
 pub struct Launcher(Arc<Inner>);
 
+/// A renewal that was asked for.
+#[derive(Debug)]
+pub(crate) enum Renewal {
+    /// Its program reports at this socket, and ends when it is closed.
+    Started(UnixStream),
+    /// After this time it may be asked for again.
+    Later(Duration),
+}
+
 #[derive(Debug)]
 struct Inner {
     link: Arc<Link>,
@@ -41,11 +53,17 @@ struct Inner {
 /// How long the launcher may take. To start a program takes milliseconds, on a busy machine a second.
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// How long it may take to say what a process runs: for the log alone, and the client waits.
+const EXECUTABLE_LIMIT: Duration = Duration::from_millis(500);
+
+/// Not by its path: what stands there may be another version by now.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+
 /// Of a user's or group's name, in bytes, as the system has it (LOGIN_NAME_MAX).
 const NAME_LIMIT: usize = 256;
 
 /// What the service manager has told the agent is not for its launcher, and for no token program.
-const SERVICE_VARIABLES: [&str; 7] = [
+pub(crate) const SERVICE_VARIABLES: [&str; 7] = [
     "NOTIFY_SOCKET",
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
@@ -57,14 +75,14 @@ const SERVICE_VARIABLES: [&str; 7] = [
 
 impl Launcher {
     /// Starts it, in a process of its own. Before this process has read anything, opened anything, or
-    /// confined itself.
-    pub fn start() -> io::Result<Launcher> {
+    /// confined itself. `config` is what renewals read.
+    pub fn start(config: &Path) -> io::Result<Launcher> {
         let (ours, theirs) = pair()?;
-        // Not by its path: what stands there may be another version by now.
-        let mut command = Command::new("/proc/self/exe");
+        let mut command = Command::new(OWN_PROGRAM);
         command
             .arg0("roleseal-agent")
             .arg(own_main::ARGUMENT)
+            .arg(std::path::absolute(config)?)
             .stdin(theirs)
             .process_group(0); // Ctrl-C is for the agent, whose end is the launcher's
         for variable in SERVICE_VARIABLES {
@@ -73,10 +91,17 @@ impl Launcher {
         Ok(Launcher::new(ours, Some(command.spawn()?)))
     }
 
-    /// Runs it in a thread of this process, with the token programs in `programs`: for tests, whose own
+    /// Runs it in a thread of this process, with the programs in the directory `programs`: for tests, whose own
     /// program is not the agent.
     pub fn in_thread(programs: PathBuf) -> io::Result<Launcher> {
         let (ours, theirs) = pair()?;
+        let programs = process::Programs {
+            renewals: renewals::Renewals::new(
+                programs.join("roleseal-agent"),
+                programs.join("agent.toml"),
+            ),
+            directory: programs,
+        };
         std::thread::Builder::new().spawn(move || process::run(theirs, programs))?;
         let launcher = Launcher::new(ours, None);
         launcher.watch(|| {})?;
@@ -116,7 +141,8 @@ impl Launcher {
     pub(crate) fn executable(&self, pid: i32, at: Duration) -> Option<String> {
         // A whole millisecond later: rounding makes nobody younger.
         let at = u64::try_from(at.as_millis()).ok()?.saturating_add(1);
-        match self.ask(Ask::Executable { pid, at }) {
+        let ask = Ask::Executable { pid, at };
+        match self.0.link.ask(ask, EXECUTABLE_LIMIT) {
             Ok((Answer::Executable(path), _)) => path,
             _ => None,
         }
@@ -146,6 +172,17 @@ impl Launcher {
     pub(crate) fn groups(&self, uid: u32) -> Result<Vec<u32>, String> {
         match self.ask(Ask::Groups { uid })? {
             (Answer::Groups(groups), _) => Ok(groups),
+            (other, _) => Err(failure(other)),
+        }
+    }
+
+    /// Has the certificate of an identity renewed, as the configuration says.
+    pub(crate) fn renew(&self, identity: &str) -> Result<Renewal, String> {
+        let identity = identity.parse()?;
+        let (answer, descriptors) = self.ask(Ask::Renew { identity })?;
+        match (answer, <[OwnedFd; 1]>::try_from(descriptors)) {
+            (Answer::Started(_), Ok([link])) => Ok(Renewal::Started(link.into())),
+            (Answer::Later(delay), _) => Ok(Renewal::Later(Duration::from_millis(delay))),
             (other, _) => Err(failure(other)),
         }
     }
@@ -197,8 +234,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    use std::os::unix::net::UnixStream;
-    use std::path::Path;
     use std::sync::mpsc;
 
     use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
@@ -352,7 +387,11 @@ mod tests {
     fn many_may_ask_at_a_time_and_one_before_it_is_watched() {
         let (ours, theirs) = pair().unwrap();
         let launcher = Launcher::new(ours, None);
-        std::thread::spawn(move || process::run(theirs, "/nowhere".into()));
+        let programs = process::Programs {
+            directory: "/nowhere".into(),
+            renewals: renewals::Renewals::new("/nowhere".into(), "/nowhere".into()),
+        };
+        std::thread::spawn(move || process::run(theirs, programs));
         assert_eq!(launcher.user("root"), Ok(Some(0)));
         std::thread::scope(|scope| {
             for _ in 0..8 {

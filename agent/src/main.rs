@@ -15,9 +15,10 @@ use roleseal_agent::config::{Config, Hardening, MetricsAddress};
 use roleseal_agent::launcher::Launcher;
 use roleseal_agent::listener::Listener;
 use roleseal_agent::metrics::Server;
+use roleseal_agent::renewal;
 use roleseal_agent::sandbox::{Files, Sandbox};
 use roleseal_agent::watch::Watch;
-use roleseal_agent::{audit, check, descriptors, launcher};
+use roleseal_agent::{audit, check, descriptors, launcher, operator};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -28,11 +29,17 @@ use signal_hook::iterator::Signals;
 /// SIGINT. It opens each token once, with a PIN that only the token program reads. SIGHUP makes it
 /// read the configuration and the certificates again; a configuration with a fault changes nothing.
 ///
-/// Exit status: 0 ended by a signal, or the configuration is valid; 1 it is not, or the agent cannot
-/// start; 2 wrong arguments.
+/// The commands are an operator's, and need no agent: they make keys on tokens, requests for their
+/// certificates, and end.
+///
+/// Exit status: 0 ended by a signal, the configuration is valid, or the command is done; 1 it is not,
+/// or the agent cannot start; 2 wrong arguments.
 #[derive(Parser)]
-#[command(version, max_term_width = 100)]
+#[command(version, max_term_width = 100, args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(flatten)]
+    operator: operator::Arguments,
+
     /// The configuration
     #[arg(long, value_name = "FILE", default_value = "/etc/roleseal/agent.toml")]
     config: PathBuf,
@@ -59,10 +66,13 @@ const LAUNCHER_DEADLINE: Duration = Duration::from_secs(2);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    if launcher::is_asked_for() {
-        return launcher::main();
+    if let Some(config) = launcher::is_asked_for() {
+        return launcher::main(config);
     }
     let arguments = Arguments::parse();
+    if let Some(done) = operator::run(&arguments.operator) {
+        return done;
+    }
     let result = if arguments.check {
         check(&arguments.config).inspect_err(|error| eprintln!("roleseal-agent: {error}"))
     } else {
@@ -80,7 +90,7 @@ fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     audit::start(arguments.log_format);
     let path = &arguments.config;
     let launcher =
-        Launcher::start().map_err(|error| format!("cannot start its launcher: {error}"))?;
+        Launcher::start(path).map_err(|error| format!("cannot start its launcher: {error}"))?;
     let accounts = Accounts::Launcher(launcher.clone());
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let config = Config::load(path, &accounts)?;
@@ -101,6 +111,7 @@ fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let programs = launcher.token_programs(config.hardening.token_programs);
     let agent = Arc::new(Agent::start(config, programs, accounts, sandbox)?);
     let watch = Watch::start(&agent)?;
+    renewal::Timer::start(&agent, launcher.clone())?;
     if let Some(server) = &scrapes {
         server.start(&agent)?;
         audit::info(&format!("metrics at {}", server.address()));
@@ -192,6 +203,9 @@ fn end(listener: &Listener, agent: &Agent) {
 /// Says what is wrong with each identity, as far as it shows without its token.
 fn check(path: &Path) -> Result<(), Box<dyn Error>> {
     let config = load_without_faults(path, &Accounts::Own, None)?;
+    for warning in check::warnings(&config) {
+        eprintln!("roleseal-agent: warning: {warning}");
+    }
     let count = config.identities.len();
     println!("{}: {count} identities, no fault found", path.display());
     Ok(())
@@ -208,4 +222,25 @@ fn load_without_faults(
         return Ok(config);
     }
     Err(format!("{}:\n  {}", path.display(), faults.join("\n  ")).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn daemon_and_commands_have_one_grammar() {
+        Arguments::command().debug_assert();
+        for (line, taken) in [
+            (&["x"][..], true),
+            (&["x", "--config", "f", "--check"], true),
+            (&["x", "key", "list"], true),
+            (&["x", "--check", "key", "list"], false),
+            (&["x", "key", "list", "--check"], false),
+            (&["x", "keys"], false),
+        ] {
+            assert_eq!(Arguments::try_parse_from(line).is_ok(), taken, "{line:?}");
+        }
+    }
 }

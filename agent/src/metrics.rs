@@ -32,6 +32,7 @@ pub struct Metrics {
     registry: Registry,
     requests: Family<Request, Counter>,
     token_seconds: Family<Token, Histogram>,
+    renewals: Family<Renewal, Counter>,
     connections: Gauge,
     connections_refused: Counter,
 }
@@ -41,6 +42,12 @@ struct Request {
     /// Empty where none of the configured ones was meant: a caller's own words are no label.
     identity: String,
     outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Renewal {
+    identity: String,
+    result: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -80,6 +87,7 @@ impl Default for Metrics {
             registry: Registry::default(),
             requests: Family::default(),
             token_seconds: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
+            renewals: Family::default(),
             connections: Gauge::default(),
             connections_refused: Counter::default(),
         };
@@ -114,6 +122,11 @@ impl Metrics {
             "How long signatures took, from a token's queue to its answer",
             Unit::Seconds,
             self.token_seconds.clone(),
+        );
+        ours.register(
+            "renewals",
+            "Renewals of certificates that the agent has had started",
+            self.renewals.clone(),
         );
         ours.register(
             "connections",
@@ -156,6 +169,18 @@ impl Metrics {
             .observe(time.as_secs_f64());
     }
 
+    /// Counts a renewal of the identity's certificate, which has a new one or has not.
+    pub fn renewed(&self, identity: &str, has: bool) {
+        self.renewals_of(identity, if has { RENEWED } else { FAILED })
+            .inc();
+    }
+
+    fn renewals_of(&self, identity: &str, result: &'static str) -> Counter {
+        let identity = identity.to_owned();
+        self.renewals
+            .get_or_create_owned(&Renewal { identity, result })
+    }
+
     /// Counts a connection as open, until the answer is dropped.
     pub fn connected(&self) -> OpenConnection {
         self.connections.inc();
@@ -171,6 +196,10 @@ impl Metrics {
     fn text(&self, identities: &Arc<Identities>) -> Result<String, fmt::Error> {
         for identity in identities.iter() {
             // From the first scrape on, so that an increase from none to one is seen as one.
+            if identity.renewal().is_some() {
+                self.renewals_of(&identity.name, RENEWED);
+                self.renewals_of(&identity.name, FAILED);
+            }
             let identity = identity.name.clone();
             let outcome = SIGNED;
             let _ = self.requests.get_or_create(&Request { identity, outcome });
@@ -184,6 +213,10 @@ impl Metrics {
         Ok(text)
     }
 }
+
+/// How a renewal went.
+const RENEWED: &str = "renewed";
+const FAILED: &str = "failed";
 
 /// The outcome of a request that was not refused.
 const SIGNED: &str = "signed";

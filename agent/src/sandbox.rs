@@ -137,6 +137,11 @@ impl Sandbox {
         }
     }
 
+    /// Whether this process may still read the file, if its user may.
+    pub fn may_read(&self, path: &Path) -> bool {
+        self.objection(path).is_none()
+    }
+
     fn objection(&self, path: &Path) -> Option<String> {
         let readable = self.readable.as_deref()?;
         let target = path.canonicalize().ok()?;

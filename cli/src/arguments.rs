@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::doctor;
-use crate::doctor::DoctorArguments;
+use crate::aws_setup::{self, AwsSetupArguments};
+use crate::doctor::{self, DoctorArguments};
 use crate::env::EnvArguments;
 use crate::environment::{self, Environment};
 use crate::exec::ExecArguments;
@@ -16,6 +16,7 @@ use crate::progress::Progress;
 use crate::serve::ServeArguments;
 use crate::status::StatusArguments;
 use crate::target::{Settings, Target, TargetError, TargetFiles, TargetName};
+use crate::trust_policy::{self, TrustPolicyArguments};
 use crate::update::{self, UpdateArguments};
 
 /// Temporary AWS credentials from a key that stays in its HSM or TPM.
@@ -110,6 +111,19 @@ pub(crate) enum Command {
     /// Ends with 0 when AWS would take the certificate, with 6 when it would refuse it.
     #[command(after_long_help = long_help(inspect::EXAMPLES))]
     Inspect(InspectArguments),
+    /// Print the trust policy of a role that only this certificate may have
+    ///
+    /// The policy lets IAM Roles Anywhere assume the role for sessions of one trust anchor whose certificate
+    /// has these names, exactly. What it is bound to is said on standard error. Nothing is sent anywhere.
+    #[command(after_long_help = long_help(trust_policy::EXAMPLES))]
+    TrustPolicy(TrustPolicyArguments),
+    /// Print what makes the AWS side: trust anchor, role and profile
+    ///
+    /// As a script of AWS CLI commands, a CloudFormation template or a Terraform file, to read and to run:
+    /// this command itself calls AWS for nothing. The role is for one certificate, whose common name is NAME
+    /// unless --certificate or --common-name says otherwise.
+    #[command(after_long_help = long_help(aws_setup::EXAMPLES))]
+    AwsSetup(AwsSetupArguments),
     /// Print the script that makes a shell complete roleseal's commands and options
     ///
     /// For bash: source <(roleseal completions bash)
@@ -285,6 +299,8 @@ mod tests {
             &["targets"],
             &["identities"],
             &["inspect", "web.pem"],
+            &["trust-policy", "--target=a"],
+            &["aws-setup", "--ca-file=c", "--name=a", "--format=cli"],
         ] {
             let words = [&["roleseal"], command, &all[..]].concat();
             let arguments = Arguments::try_parse_from(words).unwrap();

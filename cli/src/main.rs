@@ -8,6 +8,7 @@
 mod agent;
 mod arguments;
 mod aws_refusal;
+mod aws_setup;
 mod cache;
 mod certificate_source;
 mod completions;
@@ -39,6 +40,7 @@ mod status;
 mod table;
 mod target;
 mod targets;
+mod trust_policy;
 mod update;
 
 use std::process::ExitCode;
@@ -71,6 +73,8 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
         Command::Targets { json } => targets::run(&common, json),
         Command::Completions { shell } => completions::print(shell),
         Command::Man { out } => completions::write_manual(&out),
+        Command::TrustPolicy(wanted) => trust_policy::run(&common, wanted),
+        Command::AwsSetup(wanted) => aws_setup::run(&common, &wanted),
         Command::Inspect(wanted) => inspect::run(&common, &wanted),
         Command::Identities { json } => identities::run(&common.socket(), json),
     }

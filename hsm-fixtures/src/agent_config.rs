@@ -60,6 +60,9 @@ pub struct AgentIdentity {
     pub pin: Option<PinFile>,
     /// Leaf, then intermediates, PEM.
     pub certificate: PathBuf,
+    /// How the agent renews it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub renew: Option<RenewConfig>,
     /// Endpoints that requests may go to, beside AWS's own.
     pub endpoints: Vec<String>,
     /// Parallel sessions on the token; a TPM has none.
@@ -74,6 +77,23 @@ pub struct AgentIdentity {
 pub struct PinFile {
     /// A file with the PIN, readable by its owner alone.
     pub file: PathBuf,
+}
+
+/// `{ command = "COMMAND", before = "10d", timeout = "2m" }`.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RenewConfig {
+    /// For the shell.
+    pub command: String,
+    /// How long before the certificate's end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    /// The certificate request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub csr: Option<PathBuf>,
+    /// How long the command may take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<String>,
 }
 
 /// One `[[identity.allow]]`.
@@ -138,6 +158,7 @@ impl AgentIdentity {
                 file: file.to_owned(),
             }),
             certificate: certificate.to_owned(),
+            renew: None,
             endpoints: Vec::new(),
             sessions: None,
             allow: Vec::new(),

@@ -33,7 +33,9 @@ mod swtpm;
 mod tpm_key;
 
 pub use agent::Agent;
-pub use agent_config::{AgentConfig, AgentIdentity, AllowRule, LimitsConfig, PinFile, TpmConfig};
+pub use agent_config::{
+    AgentConfig, AgentIdentity, AllowRule, LimitsConfig, PinFile, RenewConfig, TpmConfig,
+};
 pub use faulty::FaultyModule;
 pub use pki::{Digest, Issuer, Leaf, LeafSpec, Pki, Purpose, TlsIdentity};
 pub use process::Process;

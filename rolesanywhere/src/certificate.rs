@@ -25,10 +25,11 @@ pub use extensions::AlternativeName;
 pub use file::{FILE_LIMIT, parse, parse_pem, read};
 pub use name::Attribute;
 pub use objection::{Objection, Severity, Whose};
+pub use path::anchor_objections;
 pub use public_key::{KeyKind, PublicKey};
 pub use rules::check_validity;
 pub use serial::Serial;
-pub use session_facts::{SessionFacts, Tag};
+pub use session_facts::{SessionFacts, Tag, is_tag_value};
 
 /// A certificate, and its bytes: encoding what was parsed could change them, and so the certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,6 +138,17 @@ impl Certificate {
     /// Whether subject and issuer are the same, as a root's are.
     pub fn is_self_issued(&self) -> bool {
         self.tbs().subject() == self.tbs().issuer()
+    }
+
+    /// Whether it says of itself that it is a CA's.
+    pub fn is_ca(&self) -> bool {
+        extensions::basic_constraints(self)
+            .is_ok_and(|constraints| constraints.is_some_and(|(ca, _)| ca))
+    }
+
+    /// Whether the key of `issuer` signed it; `None` where that cannot be told here, for its key or its scheme.
+    pub fn is_signed_by(&self, issuer: &Certificate) -> Option<bool> {
+        signature::is_signed_by(self, issuer)
     }
 
     fn tbs(&self) -> &x509_cert::TbsCertificate {

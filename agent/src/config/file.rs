@@ -14,8 +14,10 @@ use token::link::{CertificateOnToken, OpenTpmKey, TpmKeySource};
 use token::{PinSource, Pkcs11Uri, Tcti, TokenMatch};
 use zeroize::Zeroizing;
 
+use super::renew::RenewTable;
 use super::{
-    Config, Hardening, IdentityConfig, KeyConfig, Limits, MetricsAddress, Pkcs11Config, TokenKind,
+    Config, DEFAULT_MODULE, Hardening, IdentityConfig, IdentityName, KeyConfig, Limits,
+    MetricsAddress, Pkcs11Config, TokenKind,
 };
 use crate::accounts::Accounts;
 use crate::certificate::{CertificateSource, LeafSource};
@@ -82,7 +84,7 @@ impl Default for HardeningTable {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct IdentityTable {
-    name: Name,
+    name: IdentityName,
     key: KeyText,
     pin: Option<PinTable>,
     parent_pin: Option<PinTable>,
@@ -91,6 +93,7 @@ struct IdentityTable {
     certificate: Option<CertificateText>,
     chain: Option<AbsolutePath>,
     sessions: Option<Sessions>,
+    renew: Option<RenewTable>,
     #[serde(default)]
     endpoints: Vec<Text<Endpoint>>,
     #[serde(default, rename = "allow")]
@@ -119,9 +122,6 @@ struct Defaults {
     tcti: Tcti,
 }
 
-/// Every module that p11-kit is configured with, as one; found by the dynamic linker.
-const DEFAULT_MODULE: &str = "p11-kit-proxy.so";
-
 fn default_socket() -> AbsolutePath {
     AbsolutePath(PathBuf::from("/run/roleseal/agent.sock"))
 }
@@ -147,7 +147,7 @@ impl Document {
             .identities
             .into_iter()
             .map(|table| {
-                let name = table.name.0.clone();
+                let name = table.name.to_string();
                 table
                     .validate(&defaults, accounts)
                     .map_err(|message| format!("identity {name:?}: {message}"))
@@ -230,13 +230,18 @@ impl IdentityTable {
             .into_iter()
             .map(|rule| rule.validate(accounts))
             .collect::<Result<_, String>>()?;
+        let renewal = match self.renew {
+            Some(table) => Some(table.validate(&leaf, key.file())?),
+            None => None,
+        };
         let identity = IdentityConfig {
-            name: self.name.0,
+            name: self.name.into(),
             key,
             certificate: CertificateSource {
                 leaf,
                 chain: self.chain.map(|path| path.0),
             },
+            renewal,
             endpoints: self.endpoints.into_iter().map(|text| text.0).collect(),
             policy: Policy {
                 own_uid: geteuid().as_raw(),
@@ -381,7 +386,7 @@ impl RuleTable {
 }
 
 /// A value that is read from a string by its `FromStr`.
-struct Text<T>(T);
+pub(super) struct Text<T>(pub(super) T);
 
 impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Text<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Text<T>, D::Error> {
@@ -428,7 +433,7 @@ impl<const MOST: u32> TryFrom<i64> for Count<MOST> {
 
 #[derive(Deserialize)]
 #[serde(try_from = "PathBuf")]
-struct AbsolutePath(PathBuf);
+pub(super) struct AbsolutePath(pub(super) PathBuf);
 
 impl TryFrom<PathBuf> for AbsolutePath {
     type Error = String;
@@ -438,23 +443,6 @@ impl TryFrom<PathBuf> for AbsolutePath {
             Ok(AbsolutePath(path))
         } else {
             Err(format!("{path:?} is not an absolute path"))
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct Name(String);
-
-impl TryFrom<String> for Name {
-    type Error = String;
-
-    fn try_from(name: String) -> Result<Name, String> {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        if (1..=64).contains(&name.len()) && name.chars().all(plain) {
-            Ok(Name(name))
-        } else {
-            Err("an identity's name has 1 to 64 letters, digits or any of ._-".to_owned())
         }
     }
 }

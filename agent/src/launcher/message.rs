@@ -12,6 +12,8 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::config::IdentityName;
+
 /// From the agent.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,6 +43,8 @@ pub(super) enum Ask {
     Group { name: String },
     /// The groups of a user.
     Groups { uid: u32 },
+    /// Starts a renewal, as the configuration has it that the launcher knows; its link comes with the answer.
+    Renew { identity: IdentityName },
 }
 
 /// A token program: nothing else is ever started.
@@ -53,7 +57,8 @@ pub enum Program {
 }
 
 impl Program {
-    pub(super) fn file_name(self) -> &'static str {
+    /// Its file, beside the agent's.
+    pub(crate) fn file_name(self) -> &'static str {
         match self {
             Program::Pkcs11 => "roleseal-pkcs11",
             Program::Tpm => "roleseal-tpm",
@@ -82,6 +87,8 @@ pub(super) enum Answer {
     Executable(Option<String>),
     Number(Option<u32>),
     Groups(Vec<u32>),
+    /// Not now, but after so many milliseconds.
+    Later(u64),
     /// It could not be done, and why.
     Failed(String),
 }
@@ -181,6 +188,9 @@ mod tests {
                 name: "\u{1}".repeat(256),
             },
             Ask::Groups { uid: u32::MAX },
+            Ask::Renew {
+                identity: "web".parse().unwrap(),
+            },
         ] {
             let request = Request { number: 1, ask };
             send(&agent, &request, &[]).unwrap();
@@ -212,6 +222,28 @@ mod tests {
             ("1,", "-1,"),
             ("1,", "1,\"number\":2,"),
             ("}}}", "}}}{}"),
+        ] {
+            let text = good.replacen(part, other, 1);
+            assert_ne!(text, good);
+            assert!(parse(&text).is_err(), "{text}");
+        }
+    }
+
+    /// Whose certificate, and nothing of how.
+    #[test]
+    fn a_renewal_is_of_an_identity() {
+        let good = r#"{"number":1,"ask":{"Renew":{"identity":"web"}}}"#;
+        assert!(parse(good).is_ok());
+        for (part, other) in [
+            ("\"web\"", "\"\""),
+            ("\"web\"", "\"../web\""),
+            ("\"web\"", "\"web; id\""),
+            ("\"web\"", "\"web\\u0000\""),
+            ("\"web\"", "[\"web\",\"--config=/tmp/c\"]"),
+            ("\"web\"", "\"web\",\"config\":\"/tmp/c\""),
+            ("\"web\"", "\"web\",\"command\":\"id\""),
+            ("{\"identity\":\"web\"}", "\"web\""),
+            ("web", &"w".repeat(65)),
         ] {
             let text = good.replacen(part, other, 1);
             assert_ne!(text, good);

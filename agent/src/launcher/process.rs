@@ -1,6 +1,7 @@
 //! The launcher's own side: it does what the agent asks, and ends when the agent does.
 
 use std::io::{self, Read};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -12,27 +13,38 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{Shutdown, shutdown};
+use rustix::net::shutdown;
 use rustix::process::{Pid, Signal, kill_process_group};
 use signal_hook::SigId;
 use signal_hook::consts::SIGCHLD;
 
 use super::message::{Answer, Ask, FromLauncher, Program, REQUEST_LIMIT, Request, receive, send};
+use super::renewals::{self, Renewals};
 use crate::accounts::Accounts;
+use crate::config::IdentityName;
 use crate::executable;
 
-/// Does what the agent at the other end of `agent` asks, with the token programs in `programs`, until the
-/// agent is gone; then waits for the token programs, which see that themselves.
-pub(super) fn run(agent: OwnedFd, programs: PathBuf) -> io::Result<()> {
+/// Does what the agent at the other end of `agent` asks, with these programs, until the agent is gone; then waits
+/// for those that run, which see that themselves.
+pub(super) fn run(agent: OwnedFd, programs: Programs) -> io::Result<()> {
     let mut process = Process::new(agent, programs)?;
     let result = process.serve();
     process.end();
     result
 }
 
+/// All programs that are ever started.
+#[derive(Debug)]
+pub(super) struct Programs {
+    /// Where the token programs are.
+    pub(super) directory: PathBuf,
+    /// What renews certificates.
+    pub(super) renewals: Renewals,
+}
+
 struct Process {
     agent: Arc<OwnedFd>,
-    programs: PathBuf,
+    programs: Programs,
     children: Vec<Running>,
     /// Readable when a child has ended.
     ended: UnixStream,
@@ -40,13 +52,20 @@ struct Process {
     lookups: Arc<AtomicUsize>,
 }
 
-/// A token program. The agent has the other end of `alive`, and sees it close.
+/// A program that runs.
 struct Running {
     child: Child,
-    _alive: io::PipeWriter,
+    kind: Kind,
 }
 
-/// The most token programs at a time: more than any configuration has tokens, fewer than a launcher has
+enum Kind {
+    /// The agent has the other end, and sees it close.
+    TokenProgram(#[expect(dead_code, reason = "open while the program runs")] io::PipeWriter),
+    /// The agent's end of its link: it ends when that is closed, or shut down.
+    Renewal(UnixStream),
+}
+
+/// The most programs at a time: more than any configuration has tokens, fewer than a launcher has
 /// descriptors.
 const CHILD_LIMIT: usize = 1024;
 
@@ -63,7 +82,7 @@ const KILL_LIMIT: Duration = Duration::from_secs(1);
 const GROUP_LIMIT: usize = 4096;
 
 impl Process {
-    fn new(agent: OwnedFd, programs: PathBuf) -> io::Result<Process> {
+    fn new(agent: OwnedFd, programs: Programs) -> io::Result<Process> {
         let (ended, signalled) = UnixStream::pair()?;
         ended.set_nonblocking(true)?;
         Ok(Process {
@@ -113,6 +132,7 @@ impl Process {
                 return self.look_up(number, move || found(Accounts::Own.group(&name)));
             }
             Ask::Groups { uid } => return self.look_up(number, move || groups(uid)),
+            Ask::Renew { identity } => return self.renew(number, &identity),
         };
         tell(&self.agent, number, answer, &[]);
     }
@@ -124,7 +144,7 @@ impl Process {
                 tell(&self.agent, number, Answer::Started(pid), &descriptors);
             }
             Err(error) => {
-                let path = self.programs.join(program.file_name());
+                let path = self.programs.directory.join(program.file_name());
                 let why = format!("cannot start {}: {error}", path.display());
                 tell(&self.agent, number, Answer::Failed(why), &[]);
             }
@@ -142,7 +162,7 @@ impl Process {
         let (link, theirs) = UnixStream::pair()?;
         let (end, alive) = io::pipe()?;
         let stderr = io::stderr().as_fd().try_clone_to_owned()?;
-        let mut command = Command::new(self.programs.join(program.file_name()));
+        let mut command = Command::new(self.programs.directory.join(program.file_name()));
         command
             .stdin(OwnedFd::from(theirs))
             .stdout(stderr) // vendor modules print; their words belong into the log
@@ -155,9 +175,45 @@ impl Process {
         let pid = child.id().cast_signed();
         self.children.push(Running {
             child,
-            _alive: alive,
+            kind: Kind::TokenProgram(alive),
         });
         Ok((pid, link, end))
+    }
+
+    fn renew(&mut self, number: u64, identity: &IdentityName) {
+        match self.spawn_renewal(identity) {
+            Ok(Ok((pid, link))) => {
+                tell(&self.agent, number, Answer::Started(pid), &[link.as_fd()]);
+            }
+            Ok(Err(delay)) => {
+                let delay = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+                tell(&self.agent, number, Answer::Later(delay), &[]);
+            }
+            Err(error) => {
+                let why = format!("cannot start a renewal: {error}");
+                tell(&self.agent, number, Answer::Failed(why), &[]);
+            }
+        }
+    }
+
+    fn spawn_renewal(
+        &mut self,
+        identity: &IdentityName,
+    ) -> io::Result<Result<(i32, UnixStream), Duration>> {
+        if self.children.len() >= CHILD_LIMIT {
+            return Err(io::Error::other("too many programs run"));
+        }
+        let (link, theirs) = UnixStream::pair()?;
+        let renewals = &mut self.programs.renewals;
+        let mut command = match renewals.command(identity, theirs.into(), Instant::now()) {
+            Ok(command) => command,
+            Err(delay) => return Ok(Err(delay)),
+        };
+        let child = command.stdout(renewals::log()?).process_group(0).spawn()?;
+        let pid = child.id().cast_signed();
+        let kind = Kind::Renewal(link.try_clone()?);
+        self.children.push(Running { child, kind });
+        Ok(Ok((pid, link)))
     }
 
     /// Only what it has started itself, and what is not reaped yet: its number is nobody else's.
@@ -180,7 +236,9 @@ impl Process {
             let Ok(Some(status)) = running.child.try_wait() else {
                 return true;
             };
-            if !status.success() && status.signal() != Some(Signal::KILL.as_raw()) {
+            // How a renewal went is said at its link.
+            let unexpected = !status.success() && status.signal() != Some(Signal::KILL.as_raw());
+            if unexpected && matches!(running.kind, Kind::TokenProgram(_)) {
                 let pid = running.child.id().cast_signed();
                 let how = status.to_string();
                 let _ = send(agent, &FromLauncher::Ended { pid, how }, &[]); // it may be gone
@@ -212,11 +270,16 @@ impl Process {
     /// The agent is gone, and so are the links of the token programs: they end by themselves, or else are
     /// killed.
     fn end(&mut self) {
-        let _ = shutdown(&self.agent, Shutdown::Both); // if it is not gone, it learns that we are
+        let _ = shutdown(&self.agent, rustix::net::Shutdown::Both); // if it is not gone, it learns that we are
+        for running in &self.children {
+            if let Kind::Renewal(link) = &running.kind {
+                let _ = link.shutdown(Shutdown::Both); // the agent's own descriptor may be open for a while
+            }
+        }
         self.wait_for_children(END_LIMIT);
         for running in &self.children {
             let pid = running.child.id();
-            eprintln!("roleseal-agent: token program {pid} did not end after the agent: killed");
+            eprintln!("roleseal-agent: program {pid} did not end after the agent: killed");
             kill(running);
         }
         self.wait_for_children(KILL_LIMIT);

@@ -49,6 +49,20 @@ pub(super) fn to_anchor(
     objections
 }
 
+/// What AWS has against certificates as a trust anchor, the worst first.
+pub fn anchor_objections(anchors: &[Certificate], now: Timestamp) -> Vec<Objection> {
+    let mut objections: Vec<Objection> = anchors
+        .iter()
+        .enumerate()
+        .flat_map(|(at, anchor)| {
+            let whose = Whose::Anchor(at + 1, anchor.subject());
+            anchor_faults(anchor, &whose, 0, now)
+        })
+        .collect();
+    objections.sort_by_key(|objection| !objection.is_refusal());
+    objections
+}
+
 fn anchor_faults(
     anchor: &Certificate,
     whose: &Whose,

@@ -16,6 +16,7 @@ use ring::signature::{
     UnparsedPublicKey, VerificationAlgorithm,
 };
 use sha2::{Digest, Sha256, Sha384, Sha512};
+use x509_cert::spki::SubjectPublicKeyInfoRef;
 
 use super::signature::{Hash, Scheme};
 use super::{Certificate, CertificateError, error};
@@ -61,13 +62,27 @@ const ML_DSA: &str = "ML-DSA";
 const P521: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.35");
 
 impl PublicKey {
-    /// The key of a certificate. That it makes sense as a number or as a point shows when it is to verify.
+    /// The key in DER of a `SubjectPublicKeyInfo` (RFC 5280, 4.1), if it is of a kind that AWS takes of a leaf.
+    pub fn from_der(spki: &[u8]) -> Result<PublicKey, CertificateError> {
+        let spki = SubjectPublicKeyInfoRef::from_der(spki)
+            .map_err(|fault| error(format!("its public key cannot be read: {fault}")))?;
+        PublicKey::read(spki, LEAF_RSA_BITS)
+    }
+
+    /// The key of a certificate.
     pub(super) fn of(
         certificate: &Certificate,
         rsa_bits: RangeInclusive<usize>,
     ) -> Result<PublicKey, CertificateError> {
         let spki = certificate.tbs().subject_public_key_info();
-        let spki = spki.owned_to_ref();
+        PublicKey::read(spki.owned_to_ref(), rsa_bits)
+    }
+
+    /// That it makes sense as a number or as a point shows when it is to verify.
+    fn read(
+        spki: SubjectPublicKeyInfoRef<'_>,
+        rsa_bits: RangeInclusive<usize>,
+    ) -> Result<PublicKey, CertificateError> {
         let key = spki.subject_public_key.as_bytes().unwrap_or_default();
         let curve = spki.algorithm.parameters_oid();
         let key = match (spki.algorithm.oid, curve) {
@@ -78,7 +93,7 @@ impl PublicKey {
                 Ok(key) => Ok(Key::P521(Box::new(key))),
                 Err(_) => Err(malformed()),
             },
-            _ if key_type(certificate).starts_with(ML_DSA) => Err(error(
+            (kind, _) if name(kind).starts_with(ML_DSA) => Err(error(
                 "its key is an ML-DSA key, which roleseal cannot use: use an RSA or EC key",
             )),
             _ => Err(error(
@@ -158,7 +173,11 @@ impl PublicKey {
 
 /// Its kind, also of keys that AWS does not take.
 pub(super) fn key_type(certificate: &Certificate) -> &'static str {
-    match certificate.tbs().subject_public_key_info().algorithm.oid {
+    name(certificate.tbs().subject_public_key_info().algorithm.oid)
+}
+
+fn name(kind: ObjectIdentifier) -> &'static str {
+    match kind {
         RSA => "RSA",
         EC => "EC",
         ML_DSA_44 => "ML-DSA-44",

@@ -110,7 +110,12 @@ fn source_identity(leaf: &Certificate) -> String {
     }
 }
 
-/// STS's pattern of a tag's value: letters, digits, spaces and `_.:/=+-@`. The service ignores other values.
+/// Whether it can be a tag's value. The service ignores others.
+pub fn is_tag_value(text: &str) -> bool {
+    !text.is_empty() && text.chars().count() <= TAG_LIMIT && text.chars().all(in_tags)
+}
+
+/// STS's pattern of a tag's value: letters, digits, spaces and `_.:/=+-@`.
 fn in_tags(c: char) -> bool {
     c.is_alphanumeric() || c == ' ' || c == '\u{a0}' || "_.:/=+-@".contains(c)
 }

@@ -123,6 +123,10 @@ fn pss(parameters: Option<AnyRef<'_>>) -> Result<Scheme, &'static str> {
 pub(super) fn is_signed_by(certificate: &Certificate, issuer: &Certificate) -> Option<bool> {
     let key = PublicKey::of(issuer, CA_RSA_BITS).ok()?;
     let scheme = scheme(certificate).ok()?;
+    // What was signed names its scheme, too (RFC 5280, 4.1.1.2).
+    if certificate.tbs().signature() != certificate.parsed.signature_algorithm() {
+        return Some(false);
+    }
     let text = signed_part(&certificate.der)?;
     let signature = certificate.parsed.signature().as_bytes()?;
     key.verifies_as(scheme, text, signature)

@@ -1,0 +1,181 @@
+//! Renewal of certificates by the agent itself: when it is time, an operator's command is given the certificate
+//! request and answers with a certificate, which takes the place of the old one in its file.
+//!
+//! A PKCS#10 request holds no date and no nonce, so that the one of the enrolment serves for every renewal of
+//! the same key: no token is touched, and token programs still sign nothing but requests to AWS. The confined
+//! agent only sees that it is time ([`Timer`], [`Schedule`]); it asks its launcher for a renewal of an identity,
+//! by name. That starts `roleseal-agent renew` ([`program`]), which reads the configuration itself, and so runs
+//! what the configuration says whatever became of the agent. What it leaves in the file is taken over as any
+//! other renewed certificate, by [`watch`](crate::watch).
+
+pub(crate) mod command;
+pub(crate) mod install;
+pub(crate) mod lock;
+pub mod program;
+mod renew;
+mod request;
+mod schedule;
+mod timer;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::certificate::{Certificate, CertificateSource, LeafSource};
+pub use request::CertificateRequest;
+pub use schedule::Schedule;
+pub use timer::Timer;
+
+/// `renew` of an identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// For `/bin/sh`.
+    pub command: String,
+    /// How long before the certificate's end; `None` for a third of its lifetime.
+    pub before: Option<Duration>,
+    /// The certificate request.
+    pub csr: PathBuf,
+    /// How long the command may take.
+    pub timeout: Duration,
+}
+
+/// How a renewal went: what its program tells the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Report {
+    /// The file has a new certificate.
+    Renewed {
+        /// Its serial number, decimal.
+        serial: String,
+        /// Its end.
+        #[serde(with = "seconds")]
+        not_after: Timestamp,
+    },
+    /// The certificate ends late enough.
+    NotDue,
+    /// The file is as before, and why.
+    Failed(String),
+}
+
+/// A time as seconds since the epoch, which is what certificates have.
+mod seconds {
+    use jiff::Timestamp;
+    use serde::de::{Deserialize, Deserializer, Error};
+    use serde::ser::Serializer;
+
+    pub(super) fn serialize<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_i64(time.as_second())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
+        Timestamp::from_second(i64::deserialize(from)?).map_err(D::Error::custom)
+    }
+}
+
+/// What there is to renew.
+#[derive(Debug)]
+pub(crate) struct Present {
+    pub(crate) request: CertificateRequest,
+    /// `None` where there is no such file: it was deleted, or never made.
+    pub(crate) certificate: Option<Certificate>,
+}
+
+impl Settings {
+    /// When a certificate with this validity is to be renewed.
+    pub(crate) fn due_at(&self, not_before: Timestamp, not_after: Timestamp) -> Timestamp {
+        let before = self
+            .before
+            .unwrap_or_else(|| third(not_before.duration_until(not_after)));
+        not_after.checked_sub(before).unwrap_or(Timestamp::MIN)
+    }
+}
+
+fn third(lifetime: jiff::SignedDuration) -> Duration {
+    Duration::try_from(lifetime).unwrap_or_default() / 3
+}
+
+impl Present {
+    /// Reads request and certificate, which must be of one key.
+    pub(crate) fn read(source: &CertificateSource, settings: &Settings) -> Result<Present, String> {
+        let request = CertificateRequest::read(&settings.csr)?;
+        let path = file(source)?;
+        if !path.exists() {
+            let certificate = None;
+            return Ok(Present {
+                request,
+                certificate,
+            });
+        }
+        if renew::holds_a_key(path) {
+            return Err(format!(
+                "{}: there is a private key in it, which a renewal would destroy: keep the certificate in a \
+                 file of its own",
+                path.display()
+            ));
+        }
+        let certificate = source.load(None)?;
+        if certificate.spki != request.spki {
+            return Err(format!(
+                "{}: the certificate request is for another key than the certificate {}: make one for this \
+                 key",
+                settings.csr.display(),
+                path.display()
+            ));
+        }
+        Ok(Present {
+            request,
+            certificate: Some(certificate),
+        })
+    }
+}
+
+/// The file of the leaf; only such certificates have settings.
+pub(crate) fn file(source: &CertificateSource) -> Result<&Path, String> {
+    match &source.leaf {
+        LeafSource::File(path) => Ok(path),
+        LeafSource::Token(_) => Err("its certificate is on the token".to_owned()),
+    }
+}
+
+/// Why a new certificate could not be put in its place, as far as this process can tell.
+pub(crate) fn objection_to_writing(certificate: &Path) -> Option<String> {
+    let target = install::target(certificate);
+    let directory = target.parent()?;
+    let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+    let error = rustix::fs::access(directory, access).err()?;
+    Some(format!(
+        "a renewed certificate cannot be put into {}: {error}",
+        directory.display()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_opens_a_while_before_the_end() {
+        let settings = |before: Option<u64>| Settings {
+            command: "true".to_owned(),
+            before: before.map(Duration::from_secs),
+            csr: "/web.csr".into(),
+            timeout: Duration::from_secs(1),
+        };
+        let time = |text: &str| text.parse::<Timestamp>().unwrap();
+        let (from, until) = (time("2026-01-01T00:00:00Z"), time("2026-01-31T00:00:00Z"));
+        for (before, expected) in [
+            (None, "2026-01-21T00:00:00Z"),
+            (Some(86_400), "2026-01-30T00:00:00Z"),
+            (Some(864_000), "2026-01-21T00:00:00Z"),
+            (Some(8_640_000), "2025-10-23T00:00:00Z"),
+        ] {
+            let due = settings(before).due_at(from, until);
+            assert_eq!(due, time(expected), "{before:?}");
+        }
+        // One that ends before it begins, and the end of all time.
+        assert_eq!(settings(None).due_at(until, from), from);
+        let due = settings(Some(86_400)).due_at(Timestamp::MIN, Timestamp::MIN);
+        assert_eq!(due, Timestamp::MIN);
+    }
+}

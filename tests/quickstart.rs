@@ -1,0 +1,103 @@
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use hsm_fixtures::programs;
+use serde_json::Value;
+
+/// What a reader pastes: the blocks of shell commands of a page of docs/.
+fn blocks(page: &str) -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let text = fs::read_to_string(path.join(page)).unwrap();
+    let blocks = text.split("```sh\n").skip(1);
+    blocks
+        .map(|block| block.split("```").next().unwrap().to_owned())
+        .collect()
+}
+
+/// A port that nobody has.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// Pastes a page into one shell, in an empty directory, with our programs in front of the system's. `ready` is
+/// what a reader waits for after each block that leaves a program running; `ports` are those of the page, which
+/// another test may have. What was printed.
+fn paste(page: &str, ready: &[&str], ports: &[u16]) -> String {
+    let home = tempfile::tempdir().unwrap();
+    let mut ready = ready.iter();
+    let mut script = String::from("set -eux -o pipefail\n");
+    for block in blocks(page) {
+        script += &block;
+        if block.ends_with("&\n") {
+            let ready = ready.next().unwrap();
+            script += &format!("timeout 60 bash -c 'until {ready}; do sleep 0.1; done'\n");
+        }
+    }
+    assert_eq!(ready.next(), None);
+    for port in ports {
+        let written = port.to_string();
+        assert!(script.contains(&written), "{port}");
+        script = script.replace(&written, &free_port().to_string());
+    }
+    let own = programs::roleseal().unwrap();
+    let path = format!("{}:/usr/bin:/bin", own.parent().unwrap().display());
+    let log = home.path().join("log");
+    let output = fs::File::create(&log).unwrap();
+    let mut shell = Command::new("timeout"); // a process group of its own, which it ends as a whole
+    shell
+        .args(["--kill-after=5", "240", "bash", "-c"])
+        .arg(format!("trap 'kill $(jobs -p); wait' EXIT\n{script}"))
+        .env_clear()
+        .env("PATH", path)
+        .env("HOME", home.path())
+        .current_dir(home.path())
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().unwrap())
+        .stderr(output);
+    let status = shell.status().unwrap();
+    let log = fs::read_to_string(log).unwrap();
+    let at = |name: &str| {
+        let text = fs::read_to_string(home.path().join("quickstart").join(name));
+        text.unwrap_or_default()
+    };
+    assert!(
+        status.success(),
+        "{status}:\n{log}\n{}\n{}",
+        at("agent.log"),
+        at("service.log")
+    );
+    log
+}
+
+/// The answers of `credential-process` in what was printed.
+fn sessions(log: &str) -> usize {
+    let answers = log
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    answers
+        .filter(|answer| {
+            let id = answer["AccessKeyId"].as_str().unwrap_or_default();
+            answer["Version"] == 1 && id.starts_with("ASIA")
+        })
+        .count()
+}
+
+const AGENT: &str = "roleseal identities --socket agent.sock";
+const SERVICE: &str = "grep -q https: service.log";
+const TPM: &str = "true < /dev/tcp/127.0.0.1/2322";
+
+#[test]
+fn from_a_blank_token_to_a_session() {
+    let log = paste("quickstart-softhsm.md", &[AGENT, SERVICE], &[9443]);
+    assert_eq!(sessions(&log), 1, "{log}");
+}
+
+#[test]
+fn from_a_blank_tpm_to_a_session() {
+    let ports = [9443, 2321, 2322];
+    let log = paste("quickstart-tpm.md", &[TPM, AGENT, SERVICE], &ports);
+    assert_eq!(sessions(&log), 1, "{log}");
+}

@@ -1,0 +1,445 @@
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use hsm_fixtures::{AgentIdentity, AllowRule, LeafSpec, RenewConfig, Scene};
+use openssl::ec::{EcGroup, EcKey};
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::{PKey, Private};
+use openssl::x509::{X509, X509NameBuilder, X509ReqBuilder};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::agent::{
+    Lab, copy_program, identities, json_of, log_with, request, serial, sign, until,
+};
+use crate::policy::NOBODY;
+
+/// A scene with a key that was made outside the token, so that OpenSSL can make its requests; and nothing started.
+pub(crate) fn lab() -> (Lab, PKey<Private>) {
+    let scene = Scene::new().unwrap();
+    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
+    let key = PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap();
+    let token = scene.add_token("lab").unwrap();
+    let pem = key.private_key_to_pem_pkcs8().unwrap();
+    token.import_key("web", b"web", &pem).unwrap();
+    let extensions =
+        "basicConstraints = CA:FALSE\nkeyUsage = digitalSignature\nextendedKeyUsage = clientAuth\n";
+    fs::write(scene.path("web.ext"), extensions).unwrap();
+    let config = scene.agent_config(Vec::new()).unwrap();
+    (Lab { config, scene }, key)
+}
+
+/// Adds the identity, whose certificate ends in an hour and so is due, with a request and this command.
+pub(crate) fn add(lab: &mut Lab, key: &PKey<Private>, name: &str, command: &str) -> PathBuf {
+    let scene = &lab.scene;
+    let certificate = scene.path(&format!("{name}.pem"));
+    let spec = LeafSpec {
+        not_after: LeafSpec::expired("web").not_after + std::time::Duration::from_secs(3660),
+        ..LeafSpec::new("web")
+    };
+    issue(scene, key, &spec, &certificate);
+    fs::write(scene.path(&format!("{name}.csr")), csr(key)).unwrap();
+    let pin = scene.path("lab.pin");
+    let uid = fs::metadata(&pin).unwrap().uid();
+    lab.config.identity.push(AgentIdentity {
+        name: name.to_owned(),
+        key: "pkcs11:token=lab;object=web".to_owned(),
+        pin: Some(hsm_fixtures::PinFile { file: pin }),
+        certificate: certificate.clone(),
+        renew: Some(RenewConfig {
+            command: command.to_owned(),
+            before: Some("10d".to_owned()),
+            ..RenewConfig::default()
+        }),
+        endpoints: vec![scene.service().url()],
+        sessions: None,
+        allow: vec![AllowRule {
+            users: vec![uid],
+            roles: vec!["*".to_owned()],
+            max_duration: "1h".to_owned(),
+        }],
+    });
+    certificate
+}
+
+fn issue(scene: &Scene, key: &PKey<Private>, spec: &LeafSpec, path: &Path) {
+    let spki = key.public_key_to_der().unwrap();
+    scene.pki().leaf(&spki, spec).unwrap().write(path).unwrap();
+}
+
+fn csr(key: &PKey<Private>) -> Vec<u8> {
+    let mut name = X509NameBuilder::new().unwrap();
+    name.append_entry_by_text("CN", "web").unwrap();
+    let mut builder = X509ReqBuilder::new().unwrap();
+    builder.set_subject_name(&name.build()).unwrap();
+    builder.set_pubkey(key).unwrap();
+    builder.sign(key, MessageDigest::sha256()).unwrap();
+    builder.build().to_pem().unwrap()
+}
+
+/// The example of docs/renewal.md, with the scene's CA.
+pub(crate) fn ca(scene: &Scene) -> String {
+    let text = include_str!("../docs/renewal.md");
+    let command = text.lines().find(|line| line.starts_with("openssl x509 "));
+    let directory = format!("{}/", scene.dir().display());
+    command.unwrap().replace("/etc/pki/", &directory)
+}
+
+fn serial_of(path: &Path) -> String {
+    let leaf = X509::from_pem(&fs::read(path).unwrap()).unwrap();
+    let serial = leaf.serial_number().to_bn().unwrap();
+    serial.to_dec_str().unwrap().to_string()
+}
+
+fn warnings(identity: &Value) -> String {
+    identity["warnings"].to_string()
+}
+
+/// Without a reload, and while clients ask all the time.
+#[test]
+fn a_thousand_requests_go_on_across_a_renewal() {
+    let (mut lab, key) = lab();
+    let go = lab.scene.path("go");
+    let wait = format!("while ! [ -e {} ]; do sleep 0.05; done", go.display());
+    let command = format!("{wait}; {}", ca(&lab.scene));
+    let path = add(&mut lab, &key, "web", &command);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    let web = lab.start();
+    identities(&web.scene);
+    let old = serial(&web.scene);
+    assert_eq!(old, serial_of(&path));
+
+    let (done, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let reply = sign(&web.scene.socket(), request(&web.scene));
+                    if reply.get("error").is_some() {
+                        done.store(true, Ordering::Relaxed);
+                        panic!("{reply}");
+                    }
+                    asked.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let until_asked = |count| {
+            until("requests are answered", || {
+                let over = done.load(Ordering::Relaxed) || asked.load(Ordering::Relaxed) >= count;
+                over.then_some(())
+            });
+        };
+        until_asked(500);
+        assert_eq!(serial(&web.scene), old);
+        fs::write(&go, "").unwrap();
+        web.until_serial(|serial| serial != old);
+        until_asked(1000.max(asked.load(Ordering::Relaxed) + 100));
+        done.store(true, Ordering::Relaxed);
+    });
+    eprintln!("{} requests", asked.into_inner());
+
+    assert_eq!(serial(&web.scene), serial_of(&path));
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
+    json_of(&web.credential_process().output().unwrap());
+    let log = log_with(&web.agent, "certificate_issued");
+    assert!(
+        log.contains(&format!("serial={}", serial_of(&path))),
+        "{log}"
+    );
+    assert_eq!(warnings(&identities(&web.scene)[0]), "[]");
+    let left = fs::read_dir(web.scene.dir()).unwrap();
+    let left = left.filter(|file| {
+        file.as_ref()
+            .unwrap()
+            .path()
+            .display()
+            .to_string()
+            .contains("-new")
+    });
+    assert_eq!(left.count(), 0);
+}
+
+#[test]
+fn a_command_that_fails_changes_nothing_and_shows() {
+    let (mut lab, key) = lab();
+    let scene = &lab.scene;
+    let other = PKey::from_ec_key(EcKey::generate(key.ec_key().unwrap().group()).unwrap()).unwrap();
+    issue(
+        scene,
+        &other,
+        &LeafSpec::new("web"),
+        &scene.path("foreign.crt"),
+    );
+    issue(
+        scene,
+        &key,
+        &LeafSpec::expired("web"),
+        &scene.path("past.crt"),
+    );
+    let spec = LeafSpec {
+        digital_signature: false,
+        ..LeafSpec::new("web")
+    };
+    issue(scene, &key, &spec, &scene.path("unfit.crt"));
+    let cat = |name: &str| format!("cat {}", scene.path(name).display());
+    let leaf = ca(scene);
+    let (leaf, _) = leaf.split_once(" && cat").unwrap();
+    let cases = [
+        ("fails", "echo why >&2; exit 3".to_owned(), "exit status: 3"),
+        ("garbage", "echo nonsense".to_owned(), "BEGIN CERTIFICATE"),
+        ("silent", "true".to_owned(), "BEGIN CERTIFICATE"),
+        ("other", cat("foreign.crt"), "another key"),
+        ("expired", cat("past.crt"), "expired"),
+        ("same", cat("same.pem"), "no later than"),
+        ("unfit", cat("unfit.crt"), "digitalSignature"),
+        ("authority", cat("root.pem"), "CA certificate"),
+        ("chainless", leaf.to_owned(), "certificate of its issuer"),
+        ("huge", "yes".to_owned(), "more than 262144"),
+        ("hangs", "sleep 1000".to_owned(), "did not end within 1s"),
+    ];
+    for (name, command, _) in &cases {
+        add(&mut lab, &key, name, command);
+    }
+    let last = lab.config.identity.last_mut().unwrap();
+    last.renew.as_mut().unwrap().timeout = Some("1s".to_owned());
+    let mut config = lab.config.clone();
+    let files = |scene: &Scene| {
+        let read =
+            |(name, _, _): &(&str, String, &str)| fs::read(scene.path(&format!("{name}.pem")));
+        cases
+            .iter()
+            .map(|case| read(case).unwrap())
+            .collect::<Vec<_>>()
+    };
+    let before = files(&lab.scene);
+    let web = lab.start();
+    let listed = until("each has failed", || {
+        let listed = identities(&web.scene);
+        let failed = |identity| warnings(identity).contains("renewal failed at ");
+        listed.iter().all(failed).then_some(listed)
+    });
+    for ((name, _, expected), identity) in cases.iter().zip(&listed) {
+        let warnings = warnings(identity);
+        assert!(warnings.contains(expected), "{name}: {warnings}");
+        assert!(warnings.contains("; tried again at "), "{warnings}");
+        assert_eq!(identity["state"], "ready");
+        let mut request = request(&web.scene);
+        request["identity"] = (*name).into();
+        let signed = sign(&web.scene.socket(), request)["parameters"]["headers"].to_string();
+        let old = serial_of(&web.scene.path(&format!("{name}.pem")));
+        assert!(signed.contains(&format!("Credential={old}/")), "{signed}");
+    }
+    assert_eq!(files(&web.scene), before);
+    let log = log_with(&web.agent, "renewal_failed identity=hangs");
+    assert!(log.contains("\nwhy\n"), "{log}");
+
+    // What is mended is tried at once, and forgotten.
+    config.identity[0].renew.as_mut().unwrap().command = ca(&web.scene);
+    config.identity.truncate(1);
+    web.reload(&config);
+    until("it is renewed", || {
+        let identity = &identities(&web.scene)[0];
+        let new = identity["serial"] == serial_of(&web.scene.path("fails.pem")).as_str();
+        (new && warnings(identity) == "[]").then_some(())
+    });
+    assert_ne!(fs::read(web.scene.path("fails.pem")).unwrap(), before[0]);
+}
+
+/// Expired while the host was off, or deleted: both come back without anybody's help.
+#[test]
+fn a_certificate_that_is_expired_or_gone_is_renewed() {
+    let (mut lab, key) = lab();
+    let command = ca(&lab.scene);
+    let expired = add(&mut lab, &key, "expired", &command);
+    issue(&lab.scene, &key, &LeafSpec::expired("web"), &expired);
+    let gone = add(&mut lab, &key, "gone", &command);
+    fs::remove_file(&gone).unwrap();
+    let web = lab.start();
+    until("both are ready", || {
+        let ready = |identity: &Value| identity["state"] == "ready";
+        identities(&web.scene).iter().all(ready).then_some(())
+    });
+    assert_eq!(fs::metadata(&gone).unwrap().mode() & 0o777, 0o644);
+}
+
+fn by_hand(scene: &Scene, config: &str, arguments: &[&str]) -> Output {
+    let file = scene.write("agent.toml", config).unwrap();
+    let mut command = scene.command(hsm_fixtures::programs::agent().unwrap());
+    command
+        .arg("renew")
+        .arg("--config")
+        .arg(file)
+        .args(arguments);
+    command.output().unwrap()
+}
+
+#[test]
+fn it_is_done_by_hand_too() {
+    let (mut lab, key) = lab();
+    let command = ca(&lab.scene);
+    let path = add(&mut lab, &key, "web", &command);
+    let scene = &lab.scene;
+    let due = lab.config.to_toml().unwrap();
+    let renew = |config: &str, arguments: &[&str]| {
+        let output = by_hand(scene, config, arguments);
+        let text = [output.stdout, output.stderr].concat();
+        (
+            output.status.code().unwrap(),
+            String::from_utf8(text).unwrap(),
+        )
+    };
+    let old = serial_of(&path);
+    let (code, said) = renew(&due.replace("10d", "1m"), &["--identity", "web"]);
+    assert!(code == 0 && said.contains("not due"), "{code} {said}");
+    assert_eq!(serial_of(&path), old);
+    let (code, said) = renew(&due, &["--identity", "web"]);
+    let new = serial_of(&path);
+    assert_ne!(new, old);
+    assert!(code == 0 && said.contains(&new), "{code} {said}");
+    let (code, said) = renew(&due, &["--identity", "web"]);
+    assert!(code == 0 && said.contains("not due"), "{code} {said}");
+    // The same second may give the same end, which is no renewal.
+    let longer = due.replace("-days 30", "-days 40");
+    assert_eq!(renew(&longer, &["--identity", "web", "--force"]).0, 0);
+    let newer = serial_of(&path);
+    assert_ne!(newer, new);
+    for (config, arguments, code, expected) in [
+        (due.as_str(), &["--identity", "batch"][..], 2, "no identity"),
+        (&due, &[], 2, "--identity"),
+        (&due, &["--identity", "a b"], 2, "letters, digits"),
+        (
+            &due.replace("openssl x509", "false"),
+            &["--identity", "web", "--force"],
+            1,
+            "exit status: 1",
+        ),
+        ("[[identity]", &["--identity", "web"], 1, "agent.toml:1"),
+    ] {
+        let (ended, said) = renew(config, arguments);
+        assert_eq!(ended, code, "{said}");
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+    assert_eq!(serial_of(&path), newer);
+}
+
+fn runs(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_ok_and(|stat| !stat.contains(") Z") && !stat.contains(") X"))
+}
+
+#[test]
+fn a_renewal_ends_with_the_agent_and_is_the_only_one() {
+    for signal in [Signal::TERM, Signal::KILL] {
+        let (mut lab, key) = lab();
+        let pid = lab.scene.path("pid");
+        let command = format!(
+            "sleep 1000 & echo $! > {0}.new; mv {0}.new {0}; wait",
+            pid.display()
+        );
+        add(&mut lab, &key, "web", &command);
+        let text = lab.config.to_toml().unwrap();
+        let web = lab.start();
+        let pid = until("the command runs", || fs::read_to_string(&pid).ok());
+        let pid = pid.trim();
+        assert!(runs(pid));
+        let second = by_hand(&web.scene, &text, &["--identity", "web"]);
+        let said = String::from_utf8(second.stderr).unwrap();
+        assert!(said.contains("another renewal"), "{said}");
+        let agent = Pid::from_raw(web.agent.process().id().cast_signed()).unwrap();
+        kill_process(agent, signal).unwrap();
+        until("the command ends", || (!runs(pid)).then_some(()));
+        until("the agent ends", || {
+            (!web.agent.process().is_running()).then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_check_finds_what_would_keep_a_renewal_from_working() {
+    let (mut lab, key) = lab();
+    let path = add(&mut lab, &key, "web", "true");
+    let scene = &lab.scene;
+    let good = lab.config.to_toml().unwrap();
+    let check = |config: &str| {
+        let file = scene.write("agent.toml", config).unwrap();
+        let output = scene.agent_command(&file).unwrap().arg("--check").output();
+        let output = output.unwrap();
+        (
+            output.status.success(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    assert_eq!(check(&good), (true, String::new()));
+    let other = PKey::from_ec_key(EcKey::generate(key.ec_key().unwrap().group()).unwrap()).unwrap();
+    let request = scene.path("web.csr");
+    for (content, expected) in [
+        (csr(&other), "another key"),
+        (b"nonsense".to_vec(), "BEGIN CERTIFICATE REQUEST"),
+    ] {
+        fs::write(&request, content).unwrap();
+        let (good, said) = check(&good);
+        assert!(!good && said.contains(expected), "{said}");
+    }
+    fs::remove_file(&request).unwrap();
+    let (sound, said) = check(&good);
+    assert!(!sound && said.contains("web.csr: cannot read it"), "{said}");
+    fs::write(&request, csr(&key)).unwrap();
+    // What a renewal would destroy.
+    let mut text = fs::read(&path).unwrap();
+    text.extend(key.private_key_to_pem_pkcs8().unwrap());
+    fs::write(&path, text).unwrap();
+    let (sound, said) = check(&good);
+    assert!(!sound && said.contains("a private key in it"), "{said}");
+}
+
+/// By somebody who could not put the new certificate into its place.
+#[test]
+fn a_check_warns_of_a_directory_that_cannot_be_written() {
+    let (mut lab, key) = lab();
+    add(&mut lab, &key, "web", "true");
+    let scene = &lab.scene;
+    lab.config.identity[0].pin = None; // whose file is not for everybody
+    let file = scene.write("agent.toml", &lab.config.to_toml().unwrap());
+    for (path, mode) in [(scene.dir(), 0o711), (&file.unwrap(), 0o644)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let copy = scene.path("roleseal-agent");
+    copy_program(hsm_fixtures::programs::agent().unwrap(), &copy);
+    let check = |uid| {
+        let mut command = scene.command(&copy);
+        command
+            .arg("--check")
+            .arg("--config")
+            .arg(scene.path("agent.toml"));
+        let output = command.uid(uid).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        said
+    };
+    let said = check(NOBODY);
+    let expected = format!("cannot be put into {}", scene.dir().display());
+    assert!(
+        said.contains("warning") && said.contains(&expected),
+        "{said}"
+    );
+    assert_eq!(check(0), "");
+}
+
+/// The launcher's own flag is nobody else's.
+#[test]
+fn help_shows_what_is_for_people() {
+    let help = Command::new(hsm_fixtures::programs::agent().unwrap())
+        .args(["renew", "--help"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(help.stdout).unwrap();
+    assert!(
+        text.contains("--force") && !text.contains("--report"),
+        "{text}"
+    );
+}
