@@ -7,6 +7,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use jiff::{SignedDuration, Timestamp};
@@ -122,16 +123,17 @@ impl Pki {
         })
     }
 
-    /// A revocation list of one of the CAs, PEM, with these serials in decimal; valid for a day from `issued` on.
+    /// A revocation list of one of the CAs, PEM, with these serials in decimal. It is `age` old, and valid for a day.
     ///
     /// # Errors
     ///
     /// Where a serial is no number.
-    pub fn crl(&self, issuer: Issuer, serials: &[&str], issued: Timestamp) -> Result<String> {
+    pub fn crl(&self, issuer: Issuer, serials: &[&str], age: Duration) -> Result<String> {
         let issuer = match issuer {
             Issuer::Root => &self.root,
             Issuer::Intermediate => &self.intermediate,
         };
+        let issued = Timestamp::now() - SignedDuration::try_from(age)?;
         let crl = issuer.revoke(serials, issued)?;
         Ok(String::from_utf8(crl.to_pem()?)?)
     }

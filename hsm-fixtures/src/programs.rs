@@ -31,6 +31,15 @@ pub fn tpm() -> Result<PathBuf> {
     beside_us("roleseal-tpm")
 }
 
+/// The fixtures as a program, `hsm-fixtures`.
+///
+/// # Errors
+///
+/// Where it has not been built.
+pub fn fixtures() -> Result<PathBuf> {
+    beside_us("hsm-fixtures")
+}
+
 /// The PKCS#11 module that misbehaves on cue, which Cargo builds for whoever depends on this crate.
 ///
 /// # Errors

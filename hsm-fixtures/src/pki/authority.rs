@@ -11,8 +11,8 @@ use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, PKeyRef, Private, Public};
 use openssl::x509::extension::{
-    AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAlternativeName,
-    SubjectKeyIdentifier,
+    AuthorityKeyIdentifier, BasicConstraints, CrlNumber, ExtendedKeyUsage, KeyUsage,
+    SubjectAlternativeName, SubjectKeyIdentifier,
 };
 use openssl::x509::{X509, X509Builder, X509Crl, X509CrlBuilder, X509Name, X509RevokedBuilder};
 
@@ -71,7 +71,7 @@ impl Authority {
         Ok(builder.build())
     }
 
-    /// A list without a CRL number, which nobody here reads.
+    /// A list that says these serials are revoked; as its number, the second in which it was issued.
     pub(super) fn revoke(&self, serials: &[&str], issued: Timestamp) -> Result<X509Crl> {
         let issued = issued.as_second();
         let from = Asn1Time::from_unix(issued)?;
@@ -88,6 +88,11 @@ impl Authority {
             revoked.set_revocation_date(&from)?;
             builder.add_revoked(revoked.build())?;
         }
+        let any = X509::builder()?;
+        let context = any.x509v3_context(Some(&self.certificate), None);
+        builder.append_extension(AuthorityKeyIdentifier::new().keyid(true).build(&context)?)?;
+        let number = BigNum::from_dec_str(&issued.to_string())?;
+        builder.append_extension(CrlNumber::new(number)?.build()?)?;
         builder.sign(&self.key, MessageDigest::sha256())?;
         Ok(builder.build()?)
     }

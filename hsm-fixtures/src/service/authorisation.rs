@@ -136,6 +136,7 @@ fn check_profile<'r>(
         explanation.row("profile", format!("managed session policy: {arn}"));
     }
     if !profile.enabled {
+        // The wording is a guess.
         return Err(Refusal::denied(
             "Profile is disabled",
             format!("profile {} is disabled", profile.arn),

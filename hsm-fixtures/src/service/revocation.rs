@@ -123,3 +123,99 @@ pub(crate) fn check(
     }
     Ok(seen)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::chain;
+    use super::super::test_client::{p256, spki};
+    use super::*;
+    use crate::pki::{Issuer, LeafSpec, Pki};
+
+    const FRESH: Duration = Duration::ZERO;
+
+    #[test]
+    fn a_list_counts_for_what_its_signer_issued() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Pki::create(&dir.path().join("pki")).unwrap();
+        let stranger = Pki::create(&dir.path().join("stranger")).unwrap();
+        let spec = LeafSpec {
+            serial: Some(7),
+            ..LeafSpec::new("web")
+        };
+        let leaf = Certificate::from_der(&pki.leaf(&spki(&p256()), &spec).unwrap().der).unwrap();
+        let root = Certificate::bundle_from_pem(&pki.root_pem().unwrap()).unwrap();
+        let intermediate = Certificate::bundle_from_pem(&pki.intermediate_pem().unwrap()).unwrap();
+        let now = Timestamp::now();
+        let path = chain::path(&leaf, &intermediate, &root, now).unwrap();
+        let crl = |pki: &Pki, issuer, serial: &str, age| {
+            Crl::read(pki.crl(issuer, &[serial], age).unwrap().as_bytes()).unwrap()
+        };
+        let check = |crl| check(&path, &[crl], now);
+        let revoked = check(crl(&pki, Issuer::Intermediate, "7", FRESH)).unwrap_err();
+        assert!(
+            revoked.contains("certificate 7 of") && revoked.contains("intermediate CA"),
+            "{revoked}"
+        );
+        let ca = intermediate[0].serial_decimal();
+        assert!(
+            check(crl(&pki, Issuer::Root, ca, FRESH))
+                .unwrap_err()
+                .contains("intermediate CA")
+        );
+        // The root did not issue the leaf; the stranger's CA only has the name of its issuer.
+        assert_eq!(check(crl(&pki, Issuer::Root, "7", FRESH)).unwrap().len(), 1);
+        assert_eq!(
+            check(crl(&stranger, Issuer::Intermediate, "7", FRESH)),
+            Ok(Vec::new())
+        );
+        let seen = check(crl(&pki, Issuer::Intermediate, "8", FRESH)).unwrap();
+        assert!(!seen[0].contains("nextUpdate"), "{seen:?}");
+    }
+
+    #[test]
+    fn a_list_that_is_over_still_revokes_and_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Pki::create(dir.path()).unwrap();
+        let spec = LeafSpec {
+            serial: Some(7),
+            issuer: Issuer::Root,
+            ..LeafSpec::new("web")
+        };
+        let leaf = Certificate::from_der(&pki.leaf(&spki(&p256()), &spec).unwrap().der).unwrap();
+        let root = Certificate::bundle_from_pem(&pki.root_pem().unwrap()).unwrap();
+        let path = [&leaf, &root[0]];
+        let old = Duration::from_secs(48 * 3600);
+        let crl = |serial| {
+            let pem = pki.crl(Issuer::Root, &[serial], old).unwrap();
+            vec![Crl::read(pem.as_bytes()).unwrap()]
+        };
+        assert!(check(&path, &crl("7"), Timestamp::now()).is_err());
+        let seen = check(&path, &crl("8"), Timestamp::now()).unwrap();
+        assert!(seen[0].contains("nextUpdate has passed"), "{seen:?}");
+    }
+
+    #[test]
+    fn a_list_is_read_in_pem_and_der_and_a_forged_one_is_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Pki::create(&dir.path().join("pki")).unwrap();
+        let stranger = Pki::create(&dir.path().join("stranger")).unwrap();
+        let root = Certificate::bundle_from_pem(&pki.root_pem().unwrap()).unwrap();
+        let pem = pki.crl(Issuer::Root, &["7"], FRESH).unwrap();
+        let der = X509Crl::from_pem(pem.as_bytes()).unwrap().to_der().unwrap();
+        for bytes in [pem.as_bytes(), &der] {
+            assert_eq!(Crl::read(bytes).unwrap().check_against(&root), Ok(()));
+        }
+        let forged = stranger.crl(Issuer::Root, &["7"], FRESH).unwrap();
+        let error = Crl::read(forged.as_bytes()).unwrap().check_against(&root);
+        assert!(error.unwrap_err().contains("not signed by that CA"));
+        assert!(Crl::read(b"garbage").is_err());
+        assert!(
+            Crl::read(&vec![0; LENGTH_LIMIT + 1])
+                .err()
+                .unwrap()
+                .contains("ImportCrl")
+        );
+    }
+}

@@ -1,0 +1,266 @@
+use std::process::Output;
+
+use hsm_fixtures::{
+    AttributeMapping, CertificateField, Decision, Issuer, KeyKind, KeySpec, LeafSpec, PROFILE_ARN,
+    Role, Scene, ServiceConfig, TRUST_ANCHOR_ARN, WEB_ROLE_ARN,
+};
+
+use crate::agent::json_of;
+
+const ALL: &str = r#"["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"]"#;
+
+/// One statement that allows `actions` under `condition`.
+fn policy(actions: &str, condition: &str) -> String {
+    format!(
+        r#"{{"Version": "2012-10-17", "Statement": {{"Sid": "Web", "Effect": "Allow",
+            "Principal": {{"Service": "rolesanywhere.amazonaws.com"}}, "Action": {actions}, "Condition": {condition}}}}}"#
+    )
+}
+
+/// The identity `web` of a leaf that the root issued, and what becomes of its credential-process, run after `before`.
+fn run(edit: impl FnOnce(&mut ServiceConfig), before: impl FnOnce(&Scene)) -> (Output, Decision) {
+    let scene = Scene::with_service(edit).unwrap();
+    let token = scene.add_token("lab").unwrap();
+    let leaf = LeafSpec {
+        serial: Some(4711),
+        issuer: Issuer::Root,
+        dns_names: vec!["web.test".to_owned()],
+        ..LeafSpec::new("web")
+    };
+    let key = KeySpec::new("web", KeyKind::EcP256);
+    let web = scene.add_identity_with(&token, &key, &leaf).unwrap();
+    let agent = scene
+        .start_agent(&scene.agent_config(vec![web]).unwrap())
+        .unwrap();
+    before(&scene);
+    let arguments = scene.credential_process("web", WEB_ROLE_ARN);
+    let output = scene.roleseal(&arguments).unwrap().output().unwrap();
+    let decision = scene.service().decisions().pop().unwrap();
+    agent.stop().unwrap();
+    (output, decision)
+}
+
+fn with_policy(policy: &str) -> impl FnOnce(&mut ServiceConfig) {
+    let role = Role::with_trust_policy(WEB_ROLE_ARN, policy);
+    move |config| config.roles = vec![role]
+}
+
+/// The CLI ends with the code of a refusal by Roles Anywhere and tells its words; the service's decision has the cause.
+#[track_caller]
+fn refused((output, decision): &(Output, Decision), message: &str, cause: &str) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(6), "{stderr}\n{decision}");
+    assert!(
+        stderr.contains("AccessDeniedException") && stderr.contains(message),
+        "{stderr}"
+    );
+    assert_eq!(output.stdout, b"");
+    assert_eq!(
+        (decision.status, decision.message.as_str()),
+        (403, message),
+        "{decision}"
+    );
+    assert!(decision.reason.contains(cause), "{decision}");
+}
+
+fn unable() -> String {
+    format!("Unable to assume role for {WEB_ROLE_ARN}")
+}
+
+#[test]
+fn a_policy_on_everything_that_is_known_of_the_certificate_is_satisfied() {
+    let condition = format!(
+        r#"{{"StringEquals": {{"aws:PrincipalTag/x509Subject/CN": "web", "aws:RequestTag/x509SAN/DNS": "web.test",
+                "aws:PrincipalTag/x509Issuer/CN": "roleseal fixtures: root CA", "sts:SourceIdentity": "CN=web",
+                "aws:SourceAccount": "123456789012", "sts:RoleSessionName": "1267"}},
+            "ArnEquals": {{"aws:SourceArn": "{TRUST_ANCHOR_ARN}"}},
+            "ForAllValues:StringLike": {{"aws:TagKeys": ["x509Subject/*", "x509Issuer/*", "x509SAN/DNS"]}}}}"#
+    );
+    let (output, decision) = run(with_policy(&policy(ALL, &condition)), |_| {});
+    assert!(json_of(&output)["AccessKeyId"].is_string(), "{decision}");
+    assert!(
+        decision.allowed_by.contains("Statement[0] \"Web\""),
+        "{decision}"
+    );
+}
+
+#[test]
+fn another_common_name_is_refused() {
+    let condition = r#"{"StringEquals": {"aws:PrincipalTag/x509Subject/CN": "batch"}}"#;
+    refused(
+        &run(with_policy(&policy(ALL, condition)), |_| {}),
+        &unable(),
+        r#"StringEquals aws:PrincipalTag/x509Subject/CN "batch", the request has "web""#,
+    );
+}
+
+#[test]
+fn another_trust_anchor_is_refused() {
+    let condition = r#"{"ArnEquals": {"aws:SourceArn": "arn:aws:rolesanywhere:*:123456789012:trust-anchor/other"}}"#;
+    refused(
+        &run(with_policy(&policy(ALL, condition)), |_| {}),
+        &unable(),
+        "ArnEquals aws:SourceArn",
+    );
+}
+
+#[test]
+fn a_missing_action_is_refused_and_named() {
+    let actions = r#"["sts:AssumeRole", "sts:SetSourceIdentity"]"#;
+    let outcome = run(with_policy(&policy(actions, "{}")), |_| {});
+    refused(
+        &outcome,
+        &unable(),
+        "sts:TagSession is allowed by no statement",
+    );
+    assert!(
+        !outcome.1.reason.contains("sts:AssumeRole is"),
+        "{}",
+        outcome.1
+    );
+}
+
+#[test]
+fn an_attribute_that_the_profile_does_not_map_is_absent() {
+    let condition = r#"{"StringEquals": {"aws:PrincipalTag/x509Subject/CN": "web"}}"#;
+    let edit = |config: &mut ServiceConfig| {
+        with_policy(&policy(ALL, condition))(config);
+        config.profiles[0].attribute_mappings = vec![AttributeMapping {
+            certificate_field: CertificateField::Subject,
+            specifiers: vec!["O".to_owned()],
+        }];
+    };
+    refused(&run(edit, |_| {}), &unable(), "the request has none");
+}
+
+#[test]
+fn a_profile_that_does_not_list_the_role_is_refused() {
+    let edit =
+        |config: &mut ServiceConfig| config.profiles[0].roles.retain(|role| role != WEB_ROLE_ARN);
+    refused(
+        &run(edit, |_| {}),
+        &unable(),
+        "the profile does not list the role",
+    );
+}
+
+#[test]
+fn a_disabled_trust_anchor_is_refused() {
+    let edit = |config: &mut ServiceConfig| config.trust_anchors[0].enabled = false;
+    refused(
+        &run(edit, |_| {}),
+        "Trust anchor is disabled",
+        TRUST_ANCHOR_ARN,
+    );
+}
+
+#[test]
+fn a_revoked_serial_is_refused_from_the_import_of_its_list_on() {
+    let import = |scene: &Scene, serial: &str| {
+        let fresh = std::time::Duration::ZERO;
+        let crl = scene.pki().crl(Issuer::Root, &[serial], fresh).unwrap();
+        scene
+            .service()
+            .import_crl(TRUST_ANCHOR_ARN, crl.as_bytes())
+            .unwrap();
+    };
+    let (output, decision) = run(|_| {}, |scene| import(scene, "4712"));
+    assert!(json_of(&output)["AccessKeyId"].is_string(), "{decision}");
+    refused(
+        &run(|_| {}, |scene| import(scene, "4711")),
+        "Certificate revoked",
+        "certificate 4711",
+    );
+}
+
+/// `hsm-fixtures service` from a file, as a pipeline runs it, and `hsm-fixtures explain` for the same question.
+#[test]
+fn a_file_is_all_that_the_service_and_its_explanation_need() {
+    let scene = Scene::new().unwrap();
+    let token = scene.add_token("lab").unwrap();
+    let web = scene.add_identity(&token, "web", KeyKind::EcP256).unwrap();
+    let condition = r#"{"StringEquals": {"aws:PrincipalTag/x509Subject/CN": "batch"}}"#;
+    scene.write("trust.json", &policy(ALL, condition)).unwrap();
+    let file = format!(
+        "[[trust-anchor]]\narn = \"{TRUST_ANCHOR_ARN}\"\nbundle = \"root.pem\"\n\
+         [[profile]]\narn = \"{PROFILE_ARN}\"\nroles = [\"{WEB_ROLE_ARN}\"]\n\
+         [[role]]\narn = \"{WEB_ROLE_ARN}\"\ntrust-policy-file = \"trust.json\"\n"
+    );
+    let file = scene.write("emulator.toml", &file).unwrap();
+    let fixtures = hsm_fixtures::programs::fixtures().unwrap();
+    let explain = || {
+        let mut command = scene.command(&fixtures);
+        command
+            .arg("explain")
+            .arg("--config")
+            .arg(&file)
+            .arg("--cert")
+            .arg(&web.certificate);
+        command.args([
+            "--role",
+            WEB_ROLE_ARN,
+            "--profile",
+            PROFILE_ARN,
+            "--trust-anchor",
+            TRUST_ANCHOR_ARN,
+        ]);
+        command.output().unwrap()
+    };
+    let output = explain();
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{table}");
+    for line in [
+        "x509Subject/CN = web",
+        "source identity CN=web",
+        "NO  StringEquals aws:PrincipalTag/x509Subject/CN \"batch\", the request has \"web\"",
+        "403 AccessDeniedException: Unable to assume role",
+    ] {
+        assert!(table.contains(line), "{line}: {table}");
+    }
+    scene.write("trust.json", &policy(ALL, "{}")).unwrap();
+    let output = explain();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+
+    let mut command = scene.command(&fixtures);
+    command
+        .args(["service", "--explain", "--config"])
+        .arg(&file);
+    let log = scene.path("service.log");
+    command
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::fs::File::create(&log).unwrap());
+    let mut service = command.spawn().unwrap();
+    let mut lines =
+        std::io::BufRead::lines(std::io::BufReader::new(service.stdout.take().unwrap()));
+    let url = lines.next().unwrap().unwrap();
+    let ca = lines.next().unwrap().unwrap();
+    let identity = hsm_fixtures::AgentIdentity {
+        endpoints: vec![url.clone()],
+        ..web
+    };
+    let agent = scene
+        .start_agent(&scene.agent_config(vec![identity]).unwrap())
+        .unwrap();
+    let mut arguments = scene.credential_process("web", WEB_ROLE_ARN);
+    for (name, value) in [("--endpoint", url), ("--ca-bundle", ca)] {
+        let at = arguments
+            .iter()
+            .position(|argument| argument == name)
+            .unwrap();
+        arguments[at + 1] = value;
+    }
+    let output = scene.roleseal(&arguments).unwrap().output().unwrap();
+    agent.stop().unwrap();
+    service.kill().unwrap();
+    service.wait().unwrap();
+    assert!(json_of(&output)["AccessKeyId"].is_string());
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(
+        log.contains("sts:TagSession: allowed by Statement[0]"),
+        "{log}"
+    );
+}
