@@ -279,8 +279,13 @@ fn a_unix_socket_and_one_from_systemd_serve_the_same() {
     let mut status = web.scene.command(serve.get_program());
     status
         .args(["status", "--json", "--listen"])
-        .arg(format!("unix:{}", passed.display()));
-    assert_eq!(json_of(&status.output().unwrap())["status"], "ok");
+        .arg(format!("unix:{}", passed.display()))
+        .arg("--socket")
+        .arg(web.scene.socket());
+    let status = json_of(&status.output().unwrap());
+    assert_eq!(status["serve"]["status"], "ok");
+    assert_eq!(status["serve"]["targets"][0]["served"], 2, "{status}");
+    assert_eq!(status["agent"]["identities"][0]["state"], "ready");
 
     let pid = rustix::process::Pid::from_child(&running);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
@@ -378,12 +383,13 @@ fn a_server_that_starts_first_waits_for_the_agent() {
     let mut status = serving
         .web
         .scene
-        .roleseal(&["status", "--listen", &address])
+        .roleseal(&["status", "--listen", &address, "--socket"])
         .unwrap();
+    status.arg(serving.web.scene.socket());
     let output = status.output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(
-        output.status.success() && text.contains("web     ok"),
+        output.status.success() && text.contains("web     ok     1       2"),
         "{text}"
     );
 }

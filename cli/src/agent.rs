@@ -88,10 +88,18 @@ pub(crate) struct AgentError {
 impl std::error::Error for AgentError {}
 
 impl AgentError {
-    fn new(socket: &Path, error: ClientError) -> AgentError {
+    pub(crate) fn new(socket: &Path, error: ClientError) -> AgentError {
         AgentError {
             socket: socket.to_owned(),
             error,
+        }
+    }
+
+    /// The agent's own word, where it gave one.
+    pub(crate) fn refusal(&self) -> Option<&Refusal> {
+        match &self.error {
+            ClientError::Refused(refusal) => Some(refusal),
+            _ => None,
         }
     }
 

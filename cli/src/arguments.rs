@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::aws_setup::{self, AwsSetupArguments};
+use crate::doctor::{self, DoctorArguments};
 use crate::env::EnvArguments;
 use crate::environment::{self, Environment};
 use crate::exec::ExecArguments;
@@ -66,7 +67,18 @@ pub(crate) enum Command {
     /// signal that ended it. If there is no session, it is not started.
     #[command(after_long_help = long_help(""))]
     Exec(Box<ExecArguments>),
-    /// Show how it stands with what roleseal serve hands out
+    /// Look at the whole way from this user to AWS, and say what is wrong and what to do
+    ///
+    /// One line for each check: ok, warning, failed or skipped, with what was looked at and, where it is not
+    /// ok, the remedy. With a target, the agent signs a request, and AWS is asked for one session, which is
+    /// thrown away; without one, the agent and its tokens are looked at. No PIN is tried.
+    ///
+    /// AWS does not say what in a role's trust policy refuses a session: --trust-policy does.
+    #[command(after_long_help = long_help(doctor::EXAMPLE))]
+    Doctor(Box<DoctorArguments>),
+    /// Show how it stands with the agent's identities, and with what roleseal serve hands out
+    ///
+    /// That no roleseal serve runs is no failure, unless --listen says where one should.
     #[command(after_long_help = long_help(""))]
     Status(StatusArguments),
     /// Keep profiles of AWS's shared credentials file fresh
@@ -207,7 +219,7 @@ impl Common {
         settings: Settings,
     ) -> Result<Target, TargetError> {
         let file = match &name {
-            Some(name) => self.target_files(environment).find(name)?,
+            Some(name) => self.target_files(environment).find(name)?.settings,
             None => Settings::default(),
         };
         self.over(settings.or(file)).target(name, environment)

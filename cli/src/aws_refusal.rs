@@ -36,63 +36,125 @@ impl AwsRefusal {
         self.status == 429 || (500..600).contains(&self.status)
     }
 
-    /// What it usually means.
-    fn hint(&self) -> Option<&'static str> {
+    /// AWS's own words.
+    pub(crate) fn words(&self) -> String {
+        let mut words = format!("HTTP {}", self.status);
+        if let Some(kind) = &self.kind {
+            words += &format!(" {kind}");
+        }
+        if let Some(message) = &self.message {
+            words += &format!(": {message}");
+        }
+        words
+    }
+
+    /// What it usually means, as far as AWS's words tell. They are known from its guide and from what its
+    /// users report; none of them is promised.
+    pub(crate) fn cause(&self) -> Option<Cause> {
         let message = self.message.as_deref().unwrap_or_default().to_lowercase();
         let about = |words: &[&str]| words.iter().any(|word| message.contains(word));
-        if about(&["rolesessionname", "session name"]) {
-            return Some(
-                "The profile does not accept a session name: leave out --role-session-name, or set \
-                 acceptRoleSessionName in the profile.",
-            );
-        }
-        if about(&["instanceproperties", "instance properties"]) {
-            return Some("The profile requires instance properties: see --instance-property.");
-        }
-        if about(&["certificate"]) {
-            return Some(
-                "Usually: the trust anchor is not the CA of the identity's certificate, an \
-                 intermediate certificate is missing from the identity's chain, or the certificate \
-                 has expired or was revoked. \"roleseal identities\" shows the certificate.",
-            );
-        }
-        if about(&["signature"]) {
-            return Some(
-                "Usually: this host's clock is off, or a proxy changed the request on its way.",
-            );
+        let by_words = [
+            (Cause::SessionName, &["rolesessionname", "session name"][..]),
+            (
+                Cause::InstanceProperties,
+                &["instanceproperties", "instance properties"],
+            ),
+            (Cause::Revoked, &["revoked"]),
+            (Cause::RoleNotAssumed, &["assume role"]),
+            (Cause::ProfileDisabled, &["profile is disabled"]),
+            (Cause::AnchorDisabled, &["trust anchor is disabled"]),
+            (Cause::Certificate, &["certificate"]),
+            (Cause::Signature, &["signature"]),
+        ];
+        if let Some((cause, _)) = by_words.into_iter().find(|(_, words)| about(words)) {
+            return Some(cause);
         }
         match (self.kind.as_deref(), self.status) {
-            (Some("AccessDeniedException"), _) => Some(
+            (Some("AccessDeniedException"), _) => Some(Cause::Denied),
+            (Some("ResourceNotFoundException"), _) => Some(Cause::NotFound),
+            (Some("ThrottlingException"), _) | (_, 429) => Some(Cause::Throttled),
+            (_, 300..400) => Some(Cause::Redirect),
+            (_, 500..) => Some(Cause::Service),
+            (None, _) => Some(Cause::Stranger),
+            _ => None,
+        }
+    }
+}
+
+/// What AWS usually means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    SessionName,
+    InstanceProperties,
+    Revoked,
+    /// Profile or trust policy: AWS does not say which.
+    RoleNotAssumed,
+    ProfileDisabled,
+    AnchorDisabled,
+    Certificate,
+    Signature,
+    /// No reason is given.
+    Denied,
+    NotFound,
+    Throttled,
+    Redirect,
+    Service,
+    /// It is not AWS that answers.
+    Stranger,
+}
+
+impl Cause {
+    pub(crate) fn hint(self) -> &'static str {
+        match self {
+            Cause::SessionName => {
+                "The profile does not accept a session name: leave out --role-session-name, or set \
+                 acceptRoleSessionName in the profile."
+            }
+            Cause::InstanceProperties => {
+                "The profile requires instance properties: see --instance-property."
+            }
+            Cause::Revoked => {
+                "The certificate is in a revocation list (CRL) of the trust anchor: have a new one issued."
+            }
+            Cause::Certificate => {
+                "Usually: the trust anchor is not the CA of the identity's certificate, an \
+                 intermediate certificate is missing from the identity's chain, or the certificate \
+                 has expired or was revoked. \"roleseal identities\" shows the certificate."
+            }
+            Cause::Signature => {
+                "Usually: this host's clock is off, or a proxy changed the request on its way."
+            }
+            Cause::ProfileDisabled => {
+                "Have the profile enabled, or use another with --profile-arn."
+            }
+            Cause::AnchorDisabled => {
+                "Have the trust anchor enabled, or use another with --trust-anchor-arn."
+            }
+            Cause::RoleNotAssumed | Cause::Denied => {
                 "Usually: the profile does not list the role or is disabled, or the role's trust \
                  policy does not allow rolesanywhere.amazonaws.com sts:AssumeRole, sts:TagSession \
-                 and sts:SetSourceIdentity for this trust anchor and certificate.",
-            ),
-            (Some("ResourceNotFoundException"), _) => Some(
-                "Usually: the region or the ID in --profile-arn or --trust-anchor-arn is another, \
-                 or it was deleted.",
-            ),
-            (Some("ThrottlingException"), _) | (_, 429) => {
-                Some("The service takes about ten sessions a second and account: try again later.")
+                 and sts:SetSourceIdentity for this trust anchor and certificate. \"roleseal doctor\" \
+                 tells more."
             }
-            (_, 300..400) => Some("Redirects are not followed: check --endpoint."),
-            (_, 500..) => Some("The trouble is on the service's side: try again later."),
-            (None, _) => Some("The answer is not in AWS's form: check --endpoint."),
-            _ => None,
+            Cause::NotFound => {
+                "Usually: the region or the ID in --profile-arn or --trust-anchor-arn is another, \
+                 or it was deleted."
+            }
+            Cause::Throttled => {
+                "The service takes about ten sessions a second and account: try again later."
+            }
+            Cause::Redirect => "Redirects are not followed: check --endpoint.",
+            Cause::Service => "The trouble is on the service's side: try again later.",
+            Cause::Stranger => "The answer is not in AWS's form: check --endpoint.",
         }
     }
 }
 
 impl fmt::Display for AwsRefusal {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "AWS refused the session: HTTP {}", self.status)?;
-        if let Some(kind) = &self.kind {
-            write!(f, " {kind}")?;
-        }
-        if let Some(message) = &self.message {
-            write!(f, ": {message}")?;
-        }
-        if let Some(hint) = self.hint() {
-            write!(f, "\n{hint}")?;
+        write!(f, "AWS refused the session: {}", self.words())?;
+        if let Some(cause) = self.cause() {
+            write!(f, "\n{}", cause.hint())?;
         }
         if let Some(ahead) = self.ahead {
             write!(f, "\n{}", clock(ahead))?;

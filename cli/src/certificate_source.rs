@@ -63,7 +63,7 @@ impl CertificateArguments {
 }
 
 /// The certificate that an identity signs with.
-fn of_identity(socket: &Path, identity: Option<&str>) -> Result<Chain, SourceError> {
+pub(crate) fn of_identity(socket: &Path, identity: Option<&str>) -> Result<Chain, SourceError> {
     let encoded = agent::certificate_chain(socket, identity)?;
     let certificates = encoded.iter().map(|one| {
         let der = BASE64.decode(one).map_err(|error| error.to_string())?;

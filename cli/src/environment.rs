@@ -47,6 +47,20 @@ const VARIABLES: [&str; 14] = [
     "AWS_USE_DUALSTACK_ENDPOINT",
 ];
 
+/// What the environment says of the proxy for a host.
+#[derive(Debug, Clone)]
+pub(crate) enum ProxyWord {
+    /// Nothing.
+    None,
+    /// There is one, in this variable, but that one excepts the host.
+    Excepted {
+        by: &'static str,
+        from: &'static str,
+    },
+    /// This one, in this variable.
+    Use { proxy: Proxy, from: &'static str },
+}
+
 /// The variables that count, as they were when they were read.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Environment(BTreeMap<&'static str, OsString>);
@@ -61,6 +75,18 @@ impl Environment {
     /// The agent's socket.
     pub(crate) fn socket(&self) -> PathBuf {
         self.choose_socket(Path::exists)
+    }
+
+    /// What says so.
+    pub(crate) fn socket_from(&self) -> &'static str {
+        let chosen = self.socket();
+        if self.variable("ROLESEAL_SOCKET").is_some() {
+            "by $ROLESEAL_SOCKET"
+        } else if chosen == Path::new(SYSTEM_SOCKET) {
+            "the default"
+        } else {
+            "in $XDG_RUNTIME_DIR"
+        }
     }
 
     /// The targets file that is used instead of the usual ones.
@@ -101,25 +127,33 @@ impl Environment {
         }
     }
 
-    /// The proxy for an endpoint's host; in lower case it wins, as with curl and Python.
+    /// The proxy for an endpoint's host.
     pub(crate) fn proxy(&self, host: &str) -> Result<Option<Proxy>, String> {
+        match self.proxy_word(host)? {
+            ProxyWord::Use { proxy, .. } => Ok(Some(proxy)),
+            ProxyWord::None | ProxyWord::Excepted { .. } => Ok(None),
+        }
+    }
+
+    /// The same, and what says so; a variable in lower case wins, as with curl and Python.
+    pub(crate) fn proxy_word(&self, host: &str) -> Result<ProxyWord, String> {
         let either = |names: [&'static str; 2]| {
             let name = names
                 .into_iter()
                 .find(|name| self.variable(name).is_some())?;
             Some((name, self.variable(name)?.to_string_lossy()))
         };
-        let Some((name, url)) = either(["https_proxy", "HTTPS_PROXY"]) else {
-            return Ok(None);
+        let Some((from, url)) = either(["https_proxy", "HTTPS_PROXY"]) else {
+            return Ok(ProxyWord::None);
         };
-        if let Some((_, hosts)) = either(["no_proxy", "NO_PROXY"])
+        if let Some((by, hosts)) = either(["no_proxy", "NO_PROXY"])
             && hosts.parse::<NoProxy>().is_ok_and(|list| list.has(host))
         {
-            return Ok(None);
+            return Ok(ProxyWord::Excepted { by, from });
         }
         match url.parse() {
-            Ok(proxy) => Ok(Some(proxy)),
-            Err(fault) => Err(format!("${name} is no proxy: {fault}")),
+            Ok(proxy) => Ok(ProxyWord::Use { proxy, from }),
+            Err(fault) => Err(format!("${from} is no proxy: {fault}")),
         }
     }
 

@@ -16,8 +16,8 @@ use wire::UnsignedRequest;
 use crate::proxy::Proxy;
 use crate::target::Route;
 
-pub(crate) use error::HttpError;
 use error::no_answer;
+pub(crate) use error::{HttpError, Stage};
 
 /// TCP and TLS together. A healthy endpoint takes some 100 ms from anywhere; a firewall that drops
 /// packets should not cost an AWS CLI call the time for all tries.
@@ -80,6 +80,18 @@ impl Http {
         })
     }
 
+    /// Asks the host for its root, unsigned: whatever it answers, the way to it is open. The answer has to be
+    /// complete `within` that time.
+    pub(crate) fn knock(&self, host: &str, within: Duration) -> Result<Answer, HttpError> {
+        let request = self.agent.get(format!("https://{host}/"));
+        let request = request.config().timeout_global(Some(within)).build();
+        request
+            .header("host", host)
+            .call()
+            .and_then(read)
+            .map_err(|error| no_answer(host, self.proxy.clone(), &error))
+    }
+
     /// Sends the request as it was signed. The answer has to be complete `within` that time.
     pub(crate) fn post_session(
         &self,
@@ -109,23 +121,26 @@ impl Http {
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        let mut response = request.send(&signed.body)?;
-        let text = |name: &str| {
-            let value = response.headers().get(name)?;
-            Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
-        };
-        Ok(Answer {
-            status: response.status().as_u16(),
-            error_type: text("x-amzn-errortype"),
-            date: text("date"),
-            body: response
-                .body_mut()
-                .with_config()
-                .limit(ANSWER_LIMIT)
-                .read_to_vec()?
-                .into(),
-        })
+        read(request.send(&signed.body)?)
     }
+}
+
+fn read(mut response: ureq::http::Response<ureq::Body>) -> Result<Answer, ureq::Error> {
+    let text = |name: &str| {
+        let value = response.headers().get(name)?;
+        Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
+    Ok(Answer {
+        status: response.status().as_u16(),
+        error_type: text("x-amzn-errortype"),
+        date: text("date"),
+        body: response
+            .body_mut()
+            .with_config()
+            .limit(ANSWER_LIMIT)
+            .read_to_vec()?
+            .into(),
+    })
 }
 
 fn ureq_proxy(proxy: &Proxy) -> Result<ureq::Proxy, HttpError> {

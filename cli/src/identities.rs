@@ -14,8 +14,6 @@ pub(crate) fn run(socket: &Path, json: bool) -> Result<(), Error> {
     let text = if json {
         let json = serde_json::to_string_pretty(&identities).map_err(io::Error::from)?;
         json + "\n"
-    } else if identities.is_empty() {
-        NONE.to_owned()
     } else {
         show(&identities)
     };
@@ -37,7 +35,11 @@ const HEADINGS: [&str; 7] = [
     "KEY URI",
 ];
 
-fn show(identities: &[Identity]) -> String {
+/// As people read them.
+pub(crate) fn show(identities: &[Identity]) -> String {
+    if identities.is_empty() {
+        return NONE.to_owned();
+    }
     let remarks = |identity: &Identity| {
         let warnings = identity.warnings.iter();
         let warnings = warnings.map(|warning| format!("warning: {warning}"));

@@ -16,6 +16,7 @@ mod create_session;
 mod credential_process;
 mod credentials;
 mod credentials_file;
+mod doctor;
 mod endpoint;
 mod env;
 mod environment;
@@ -63,8 +64,9 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
     let common = arguments.common;
     match arguments.command {
         Command::Exec(wanted) => return exec::run(&common, *wanted),
+        Command::Doctor(wanted) => return doctor::run(&common, *wanted),
         Command::Serve(wanted) => serve::run(&common, wanted),
-        Command::Status(wanted) => status::run(&wanted),
+        Command::Status(wanted) => status::run(&common, &wanted),
         Command::CredentialProcess(session) => credential_process::run(&common, *session),
         Command::Env(session) => env::run(&common, *session),
         Command::Update(wanted) => update::run(&common, *wanted),

@@ -1,31 +1,31 @@
 //! `roleseal status`
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use jiff::Timestamp;
+use serde::Serialize;
 use thiserror::Error;
+use wire::Identity;
 
+use crate::agent::{self, AgentError};
+use crate::arguments::Common;
 use crate::endpoint::{Health, ListenAddress};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::output;
 use crate::table::table;
+use crate::{identities, output};
 
 /// Whose status is wanted.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArguments {
-    /// Where roleseal serve listens: ADDRESS:PORT or unix:/PATH [default: 127.0.0.1:9911]
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        default_value_t,
-        hide_default_value = true
-    )]
-    listen: ListenAddress,
+    /// Where roleseal serve listens: ADDRESS:PORT or unix:/PATH [default: 127.0.0.1:9911, if one does]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<ListenAddress>,
     /// Print it as JSON
     #[arg(long)]
     json: bool,
@@ -56,22 +56,126 @@ impl StatusError {
     }
 }
 
-pub(crate) fn run(wanted: &StatusArguments) -> Result<(), Error> {
-    let address = &wanted.listen;
-    let answer = ask(address).map_err(|error| StatusError::NoAnswer {
-        address: address.clone(),
-        error,
-    })?;
-    let health = read(&answer).ok_or_else(|| StatusError::Stranger(address.clone()))?;
+/// Shows all that there is, and then says what is not.
+pub(crate) fn run(common: &Common, wanted: &StatusArguments) -> Result<(), Error> {
+    let agent = AgentStatus::ask(common.socket());
+    let serve = ServeStatus::ask(wanted.listen.clone());
     let text = match wanted.json {
-        true => serde_json::to_string_pretty(&health).map_err(io::Error::from)? + "\n",
-        false => show(&health),
+        true => json(&agent, &serve).map_err(io::Error::from)?,
+        false => format!("{}\n{}", agent.show(), serve.show()),
     };
     output::print_text(&text)?;
-    match health.status.gives_credentials() {
-        true => Ok(()),
-        false => Err(StatusError::Failing.into()),
+    match &serve.health {
+        Ok(Some(health)) if !health.status.gives_credentials() => {
+            return Err(StatusError::Failing.into());
+        }
+        Ok(_) => {}
+        Err(_) if wanted.listen.is_none() => {}
+        Err(_) => return serve.health.map(|_| ()).map_err(Error::from),
     }
+    agent.identities.map(|_| ()).map_err(Error::from)
+}
+
+/// What the agent tells.
+struct AgentStatus {
+    socket: PathBuf,
+    identities: Result<Vec<Identity>, AgentError>,
+}
+
+impl AgentStatus {
+    fn ask(socket: PathBuf) -> AgentStatus {
+        AgentStatus {
+            identities: agent::identities(&socket),
+            socket,
+        }
+    }
+
+    fn show(&self) -> String {
+        let socket = self.socket.display();
+        match &self.identities {
+            Ok(identities) => format!(
+                "roleseal-agent at {socket}\n{}",
+                identities::show(identities)
+            ),
+            Err(_) => format!("roleseal-agent at {socket}: no answer\n"),
+        }
+    }
+}
+
+/// What `roleseal serve` tells.
+struct ServeStatus {
+    address: ListenAddress,
+    /// `None` where nobody listens at the usual address.
+    health: Result<Option<Health>, StatusError>,
+}
+
+impl ServeStatus {
+    fn ask(named: Option<ListenAddress>) -> ServeStatus {
+        let usual = named.is_none();
+        let address = named.unwrap_or_default();
+        let health = match ask(&address) {
+            Ok(answer) => read(&answer)
+                .map(Some)
+                .ok_or_else(|| StatusError::Stranger(address.clone())),
+            Err(error) if usual && error.kind() == ErrorKind::ConnectionRefused => Ok(None),
+            Err(error) => Err(StatusError::NoAnswer {
+                address: address.clone(),
+                error,
+            }),
+        };
+        ServeStatus { address, health }
+    }
+
+    fn show(&self) -> String {
+        let address = &self.address;
+        match &self.health {
+            Ok(Some(health)) => format!("roleseal serve at {address}\n{}", show(health)),
+            Ok(None) => format!("roleseal serve at {address}: none runs\n"),
+            Err(_) => format!("roleseal serve at {address}: no answer\n"),
+        }
+    }
+}
+
+fn json(agent: &AgentStatus, serve: &ServeStatus) -> serde_json::Result<String> {
+    #[derive(Serialize)]
+    struct Document<'s> {
+        agent: Agent<'s>,
+        serve: Option<Serve<'s>>,
+    }
+    #[derive(Serialize)]
+    struct Agent<'s> {
+        socket: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        identities: Option<&'s [Identity]>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    }
+    #[derive(Serialize)]
+    struct Serve<'s> {
+        listen: String,
+        #[serde(flatten)]
+        health: Option<&'s Health>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    }
+    let (health, error) = match &serve.health {
+        Ok(health) => (health.as_ref(), None),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    let there = health.is_some() || error.is_some();
+    let document = Document {
+        agent: Agent {
+            socket: agent.socket.display().to_string(),
+            identities: agent.identities.as_deref().ok(),
+            error: agent.identities.as_ref().err().map(ToString::to_string),
+        },
+        serve: there.then(|| Serve {
+            listen: serve.address.to_string(),
+            health,
+            error,
+        }),
+    };
+    Ok(serde_json::to_string_pretty(&document)? + "\n")
 }
 
 /// The server answers at once, or is in trouble.
@@ -121,6 +225,7 @@ fn show(health: &Health) -> String {
             let cells = [
                 target.name.clone(),
                 target.state.word().to_owned(),
+                target.served.to_string(),
                 time(target.expiration),
                 time(target.next_try),
             ];
@@ -131,5 +236,60 @@ fn show(health: &Health) -> String {
             (cells, since.into_iter().collect())
         })
         .collect();
-    table(["TARGET", "STATE", "SESSION UNTIL", "NEXT TRY"], &rows)
+    let headings = ["TARGET", "STATE", "SERVED", "SESSION UNTIL", "NEXT TRY"];
+    table(headings, &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent() -> AgentStatus {
+        AgentStatus {
+            socket: "/s".into(),
+            identities: Ok(vec![]),
+        }
+    }
+
+    fn serve(health: Result<Option<Health>, StatusError>) -> ServeStatus {
+        let address = ListenAddress::default();
+        ServeStatus { address, health }
+    }
+
+    const HEALTH: &str = r#"{"status":"ok","targets":[{"name":"web","state":"ok","served":12,
+        "expiration":"2026-01-01T01:00:00Z","nextTry":"2026-01-01T00:40:00Z"}]}"#;
+
+    #[test]
+    fn people_see_both_and_that_none_runs() {
+        let health = serde_json::from_str(HEALTH).unwrap();
+        assert_eq!(
+            serve(Ok(Some(health))).show(),
+            "\
+roleseal serve at http://127.0.0.1:9911
+TARGET  STATE  SERVED  SESSION UNTIL         NEXT TRY
+web     ok     12      2026-01-01T01:00:00Z  2026-01-01T00:40:00Z
+"
+        );
+        assert!(serve(Ok(None)).show().ends_with(": none runs\n"));
+        assert!(
+            agent()
+                .show()
+                .starts_with("roleseal-agent at /s\nThe agent has no identity")
+        );
+    }
+
+    #[test]
+    fn programs_see_null_where_none_runs_and_errors_where_one_should() {
+        let read = |health| -> serde_json::Value {
+            serde_json::from_str(&json(&agent(), &serve(health)).unwrap()).unwrap()
+        };
+        let health = serde_json::from_str(HEALTH).unwrap();
+        let document = read(Ok(Some(health)));
+        assert_eq!(document["serve"]["targets"][0]["served"], 12);
+        assert_eq!(document["serve"]["status"], "ok");
+        assert_eq!(document["agent"]["identities"], serde_json::json!([]));
+        assert!(read(Ok(None))["serve"].is_null());
+        let error = &read(Err(StatusError::Stranger(ListenAddress::default())))["serve"]["error"];
+        assert!(error.as_str().unwrap().contains("is not roleseal serve"));
+    }
 }

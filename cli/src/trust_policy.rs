@@ -74,7 +74,7 @@ pub(crate) fn run(common: &Common, wanted: TrustPolicyArguments) -> Result<(), E
     if let Some(name) = wanted.target {
         let environment = Environment::of_process();
         let files = common.target_files(&environment);
-        let settings = common.over(files.find(&name)?);
+        let settings = common.over(files.find(&name)?.settings);
         if certificate.files.is_empty() {
             certificate.identity = settings.identity;
         }

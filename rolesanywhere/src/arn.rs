@@ -108,6 +108,11 @@ impl Target {
         self.trust_anchor.0.partition
     }
 
+    /// The account of all three, 12 digits.
+    pub fn account(&self) -> &str {
+        &self.trust_anchor.0.account
+    }
+
     /// The region of profile and trust anchor: the only one where the request can succeed.
     pub fn region(&self) -> &Region {
         &self.trust_anchor.1
@@ -294,6 +299,7 @@ mod tests {
         assert_eq!(target.partition(), Partition::Aws);
         assert_eq!(target.region().to_string(), "eu-central-1");
         assert_eq!(target.role().to_string(), ROLE_TEXT);
+        assert_eq!(target.account(), "123456789012");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket
 use thiserror::Error;
 
 use crate::{
-    Call, Identity, MESSAGE_LIMIT, Refusal, Reply, Request, Transport, TransportError,
+    Call, Identity, MESSAGE_LIMIT, Refusal, Reply, Request, ServiceInfo, Transport, TransportError,
     UnsignedRequest, codec,
 };
 
@@ -51,6 +51,20 @@ impl Client {
     pub fn connect(socket: &Path) -> Result<Client, ClientError> {
         let stream = connect(socket).map_err(ClientError::Connect)?;
         Ok(Client(Transport::new(stream)))
+    }
+
+    /// Who answers.
+    pub fn info(&mut self) -> Result<ServiceInfo, ClientError> {
+        let request = Request {
+            call: Call::GetInfo,
+            more: false,
+            oneway: false,
+        };
+        self.send(&request)?;
+        match self.receive(&request.call)? {
+            Reply::Info(info) => Ok(info),
+            other => Err(ClientError::Garbled(format!("{other:?}"))),
+        }
     }
 
     /// The identities that this process may use.

@@ -33,6 +33,9 @@ pub(crate) enum State {
 pub(crate) struct TargetHealth {
     pub(crate) name: String,
     pub(crate) state: State,
+    /// How many times somebody got a session, since the start.
+    #[serde(default)]
+    pub(crate) served: u64,
     /// Of the latest session; it may have passed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) expiration: Option<Timestamp>,
@@ -73,7 +76,12 @@ impl State {
 
 impl TargetHealth {
     /// The reason of a failure is told `in_full` only to this host: it names ARNs and hosts.
-    pub(super) fn of(name: &str, status: &Status, now: Timestamp, in_full: bool) -> TargetHealth {
+    pub(super) fn of(
+        name: &str,
+        (status, served): (&Status, u64),
+        now: Timestamp,
+        in_full: bool,
+    ) -> TargetHealth {
         let valid = status.session.as_ref().is_some_and(|s| s.valid(now));
         let state = match (valid, &status.failure) {
             (true, None) => State::Ok,
@@ -85,6 +93,7 @@ impl TargetHealth {
         TargetHealth {
             name: name.to_owned(),
             state,
+            served,
             expiration: status
                 .session
                 .as_ref()
@@ -117,7 +126,8 @@ mod tests {
             tries: 3,
         };
         let mut status = Status::default();
-        let state = |status: &Status, now| TargetHealth::of("web", status, at(now), true).state;
+        let state =
+            |status: &Status, now| TargetHealth::of("web", (status, 0), at(now), true).state;
         assert_eq!(state(&status, begin), State::Starting);
         status.session = Some(Arc::new(session("A", begin, end)));
         assert_eq!(state(&status, begin), State::Ok);
@@ -125,9 +135,10 @@ mod tests {
         assert_eq!(state(&status, begin), State::Degraded);
         assert_eq!(state(&status, end), State::Failing);
 
-        let here = TargetHealth::of("web", &status, at(end), true);
+        let here = TargetHealth::of("web", (&status, 7), at(end), true);
         assert_eq!(here.error, Some(Error::Lost.to_string()));
-        let elsewhere = TargetHealth::of("web", &status, at(end), false);
+        assert_eq!(here.served, 7);
+        let elsewhere = TargetHealth::of("web", (&status, 7), at(end), false);
         assert_eq!(elsewhere.error, None);
         assert_eq!(elsewhere.failing_since, Some(at(begin)));
     }
@@ -137,6 +148,7 @@ mod tests {
         let target = |state| TargetHealth {
             name: "web".into(),
             state,
+            served: 0,
             expiration: None,
             next_try: None,
             failing_since: None,

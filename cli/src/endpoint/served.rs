@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -15,6 +16,7 @@ use crate::target::Target;
 /// A target that is served.
 pub(crate) struct Served {
     kept: Kept,
+    handed_out: AtomicU64,
     /// Something changes after each try.
     tries: watch::Receiver<()>,
 }
@@ -34,7 +36,11 @@ impl Served {
             told(status);
             tried.send_replace(());
         })?;
-        Ok(Served { kept, tries })
+        Ok(Served {
+            kept,
+            handed_out: AtomicU64::new(0),
+            tries,
+        })
     }
 
     /// A valid session, or why there is none. Waits for a try that is under way.
@@ -44,12 +50,19 @@ impl Served {
         loop {
             tries.mark_unchanged(); // what comes after this line is waited for below
             if let Some(outcome) = self.kept.at_hand() {
+                let got_one = u64::from(outcome.is_ok());
+                self.handed_out.fetch_add(got_one, Ordering::Relaxed);
                 return outcome;
             }
             if !matches!(timeout_at(deadline, tries.changed()).await, Ok(Ok(()))) {
                 return Err(Arc::new(Error::Pending));
             }
         }
+    }
+
+    /// How many times somebody got a session, since the start.
+    pub(super) fn handed_out(&self) -> u64 {
+        self.handed_out.load(Ordering::Relaxed)
     }
 
     pub(crate) fn kept(&self) -> &Kept {

@@ -54,7 +54,9 @@ impl Site {
                 .iter()
                 .map(Container::served)
                 .map(|served| {
-                    TargetHealth::of(served.name(), &served.kept().status(), now, in_full)
+                    let status = served.kept().status();
+                    let how = (&status, served.handed_out());
+                    TargetHealth::of(served.name(), how, now, in_full)
                 })
                 .collect(),
         );

@@ -27,9 +27,26 @@ pub(crate) enum HttpError {
         proxy: Option<String>,
         fault: String,
         hint: &'static str,
+        /// How far the request came.
+        stage: Stage,
         /// The same request may succeed in a moment.
         passing: bool,
     },
+}
+
+/// Where on its way a request was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// The name of the host, or of the proxy, has no address.
+    Name,
+    /// Nobody takes the connection, or it broke.
+    Connection,
+    /// The proxy does not make the tunnel.
+    Proxy,
+    /// The handshake, or the server's certificate.
+    Tls,
+    /// There is no whole answer.
+    Answer,
 }
 
 fn through(proxy: Option<&str>) -> String {
@@ -49,6 +66,14 @@ impl HttpError {
     /// Whether the same request may succeed in a moment.
     pub(crate) fn passing(&self) -> bool {
         matches!(self, HttpError::NoAnswer { passing: true, .. })
+    }
+
+    /// How far the request came, if it was sent at all.
+    pub(crate) fn stage(&self) -> Option<Stage> {
+        match self {
+            HttpError::NoAnswer { stage, .. } => Some(*stage),
+            _ => None,
+        }
     }
 }
 
@@ -90,7 +115,23 @@ pub(super) fn no_answer(host: &str, proxy: Option<String>, error: &ureq::Error) 
         proxy,
         fault,
         hint,
+        stage: stage(error),
         passing,
+    }
+}
+
+/// A connection that breaks tells nothing of how far it had come: ureq waits for the handshake with the
+/// first byte that it sends.
+fn stage(error: &ureq::Error) -> Stage {
+    match error {
+        ureq::Error::HostNotFound | ureq::Error::Timeout(ureq::Timeout::Resolve) => Stage::Name,
+        ureq::Error::ConnectProxyFailed(_) => Stage::Proxy,
+        ureq::Error::Rustls(_) => Stage::Tls,
+        ureq::Error::Io(error) if tls_error(error).is_some() => Stage::Tls,
+        ureq::Error::Io(_)
+        | ureq::Error::ConnectionFailed
+        | ureq::Error::Timeout(ureq::Timeout::Connect) => Stage::Connection,
+        _ => Stage::Answer,
     }
 }
 
@@ -137,38 +178,68 @@ mod tests {
         let io = |kind: io::ErrorKind| ureq::Error::Io(kind.into());
         let timeout = ureq::Error::Timeout;
         let cases = [
-            (ureq::Error::HostNotFound, "name resolution", true),
+            (
+                ureq::Error::HostNotFound,
+                "name resolution",
+                true,
+                Stage::Name,
+            ),
             (
                 timeout(ureq::Timeout::Resolve),
                 "name is not resolved",
                 true,
+                Stage::Name,
             ),
             (
                 timeout(ureq::Timeout::Connect),
                 "connected within 5 s",
                 true,
+                Stage::Connection,
             ),
             (
                 timeout(ureq::Timeout::RecvResponse),
                 "no whole answer for 10 s",
                 true,
+                Stage::Answer,
             ),
-            (timeout(ureq::Timeout::Global), "in time", true),
-            (io(io::ErrorKind::ConnectionRefused), "HTTPS_PROXY", true),
-            (io(io::ErrorKind::UnexpectedEof), "network", true),
-            (proxy(407), "password", false),
-            (proxy(503), "503", true),
-            (tls(CertificateError::UnknownIssuer), "--ca-bundle", false),
+            (
+                timeout(ureq::Timeout::Global),
+                "in time",
+                true,
+                Stage::Answer,
+            ),
+            (
+                io(io::ErrorKind::ConnectionRefused),
+                "HTTPS_PROXY",
+                true,
+                Stage::Connection,
+            ),
+            (
+                io(io::ErrorKind::UnexpectedEof),
+                "network",
+                true,
+                Stage::Connection,
+            ),
+            (proxy(407), "password", false, Stage::Proxy),
+            (proxy(503), "503", true, Stage::Proxy),
+            (
+                tls(CertificateError::UnknownIssuer),
+                "--ca-bundle",
+                false,
+                Stage::Tls,
+            ),
             (
                 tls(CertificateError::NotValidForName),
                 "another name",
                 false,
+                Stage::Tls,
             ),
-            (tls(CertificateError::Expired), "clock", false),
+            (tls(CertificateError::Expired), "clock", false, Stage::Tls),
         ];
-        for (error, expected, passing) in cases {
+        for (error, expected, passing, stage) in cases {
             let error = no_answer("aws.example", Some("http://p:1".into()), &error);
             assert_eq!((error.exit(), error.passing()), (Exit::Network, passing));
+            assert_eq!(error.stage(), Some(stage), "{error}");
             let text = error.to_string();
             assert!(
                 text.contains("aws.example through the proxy http://p:1"),

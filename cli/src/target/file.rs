@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use toml::Spanned;
 
 use super::{Settings, TargetError, TargetName};
 
@@ -28,6 +29,8 @@ pub(crate) struct TargetFiles {
 pub(crate) struct TargetTable {
     pub(crate) name: TargetName,
     pub(crate) file: PathBuf,
+    /// Where in the file it begins.
+    pub(crate) line: usize,
     pub(crate) settings: Settings,
 }
 
@@ -50,15 +53,15 @@ impl TargetFiles {
         }
     }
 
-    /// The settings of a target: all of them from the first file that has it.
-    pub(crate) fn find(&self, name: &TargetName) -> Result<Settings, TargetError> {
+    /// A target's table: the first file that has it says all of it.
+    pub(crate) fn find(&self, name: &TargetName) -> Result<TargetTable, TargetError> {
         let mut known = Vec::new();
         for path in &self.paths {
             let Some(mut targets) = self.read(path)? else {
                 continue;
             };
             match targets.remove(name) {
-                Some(settings) => return Ok(settings),
+                Some(table) => return Ok(table),
                 None => known.extend(targets.into_keys()),
             }
         }
@@ -69,12 +72,8 @@ impl TargetFiles {
     pub(crate) fn all(&self) -> Result<Vec<TargetTable>, TargetError> {
         let mut tables = BTreeMap::new();
         for path in &self.paths {
-            for (name, settings) in self.read(path)?.unwrap_or_default() {
-                tables.entry(name.clone()).or_insert_with(|| TargetTable {
-                    name,
-                    file: path.clone(),
-                    settings,
-                });
+            for (name, table) in self.read(path)?.unwrap_or_default() {
+                tables.entry(name).or_insert(table);
             }
         }
         Ok(tables.into_values().collect())
@@ -105,7 +104,7 @@ impl TargetFiles {
     }
 
     /// `None` where there is no such file and need be none.
-    fn read(&self, path: &Path) -> Result<Option<BTreeMap<TargetName, Settings>>, TargetError> {
+    fn read(&self, path: &Path) -> Result<Option<BTreeMap<TargetName, TargetTable>>, TargetError> {
         let error = |fault: String| TargetError::File {
             path: path.to_owned(),
             line: None,
@@ -122,7 +121,16 @@ impl TargetFiles {
             // Not its Display, which quotes the line: there may be a proxy's password in it.
             fault: fault.message().to_owned(),
         })?;
-        Ok(Some(document.target))
+        let table = |(name, settings): (TargetName, Spanned<Settings>)| {
+            let table = TargetTable {
+                name: name.clone(),
+                file: path.to_owned(),
+                line: line(&text, settings.span().start),
+                settings: settings.into_inner(),
+            };
+            (name, table)
+        };
+        Ok(Some(document.target.into_iter().map(table).collect()))
     }
 }
 
@@ -130,7 +138,7 @@ impl TargetFiles {
 #[serde(deny_unknown_fields)]
 struct Document {
     #[serde(default)]
-    target: BTreeMap<TargetName, Settings>,
+    target: BTreeMap<TargetName, Spanned<Settings>>,
 }
 
 fn read_limited(path: &Path) -> std::io::Result<String> {
@@ -177,7 +185,8 @@ mod tests {
     }
 
     fn identity(files: &Files, name: &str) -> Option<String> {
-        files.files.find(&name.parse().unwrap()).unwrap().identity
+        let table = files.files.find(&name.parse().unwrap()).unwrap();
+        table.settings.identity
     }
 
     #[test]
@@ -187,11 +196,13 @@ mod tests {
         assert_eq!(identity(&both, "web").as_deref(), Some("web"));
         assert_eq!(identity(&both, "other").as_deref(), Some("other"));
         let web = both.files.find(&"web".parse().unwrap()).unwrap();
-        assert_eq!(web.fips, None);
+        assert_eq!(web.settings.fips, None);
         let all = both.files.all().unwrap();
         let names: Vec<_> = all.iter().map(|table| table.name.as_ref()).collect();
         assert_eq!(names, ["other", "web"]);
         assert!(all[1].file.ends_with("user") && all[0].file.ends_with("system"));
+        let lines: Vec<_> = all.iter().map(|table| table.line).collect();
+        assert_eq!(lines, [4, 1]);
     }
 
     #[test]

@@ -108,6 +108,11 @@ impl Settings {
         }
     }
 
+    /// Whether they name what a session is asked for, or a part of it.
+    pub(crate) fn name_arns(&self) -> bool {
+        self.role_arn.is_some() || self.profile_arn.is_some() || self.trust_anchor_arn.is_some()
+    }
+
     /// The target that they describe, with the environment and the defaults for what they leave open;
     /// or why they do not fit together.
     pub(crate) fn target(

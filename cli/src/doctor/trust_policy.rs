@@ -1,0 +1,197 @@
+//! The role's trust policy, from a file, laid against this certificate: AWS itself does not say what of it
+//! said no.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use rolesanywhere::certificate::{Chain, SessionFacts};
+use trust_policy::{SessionRequest, TrustPolicy};
+
+use super::finding::{Check, Finding};
+use super::session::Ended;
+use crate::exit::Exit;
+use crate::target::Target;
+
+/// IAM stores far less; more is another file.
+const FILE_LIMIT: u64 = 64 * 1024;
+
+/// The document, or what is wrong with the file.
+pub(super) fn read(path: &Path) -> Result<TrustPolicy, String> {
+    let shown = path.display();
+    let mut text = String::new();
+    File::open(path)
+        .and_then(|file| file.take(FILE_LIMIT).read_to_string(&mut text))
+        .map_err(|error| format!("cannot read {shown}: {error}"))?;
+    TrustPolicy::parse(&text).map_err(|error| format!("{shown}: {error}"))
+}
+
+const FORM: &str = "It should be what this prints: aws iam get-role --role-name NAME --query \
+                    Role.AssumeRolePolicyDocument";
+
+/// What Roles Anywhere tells of this certificate when it assumes the role.
+fn request(target: &Target, chain: &Chain) -> SessionRequest {
+    let arns = &target.session.target;
+    let facts = SessionFacts::of(chain.leaf());
+    let tags = facts.tags.into_iter().map(|tag| (tag.name, tag.value));
+    let name = target.session.session_name.as_ref();
+    SessionRequest {
+        trust_anchor_arn: arns.trust_anchor().to_string(),
+        account: arns.account().to_owned(),
+        tags: tags.collect(),
+        source_identity: Some(facts.source_identity),
+        session_name: name.map_or(facts.session_name, ToString::to_string),
+    }
+}
+
+/// What the document says to this certificate.
+pub(super) fn judge(
+    target: &Target,
+    policy: &Result<TrustPolicy, String>,
+    chain: &Result<Chain, String>,
+    ended: Option<&Ended>,
+) -> Finding {
+    let policy = match policy {
+        Ok(policy) => policy,
+        Err(fault) => return Finding::told(Check::TrustPolicy, Exit::Usage, fault, FORM),
+    };
+    let chain = match chain {
+        Ok(chain) => chain,
+        Err(_) => {
+            let why = "the identity's certificate is not known";
+            return Finding::skipped(Check::TrustPolicy, why);
+        }
+    };
+    let decision = policy.for_roles_anywhere(&request(target, chain).context());
+    let granted = matches!(ended, Some(Ended::Granted { .. }));
+    if decision.allowed() {
+        return match ended.is_some_and(Ended::may_be_the_policy) {
+            true => Finding::warning(
+                Check::TrustPolicy,
+                "the document allows this certificate all three actions: AWS refused for another reason",
+                "Look at the profile first, as above. Is the document this role's, as it is now? Attribute \
+                 mappings of the profile, too, change the tags.",
+            ),
+            false => Finding::ok(
+                Check::TrustPolicy,
+                "the document allows this certificate sts:AssumeRole, sts:TagSession and \
+                 sts:SetSourceIdentity",
+            ),
+        };
+    }
+    let detail = decision.reason();
+    match granted {
+        true => Finding::warning(
+            Check::TrustPolicy,
+            format!("AWS gave a session, though by this document: {detail}"),
+            "Is the document this role's, as it is now? Attribute mappings of the profile, too, change the \
+             tags.",
+        ),
+        false => Finding::failed(
+            Check::TrustPolicy,
+            Exit::RefusedByAws,
+            detail,
+            "Have the role's trust policy changed, or use a certificate, trust anchor or role that fits.",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::certificate::tests::Made;
+    use crate::doctor::finding::Outcome;
+    use crate::doctor::session::tests::refused;
+    use crate::target::tests::target;
+
+    const ALL: &str = r#"["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"]"#;
+
+    fn policy(actions: &str, condition: &str) -> Result<TrustPolicy, String> {
+        let text = format!(
+            r#"{{"Version":"2012-10-17","Statement":[{{"Effect":"Allow","Principal":{{"Service":
+            "rolesanywhere.amazonaws.com"}},"Action":{actions},"Condition":{{{condition}}}}}]}}"#
+        );
+        Ok(TrustPolicy::parse(&text).unwrap())
+    }
+
+    fn denied() -> Ended {
+        refused(
+            403,
+            "AccessDeniedException",
+            "Unable to assume role for arn:x",
+        )
+    }
+
+    fn granted() -> Ended {
+        let asked = "2026-01-01T00:00:00Z".parse().unwrap();
+        let until = "2026-01-01T01:00:00Z".parse().unwrap();
+        Ended::Granted { asked, until }
+    }
+
+    fn judged(policy: &Result<TrustPolicy, String>, ended: &Ended) -> Finding {
+        let chain = Made::leaf("web", 258).chain();
+        judge(&target(""), policy, &chain, Some(ended))
+    }
+
+    #[test]
+    fn what_of_the_document_says_no_is_named() {
+        let anchor = |id: &str| {
+            let arn = format!("arn:aws:rolesanywhere:eu-central-1:123456789012:trust-anchor/{id}");
+            format!(r#""ArnEquals":{{"aws:SourceArn":"{arn}"}}"#)
+        };
+        let cn =
+            |cn: &str| format!(r#""StringEquals":{{"aws:PrincipalTag/x509Subject/CN":"{cn}"}}"#);
+        let two = r#"["sts:AssumeRole", "sts:SetSourceIdentity"]"#;
+        for (policy, expected) in [
+            (policy(ALL, &cn("db")), &["x509Subject/CN", "db", "web"][..]),
+            (
+                policy(ALL, &anchor("b")),
+                &["aws:SourceArn", "trust-anchor/b", "trust-anchor/a"],
+            ),
+            (policy(two, ""), &["sts:TagSession"]),
+        ] {
+            let finding = judged(&policy, &denied());
+            assert_eq!(finding.outcome, Outcome::Failed(Exit::RefusedByAws));
+            for part in expected {
+                assert!(finding.detail.contains(part), "{part}: {}", finding.detail);
+            }
+            assert_eq!(judged(&policy, &granted()).outcome, Outcome::Warning);
+        }
+        for fine in [policy(ALL, &cn("web")), policy(ALL, &anchor("a"))] {
+            assert_eq!(judged(&fine, &granted()).outcome, Outcome::Ok);
+            // Something else said no.
+            assert_eq!(judged(&fine, &denied()).outcome, Outcome::Warning);
+        }
+    }
+
+    #[test]
+    fn the_document_is_told_what_roles_anywhere_tells() {
+        let request = request(
+            &target("role-session-name = \"ci\""),
+            &Made::leaf("web", 258).chain().unwrap(),
+        );
+        assert_eq!(request.session_name, "ci");
+        assert_eq!(request.account, "123456789012");
+        assert_eq!(request.source_identity.as_deref(), Some("CN=web"));
+        let cn = ("x509Subject/CN".to_owned(), "web".to_owned());
+        assert!(request.tags.contains(&cn), "{:?}", request.tags);
+    }
+
+    #[test]
+    fn a_file_that_is_no_document_is_a_usage_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("policy.json");
+        let fault = |text: Option<&str>| {
+            if let Some(text) = text {
+                std::fs::write(&path, text).unwrap();
+            }
+            let finding = judged(&read(&path), &denied());
+            assert_eq!(finding.outcome, Outcome::Failed(Exit::Usage));
+            finding.detail
+        };
+        assert!(fault(None).contains("cannot read"));
+        for text in ["", "{}", "[]", "{\"Version\":\"2012-10-17\"}"] {
+            assert!(fault(Some(text)).contains("policy.json: "), "{text}");
+        }
+    }
+}
