@@ -1,4 +1,5 @@
 use std::io::Write;
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
@@ -195,7 +196,10 @@ fn nothing_is_signed_for_whoever_is_gone() {
     until_signing(&faulty, before + 1);
     let leaving: Vec<UnixStream> = (0..20).map(|_| ask(&web.scene)).collect();
     let mut staying = ask(&web.scene);
-    drop(leaving);
+    for stream in leaving {
+        // A program that another test starts right now may hold a copy of the stream.
+        stream.shutdown(Shutdown::Both).unwrap();
+    }
     faulty.clear().unwrap();
     assert!(signed(&read_reply(&mut first)));
     assert!(signed(&read_reply(&mut staying)));
@@ -285,4 +289,27 @@ fn a_reload_lets_what_is_being_signed_finish() {
     // Each was signed once, beside the two proofs and the first and the last request.
     assert_eq!(faulty.count("C_Sign").unwrap(), before + 4);
     assert_eq!(faulty.processes().unwrap().len(), 1);
+}
+
+/// Some tokens take one program at a time.
+#[test]
+fn a_token_is_closed_before_it_is_opened_otherwise() {
+    let (web, faulty) = on_faulty_module(2);
+    let text = std::fs::read_to_string(web.scene.path("agent.toml")).unwrap();
+    let other = text.replace("sessions = 2", "sessions = 6");
+    assert_ne!(other, text);
+    faulty.inject(&["C_CloseSession sleep 300"]).unwrap();
+    web.reload_text(&other);
+    let reply = sign(&web.scene.socket(), request(&web.scene));
+    assert!(signed(&reply), "{reply}");
+    let calls = faulty.calls().unwrap();
+    let starts_and_ends: Vec<&str> = calls
+        .iter()
+        .map(String::as_str)
+        .filter(|call| ["C_Initialize", "C_Finalize"].contains(call))
+        .collect();
+    assert_eq!(
+        starts_and_ends,
+        ["C_Initialize", "C_Finalize", "C_Initialize"]
+    );
 }

@@ -143,12 +143,16 @@ fn identities_come_and_go_without_a_lost_request() {
 
 /// A certificate for the key of `web`, or for another key.
 fn issue(web: &Web, key: &Path) -> String {
+    issue_as(web, key, &LeafSpec::new("web"))
+}
+
+fn issue_as(web: &Web, key: &Path, spec: &LeafSpec) -> String {
     let pem = fs::read(key).unwrap();
     let leaf = openssl::x509::X509::from_pem(&pem).unwrap();
     let spki = leaf.public_key().unwrap().public_key_to_der().unwrap();
     let path = web.scene.path("issued.pem");
     let _ = fs::remove_file(&path);
-    let leaf = web.scene.pki().leaf(&spki, &LeafSpec::new("web")).unwrap();
+    let leaf = web.scene.pki().leaf(&spki, spec).unwrap();
     leaf.write(&path).unwrap();
     fs::read_to_string(path).unwrap()
 }
@@ -195,10 +199,13 @@ fn renewed_certificates_are_taken_over_and_others_are_not() {
     });
     let second = serial(&web.scene);
 
-    // Half of it, then a certificate of another key: neither is used.
+    // Half of it, an expired one, then a certificate of another key: none is used.
     let whole = issue(&web, &path("web.pem"));
     fs::write(path("two/web.pem"), &whole[..whole.len() / 3]).unwrap();
     log_says("is cut off");
+    let expired = issue_as(&web, &path("web.pem"), &LeafSpec::expired("web"));
+    fs::write(path("two/web.pem"), expired).unwrap();
+    log_says("it expired on");
     fs::write(path("two/web.pem"), issue(&web, &path("stranger.pem"))).unwrap();
     log_says("not of this key");
     assert_eq!(serial(&web.scene), second);
@@ -222,6 +229,47 @@ fn renewed_certificates_are_taken_over_and_others_are_not() {
         authorization.contains(&format!("Credential={}/", serial(&web.scene))),
         "{authorization}"
     );
+
+    // One that is not valid yet is used from then on, and is no fault until then.
+    let third = serial(&web.scene);
+    let mut tomorrow = LeafSpec::new("web");
+    tomorrow.not_before = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(9);
+    let valid = tomorrow.not_before;
+    let tomorrow = issue_as(&web, &path("web.pem"), &tomorrow);
+    under_load(&web, || {
+        fs::write(path("two/web.pem"), tomorrow).unwrap();
+        web.until_serial(|serial| serial != third);
+    });
+    assert!(jiff::Timestamp::now() >= valid - jiff::SignedDuration::from_secs(1));
+    let log = web.agent.process().log();
+    assert!(!log.contains("not valid before"), "{log}");
+}
+
+/// The token stays open, and when it is lost its certificate is read from where it is now.
+#[test]
+fn a_certificate_may_move() {
+    let lab = Lab::new(KeyKind::EcP256);
+    let mut config = lab.config.clone();
+    let web = lab.start();
+    let first = serial(&web.scene);
+    let moved = web.scene.path("moved.pem");
+    fs::write(&moved, issue(&web, &web.scene.path("web.pem"))).unwrap();
+    config.identity[0].certificate = moved;
+    web.reload(&config);
+    web.until_serial(|serial| serial != first);
+    let second = serial(&web.scene);
+    fs::remove_file(web.scene.path("web.pem")).unwrap();
+    let programs = token_programs(&web.agent);
+    for program in &programs {
+        let program = rustix::process::Pid::from_raw(*program).unwrap();
+        rustix::process::kill_process(program, rustix::process::Signal::KILL).unwrap();
+    }
+    let signed = sign(&web.scene.socket(), request(&web.scene));
+    assert_eq!(signed.get("error"), None, "{signed}");
+    assert_ne!(token_programs(&web.agent), programs);
+    assert_eq!(serial(&web.scene), second);
+    let log = web.agent.process().log();
+    assert!(!log.contains("not renewed"), "{log}");
 }
 
 /// A refused PIN is tried again only if it is another one; however often somebody reloads.

@@ -24,6 +24,7 @@ mod identities; // identities that cannot sign: each says why, none takes anothe
 mod life; // start, end, sockets, --check
 mod load; // many clients, slow ones, those that leave; limits; the end under load
 mod metrics; // Prometheus: counts are exact, states are those of now, the text is as its parser wants it
+mod operator; // an operator's commands: keys made, requested, attested, listed, deleted; PINs at a terminal
 mod pins; // a wrong PIN is tried once
 mod policy; // who may have what
 mod recovery; // token programs that die, hang or lie

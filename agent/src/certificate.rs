@@ -17,7 +17,7 @@ use x509_cert::certificate::Version;
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage};
 use x509_cert::name::Name;
 
-use public_key::PublicKey;
+pub(crate) use public_key::PublicKey;
 pub use source::{CertificateSource, LeafSource, Stamp};
 
 /// A leaf that AWS can accept, with its intermediates.
@@ -83,7 +83,7 @@ impl Certificate {
             not_before: timestamp(tbs.validity().not_before),
             not_after: timestamp(tbs.validity().not_after),
             spki: spki(&leaf)?,
-            key: PublicKey::of(&leaf)?,
+            key: PublicKey::new(tbs.subject_public_key_info())?,
         })
     }
 

@@ -163,6 +163,9 @@ impl ConfigError {
     }
 }
 
+/// Every module that p11-kit is configured with, as one; found by the dynamic linker.
+pub(crate) const DEFAULT_MODULE: &str = "p11-kit-proxy.so";
+
 /// The largest configuration that is read, in bytes: some thousand identities.
 const SIZE_LIMIT: u64 = 4 * 1024 * 1024;
 

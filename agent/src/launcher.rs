@@ -56,6 +56,9 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Not by its path: what stands there may be another version by now.
 const OWN_PROGRAM: &str = "/proc/self/exe";
 
+/// How long it may take to say what a process runs: for the log alone, and the client waits.
+const EXECUTABLE_LIMIT: Duration = Duration::from_millis(500);
+
 /// Of a user's or group's name, in bytes, as the system has it (LOGIN_NAME_MAX).
 const NAME_LIMIT: usize = 256;
 
@@ -138,7 +141,8 @@ impl Launcher {
     pub(crate) fn executable(&self, pid: i32, at: Duration) -> Option<String> {
         // A whole millisecond later: rounding makes nobody younger.
         let at = u64::try_from(at.as_millis()).ok()?.saturating_add(1);
-        match self.ask(Ask::Executable { pid, at }) {
+        let ask = Ask::Executable { pid, at };
+        match self.0.link.ask(ask, EXECUTABLE_LIMIT) {
             Ok((Answer::Executable(path), _)) => path,
             _ => None,
         }

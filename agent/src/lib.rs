@@ -11,6 +11,8 @@
 //! Before all that, [`sandbox`] takes from the agent what it does not need; what it then cannot do itself,
 //! such as starting token programs, its [`launcher`] does. Beside that path, [`agent`] puts a reloaded
 //! [`config`] in force, [`renewal`] has certificates renewed in time, and [`watch`] takes over those that were.
+//!
+//! An [`operator`]'s commands are another program in the same file: they make keys and requests, without the agent.
 
 pub mod accounts;
 pub mod agent;
@@ -27,6 +29,7 @@ pub mod keeper;
 pub mod launcher;
 pub mod listener;
 pub mod metrics;
+pub mod operator;
 pub mod peer;
 pub mod policy;
 pub mod rate;

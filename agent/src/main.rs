@@ -8,17 +8,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use roleseal_agent::accounts::Accounts;
 use roleseal_agent::agent::Agent;
 use roleseal_agent::config::{Config, Hardening, MetricsAddress};
 use roleseal_agent::launcher::Launcher;
 use roleseal_agent::listener::Listener;
 use roleseal_agent::metrics::Server;
-use roleseal_agent::renewal;
 use roleseal_agent::sandbox::{Files, Sandbox};
 use roleseal_agent::watch::Watch;
-use roleseal_agent::{audit, check, descriptors, launcher};
+use roleseal_agent::{audit, check, descriptors, launcher, operator, renewal};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -29,13 +28,16 @@ use signal_hook::iterator::Signals;
 /// SIGINT. It opens each token once, with a PIN that only the token program reads. SIGHUP makes it
 /// read the configuration and the certificates again; a configuration with a fault changes nothing.
 ///
-/// Exit status: 0 ended by a signal, or the configuration is valid; 1 it is not, or the agent cannot
-/// start; 2 wrong arguments.
+/// The commands are an operator's, and need no agent: they make keys on tokens, requests for their
+/// certificates, and end.
+///
+/// Exit status: 0 ended by a signal, the configuration is valid, or the command is done; 1 it is not,
+/// or the agent cannot start; 2 wrong arguments.
 #[derive(Parser)]
 #[command(version, max_term_width = 100, args_conflicts_with_subcommands = true)]
 struct Arguments {
-    #[command(subcommand)]
-    command: Option<Command>,
+    #[command(flatten)]
+    operator: operator::Arguments,
 
     /// The configuration
     #[arg(long, value_name = "FILE", default_value = "/etc/roleseal/agent.toml")]
@@ -48,11 +50,6 @@ struct Arguments {
     /// How the log on standard error is written
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = audit::Format::Text)]
     log_format: audit::Format,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    Renew(renewal::program::Arguments),
 }
 
 /// How long requests that are under way at the end may take: a signature takes a second at the most.
@@ -72,10 +69,8 @@ fn main() -> ExitCode {
         return launcher::main(config);
     }
     let arguments = Arguments::parse();
-    if let Some(command) = &arguments.command {
-        return match command {
-            Command::Renew(arguments) => renewal::program::main(arguments),
-        };
+    if let Some(done) = operator::run(&arguments.operator) {
+        return done;
     }
     let result = if arguments.check {
         check(&arguments.config).inspect_err(|error| eprintln!("roleseal-agent: {error}"))
@@ -226,4 +221,25 @@ fn load_without_faults(
         return Ok(config);
     }
     Err(format!("{}:\n  {}", path.display(), faults.join("\n  ")).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn daemon_and_commands_have_one_grammar() {
+        Arguments::command().debug_assert();
+        for (line, taken) in [
+            (&["x"][..], true),
+            (&["x", "--config", "f", "--check"], true),
+            (&["x", "key", "list"], true),
+            (&["x", "--check", "key", "list"], false),
+            (&["x", "key", "list", "--check"], false),
+            (&["x", "keys"], false),
+        ] {
+            assert_eq!(Arguments::try_parse_from(line).is_ok(), taken, "{line:?}");
+        }
+    }
 }

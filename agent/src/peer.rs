@@ -20,7 +20,7 @@ pub struct Peer {
     pub gid: u32,
     /// Process when it connected; 0 where it is outside our PID namespace.
     pub pid: i32,
-    /// Its user's groups in the user database, asked once a connection.
+    /// Its user's groups in the user database, once it has told them.
     groups: OnceLock<Vec<u32>>,
     accounts: Accounts,
     /// When it connected, since the boot.
@@ -56,9 +56,8 @@ impl Peer {
     pub fn is_in_group(&self, gid: u32) -> bool {
         self.gid == gid
             || self
-                .groups
-                .get_or_init(|| self.database_groups())
-                .contains(&gid)
+                .database_groups()
+                .is_some_and(|groups| groups.contains(&gid))
     }
 
     /// What its process runs, for the log: a path, or a name in brackets, which the process may have
@@ -77,11 +76,17 @@ impl Peer {
         ]
     }
 
-    fn database_groups(&self) -> Vec<u32> {
-        let uid = self.uid;
-        self.accounts.groups(uid).unwrap_or_else(|error| {
-            audit::warn(&format!("cannot tell the groups of uid={uid}: {error}"));
-            Vec::new()
-        })
+    /// `None` while it cannot be asked: the next request asks again.
+    fn database_groups(&self) -> Option<&[u32]> {
+        if self.groups.get().is_none() {
+            match self.accounts.groups(self.uid) {
+                Ok(groups) => _ = self.groups.set(groups), // another request may have been first
+                Err(error) => {
+                    let uid = self.uid;
+                    audit::warn(&format!("cannot tell the groups of uid={uid}: {error}"));
+                }
+            }
+        }
+        self.groups.get().map(Vec::as_slice)
     }
 }

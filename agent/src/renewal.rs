@@ -11,7 +11,7 @@
 pub(crate) mod command;
 pub(crate) mod install;
 pub(crate) mod lock;
-pub mod program;
+pub(crate) mod program;
 mod renew;
 mod request;
 mod schedule;

@@ -1,4 +1,4 @@
-//! ECDSA signatures: from PKCS#11's `r || s` to DER `SEQUENCE { r INTEGER, s INTEGER }`.
+//! From what PKCS#11 has to DER: signatures of ECDSA, public keys, and numbers in them.
 
 /// The DER of `r || s`, two halves of equal length; `None` where that is no ECDSA signature of a curve
 /// that we know.
@@ -13,10 +13,48 @@ pub(crate) fn ecdsa_signature(halves: &[u8]) -> Option<Vec<u8>> {
     tagged(SEQUENCE, content)
 }
 
+/// The `SubjectPublicKeyInfo` of an RSA key (RFC 8017, A.1.1); `None` where one of its numbers is zero.
+pub(crate) fn rsa_public_key(modulus: &[u8], exponent: &[u8]) -> Option<Vec<u8>> {
+    let numbers = [integer(modulus)?, integer(exponent)?].concat();
+    public_key(RSA_ENCRYPTION.to_vec(), &tagged(SEQUENCE, numbers)?)
+}
+
+/// The `SubjectPublicKeyInfo` of an EC key (RFC 5480, 2) on the curve with this OID, in DER.
+pub(crate) fn ec_public_key(curve: &[u8], point: &[u8]) -> Option<Vec<u8>> {
+    public_key([EC_PUBLIC_KEY, curve].concat(), point)
+}
+
+/// The content of the one OCTET STRING that these bytes are.
+pub(crate) fn octet_string(bytes: &[u8]) -> Option<&[u8]> {
+    let (head, content) = match bytes {
+        [OCTET_STRING, 0x81, ..] => bytes.split_at_checked(3)?,
+        _ => bytes.split_at_checked(2)?,
+    };
+    (tagged(OCTET_STRING, content.to_vec())? == [head, content].concat()).then_some(content)
+}
+
 const INTEGER: u8 = 0x02;
+const BIT_STRING: u8 = 0x03;
+const OCTET_STRING: u8 = 0x04;
 const SEQUENCE: u8 = 0x30;
 
-/// A positive INTEGER: no leading zeros but one before a high bit. Zero is never part of a signature.
+/// rsaEncryption with its NULL (RFC 3279, 2.3.1).
+const RSA_ENCRYPTION: &[u8] = &[
+    0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0,
+];
+/// id-ecPublicKey (RFC 5480, 2.1.1).
+const EC_PUBLIC_KEY: &[u8] = &[0x06, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
+
+fn public_key(algorithm: Vec<u8>, bits: &[u8]) -> Option<Vec<u8>> {
+    let all_bits_used = [&[0], bits].concat();
+    let parts = [
+        tagged(SEQUENCE, algorithm)?,
+        tagged(BIT_STRING, all_bits_used)?,
+    ];
+    tagged(SEQUENCE, parts.concat())
+}
+
+/// A positive INTEGER: no leading zeros but one before a high bit. Zero is no part of a signature or a key.
 fn integer(unsigned: &[u8]) -> Option<Vec<u8>> {
     let first = unsigned.iter().position(|byte| *byte != 0)?;
     let digits = unsigned.get(first..)?;
@@ -29,11 +67,12 @@ fn integer(unsigned: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn tagged(tag: u8, content: Vec<u8>) -> Option<Vec<u8>> {
-    let length = u8::try_from(content.len()).ok()?;
-    let mut der = if length < 0x80 {
-        vec![tag, length]
-    } else {
-        vec![tag, 0x81, length]
+    let length = u16::try_from(content.len()).ok()?;
+    let [high, low] = length.to_be_bytes();
+    let mut der = match length {
+        0..0x80 => vec![tag, low],
+        0x80..0x100 => vec![tag, 0x81, low],
+        _ => vec![tag, 0x82, high, low],
     };
     der.extend(content);
     Some(der)
@@ -80,6 +119,40 @@ mod tests {
         assert_eq!(short[..2], [0x30, 127]);
         let long = ecdsa_signature(&halves(66, &r, &[0x7f; 63])).unwrap();
         assert_eq!(long[..3], [0x30, 0x81, 128]);
+    }
+
+    #[test]
+    fn public_keys_are_in_der() {
+        // Of a modulus with a high bit, as all are: it gets a zero. The algorithm has its NULL (RFC 3279).
+        let rsa = rsa_public_key(&[0, 0xc1, 0x07], &[1, 0, 1]).unwrap();
+        let expected = "301e300d06092a864886f70d0101010500030d00300a020300c1070203010001";
+        assert_eq!(hex::encode(&rsa), expected);
+        assert_eq!(rsa_public_key(&[0, 0], &[3]), None);
+        let ec = ec_public_key(&[0x06, 1, 0x29], &[4, 7, 7]).unwrap();
+        let expected = "3014300c06072a8648ce3d0201060129030400040707";
+        assert_eq!(hex::encode(ec), expected);
+        for (length, head) in [(0x70, 0x70), (0xf0, 0x81), (0x200, 0x82)] {
+            assert_eq!(tagged(SEQUENCE, vec![0; length]).unwrap()[1], head);
+        }
+        assert_eq!(tagged(SEQUENCE, vec![0; 0x1_0000]), None);
+    }
+
+    #[test]
+    fn octet_strings_are_unwrapped_whole() {
+        assert_eq!(octet_string(&[4, 2, 7, 8]), Some(&[7, 8][..]));
+        let long = [&[4, 0x81, 0x85][..], &[7; 0x85]].concat();
+        assert_eq!(octet_string(&long), Some(&[7; 0x85][..]));
+        for bad in [
+            &[][..],
+            &[4],
+            &[4, 2, 7],
+            &[4, 2, 7, 8, 9],
+            &[5, 1, 7],
+            &[4, 0x81, 1, 7],
+            &[4, 0x80, 7, 0, 0],
+        ] {
+            assert_eq!(octet_string(bad), None, "{bad:02x?}");
+        }
     }
 
     #[test]

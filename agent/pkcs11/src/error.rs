@@ -31,6 +31,10 @@ impl Failure {
             | CKR_DOMAIN_PARAMS_INVALID
             | CKR_FUNCTION_NOT_SUPPORTED
             | CKR_ACTION_PROHIBITED
+            | CKR_ATTRIBUTE_READ_ONLY
+            | CKR_TEMPLATE_INCOMPLETE
+            | CKR_TEMPLATE_INCONSISTENT
+            | CKR_TOKEN_WRITE_PROTECTED
             | CKR_USER_PIN_NOT_INITIALIZED
             | CKR_USER_TYPE_INVALID => TokenError::Unusable(text),
             CKR_ARGUMENTS_BAD | CKR_BUFFER_TOO_SMALL => TokenError::Broken(text),

@@ -55,6 +55,16 @@ pub(crate) fn objects(
     class: CK_OBJECT_CLASS,
     wanted: &ObjectMatch,
 ) -> Result<Vec<CK_OBJECT_HANDLE>, Failure> {
+    objects_up_to(OBJECT_LIMIT + 1, session, class, wanted)
+}
+
+/// The objects of this class that match; no more than `limit`.
+pub(crate) fn objects_up_to(
+    limit: usize,
+    session: &Session,
+    class: CK_OBJECT_CLASS,
+    wanted: &ObjectMatch,
+) -> Result<Vec<CK_OBJECT_HANDLE>, Failure> {
     let class = class.to_ne_bytes();
     let mut template: Vec<(CK_ATTRIBUTE_TYPE, &[u8])> = vec![(CKA_CLASS, &class)];
     if let Some(label) = &wanted.label {
@@ -63,7 +73,7 @@ pub(crate) fn objects(
     if let Some(id) = &wanted.id {
         template.push((CKA_ID, id));
     }
-    session.find(&template, OBJECT_LIMIT + 1)
+    session.find(&template, limit)
 }
 
 /// A URI for each object: what `wanted` says of the token, and the object's own label and id.
@@ -73,21 +83,26 @@ pub(crate) fn describe(
     objects: &[CK_OBJECT_HANDLE],
 ) -> Result<Vec<Pkcs11Uri>, Failure> {
     let uri = |object: &CK_OBJECT_HANDLE| {
-        let label = session.attribute(*object, CKA_LABEL)?.unwrap_or_default();
-        let label = String::from_utf8(label).ok();
-        let id = session.attribute(*object, CKA_ID)?;
         Ok(Pkcs11Uri {
             token: wanted.token.clone(),
-            object: ObjectMatch {
-                label: label.filter(|label| !label.is_empty()),
-                id: id.filter(|id| !id.is_empty()),
-                class: None,
-            },
+            object: name(session, *object)?,
             module_path: wanted.module_path.clone(),
             pin: None,
         })
     };
     objects.iter().map(uri).collect()
+}
+
+/// The object's own label and id.
+pub(crate) fn name(session: &Session, object: CK_OBJECT_HANDLE) -> Result<ObjectMatch, Failure> {
+    let label = session.attribute(object, CKA_LABEL)?.unwrap_or_default();
+    let label = String::from_utf8(label).ok();
+    let id = session.attribute(object, CKA_ID)?;
+    Ok(ObjectMatch {
+        label: label.filter(|label| !label.is_empty()),
+        id: id.filter(|id| !id.is_empty()),
+        class: None,
+    })
 }
 
 /// The URIs, to be read by a person: bounded, and with a hint where copying one would not help.

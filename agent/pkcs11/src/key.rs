@@ -9,6 +9,7 @@ use token::{Algorithm, Key, Signature, StringToSign, TokenError};
 use crate::der;
 use crate::error::Failure;
 use crate::login::ContextLogin;
+use crate::operator::CheckedRequest;
 use crate::properties::KeyType;
 use crate::raw::Session;
 
@@ -35,6 +36,19 @@ impl Key for Pkcs11Key {
                 text.algorithm
             )));
         }
+        self.sign_message(text.to_string().as_bytes())
+    }
+}
+
+impl Pkcs11Key {
+    /// For an operator's command.
+    pub(crate) fn sign_request(&self, request: &CheckedRequest) -> Result<Signature, TokenError> {
+        self.sign_message(request.info())
+    }
+
+    /// Not for others to call: what they hand over says by its type that it may be signed.
+    fn sign_message(&self, message: &[u8]) -> Result<Signature, TokenError> {
+        let name = &self.name;
         if let Some(login) = &self.context_login {
             login.check()?;
         }
@@ -46,7 +60,7 @@ impl Key for Pkcs11Key {
         if let Some(login) = &self.context_login {
             login.log_in(&self.session, name)?;
         }
-        let input = self.mechanism.input(text.to_string().as_bytes());
+        let input = self.mechanism.input(message);
         let output = self.session.sign(&input).map_err(failed)?;
         let length = output.len();
         self.mechanism
@@ -100,11 +114,11 @@ impl Mechanism {
     }
 
     /// What `C_Sign` gets.
-    fn input(self, text: &[u8]) -> Vec<u8> {
+    fn input(self, message: &[u8]) -> Vec<u8> {
         match self {
-            Mechanism::Sha256RsaPkcs => text.to_vec(),
-            Mechanism::RsaPkcs => [SHA256_DIGEST_INFO, &Sha256::digest(text)].concat(),
-            Mechanism::Ecdsa => Sha256::digest(text).to_vec(),
+            Mechanism::Sha256RsaPkcs => message.to_vec(),
+            Mechanism::RsaPkcs => [SHA256_DIGEST_INFO, &Sha256::digest(message)].concat(),
+            Mechanism::Ecdsa => Sha256::digest(message).to_vec(),
         }
     }
 

@@ -25,6 +25,8 @@ pub fn run() -> ExitCode {
     let about = "signs with keys on a PKCS#11 token";
     let mut library = None;
     let open = |request, pins: &token::host::PinGuard| open::open(request, pins, &mut library);
+    let mut operator = operator::Operator::default();
+    let work = |request| operator.work(request);
     let name = env!("CARGO_PKG_NAME");
-    token::program::run(name, about, sandbox::confine, open, operator::work)
+    token::program::run(name, about, sandbox::confine, open, work)
 }

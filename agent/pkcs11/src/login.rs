@@ -21,21 +21,34 @@ pub(crate) struct Login {
 /// The login for one signature (`CKA_ALWAYS_AUTHENTICATE`), shared by all workers.
 pub(crate) struct ContextLogin {
     pin: Pin,
-    source: PinSource,
+    /// What puts a refused PIN right.
+    remedy: String,
     token: String,
     /// Why the PIN was refused. Locked while a login is under way, so that a wrong PIN is tried by one
     /// worker alone.
     refused: Mutex<Option<TokenError>>,
 }
 
-/// Logs in, where the token or the configuration asks for it.
+/// Who has to mend what is wrong with a PIN, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum User {
+    Agent,
+    Operator,
+}
+
+/// Logs in, where the token or whoever asks wants it. For the agent with its guard, which hears of every PIN
+/// before it is tried; for an operator's command without one.
 pub(crate) fn log_in(
     session: &Session,
     token: &Token,
     source: Option<&PinSource>,
-    pins: &PinGuard,
+    pins: Option<&PinGuard>,
 ) -> Result<Login, TokenError> {
-    let Some(source) = source_for(token, source)? else {
+    let user = match pins {
+        Some(_) => User::Agent,
+        None => User::Operator,
+    };
+    let Some(source) = source_for(token, source, user)? else {
         return Ok(Login {
             context: None,
             warning: None,
@@ -44,15 +57,18 @@ pub(crate) fn log_in(
     let pin = source
         .read()
         .map_err(|error| TokenError::Unusable(error.to_string()))?;
-    pins.check(None, &token.identity(), &[&pin])?;
-    pins.trying()?;
+    if let Some(pins) = pins {
+        pins.check(None, &token.identity(), &[&pin])?;
+        pins.trying()?;
+    }
+    let remedy = user.put_right(source);
     accepted(session.login(CKU_USER, &pin))
-        .map_err(|failure| refusal(failure, &token.to_string(), source))?;
+        .map_err(|failure| refusal(failure, &token.to_string(), &remedy))?;
     let count_low = token.flags & CKF_USER_PIN_COUNT_LOW != 0;
     Ok(Login {
         context: Some(ContextLogin {
             pin,
-            source: source.clone(),
+            remedy,
             token: token.to_string(),
             refused: Mutex::new(None),
         }),
@@ -69,6 +85,7 @@ pub(crate) fn log_in(
 fn source_for<'a>(
     token: &Token,
     source: Option<&'a PinSource>,
+    user: User,
 ) -> Result<Option<&'a PinSource>, TokenError> {
     let has = |flag| token.flags & flag != 0;
     let Some(source) = source else {
@@ -78,12 +95,13 @@ fn source_for<'a>(
         ) {
             (false, _) => Ok(None),
             (true, false) => Err(TokenError::Unusable(format!(
-                "{token} needs a PIN: set pin = {{ file = \"/path\" }}"
+                "{token} needs a PIN: {}",
+                user.give_one()
             ))),
             (true, true) => Err(TokenError::Unusable(format!(
                 "{token} takes its PIN from a PIN pad (CKF_PROTECTED_AUTHENTICATION_PATH), where nobody \
-                 stands beside a daemon: set pin = {{ file = \"/path\" }} if it takes one from \
-                 programs too, or use another token"
+                 stands beside a daemon: {} if it takes one from programs too, or use another token",
+                user.give_one()
             ))),
         };
     };
@@ -91,14 +109,14 @@ fn source_for<'a>(
         return Err(TokenError::PinRejected(format!(
             "the user PIN of {token} is locked (CKF_USER_PIN_LOCKED), so none was tried: have the \
              security officer unlock it, then {}",
-            put_right(source)
+            user.put_right(source)
         )));
     }
     if has(CKF_USER_PIN_FINAL_TRY) {
         return Err(TokenError::PinRejected(format!(
             "{token} takes one more try before it locks (CKF_USER_PIN_FINAL_TRY), so none was made: \
              log in once by hand with the right PIN (pkcs11-tool --login --list-objects), then {}",
-            put_right(source)
+            user.put_right(source)
         )));
     }
     if !has(CKF_USER_PIN_INITIALIZED) {
@@ -133,7 +151,7 @@ impl ContextLogin {
             return Err(error.clone());
         }
         let result = accepted(login())
-            .map_err(|failure| refusal(failure, &format!("{key} on {}", self.token), &self.source));
+            .map_err(|failure| refusal(failure, &format!("{key} on {}", self.token), &self.remedy));
         if let Err(error @ TokenError::PinRejected(_)) = &result {
             *refused = Some(error.clone());
         }
@@ -149,7 +167,7 @@ fn accepted(result: Result<(), Failure>) -> Result<(), Failure> {
     }
 }
 
-fn refusal(failure: Failure, what: &str, source: &PinSource) -> TokenError {
+fn refusal(failure: Failure, what: &str, remedy: &str) -> TokenError {
     if never_looked_at_the_pin(failure.code) {
         return failure.while_doing(format_args!("cannot log in to {what}"));
     }
@@ -160,21 +178,33 @@ fn refusal(failure: Failure, what: &str, source: &PinSource) -> TokenError {
     };
     TokenError::PinRejected(format!(
         "{what} did not take the PIN: {failure}. It was tried once and will not be tried again: \
-         {first}{} (how many wrong PINs it takes before it locks is the token's own affair)",
-        put_right(source)
+         {first}{remedy} (how many wrong PINs it takes before it locks is the token's own affair)"
     ))
 }
 
-fn put_right(source: &PinSource) -> String {
-    let place = match source {
-        PinSource::File(path) => format!("{}", path.display()),
-        PinSource::Credential(name) => format!("the systemd credential {name:?}"),
-        PinSource::Value(_) => "pin-value in the key's URI".to_owned(),
-        PinSource::Terminal(_) | PinSource::AskPassword(_) => {
-            return "start the command again with the right PIN".to_owned();
+impl User {
+    fn give_one(self) -> &'static str {
+        match self {
+            User::Agent => "set pin = { file = \"/path\" }",
+            User::Operator => "have this command ask for it, or name a file that has it",
         }
-    };
-    format!("put the right PIN into {place} and reload the agent")
+    }
+
+    fn put_right(self, source: &PinSource) -> String {
+        let place = match source {
+            PinSource::File(path) => format!("{}", path.display()),
+            PinSource::Credential(name) => format!("the systemd credential {name:?}"),
+            PinSource::Value(_) => "pin-value in the key's URI".to_owned(),
+            PinSource::Terminal(_) | PinSource::AskPassword(_) => {
+                return "start the command again with the right PIN".to_owned();
+            }
+        };
+        let then = match self {
+            User::Agent => "reload the agent",
+            User::Operator => "start the command again",
+        };
+        format!("put the right PIN into {place} and {then}")
+    }
 }
 
 /// From `C_Login`, only these are another matter than the PIN. Modules say CKR_GENERAL_ERROR,
@@ -208,11 +238,12 @@ mod tests {
 
     fn with_pin(flags: CK_FLAGS) -> Result<bool, TokenError> {
         let source = file();
-        source_for(&Token::with_flags(flags), Some(&source)).map(|source| source.is_some())
+        source_for(&Token::with_flags(flags), Some(&source), User::Agent)
+            .map(|source| source.is_some())
     }
 
     fn without_pin(flags: CK_FLAGS) -> Result<bool, TokenError> {
-        source_for(&Token::with_flags(flags), None).map(|source| source.is_some())
+        source_for(&Token::with_flags(flags), None, User::Agent).map(|source| source.is_some())
     }
 
     #[test]
@@ -266,7 +297,8 @@ mod tests {
     fn a_refused_pin_is_told_with_its_remedy() {
         let refused = |code, source| {
             let function = "C_Login";
-            refusal(Failure { function, code }, "pkcs11:token=lab", &source)
+            let remedy = User::Agent.put_right(&source);
+            refusal(Failure { function, code }, "pkcs11:token=lab", &remedy)
         };
         for code in [CKR_PIN_INCORRECT, CKR_PIN_LOCKED, CKR_VENDOR_DEFINED + 3] {
             let error = refused(code, file());
@@ -302,7 +334,7 @@ mod tests {
     fn a_pin_that_one_worker_finds_refused_is_tried_by_no_other() {
         let login = ContextLogin {
             pin: Pin::from("1234".to_owned()),
-            source: file(),
+            remedy: User::Operator.put_right(&file()),
             token: "pkcs11:token=lab".to_owned(),
             refused: Mutex::new(None),
         };
@@ -326,6 +358,11 @@ mod tests {
                 scope.spawn(|| {
                     let error = answer(CKR_PIN_INCORRECT).unwrap_err();
                     assert!(matches!(error, TokenError::PinRejected(_)));
+                    assert!(
+                        error
+                            .to_string()
+                            .contains("/etc/lab.pin and start the command again")
+                    );
                 });
             }
         });

@@ -30,7 +30,7 @@ pub(crate) fn open(
     let session = module
         .open_session(token.slot)
         .map_err(|failure| failure.while_doing(format_args!("cannot open a session on {token}")))?;
-    let login = log_in(&session, &token, request.pin.as_ref(), pins)?;
+    let login = log_in(&session, &token, request.pin.as_ref(), Some(pins))?;
     let context_login = login.context.map(Arc::new);
 
     let found: Vec<_> = request
@@ -53,7 +53,8 @@ pub(crate) fn open(
     Ok(Opened { reports, workers })
 }
 
-fn start(path: &Path, library: &mut Option<Library>) -> Result<Arc<Module>, TokenError> {
+/// A module between `C_Initialize` and `C_Finalize`; loads it where `library` is none yet.
+pub(crate) fn start(path: &Path, library: &mut Option<Library>) -> Result<Arc<Module>, TokenError> {
     let loaded = match library {
         Some(library) => *library,
         None => *library.insert(load(path)?),
@@ -131,17 +132,7 @@ fn find_key(
 ) -> Result<FoundKey, TokenError> {
     let handle = find::private_key(session, &wanted.uri)?;
     let properties = Properties::read(session, handle, &wanted.uri)?;
-    let context_login = match (properties.always_authenticate, context_login) {
-        (false, _) => None,
-        (true, Some(login)) => Some(Arc::clone(login)),
-        (true, None) => {
-            return Err(TokenError::Unusable(format!(
-                "{} needs the PIN for each signature (CKA_ALWAYS_AUTHENTICATE): \
-                 set pin = {{ file = \"/path\" }}",
-                wanted.uri
-            )));
-        }
-    };
+    let context_login = properties.context_login(&wanted.uri, context_login)?;
     let certificate = wanted
         .certificate
         .as_ref()

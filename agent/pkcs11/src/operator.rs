@@ -1,10 +1,50 @@
-//! An operator's tasks.
+//! An operator's tasks: one at a time, for as long as the command keeps its link.
 
-use token::TokenError;
+mod certificate;
+mod delete;
+mod generate;
+mod list;
+mod place;
+mod public_key;
+mod report;
+mod request;
+
 use token::operator::Outcome;
-use token::operator::pkcs11::{Answer, Request};
+use token::operator::pkcs11::{Answer, Request, Task};
 
-/// Does one task.
-pub(crate) fn work(_request: Request) -> Outcome<Answer> {
-    Err(TokenError::Unusable("not built yet".to_owned()))
+pub(crate) use request::CheckedRequest;
+
+use place::Places;
+
+/// What the tasks of one link have in common: modules that are loaded, tokens that are logged in to.
+#[derive(Default)]
+pub(crate) struct Operator(Places);
+
+impl Operator {
+    /// Does one task.
+    pub(crate) fn work(&mut self, request: Request) -> Outcome<Answer> {
+        let Request { module, pin, task } = request;
+        let places = &mut self.0;
+        let mut at = |key| places.at(&module, key, pin.as_ref());
+        match task {
+            Task::Generate { key, key_type } => {
+                let report = generate::key_pair(&at(&key)?, &key, key_type)?;
+                Ok(Answer::Key(Box::new(report)))
+            }
+            Task::Key { key } => {
+                let report = at(&key)?.report(&key)?;
+                Ok(Answer::Key(Box::new(report)))
+            }
+            Task::SignRequest { key, info } => {
+                request::sign(&at(&key)?, &key, &info).map(Answer::Signature)
+            }
+            Task::ImportCertificate { key, certificate } => {
+                certificate::import(&at(&key)?, &key, &certificate.0).map(Answer::Done)
+            }
+            Task::Delete { key } => delete::key(&at(&key)?, &key).map(Answer::Done),
+            Task::List { token } => {
+                list::tokens(places, &module, &token, pin.as_ref()).map(Answer::Tokens)
+            }
+        }
+    }
 }

@@ -1,9 +1,12 @@
 //! What a private key is, and whether it can do our work.
 
+use std::sync::Arc;
+
 use cryptoki_sys::*;
 use token::{Pkcs11Uri, TokenError};
 
 use crate::error::Failure;
+use crate::login::ContextLogin;
 use crate::raw::Session;
 
 /// The attributes of a private key that matter to us.
@@ -31,7 +34,7 @@ impl Properties {
     ) -> Result<Properties, TokenError> {
         let failed = |failure: Failure| failure.while_doing(format_args!("cannot read {key}"));
         let bytes = |attribute| session.attribute(handle, attribute).map_err(failed);
-        let flag = |attribute| Ok(boolean(bytes(attribute)?));
+        let flag = |attribute| flag(session, handle, attribute).map_err(failed);
         let unusable = |fault: String| TokenError::Unusable(format!("{key} {fault}"));
 
         let number = session.number(handle, CKA_KEY_TYPE).map_err(failed)?;
@@ -53,6 +56,51 @@ impl Properties {
             warnings: exposure(flag(CKA_SENSITIVE)?, flag(CKA_EXTRACTABLE)?),
         })
     }
+
+    /// The token's login, where each signature of this key needs one.
+    pub(crate) fn context_login(
+        &self,
+        key: &Pkcs11Uri,
+        login: Option<&Arc<ContextLogin>>,
+    ) -> Result<Option<Arc<ContextLogin>>, TokenError> {
+        match (self.always_authenticate, login) {
+            (false, _) => Ok(None),
+            (true, Some(login)) => Ok(Some(Arc::clone(login))),
+            (true, None) => Err(TokenError::Unusable(format!(
+                "{key} needs the PIN for each signature (CKA_ALWAYS_AUTHENTICATE): \
+                 set pin = {{ file = \"/path\" }}"
+            ))),
+        }
+    }
+}
+
+/// What kind of key it is, for people: such as `EC-P-256` or `RSA-2048`.
+pub(crate) fn algorithm(session: &Session, key: CK_OBJECT_HANDLE) -> Result<String, Failure> {
+    let known = |value: Option<Vec<u8>>| value.filter(|value| !value.is_empty());
+    Ok(match session.number(key, CKA_KEY_TYPE)? {
+        Some(CKK_RSA) => match known(session.attribute(key, CKA_MODULUS)?) {
+            Some(modulus) => format!("RSA-{}", bits(&modulus)),
+            None => "RSA".to_owned(),
+        },
+        Some(CKK_EC) => match known(session.attribute(key, CKA_EC_PARAMS)?) {
+            Some(parameters) => match CURVES.iter().find(|(_, curve)| *curve == parameters) {
+                Some((name, _)) => format!("EC-{name}"),
+                None => format!("EC (CKA_EC_PARAMS {})", hex::encode(parameters)),
+            },
+            None => "EC".to_owned(),
+        },
+        Some(other) => format!("CKA_KEY_TYPE {other:#x}"),
+        None => "unknown".to_owned(),
+    })
+}
+
+/// One attribute that is a `CK_BBOOL`.
+pub(crate) fn flag(
+    session: &Session,
+    object: CK_OBJECT_HANDLE,
+    attribute: CK_ATTRIBUTE_TYPE,
+) -> Result<Option<bool>, Failure> {
+    Ok(boolean(session.attribute(object, attribute)?))
 }
 
 fn boolean(value: Option<Vec<u8>>) -> Option<bool> {
@@ -78,12 +126,7 @@ fn check_modulus(modulus: Option<Vec<u8>>) -> Result<(), String> {
     let Some(modulus) = modulus.filter(|modulus| !modulus.is_empty()) else {
         return Ok(());
     };
-    let mut digits = modulus.iter().skip_while(|byte| **byte == 0);
-    let bits = match digits.next() {
-        Some(first) => 8 - first.leading_zeros() as usize + 8 * digits.count(),
-        None => 0,
-    };
-    match bits {
+    match bits(&modulus) {
         2048 | 3072 | 4096 => Ok(()),
         bits => Err(format!(
             "is an RSA key of {bits} bits: Roles Anywhere needs 2048, 3072 or 4096"
@@ -91,17 +134,25 @@ fn check_modulus(modulus: Option<Vec<u8>>) -> Result<(), String> {
     }
 }
 
-/// `namedCurve` OIDs in DER (RFC 5480): P-256, P-384, P-521.
-const CURVES: [&[u8]; 3] = [
-    &[0x06, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07],
-    &[0x06, 5, 0x2b, 0x81, 0x04, 0x00, 0x22],
-    &[0x06, 5, 0x2b, 0x81, 0x04, 0x00, 0x23],
-];
+fn bits(modulus: &[u8]) -> usize {
+    let mut digits = modulus.iter().skip_while(|byte| **byte == 0);
+    match digits.next() {
+        Some(first) => 8 - first.leading_zeros() as usize + 8 * digits.count(),
+        None => 0,
+    }
+}
+
+/// `namedCurve` OIDs in DER (RFC 5480).
+pub(crate) const P256: &[u8] = &[0x06, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+pub(crate) const P384: &[u8] = &[0x06, 5, 0x2b, 0x81, 0x04, 0x00, 0x22];
+pub(crate) const P521: &[u8] = &[0x06, 5, 0x2b, 0x81, 0x04, 0x00, 0x23];
+
+const CURVES: [(&str, &[u8]); 3] = [("P-256", P256), ("P-384", P384), ("P-521", P521)];
 
 /// Parameters that cannot be read are judged by the length of the signatures.
 fn check_curve(parameters: Option<Vec<u8>>) -> Result<(), String> {
     match parameters.filter(|parameters| !parameters.is_empty()) {
-        Some(other) if !CURVES.contains(&other.as_slice()) => Err(format!(
+        Some(other) if !CURVES.iter().any(|(_, curve)| *curve == other) => Err(format!(
             "is an EC key on a curve that Roles Anywhere does not take (CKA_EC_PARAMS {}): \
              use P-256, P-384 or P-521",
             hex::encode(other)
@@ -157,7 +208,7 @@ mod tests {
 
     #[test]
     fn curves_are_three() {
-        for curve in CURVES {
+        for (_, curve) in CURVES {
             assert_eq!(check_curve(Some(curve.to_vec())), Ok(()));
         }
         assert_eq!(check_curve(None), Ok(()));

@@ -22,10 +22,20 @@ pub struct Library(&'static CK_FUNCTION_LIST);
 /// A module between `C_Initialize` and `C_Finalize`.
 pub struct Module(Library);
 
-/// A read-only session, closed on drop.
+/// A session, closed on drop.
 pub struct Session {
     module: Arc<Module>,
     handle: CK_SESSION_HANDLE,
+}
+
+/// An attribute of a template and its value.
+pub type Attribute<'a> = (CK_ATTRIBUTE_TYPE, &'a [u8]);
+
+/// A key pair that was made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeyPair {
+    pub(crate) public: CK_OBJECT_HANDLE,
+    pub(crate) private: CK_OBJECT_HANDLE,
 }
 
 /// More slots than any module has: its count is not believed beyond this.
@@ -33,7 +43,7 @@ const SLOT_LIMIT: CK_ULONG = 4096;
 
 /// An attribute that is longer is not read. Certificates are the longest; Roles Anywhere sends them in
 /// headers, which are shorter than this.
-const ATTRIBUTE_LIMIT: usize = 16 * 1024;
+pub(crate) const ATTRIBUTE_LIMIT: usize = 16 * 1024;
 
 /// RSA-4096; the longest ECDSA signature, on P-521, takes 132. So large that nobody has to be asked.
 const SIGNATURE_LIMIT: usize = 512;
@@ -139,10 +149,22 @@ impl Module {
         result.is_ok() && info.flags & CKF_SIGN != 0
     }
 
-    /// `C_OpenSession`
+    /// `C_OpenSession`, to read and to sign.
     pub fn open_session(self: &Arc<Module>, slot: CK_SLOT_ID) -> Result<Session, Failure> {
+        self.open(slot, CKF_SERIAL_SESSION)
+    }
+
+    /// `C_OpenSession`, to make and destroy objects as well.
+    pub(crate) fn open_writing_session(
+        self: &Arc<Module>,
+        slot: CK_SLOT_ID,
+    ) -> Result<Session, Failure> {
+        self.open(slot, CKF_SERIAL_SESSION | CKF_RW_SESSION)
+    }
+
+    fn open(self: &Arc<Module>, slot: CK_SLOT_ID, flags: CK_FLAGS) -> Result<Session, Failure> {
         let mut handle = 0;
-        let (flags, handle_out) = (CKF_SERIAL_SESSION, &raw mut handle);
+        let handle_out = &raw mut handle;
         // SAFETY: no callback is registered; the module writes the one handle.
         unsafe {
             call!(
@@ -174,15 +196,10 @@ impl Session {
     /// The objects with all of these attributes; no more than `limit`.
     pub fn find(
         &self,
-        template: &[(CK_ATTRIBUTE_TYPE, &[u8])],
+        template: &[Attribute],
         limit: usize,
     ) -> Result<Vec<CK_OBJECT_HANDLE>, Failure> {
-        let attribute = |(type_, value): &(CK_ATTRIBUTE_TYPE, &[u8])| CK_ATTRIBUTE {
-            type_: *type_,
-            pValue: value.as_ptr().cast_mut().cast(),
-            ulValueLen: value.len() as CK_ULONG,
-        };
-        let mut template: Vec<CK_ATTRIBUTE> = template.iter().map(attribute).collect();
+        let mut template = list_of(template);
         let (list, length) = (template.as_mut_ptr(), template.len() as CK_ULONG);
         let library = &self.module.0;
         // SAFETY: `list` has `length` attributes, whose values the caller lends until the end of this
@@ -261,17 +278,88 @@ impl Session {
         Ok(Some(value))
     }
 
+    /// `C_GenerateKeyPair`, with a mechanism that has no parameter.
+    pub(crate) fn generate_key_pair(
+        &self,
+        mechanism: CK_MECHANISM_TYPE,
+        public: &[Attribute],
+        private: &[Attribute],
+    ) -> Result<KeyPair, Failure> {
+        let mut mechanism = without_parameter(mechanism);
+        let (mut public, mut private) = (list_of(public), list_of(private));
+        let (mut public_key, mut private_key) = (0, 0);
+        let (library, mechanism) = (&self.module.0, &raw mut mechanism);
+        let (public_list, public_length) = (public.as_mut_ptr(), public.len() as CK_ULONG);
+        let (private_list, private_length) = (private.as_mut_ptr(), private.len() as CK_ULONG);
+        let (public_out, private_out) = (&raw mut public_key, &raw mut private_key);
+        // SAFETY: mechanism and lists outlive the call, and so do their values, which the caller lends and
+        // the module only reads; it writes the two handles.
+        unsafe {
+            call!(
+                library,
+                C_GenerateKeyPair(
+                    self.handle,
+                    mechanism,
+                    public_list,
+                    public_length,
+                    private_list,
+                    private_length,
+                    public_out,
+                    private_out,
+                )
+            )
+        }?;
+        Ok(KeyPair {
+            public: public_key,
+            private: private_key,
+        })
+    }
+
+    /// `C_CreateObject`
+    pub(crate) fn create_object(
+        &self,
+        template: &[Attribute],
+    ) -> Result<CK_OBJECT_HANDLE, Failure> {
+        let mut template = list_of(template);
+        let mut object = 0;
+        let (list, length) = (template.as_mut_ptr(), template.len() as CK_ULONG);
+        let (library, object_out) = (&self.module.0, &raw mut object);
+        // SAFETY: `list` has `length` attributes, whose values the caller lends and the module only reads;
+        // it writes the one handle.
+        unsafe {
+            call!(
+                library,
+                C_CreateObject(self.handle, list, length, object_out)
+            )
+        }?;
+        Ok(object)
+    }
+
+    /// `C_SetAttributeValue`, of one attribute.
+    pub(crate) fn set_attribute(
+        &self,
+        object: CK_OBJECT_HANDLE,
+        attribute: Attribute,
+    ) -> Result<(), Failure> {
+        let mut template = list_of(&[attribute]);
+        let (library, list) = (&self.module.0, template.as_mut_ptr());
+        // SAFETY: one attribute, whose value the caller lends and the module only reads.
+        unsafe { call!(library, C_SetAttributeValue(self.handle, object, list, 1)) }
+    }
+
+    /// `C_DestroyObject`
+    pub(crate) fn destroy_object(&self, object: CK_OBJECT_HANDLE) -> Result<(), Failure> {
+        // SAFETY: takes two handles and writes nothing.
+        unsafe { call!(self.module.0, C_DestroyObject(self.handle, object)) }
+    }
+
     /// `C_SignInit`, with a mechanism that has no parameter.
     pub fn sign_init(
         &self,
         mechanism: CK_MECHANISM_TYPE,
         key: CK_OBJECT_HANDLE,
     ) -> Result<(), Failure> {
-        let mut mechanism = CK_MECHANISM {
-            mechanism,
-            pParameter: null_mut(),
-            ulParameterLen: 0,
-        };
+        let mut mechanism = without_parameter(mechanism);
         let (library, mechanism) = (&self.module.0, &raw mut mechanism);
         // SAFETY: the mechanism outlives the call and has no parameter.
         unsafe { call!(library, C_SignInit(self.handle, mechanism, key)) }
@@ -299,6 +387,24 @@ impl Drop for Session {
     fn drop(&mut self) {
         // SAFETY: a handle of this module. What it returns helps nobody now.
         let _ = unsafe { call!(self.module.0, C_CloseSession(self.handle)) };
+    }
+}
+
+/// The module is not to use it for longer than the values live.
+fn list_of(template: &[Attribute]) -> Vec<CK_ATTRIBUTE> {
+    let attribute = |(type_, value): &Attribute| CK_ATTRIBUTE {
+        type_: *type_,
+        pValue: value.as_ptr().cast_mut().cast(),
+        ulValueLen: value.len() as CK_ULONG,
+    };
+    template.iter().map(attribute).collect()
+}
+
+fn without_parameter(mechanism: CK_MECHANISM_TYPE) -> CK_MECHANISM {
+    CK_MECHANISM {
+        mechanism,
+        pParameter: null_mut(),
+        ulParameterLen: 0,
     }
 }
 

@@ -18,8 +18,21 @@ pub(crate) struct Token {
     attributes: TokenMatch,
 }
 
+/// What is in a module's slots.
+pub(crate) struct Slots {
+    /// Initialised or not.
+    pub(crate) tokens: Vec<Token>,
+    /// Where there is something that cannot be read, and why.
+    pub(crate) unreadable: Vec<(CK_SLOT_ID, Failure)>,
+}
+
 /// The one token that matches.
 pub(crate) fn find(module: &Module, wanted: &TokenMatch) -> Result<Token, TokenError> {
+    all(module)?.find(wanted)
+}
+
+/// Every token there is.
+pub(crate) fn all(module: &Module) -> Result<Slots, TokenError> {
     let slots = module
         .slots()
         .map_err(|failure| failure.while_doing("cannot list the module's slots"))?;
@@ -27,13 +40,20 @@ pub(crate) fn find(module: &Module, wanted: &TokenMatch) -> Result<Token, TokenE
     let mut unreadable = Vec::new();
     for slot in slots {
         match read(module, slot) {
-            Ok(token) if token.flags & CKF_TOKEN_INITIALIZED != 0 => tokens.push(token),
-            Ok(_) => {}
+            Ok(token) => tokens.push(token),
             // A broken card in one reader is no reason to refuse the token in the next.
-            Err(failure) => unreadable.push(format!("slot-id={slot} ({failure})")),
+            Err(failure) => unreadable.push((slot, failure)),
         }
     }
-    choose(tokens, &unreadable, wanted)
+    Ok(Slots { tokens, unreadable })
+}
+
+impl Slots {
+    /// The one token that matches.
+    pub(crate) fn find(&self, wanted: &TokenMatch) -> Result<Token, TokenError> {
+        let initialized = self.tokens.iter().filter(|token| token.is_initialized());
+        choose(initialized.cloned().collect(), &self.unreadable, wanted)
+    }
 }
 
 fn read(module: &Module, slot: CK_SLOT_ID) -> Result<Token, Failure> {
@@ -62,7 +82,7 @@ fn text(padded: &[u8]) -> Option<String> {
 
 fn choose(
     tokens: Vec<Token>,
-    unreadable: &[String],
+    unreadable: &[(CK_SLOT_ID, Failure)],
     wanted: &TokenMatch,
 ) -> Result<Token, TokenError> {
     let (mut matching, others): (Vec<_>, Vec<_>) =
@@ -86,7 +106,11 @@ fn choose(
             };
             let unreadable = match unreadable {
                 [] => String::new(),
-                unreadable => format!("; not readable: {}", unreadable.join(", ")),
+                unreadable => {
+                    let slots = unreadable.iter();
+                    let slots = slots.map(|(slot, failure)| format!("slot-id={slot} ({failure})"));
+                    format!("; not readable: {}", list(slots))
+                }
             };
             Err(TokenError::Gone(format!(
                 "no token matches {}; {there}{unreadable}",
@@ -135,6 +159,45 @@ impl Token {
 }
 
 impl Token {
+    /// Whether it can have keys.
+    pub(crate) fn is_initialized(&self) -> bool {
+        self.flags & CKF_TOKEN_INITIALIZED != 0
+    }
+
+    /// The least that names this one of the `candidates` alone.
+    pub(crate) fn shortest(&self, candidates: &[Token]) -> TokenMatch {
+        let by_label = TokenMatch {
+            label: self.attributes.label.clone(),
+            ..TokenMatch::default()
+        };
+        let by_slot = TokenMatch {
+            slot_id: Some(self.slot),
+            ..TokenMatch::default()
+        };
+        if !self.is_initialized() {
+            return by_slot; // its other attributes are empty, or no longer true tomorrow
+        }
+        let alone = |token: &TokenMatch| {
+            let alike = candidates.iter().filter(|other| other.matches(token));
+            alike.count() == 1
+        };
+        [by_label, self.name()]
+            .into_iter()
+            .find(alone)
+            .unwrap_or_else(|| TokenMatch {
+                slot_id: Some(self.slot),
+                ..self.name()
+            })
+    }
+
+    /// `manufacturerID` and `model`.
+    pub(crate) fn model(&self) -> String {
+        let parts = [&self.attributes.manufacturer, &self.attributes.model];
+        let parts = parts.into_iter().flatten().map(String::as_str);
+        let parts: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
+        parts.join(" ")
+    }
+
     /// The same whenever it is the same token, in whichever slot.
     pub(crate) fn identity(&self) -> String {
         uri(&TokenMatch {
@@ -253,15 +316,40 @@ mod tests {
     }
 
     #[test]
+    fn the_shortest_name_is_a_label_where_that_will_do() {
+        let tokens = [
+            token(1, "lab", "11"),
+            token(2, "web", "21"),
+            token(3, "web", "22"),
+            token(4, "old", "31"),
+            token(5, "old", "31"),
+        ];
+        let names = tokens
+            .iter()
+            .map(|token| uri(&token.shortest(&tokens)).to_string());
+        let names: Vec<String> = names.collect();
+        assert_eq!(names[0], "pkcs11:token=lab");
+        assert_eq!(names[1], "pkcs11:token=web;serial=21");
+        assert_eq!(names[3], "pkcs11:token=old;serial=31;slot-id=4");
+        for (name, token) in names.iter().zip(&tokens) {
+            assert_eq!(chosen(&tokens, name), Ok(token.slot));
+        }
+    }
+
+    #[test]
     fn no_token_at_all() {
         let wanted = TokenMatch::default();
-        let unreadable =
-            ["slot-id=4 (C_GetTokenInfo returned CKR_TOKEN_NOT_RECOGNIZED)".to_owned()];
+        let failure = Failure {
+            function: "C_GetTokenInfo",
+            code: cryptoki_sys::CKR_TOKEN_NOT_RECOGNIZED,
+        };
+        let unreadable = [(4, failure)];
         let text = choose(vec![], &unreadable, &wanted)
             .unwrap_err()
             .to_string();
         assert!(text.contains("shows no token"), "{text}");
-        assert!(text.contains("slot-id=4"), "{text}");
+        let expected = "slot-id=4 (C_GetTokenInfo returned CKR_TOKEN_NOT_RECOGNIZED)";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]

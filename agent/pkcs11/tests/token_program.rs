@@ -10,25 +10,19 @@
 
 #[path = "token_program/faults.rs"]
 mod faults;
+#[path = "token_program/harness.rs"]
+mod harness;
+#[path = "token_program/operator.rs"]
+mod operator;
 
 use std::fs::{self, Permissions};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
-use tempfile::TempDir;
-use token::link::{
-    self, CertificateOnToken, FromToken, KeyReport, Open, OpenKey, OpenPkcs11, OpenedKey, ToToken,
-};
+use harness::*;
+use token::link::{self, CertificateOnToken, FromToken, KeyReport, OpenKey, OpenPkcs11, OpenedKey};
 use token::{PinSource, TokenError};
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_roleseal-pkcs11");
-const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
-const PIN: &str = "1234";
 
 const ECDSA: &str = "AWS4-X509-ECDSA-SHA256\n20261123T120000Z\n20261123/eu-central-1/rolesanywhere/aws4_request\ne3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 const RSA: &str = "AWS4-X509-RSA-SHA256\n20261123T120000Z\n20261123/eu-central-1/rolesanywhere/aws4_request\ne3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -146,40 +140,18 @@ fn the_default_module_works() {
     assert!(program.end().success());
 }
 
-/// NSS's own token needs no login when its database has no password. It takes its parameters through
-/// p11-kit, from the user's own configuration, which p11-kit does not read for root.
+/// NSS's own token needs no login when its database has no password.
 #[test]
 fn a_token_without_a_login_signs() {
-    let proxy = module("p11-kit-proxy.so", "p11-kit-modules");
-    let softoken = module("libsoftokn3.so", "libnss3");
     let store = Store::new();
-    let modules = store.path("home/.config/pkcs11/modules");
-    fs::create_dir_all(&modules).unwrap();
-    let database = format!("sql:{}", store.path("").display());
-    let certutil = |command: &str| {
-        let arguments = command.split(' ').chain(["-d", &database]);
-        let arguments: Vec<&str> = arguments.collect();
-        store.run("certutil", "libnss3-tools", &arguments);
-    };
-    certutil("-N --empty-password");
+    let database = store.nss_database();
     store.file(
         "noise",
         "Any bytes do: the key signs this test's text alone.",
     );
-    certutil("-S -n nss -s CN=nss -x -t u,u,u -k ec -q nistp256 -z noise");
-    let parameters = format!("configDir='{database}' flags=readOnly");
-    let settings = format!("module: {softoken}\nx-init-reserved: {parameters}\n");
-    fs::write(modules.join("softoken.module"), settings).unwrap();
-
-    // Whoever runs the tests: as the owner of the store, root's being given away.
-    let program = store.path("program");
-    fs::copy(PROGRAM, &program).unwrap();
-    let mut command = Command::new(program);
-    command.env_clear().env("HOME", store.path("home"));
-    if fs::metadata(store.path("")).unwrap().uid() == 0 {
-        store.run("chown", "coreutils", &["-R", "nobody", "."]);
-        command.uid(fs::metadata(store.path("")).unwrap().uid());
-    }
+    let key = "-S -n nss -s CN=nss -x -t u,u,u -k ec -q nistp256 -z noise";
+    store.certutil(key, &database);
+    let (proxy, command) = store.softoken(&database, "flags=readOnly");
     let mut program = Program::spawn(command);
     let mut open = store.open_in(&proxy, &["pkcs11:token=NSS%20Certificate%20DB"]);
     open.token = "pkcs11:token=NSS%20Certificate%20DB".parse().unwrap();
@@ -530,311 +502,5 @@ fn by_hand_it_says_what_it_is() {
         let text = String::from_utf8(text).unwrap();
         assert!(text.contains("for roleseal-agent"), "{text}");
         assert!(text.lines().count() <= 2, "{text}");
-    }
-}
-
-/// A SoftHSM store of its own, with a token `lab`, in a directory that goes away.
-struct Store {
-    directory: TempDir,
-}
-
-impl Store {
-    fn new() -> Store {
-        let store = Store {
-            directory: tempfile::tempdir().unwrap(),
-        };
-        fs::create_dir(store.path("tokens")).unwrap();
-        let tokens = store.path("tokens");
-        let conf = format!(
-            "directories.tokendir = {}\nlog.level = ERROR\n",
-            tokens.display()
-        );
-        store.file("softhsm2.conf", &conf);
-        store.file("lab.pin", PIN);
-        store.token("lab");
-        store
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn file(&self, name: &str, content: &str) -> PathBuf {
-        let path = self.path(name);
-        fs::write(&path, content).unwrap();
-        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
-        path
-    }
-
-    fn conf(&self) -> String {
-        self.path("softhsm2.conf").to_str().unwrap().to_owned()
-    }
-
-    fn token(&self, label: &str) {
-        let init = ["--init-token", "--free", "--so-pin", "5678", "--pin", PIN];
-        let arguments = [&init[..], &["--label", label]].concat();
-        self.run("softhsm2-util", "softhsm2", &arguments);
-    }
-
-    /// A key pair, made on the token.
-    fn generate(&self, kind: &str, id: &str, label: &str, more: &[&str]) {
-        let key = ["--keypairgen", "--key-type", kind, "--id", id];
-        let login = ["--login", "--pin", PIN, "--label", label];
-        let usage = ["--usage-sign", "--sensitive"];
-        self.tool(&[&key, &login[..], &usage, more].concat());
-    }
-
-    /// A key pair made by `openssl`; its public half stays beside the token too.
-    fn import(&self, kind: &str, id: &str, more: &[&str]) {
-        let openssl = |command: &str| {
-            self.run(
-                "openssl",
-                "openssl",
-                &command.split(' ').collect::<Vec<_>>(),
-            );
-        };
-        openssl(&format!("genpkey -algorithm {kind} -out key.pem"));
-        openssl(&format!("pkey -in key.pem -pubout -out {id}.pem"));
-        let import = ["--import", "key.pem", "--token", "lab", "--pin", PIN];
-        let name = ["--id", id, "--label", "imported"];
-        self.run(
-            "softhsm2-util",
-            "softhsm2",
-            &[&import, &name[..], more].concat(),
-        );
-    }
-
-    fn certificate(&self, name: &str) -> Vec<u8> {
-        let der = format!("{name}.der");
-        let subject = format!("/CN={name}");
-        let request =
-            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem";
-        let mut arguments: Vec<&str> = request.split(' ').collect();
-        arguments.extend(["-subj", &subject, "-outform", "DER", "-out", &der]);
-        self.run("openssl", "openssl", &arguments);
-        fs::read(self.path(&der)).unwrap()
-    }
-
-    fn write_certificate(&self, file: &str, id: &str, label: &str, more: &[&str]) {
-        let write = ["--login", "--pin", PIN, "--write-object", file];
-        let what = ["--type", "cert", "--id", id, "--label", label];
-        self.tool(&[&write, &what[..], more].concat());
-    }
-
-    /// Whether `openssl` finds that this is the key's signature over the text.
-    fn verifies(&self, id: &str, text: &str, signature: &[u8]) -> bool {
-        let public = format!("{id}.pem");
-        if !self.path(&public).exists() {
-            let read = ["--read-object", "--type", "pubkey", "--id", id];
-            self.tool(&[&read[..], &["--output-file", "public.der"]].concat());
-            let convert = ["pkey", "-pubin", "-inform", "DER", "-in", "public.der"];
-            let arguments = [&convert[..], &["-out", &public]].concat();
-            self.run("openssl", "openssl", &arguments);
-        }
-        fs::write(self.path("text"), text).unwrap();
-        fs::write(self.path("signature"), signature).unwrap();
-        let verify = ["dgst", "-sha256", "-verify", &public];
-        let arguments = [&verify[..], &["-signature", "signature", "text"]].concat();
-        self.try_run("openssl", "openssl", &arguments)
-            .status
-            .success()
-    }
-
-    fn tool(&self, arguments: &[&str]) {
-        let module = ["--module", SOFTHSM, "--token-label", "lab"];
-        self.run("pkcs11-tool", "opensc", &[&module[..], arguments].concat());
-    }
-
-    fn run(&self, program: &str, package: &str, arguments: &[&str]) {
-        let output = self.try_run(program, package, arguments);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{program} {arguments:?}: {said}");
-    }
-
-    fn try_run(&self, program: &str, package: &str, arguments: &[&str]) -> Output {
-        Command::new(program)
-            .args(arguments)
-            .current_dir(self.directory.path())
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("SOFTHSM2_CONF", self.conf())
-            .output()
-            .unwrap_or_else(|error| panic!("{program}: {error}; run `apt install {package}`"))
-    }
-
-    fn open<K: AsRef<str>>(&self, keys: &[K]) -> OpenPkcs11 {
-        self.open_in(SOFTHSM, keys)
-    }
-
-    fn open_in<K: AsRef<str>>(&self, module: &str, keys: &[K]) -> OpenPkcs11 {
-        let key = |uri: &K| OpenKey {
-            uri: uri.as_ref().parse().unwrap(),
-            certificate: None,
-        };
-        OpenPkcs11 {
-            module: module.into(),
-            token: "pkcs11:".parse().unwrap(),
-            pin: Some(PinSource::File(self.path("lab.pin"))),
-            sessions: 2,
-            keys: keys.iter().map(key).collect(),
-        }
-    }
-
-    /// Why the token as a whole cannot be opened.
-    fn refusal(&self, open: OpenPkcs11) -> TokenError {
-        let mut program = Program::start(self);
-        program.send(&open_message(open));
-        match program.receive() {
-            FromToken::Opened(Err(error)) => error,
-            other => panic!("not refused: {other:?}"),
-        }
-    }
-}
-
-/// pkcs11-spy: the module that logs every call to the one behind it.
-struct Spy {
-    module: String,
-    log: PathBuf,
-    environment: [(&'static str, String); 3],
-}
-
-impl Spy {
-    fn new(store: &Store) -> Spy {
-        let module = module("pkcs11-spy.so", "opensc-pkcs11");
-        let log = store.path("spy.log");
-        let environment = [
-            ("SOFTHSM2_CONF", store.conf()),
-            ("PKCS11SPY", SOFTHSM.to_owned()),
-            ("PKCS11SPY_OUTPUT", log.to_str().unwrap().to_owned()),
-        ];
-        Spy {
-            module,
-            log,
-            environment,
-        }
-    }
-
-    /// The names of the functions called so far.
-    fn calls(&self) -> Vec<String> {
-        let log = String::from_utf8_lossy(&fs::read(&self.log).unwrap()).into_owned();
-        let call = |line: &str| {
-            let (number, name) = line.split_once(": ")?;
-            number.parse::<u32>().ok()?;
-            name.starts_with("C_").then(|| name.trim().to_owned())
-        };
-        log.lines().filter_map(call).collect()
-    }
-}
-
-fn count(calls: &[String], name: &str) -> usize {
-    calls.iter().filter(|call| *call == name).count()
-}
-
-/// A module in the directory of this machine's architecture, as `/usr/lib/x86_64-linux-gnu`.
-fn module(name: &str, package: &str) -> String {
-    let directories = fs::read_dir("/usr/lib").unwrap();
-    directories
-        .map(|directory| directory.unwrap().path().join(name))
-        .find(|path| path.exists())
-        .unwrap_or_else(|| panic!("{name} is missing: run `apt install {package}`"))
-        .to_str()
-        .unwrap()
-        .to_owned()
-}
-
-/// The token program, and our end of its socketpair.
-struct Program {
-    child: Child,
-    link: Option<UnixStream>,
-}
-
-impl Program {
-    fn start(store: &Store) -> Program {
-        Program::start_with(store, &[("SOFTHSM2_CONF", store.conf())])
-    }
-
-    fn start_with(store: &Store, environment: &[(&str, String)]) -> Program {
-        let mut command = Command::new(PROGRAM);
-        command.current_dir(store.directory.path()).env_clear();
-        command.envs(environment.iter().map(|(name, value)| (*name, value)));
-        Program::spawn(command)
-    }
-
-    fn spawn(mut command: Command) -> Program {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        // So that a program that hangs fails the test.
-        ours.set_read_timeout(Some(Duration::from_secs(60)))
-            .unwrap();
-        command.stdin(OwnedFd::from(theirs)).stdout(Stdio::null());
-        Program {
-            child: command.spawn().unwrap(),
-            link: Some(ours),
-        }
-    }
-
-    fn send(&mut self, message: &ToToken) {
-        link::send(self.link.as_mut().unwrap(), message).unwrap();
-    }
-
-    /// The next answer.
-    fn receive(&mut self) -> FromToken {
-        loop {
-            match self.receive_any() {
-                FromToken::HasPin { .. } | FromToken::TryingPin => {}
-                answer => return answer,
-            }
-        }
-    }
-
-    fn receive_any(&mut self) -> FromToken {
-        let message = link::receive(self.link.as_mut().unwrap()).unwrap();
-        message.expect("the program ended")
-    }
-
-    fn opened(&mut self, open: OpenPkcs11) -> Vec<KeyReport> {
-        self.send(&open_message(open));
-        match self.receive() {
-            FromToken::Opened(Ok(reports)) => reports,
-            other => panic!("not opened: {other:?}"),
-        }
-    }
-
-    fn sign(&mut self, key: usize, text: &str) -> Result<Vec<u8>, TokenError> {
-        self.send(&sign_message(7, key, text));
-        match self.receive() {
-            FromToken::Signed { id: 7, result } => result.map(|signature| signature.0),
-            other => panic!("not an answer: {other:?}"),
-        }
-    }
-
-    /// The agent is gone.
-    fn end(&mut self) -> ExitStatus {
-        self.link = None;
-        self.child.wait().unwrap()
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-fn sign_message(id: u64, key: usize, text: &str) -> ToToken {
-    let text = text.to_owned();
-    ToToken::Sign { id, key, text }
-}
-
-fn unusable(report: &KeyReport) -> &str {
-    match report {
-        Err(TokenError::Unusable(text)) => text,
-        other => panic!("not unusable: {other:?}"),
-    }
-}
-
-fn open_message(open: OpenPkcs11) -> ToToken {
-    ToToken::Open {
-        open: Open::Pkcs11(Box::new(open)),
-        refused_pins: vec![],
     }
 }

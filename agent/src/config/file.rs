@@ -16,8 +16,8 @@ use zeroize::Zeroizing;
 
 use super::renew::RenewTable;
 use super::{
-    Config, Hardening, IdentityConfig, IdentityName, KeyConfig, Limits, MetricsAddress,
-    Pkcs11Config, TokenKind,
+    Config, DEFAULT_MODULE, Hardening, IdentityConfig, IdentityName, KeyConfig, Limits,
+    MetricsAddress, Pkcs11Config, TokenKind,
 };
 use crate::accounts::Accounts;
 use crate::certificate::{CertificateSource, LeafSource};
@@ -121,9 +121,6 @@ struct Defaults {
     module: PathBuf,
     tcti: Tcti,
 }
-
-/// Every module that p11-kit is configured with, as one; found by the dynamic linker.
-const DEFAULT_MODULE: &str = "p11-kit-proxy.so";
 
 fn default_socket() -> AbsolutePath {
     AbsolutePath(PathBuf::from("/run/roleseal/agent.sock"))

@@ -57,7 +57,8 @@ pub enum Program {
 }
 
 impl Program {
-    pub(super) fn file_name(self) -> &'static str {
+    /// Its file, beside the agent's.
+    pub(crate) fn file_name(self) -> &'static str {
         match self {
             Program::Pkcs11 => "roleseal-pkcs11",
             Program::Tpm => "roleseal-tpm",

@@ -55,7 +55,7 @@ pub fn serve<K: Key + Send>(
     let replies = Mutex::new(agent.try_clone()?);
     // Not among the workers: it notices that the agent is gone while they hang, or `open` does.
     let link = agent.try_clone()?;
-    std::thread::spawn(move || end_with_agent(&link));
+    std::thread::spawn(move || end_with(&link, CLOSE_DEADLINE));
 
     let jobs = Mutex::new(Jobs { agent, other: None });
     let mut next = Some(first);
@@ -94,12 +94,12 @@ fn end_on_signals(agent: UnixStream) -> io::Result<()> {
     Ok(())
 }
 
-/// When the agent is gone, the process ends soon, politely or not.
-fn end_with_agent(link: &UnixStream) {
+/// When the other side is gone, the process ends within `deadline`, politely or not.
+pub(crate) fn end_with(link: &UnixStream, deadline: Duration) {
     // Not for what arrives: that is the workers' affair.
     let mut gone = [PollFd::new(link, PollFlags::RDHUP)];
     while poll(&mut gone, None) == Err(Errno::INTR) {}
-    std::thread::sleep(CLOSE_DEADLINE);
+    std::thread::sleep(deadline);
     let _ = kill_process(getpid(), Signal::KILL);
 }
 

@@ -10,21 +10,28 @@ pub mod pkcs11;
 pub mod tpm;
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::str::FromStr;
+use std::time::Duration;
 
+use rustix::stdio::dup2_stdin;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use certification_request::check_certification_request;
 
-use crate::{TokenError, link};
+use crate::{TokenError, host, link};
 
 /// The one argument of a token program that does an operator's tasks.
 pub const ARGUMENT: &str = "--operator";
+
+/// How long a task may go on after its command is gone. Cards take this long to make an RSA key, and half of
+/// one helps nobody; a library that hangs is not to stay logged in for ever.
+const FINISH_DEADLINE: Duration = Duration::from_secs(60);
 
 /// What comes back for a task.
 pub type Outcome<T> = Result<T, TokenError>;
@@ -103,6 +110,10 @@ pub(crate) fn serve<T: DeserializeOwned, A: Serialize>(
     mut work: impl FnMut(T) -> Outcome<A>,
 ) -> io::Result<()> {
     let mut command = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    // What a token library reads, or hands to children of its own, is not our link.
+    dup2_stdin(File::open("/dev/null")?)?;
+    let link = command.try_clone()?;
+    std::thread::spawn(move || host::end_with(&link, FINISH_DEADLINE));
     while let Some(task) = link::receive(&mut command)? {
         link::send(&mut command, &work(task).map_err(TokenError::shortened))?;
     }

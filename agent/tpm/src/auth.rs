@@ -2,11 +2,13 @@
 //! after the TPM refused them.
 
 use token::{PinSource, TokenError};
+use tss_esapi::handles::TpmHandle;
+use tss_esapi::interface_types::resource_handles::Hierarchy;
 use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::Auth;
 
 use crate::error::{Failure, rc};
-use crate::tpm::Tpm;
+use crate::tpm::{Caller, Tpm};
 
 /// The proof that we may use something in the TPM.
 #[derive(Clone)]
@@ -35,6 +37,22 @@ pub(crate) fn read(source: Option<&PinSource>) -> Result<Auth, TokenError> {
     Auth::try_from(pin.secret()).map_err(|_| {
         TokenError::Unusable("the PIN is longer than an auth value can be, 64 bytes".to_owned())
     })
+}
+
+impl Proof {
+    /// Of the auth value of a hierarchy; `setting` is what it is called where it is given.
+    pub(crate) fn of_hierarchy(
+        hierarchy: Hierarchy,
+        pin: Option<&PinSource>,
+        setting: &str,
+    ) -> Result<Proof, TokenError> {
+        Ok(Proof {
+            auth: read(pin)?,
+            is_good: false,
+            entity: u32::from(TpmHandle::from(hierarchy)).to_be_bytes().to_vec(),
+            what: format!("the auth value of hierarchy {hierarchy:?} ({setting})"),
+        })
+    }
 }
 
 impl Tpm {
@@ -77,8 +95,12 @@ impl Tpm {
                 Ok(lockout) => format!("; the TPM counts {lockout}"),
                 Err(_) => String::new(),
             };
+            let again = match self.caller {
+                Caller::Agent => "reload the agent",
+                Caller::Operator => "run the command again",
+            };
             let error = TokenError::PinRejected(format!(
-                "{doing}: the TPM refused {what} ({failure}{count}); correct it and reload the agent"
+                "{doing}: the TPM refused {what} ({failure}{count}); correct it and {again}"
             ));
             self.refused.remember(proof, error.clone());
             return error;
@@ -90,9 +112,13 @@ impl Tpm {
             };
         }
         if failure.is_without_answer() && !proof.auth.is_empty() && !proof.is_good {
+            let again = match self.caller {
+                Caller::Agent => "restart the agent",
+                Caller::Operator => "run the command again",
+            };
             let error = TokenError::PinRejected(format!(
                 "{doing}: {failure}, and that while {what} was tried for the first time: whether it counted \
-                 as a wrong one is unknown, so it is not tried again; check it, then restart the agent"
+                 as a wrong one is unknown, so it is not tried again; check it, then {again}"
             ));
             self.refused.remember(proof, error.clone());
             return error;

@@ -33,12 +33,16 @@ pub(crate) mod rc {
     pub(crate) const FAILURE: u32 = 0x101;
     pub(crate) const PCR_CHANGED: u32 = 0x128;
     pub(crate) const REBOOT: u32 = 0x130;
+    pub(crate) const ASYMMETRIC: u32 = 0x081;
     pub(crate) const VALUE: u32 = 0x084;
+    pub(crate) const KEY_SIZE: u32 = 0x087;
+    pub(crate) const TYPE: u32 = 0x08a;
     pub(crate) const HANDLE: u32 = 0x08b;
     pub(crate) const AUTH_FAIL: u32 = 0x08e;
     pub(crate) const INTEGRITY: u32 = 0x09f;
     pub(crate) const POLICY_FAIL: u32 = 0x09d;
     pub(crate) const BAD_AUTH: u32 = 0x0a2;
+    pub(crate) const CURVE: u32 = 0x0a6;
     pub(crate) const CONTEXT_GAP: u32 = 0x901;
     pub(crate) const OBJECT_MEMORY: u32 = 0x902;
     pub(crate) const SESSION_MEMORY: u32 = 0x903;
@@ -88,6 +92,13 @@ impl Failure {
             self.code,
             Code::Tpm(rc::OBJECT_MEMORY | rc::MEMORY | rc::OBJECT_HANDLES)
         )
+    }
+
+    /// Whether the TPM does not know such an algorithm, curve or size.
+    pub(crate) fn is_unknown_kind(self) -> bool {
+        [rc::ASYMMETRIC, rc::VALUE, rc::KEY_SIZE, rc::TYPE, rc::CURVE]
+            .into_iter()
+            .any(|code| self.is(code))
     }
 
     /// Whether the TPM, if it got the command at all, has not answered it.
@@ -194,7 +205,7 @@ const NAMES: &[(u32, &str, &str)] = &[
         "it is used by a policy, not by an auth value",
     ),
     (0x143, "TPM_RC_COMMAND_CODE", "this TPM does not have it"),
-    (0x081, "TPM_RC_ASYMMETRIC", ""),
+    (rc::ASYMMETRIC, "TPM_RC_ASYMMETRIC", ""),
     (0x082, "TPM_RC_ATTRIBUTES", ""),
     (0x083, "TPM_RC_HASH", ""),
     (rc::VALUE, "TPM_RC_VALUE", ""),
@@ -203,8 +214,8 @@ const NAMES: &[(u32, &str, &str)] = &[
         "TPM_RC_HIERARCHY",
         "the firmware or an administrator has switched it off",
     ),
-    (0x087, "TPM_RC_KEY_SIZE", ""),
-    (0x08a, "TPM_RC_TYPE", ""),
+    (rc::KEY_SIZE, "TPM_RC_KEY_SIZE", ""),
+    (rc::TYPE, "TPM_RC_TYPE", ""),
     (rc::HANDLE, "TPM_RC_HANDLE", ""),
     (rc::AUTH_FAIL, "TPM_RC_AUTH_FAIL", ""),
     (0x092, "TPM_RC_SCHEME", ""),
@@ -217,11 +228,22 @@ const NAMES: &[(u32, &str, &str)] = &[
         "TPM_RC_INTEGRITY",
         "the key belongs to another TPM, or to another parent: make it again",
     ),
+    (
+        0x08d,
+        "TPM_RC_RANGE",
+        "the hierarchy has no such persistent handle",
+    ),
+    (
+        0x14b,
+        "TPM_RC_NV_SPACE",
+        "the TPM has no room for another persistent key: delete one, or use a key file",
+    ),
+    (0x14c, "TPM_RC_NV_DEFINED", "something is there already"),
     (0x0a0, "TPM_RC_SIGNATURE", ""),
     (rc::BAD_AUTH, "TPM_RC_BAD_AUTH", ""),
     (0x0a4, "TPM_RC_POLICY_CC", ""),
     (0x0a5, "TPM_RC_BINDING", ""),
-    (0x0a6, "TPM_RC_CURVE", ""),
+    (rc::CURVE, "TPM_RC_CURVE", ""),
     (rc::CONTEXT_GAP, "TPM_RC_CONTEXT_GAP", ""),
     (
         rc::OBJECT_MEMORY,

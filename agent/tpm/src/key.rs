@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use token::{Key, Signature, StringToSign, TokenError};
 use tss_esapi::constants::tss::{TPM2_RH_NULL, TPM2_ST_HASHCHECK};
 use tss_esapi::interface_types::session_handles::AuthSession;
-use tss_esapi::structures::{Digest, HashcheckTicket};
+use tss_esapi::structures::{Digest, HashcheckTicket, Public};
 use tss_esapi::tss2_esys::{TPM2B_DIGEST, TPMT_TK_HASHCHECK};
 use tss_esapi::{Error, structures};
 
@@ -30,6 +30,7 @@ pub(crate) struct FoundKey {
     /// As the configuration writes it.
     pub(crate) name: String,
     pub(crate) object: ObjectId,
+    pub(crate) public: Public,
     pub(crate) scheme: Scheme,
     pub(crate) proof: Proof,
     pub(crate) policy: Option<Policy>,
@@ -49,7 +50,7 @@ impl Key for TpmKey {
         }
         self.check_lockout()?;
         let mut tpm = lock(&self.tpm);
-        let result = self.found.sign(&mut tpm, &text.to_string());
+        let result = self.found.sign(&mut tpm, text.to_string().as_bytes());
         match &result {
             Ok(_) => self.found.proof.is_good = true,
             // The agent starts this program anew, and may kill this one before.
@@ -82,9 +83,10 @@ impl TpmKey {
 }
 
 impl FoundKey {
-    fn sign(&self, tpm: &mut Tpm, text: &str) -> Result<Signature, TokenError> {
+    /// Signs what its caller has looked at: the daemon a string to sign, a command a certificate request.
+    pub(crate) fn sign(&self, tpm: &mut Tpm, message: &[u8]) -> Result<Signature, TokenError> {
         let name = &self.name;
-        let digest = self.scheme.digest(text);
+        let digest = self.scheme.digest(message);
         let digest = digest.map_err(|error| TokenError::Broken(format!("{name}: {error}")))?;
         let signature = match &self.policy {
             None => self.sign_with_auth(tpm, &digest)?,

@@ -1,6 +1,8 @@
 //! `TSS2 PRIVATE KEY` files: draft-bottomley-tpm2-keys, as tpm2-tools, tpm2-openssl, the OpenSSL engines,
 //! GnuTLS and ssh-tpm-agent write it.
 
+mod write;
+
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;

@@ -3,6 +3,9 @@
 //!
 //! A library as well, so that what reads key files can be fuzzed.
 
+mod areas;
+mod asn1;
+mod attestation_key;
 mod auth;
 mod connection;
 mod error;
@@ -17,16 +20,22 @@ mod pcr;
 mod policy;
 mod sandbox;
 mod scheme;
+mod spki;
 mod storage_primary;
 mod tpm;
 
 use std::process::ExitCode;
 
-pub use open::read_areas;
+pub use areas::read_areas;
+
+use operator::Operator;
 
 /// The program.
 pub fn run() -> ExitCode {
     let about = "signs with keys of a TPM 2.0";
     let name = env!("CARGO_PKG_NAME");
-    token::program::run(name, about, sandbox::confine, open::open, operator::work)
+    let mut operator = Operator::default();
+    token::program::run(name, about, sandbox::confine, open::open, |request| {
+        operator.work(request)
+    })
 }

@@ -1,18 +1,15 @@
 //! From the agent's `Open` to keys that can sign.
 
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use token::host::{Opened, PinGuard};
 use token::link::{Open, OpenTpm, OpenTpmKey, OpenedKey, TpmKeySource};
 use token::{Pin, TokenError};
 use tss_esapi::handles::KeyHandle;
-use tss_esapi::structures::{
-    Auth, EncryptedSecret, Private, Public, PublicBuffer, SymmetricDefinitionObject,
-};
-use tss_esapi::traits::UnMarshall;
+use tss_esapi::structures::{Auth, EncryptedSecret, Private, Public, SymmetricDefinitionObject};
 use tss_esapi::{Error, WrapperErrorKind};
 
+use crate::areas::{malformed, private, public};
 use crate::auth::{self, Proof};
 use crate::error::Failure;
 use crate::key::{FoundKey, TpmKey};
@@ -21,7 +18,7 @@ use crate::marshalled::tpm2b;
 use crate::parent::{Parent, Parents, find_persistent};
 use crate::policy::Policy;
 use crate::scheme::{self, Scheme};
-use crate::tpm::{ObjectId, Tpm};
+use crate::tpm::{Caller, ObjectId, Tpm};
 
 /// Connects, then loads each key once; the parents are flushed again. A TPM has one worker.
 pub(crate) fn open(request: Open, pins: &PinGuard) -> Result<Opened<TpmKey>, TokenError> {
@@ -30,7 +27,7 @@ pub(crate) fn open(request: Open, pins: &PinGuard) -> Result<Opened<TpmKey>, Tok
             "roleseal-tpm opens TPMs only".to_owned(),
         ));
     };
-    let mut tpm = Tpm::open(&tcti)?;
+    let mut tpm = Tpm::open(&tcti, Caller::Agent)?;
     let failed = |failure: Failure| failure.gone(format_args!("TPM {tcti}"));
     tpm.flush_leftovers(&public_areas(&keys)).map_err(failed)?;
     // The keys' own auth values are tried by their first signatures, these while they are opened.
@@ -108,13 +105,23 @@ fn find(
     let Some(key) = key else {
         return Err(TokenError::Unusable("its PIN was refused".to_owned()));
     };
-    let name = key.source.to_string();
     check_pins(pins, number, key)?;
+    load(tpm, parents, key)
+}
+
+/// Loads a key.
+pub(crate) fn load(
+    tpm: &mut Tpm,
+    parents: &mut Parents,
+    key: &OpenTpmKey,
+) -> Result<FoundKey, TokenError> {
     match &key.source {
-        TpmKeySource::File(path) => in_file(tpm, parents, key, path),
+        TpmKeySource::File(path) => {
+            KeyFile::read(path).and_then(|file| load_file(tpm, parents, key, &file))
+        }
         TpmKeySource::Handle(handle) => at_handle(tpm, key, *handle),
     }
-    .map_err(|error| error.about(&name))
+    .map_err(|error| error.about(&key.source.to_string()))
 }
 
 /// What can be read of its auth values; the others' faults are told when they are needed.
@@ -132,20 +139,20 @@ fn check_pins(guard: &PinGuard, number: usize, key: &OpenTpmKey) -> Result<(), T
     guard.check(Some(number), &key.source.to_string(), &pins)
 }
 
-fn in_file(
+/// Loads the key that is in this file.
+pub(crate) fn load_file(
     tpm: &mut Tpm,
     parents: &mut Parents,
     key: &OpenTpmKey,
-    path: &Path,
+    file: &KeyFile,
 ) -> Result<FoundKey, TokenError> {
-    let file = KeyFile::read(path)?;
-    let public = public(&file)?;
+    let public = public(file)?;
     let scheme = Scheme::of(&public).map_err(TokenError::Unusable)?;
     let auth = auth::read(key.pin.as_ref())?;
     let parent = parents.open(tpm, file.parent, key)?;
     let private = match &file.secret {
-        None => private(&file)?,
-        Some(secret) => import(tpm, &parent, &file, &public, secret)?,
+        None => private(file)?,
+        Some(secret) => import(tpm, &parent, file, &public, secret)?,
     };
     let doing = "cannot load it";
     let session = tpm.session_for(&parent.proof)?;
@@ -161,7 +168,7 @@ fn in_file(
     })?;
     let policy = match file.policy.is_empty() {
         true => None,
-        false => Some(Policy::prepare(tpm, &file, &public)?),
+        false => Some(Policy::prepare(tpm, file, &public)?),
     };
     let loaded = Loaded {
         object,
@@ -204,30 +211,6 @@ fn import(
             })
         },
     )
-}
-
-/// Reads what is marshalled in a key file; whether its TPM takes it is another question.
-pub fn read_areas(file: &KeyFile) -> Result<(), TokenError> {
-    public(file)?;
-    private(file)?;
-    Policy::read(file)
-}
-
-fn public(file: &KeyFile) -> Result<Public, TokenError> {
-    tpm2b(&file.public).ok_or_else(malformed)?;
-    PublicBuffer::unmarshall(&file.public)
-        .and_then(Public::try_from)
-        .map_err(|_| malformed())
-}
-
-fn private(file: &KeyFile) -> Result<Private, TokenError> {
-    tpm2b(&file.private)
-        .and_then(|private| Private::try_from(private).ok())
-        .ok_or_else(malformed)
-}
-
-fn malformed() -> TokenError {
-    TokenError::Unusable("public or private area are malformed: make the file again".to_owned())
 }
 
 fn at_handle(tpm: &mut Tpm, key: &OpenTpmKey, handle: u32) -> Result<FoundKey, TokenError> {
@@ -294,6 +277,7 @@ impl Loaded {
         Ok(FoundKey {
             name: key.source.to_string(),
             object: self.object,
+            public: self.public,
             scheme: self.scheme,
             proof,
             policy: self.policy,

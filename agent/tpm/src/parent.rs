@@ -2,7 +2,7 @@
 
 use token::link::OpenTpmKey;
 use token::{PinSource, TokenError};
-use tss_esapi::handles::{KeyHandle, ObjectHandle};
+use tss_esapi::handles::KeyHandle;
 use tss_esapi::interface_types::resource_handles::Hierarchy;
 use tss_esapi::structures::{Auth, Public};
 
@@ -10,6 +10,9 @@ use crate::auth::{self, Proof};
 use crate::error::{Failure, rc};
 use crate::storage_primary;
 use crate::tpm::{ObjectId, Tpm};
+
+/// `TPM_RH_OWNER`: in a key file, the storage primary that is derived in that hierarchy.
+pub(crate) const OWNER: u32 = 0x4000_0001;
 
 /// The parents that were opened so far.
 #[derive(Default)]
@@ -75,15 +78,10 @@ impl Parents {
 fn open(tpm: &mut Tpm, wanted: &Wanted) -> Result<Parent, TokenError> {
     match wanted.handle {
         0x8100_0000..=0x81ff_ffff => persistent(tpm, wanted),
-        0x4000_0001 => primary(tpm, wanted, Hierarchy::Owner, ObjectHandle::Owner),
-        0x4000_000b => primary(
-            tpm,
-            wanted,
-            Hierarchy::Endorsement,
-            ObjectHandle::Endorsement,
-        ),
-        0x4000_000c => primary(tpm, wanted, Hierarchy::Platform, ObjectHandle::Platform),
-        0x4000_0007 => primary(tpm, wanted, Hierarchy::Null, ObjectHandle::Null),
+        OWNER => primary(tpm, wanted, Hierarchy::Owner),
+        0x4000_000b => primary(tpm, wanted, Hierarchy::Endorsement),
+        0x4000_000c => primary(tpm, wanted, Hierarchy::Platform),
+        0x4000_0007 => primary(tpm, wanted, Hierarchy::Null),
         other => Err(TokenError::Unusable(format!(
             "its parent {other:#010x} is neither a persistent handle (0x81…) nor a hierarchy: make the \
              parent persistent with tpm2_evictcontrol, and the key file again"
@@ -127,13 +125,7 @@ pub(crate) fn find_persistent(
     })
 }
 
-fn primary(
-    tpm: &mut Tpm,
-    wanted: &Wanted,
-    hierarchy: Hierarchy,
-    hierarchy_handle: ObjectHandle,
-) -> Result<Parent, TokenError> {
-    const CREATE: &str = "TPM2_CreatePrimary";
+fn primary(tpm: &mut Tpm, wanted: &Wanted, hierarchy: Hierarchy) -> Result<Parent, TokenError> {
     if wanted.pin.is_some() {
         return Err(TokenError::Unusable(
             "parent-pin is for a parent at a persistent handle, but this one is derived anew: leave it \
@@ -149,25 +141,13 @@ fn primary(
     }
     let owner = Proof {
         is_good: wanted.pins_are_good,
-        auth: auth::read(wanted.owner_pin.as_ref())?,
-        entity: wanted.handle.to_be_bytes().to_vec(),
-        what: format!("the auth value of hierarchy {hierarchy:?} (owner-pin)"),
+        ..Proof::of_hierarchy(hierarchy, wanted.owner_pin.as_ref(), "owner-pin")?
     };
     let doing = format!("cannot derive its parent in hierarchy {hierarchy:?}");
     let failed = |failure: Failure| failure.while_doing(&doing);
     let template =
         storage_primary::template().map_err(|error| failed(Failure::new(CREATE, error)))?;
-    let session = tpm.session_for(&owner)?;
-    let object = tpm.run_proving(&owner, &doing, session, |tpm, session| {
-        tpm.run("Esys_TR_SetAuth", |context| {
-            context.tr_set_auth(hierarchy_handle, owner.auth.clone())
-        })?;
-        tpm.add_loaded(session, CREATE, None, Auth::default(), |context, _| {
-            context
-                .create_primary(hierarchy, template.clone(), None, None, None, None)
-                .map(|primary| primary.key_handle)
-        })
-    })?;
+    let object = derive(tpm, hierarchy, &template, &owner, &doing)?;
     Ok(Parent {
         object,
         proof: Proof {
@@ -176,5 +156,28 @@ fn primary(
             entity: wanted.handle.to_be_bytes().to_vec(),
             what: "the empty auth value of its derived parent".to_owned(),
         },
+    })
+}
+
+const CREATE: &str = "TPM2_CreatePrimary";
+
+/// Derives a primary key: the same one each time, from the hierarchy's seed and the template.
+pub(crate) fn derive(
+    tpm: &mut Tpm,
+    hierarchy: Hierarchy,
+    template: &Public,
+    owner: &Proof,
+    doing: &str,
+) -> Result<ObjectId, TokenError> {
+    let session = tpm.session_for(owner)?;
+    tpm.run_proving(owner, doing, session, |tpm, session| {
+        tpm.run("Esys_TR_SetAuth", |context| {
+            context.tr_set_auth(hierarchy.into(), owner.auth.clone())
+        })?;
+        tpm.add_loaded(session, CREATE, None, Auth::default(), |context, _| {
+            context
+                .create_primary(hierarchy, template.clone(), None, None, None, None)
+                .map(|primary| primary.key_handle)
+        })
     })
 }

@@ -67,6 +67,18 @@ fn selection(bank: u16, bits: &[u8]) -> Option<TPMS_PCR_SELECTION> {
     Some(selection)
 }
 
+/// A marshalled TPML_PCR_SELECTION of the SHA-256 bank, in the usual three bytes.
+pub(crate) fn sha256_selection(numbers: &[u8]) -> Vec<u8> {
+    const ONE_OF_SHA256: [u8; 7] = [0, 0, 0, 1, 0, 0x0b, 3];
+    let mut bits = [0; 3];
+    for number in numbers {
+        if let Some(byte) = bits.get_mut(usize::from(number / 8)) {
+            *byte |= 1 << (number % 8);
+        }
+    }
+    [&ONE_OF_SHA256[..], &bits].concat()
+}
+
 /// What to say where nothing earlier is known: a key file has one digest over all of its PCRs.
 pub(crate) fn mismatch(pcrs: &Pcrs) -> String {
     let names = list(pcrs.each.iter());
@@ -81,6 +93,15 @@ pub(crate) fn mismatch(pcrs: &Pcrs) -> String {
 }
 
 impl Snapshot {
+    /// All values, in the order that TPM2_PolicyPCR takes them in; or the PCR that the TPM does not have.
+    pub(crate) fn values(&self) -> Result<Vec<u8>, String> {
+        let mut values = Vec::new();
+        for (pcr, value) in &self.0 {
+            values.extend_from_slice(value.as_ref().ok_or_else(|| pcr.name())?);
+        }
+        Ok(values)
+    }
+
     pub(crate) fn add(&mut self, tpm: &mut Tpm, pcrs: &Pcrs) -> Result<(), Failure> {
         for pcr in &pcrs.each {
             let value = read(tpm, *pcr)?;

@@ -1,6 +1,6 @@
 //! Policies of key files: prepared once, when the key is opened, and asserted before each signature.
 
-mod statement;
+pub(crate) mod statement;
 
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use token::TokenError;

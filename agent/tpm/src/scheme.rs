@@ -47,9 +47,9 @@ impl Scheme {
         }
     }
 
-    /// SHA-256 of the text, as TPM2_Sign takes it.
-    pub(crate) fn digest(self, text: &str) -> tss_esapi::Result<Digest> {
-        let hash = Sha256::digest(text);
+    /// SHA-256 of the message, as TPM2_Sign takes it.
+    pub(crate) fn digest(self, message: &[u8]) -> tss_esapi::Result<Digest> {
+        let hash = Sha256::digest(message);
         let mut digest = vec![0; self.digest_length.saturating_sub(hash.len())];
         digest.extend_from_slice(&hash);
         digest.try_into()
@@ -171,7 +171,7 @@ mod tests {
             (EccCurve::NistP521, fixed(HashingAlgorithm::Sha512), 64),
         ] {
             let scheme = ecc(curve, scheme).unwrap();
-            let digest = scheme.digest("abc").unwrap();
+            let digest = scheme.digest(b"abc").unwrap();
             assert_eq!(digest.len(), length);
             let (zeros, hash) = digest.split_at(length - 32);
             assert!(zeros.iter().all(|byte| *byte == 0));

@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 
 use token::{Tcti, TokenError};
 use tss_esapi::Context;
-use tss_esapi::constants::StartupType;
+use tss_esapi::constants::{CapabilityType, StartupType};
+use tss_esapi::handles::TpmHandle;
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::session_handles::AuthSession;
+use tss_esapi::structures::CapabilityData;
 
 use self::objects::Object;
 pub(crate) use self::objects::ObjectId;
@@ -24,6 +26,8 @@ use crate::lockout::Lockout;
 /// An open TPM. Dropping it flushes all that is ours.
 pub(crate) struct Tpm {
     tcti: Tcti,
+    /// Who is to correct an auth value that is refused.
+    pub(crate) caller: Caller,
     /// `None` once it was given up: everything of ours is flushed by then.
     context: Option<Context>,
     objects: Vec<Object>,
@@ -36,6 +40,15 @@ pub(crate) struct Tpm {
     pub(crate) refused: Refused,
 }
 
+/// For whom it is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// The daemon.
+    Agent,
+    /// A person's command.
+    Operator,
+}
+
 /// How long the TPM may ask for patience, in one command: less than the keeper has.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -43,9 +56,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
 
 impl Tpm {
-    pub(crate) fn open(tcti: &Tcti) -> Result<Tpm, TokenError> {
+    pub(crate) fn open(tcti: &Tcti, caller: Caller) -> Result<Tpm, TokenError> {
         let mut tpm = Tpm {
             tcti: tcti.clone(),
+            caller,
             context: Some(connect(tcti)?),
             objects: Vec::new(),
             uses: 0,
@@ -81,6 +95,21 @@ impl Tpm {
     /// How near the TPM is to its lockout.
     pub(crate) fn lockout(&mut self) -> Result<Lockout, Failure> {
         self.run("TPM2_GetCapability", Lockout::read)
+    }
+
+    /// The handles in use from this one on, so many at the most; and whether there are more.
+    pub(crate) fn handles_from(
+        &mut self,
+        first: u32,
+        count: u32,
+    ) -> Result<(Vec<TpmHandle>, bool), Failure> {
+        self.run("TPM2_GetCapability", |context| {
+            let (data, more) = context.get_capability(CapabilityType::Handles, first, count)?;
+            Ok(match data {
+                CapabilityData::Handles(handles) => (handles.into_inner(), more),
+                _ => (Vec::new(), false),
+            })
+        })
     }
 
     /// Runs a command without a session.

@@ -13,6 +13,8 @@
 mod keeper;
 #[path = "token_program/keys.rs"]
 mod keys;
+#[path = "token_program/operator.rs"]
+mod operator;
 #[path = "token_program/program.rs"]
 mod program;
 #[path = "token_program/swtpm.rs"]

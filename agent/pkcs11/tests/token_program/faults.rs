@@ -222,18 +222,18 @@ fn a_module_that_hangs_does_not_keep_its_program_alive() {
 }
 
 /// A store with the key `web`, and the faulty module before SoftHSM.
-struct Lab {
-    store: Store,
-    module: PathBuf,
+pub(super) struct Lab {
+    pub(super) store: Store,
+    pub(super) module: PathBuf,
     number: std::cell::Cell<u64>,
 }
 
 impl Lab {
-    fn new() -> Lab {
+    pub(super) fn new() -> Lab {
         Lab::with_key(&[])
     }
 
-    fn with_key(more: &[&str]) -> Lab {
+    pub(super) fn with_key(more: &[&str]) -> Lab {
         let store = Store::new();
         store.generate("EC:prime256v1", "01", "web", more);
         // Cargo builds it for this test, and puts it beside it.
@@ -246,13 +246,22 @@ impl Lab {
     }
 
     /// The one fault from now on, or none.
-    fn inject(&self, fault: &str) {
-        self.number.set(self.number.get() + 1);
-        let line = match fault {
-            "" => String::new(),
-            fault => format!("{} {fault}\n", self.number.get()),
+    pub(super) fn inject(&self, fault: &str) {
+        let faults = match fault {
+            "" => &[][..],
+            fault => &[fault.to_owned()],
         };
-        let new = self.store.file("faults.new", &line);
+        self.inject_all(faults);
+    }
+
+    /// These faults from now on.
+    pub(super) fn inject_all(&self, faults: &[String]) {
+        let mut text = String::new();
+        for fault in faults {
+            self.number.set(self.number.get() + 1);
+            text += &format!("{} {fault}\n", self.number.get());
+        }
+        let new = self.store.file("faults.new", &text);
         fs::rename(new, self.store.path("faults")).unwrap();
     }
 
@@ -262,14 +271,17 @@ impl Lab {
     }
 
     fn program(&self) -> Program {
+        Program::start_with(&self.store, &self.environment())
+    }
+
+    pub(super) fn environment(&self) -> [(&'static str, String); 4] {
         let path = |name| self.store.path(name).to_str().unwrap().to_owned();
-        let environment = [
+        [
             ("SOFTHSM2_CONF", self.store.conf()),
             (roleseal_faulty_module::TARGET, SOFTHSM.to_owned()),
             (roleseal_faulty_module::CONTROL, path("faults")),
             (roleseal_faulty_module::CALLS, path("calls")),
-        ];
-        Program::start_with(&self.store, &environment)
+        ]
     }
 
     fn signs(&self, program: &mut Program) {
@@ -277,7 +289,7 @@ impl Lab {
         assert!(self.store.verifies("01", ECDSA, &signature));
     }
 
-    fn count(&self, function: &str) -> usize {
+    pub(super) fn count(&self, function: &str) -> usize {
         let calls = fs::read_to_string(self.store.path("calls")).unwrap_or_default();
         let names = calls.lines().filter_map(|line| line.split(' ').nth(1));
         names.filter(|name| *name == function).count()

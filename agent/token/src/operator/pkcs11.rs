@@ -29,10 +29,12 @@ pub enum Task {
         token: Pkcs11Uri,
     },
     /// Makes a key pair: private key sensitive, not extractable, for signing alone; refused where the token
-    /// has a key of that label already. Answer: [`Answer::Key`].
+    /// has a private or public key of that label already, or anything of that id. What fails half-way is
+    /// destroyed again. Answer: [`Answer::Key`].
     Generate {
         /// The token, and as its object the label; and the `CKA_ID`, where it is not to be the one made from
-        /// the public key.
+        /// the public key: its key identifier by RFC 7093, method 1 (or random, where the token lets no id
+        /// be changed).
         key: Pkcs11Uri,
         /// Its kind.
         key_type: KeyType,
@@ -51,14 +53,16 @@ pub enum Task {
         info: Der,
     },
     /// Stores a certificate beside its key, with the key's `CKA_ID` and label, in place of one for the same
-    /// key that is there. Refused where it is another key's. Answer: [`Answer::Done`].
+    /// key that is there. Refused where it is another key's, or the key has no `CKA_ID` of its own. Answer:
+    /// [`Answer::Done`]: what was written, then what it replaces.
     ImportCertificate {
         /// The key.
         key: Pkcs11Uri,
         /// The certificate.
         certificate: Der,
     },
-    /// Destroys a private key with its public key and certificates. Answer: [`Answer::Done`].
+    /// Destroys a private key, then its public key and certificates: what has its `CKA_ID`, and its label
+    /// too where another private key has that id. Answer: [`Answer::Done`].
     Delete {
         /// The key.
         key: Pkcs11Uri,
@@ -89,11 +93,12 @@ pub struct TokenReport {
     pub model: String,
     /// Its flags that matter, by their names in PKCS#11, such as `CKF_LOGIN_REQUIRED`.
     pub flags: Vec<String>,
-    /// Whether this link is logged in to it: otherwise private objects do not show.
+    /// Whether this link is logged in to it, or it needs no login: otherwise private objects do not show.
     pub logged_in: bool,
     /// Its private keys, and public keys whose private key does not show.
     pub keys: Vec<KeyReport>,
-    /// Its certificates.
+    /// Its certificates; but not of a token that nothing can be written to and that has no keys, as a store of
+    /// CA certificates.
     pub certificates: Vec<CertificateReport>,
     /// What an operator should look at.
     pub warnings: Vec<String>,

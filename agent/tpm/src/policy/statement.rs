@@ -21,9 +21,9 @@ pub(super) enum Statement {
     },
 }
 
-const POLICY_PCR: u32 = 0x17f;
+pub(crate) const POLICY_PCR: u32 = 0x17f;
 const POLICY_AUTHORIZE: u32 = 0x16a;
-const POLICY_AUTH_VALUE: u32 = 0x16b;
+pub(crate) const POLICY_AUTH_VALUE: u32 = 0x16b;
 const POLICY_COMMAND_CODE: u32 = 0x16c;
 const POLICY_OR: u32 = 0x171;
 const POLICY_PASSWORD: u32 = 0x18c;

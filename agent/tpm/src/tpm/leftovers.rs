@@ -1,9 +1,8 @@
 //! What a token program that was killed has left in a TPM without a resource manager: three such keys fill it.
 
 use tss_esapi::Context;
-use tss_esapi::constants::CapabilityType;
 use tss_esapi::handles::TpmHandle;
-use tss_esapi::structures::{CapabilityData, Public};
+use tss_esapi::structures::Public;
 
 use super::Tpm;
 use crate::error::Failure;
@@ -21,14 +20,7 @@ impl Tpm {
         if ours.is_empty() {
             return Ok(());
         }
-        let handles = self.run("TPM2_GetCapability", |context| {
-            let handles = CapabilityType::Handles;
-            let (data, _) = context.get_capability(handles, FIRST_TRANSIENT, HANDLES)?;
-            Ok(match data {
-                CapabilityData::Handles(handles) => handles.into_inner(),
-                _ => Vec::new(),
-            })
-        })?;
+        let (handles, _) = self.handles_from(FIRST_TRANSIENT, HANDLES)?;
         for handle in handles {
             self.run("TPM2_ReadPublic", |context| {
                 flush_if_ours(context, handle, ours)

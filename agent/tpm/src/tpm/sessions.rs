@@ -26,6 +26,11 @@ impl Tpm {
     /// Whether a session is still ours. After a restart of the TPM it is gone, or its handle may be
     /// another program's session, which refuses every auth value, the right one too.
     pub(crate) fn has_session(&mut self, session: AuthSession) -> bool {
+        // libtss2 takes that back where a command has no such parameter, and leaves it so when the command
+        // fails; the TPM wants a reason for each session.
+        if self.encrypt_parameters(session).is_err() {
+            return false;
+        }
         // Any command that takes a session and needs no auth value.
         let hash = self.run_with(Some(session), "TPM2_Hash", |context| {
             let sha256 = HashingAlgorithm::Sha256;
@@ -91,13 +96,17 @@ impl Tpm {
             command: start,
             code: Code::Nonsense,
         })?;
+        self.encrypt_parameters(session)?;
+        Ok(session)
+    }
+    /// Has the session encrypt each command's first parameter: what is secret in a command is there.
+    fn encrypt_parameters(&mut self, session: AuthSession) -> Result<(), Failure> {
         self.run("Esys_TRSess_SetAttributes", |context| {
             let (attributes, mask) = SessionAttributesBuilder::new()
                 .with_continue_session(true)
                 .with_decrypt(true)
                 .build();
             context.tr_sess_set_attributes(session, attributes, mask)
-        })?;
-        Ok(session)
+        })
     }
 }

@@ -22,7 +22,18 @@ const START_DEADLINE: Duration = Duration::from_secs(20);
 
 impl Swtpm {
     pub(crate) fn start() -> Swtpm {
+        Swtpm::start_in(tempfile::tempdir().unwrap())
+    }
+
+    /// As its maker would deliver it: with endorsement keys' certificates in its NV memory, and their issuer's in
+    /// `ca/issuercert.pem`.
+    pub(crate) fn start_manufactured() -> Swtpm {
         let directory = tempfile::tempdir().unwrap();
+        manufacture(&directory);
+        Swtpm::start_in(directory)
+    }
+
+    fn start_in(directory: TempDir) -> Swtpm {
         // Another program may take the ports between our look and swtpm's start.
         for _ in 0..20 {
             let port = free_ports();
@@ -162,7 +173,7 @@ pub(crate) fn command(program: &str) -> Command {
 fn missing(program: &str, error: &std::io::Error) -> ! {
     let package = match program {
         "swtpm" => "swtpm",
-        "swtpm_ioctl" => "swtpm-tools",
+        "swtpm_ioctl" | "swtpm_setup" => "swtpm-tools gnutls-bin",
         "openssl" => "openssl tpm2-openssl",
         _ => "tpm2-tools",
     };
@@ -184,6 +195,38 @@ fn spawn(directory: &TempDir, port: u16) -> Child {
         .stderr(Stdio::null())
         .spawn()
         .unwrap_or_else(|error| missing("swtpm", &error))
+}
+
+fn manufacture(directory: &TempDir) {
+    let place = directory.path().display();
+    fs::create_dir(directory.path().join("ca")).unwrap();
+    for (name, text) in [
+        (
+            "setup.conf",
+            format!(
+                "create_certs_tool=swtpm_localca\ncreate_certs_tool_config={place}/ca.conf\n\
+                 create_certs_tool_options={place}/ca.options\n"
+            ),
+        ),
+        (
+            "ca.conf",
+            format!(
+                "statedir = {place}/ca\nsigningkey = {place}/ca/signkey.pem\n\
+                 issuercert = {place}/ca/issuercert.pem\ncertserial = {place}/ca/certserial\n"
+            ),
+        ),
+        ("ca.options", "--tpm-model swtpm\n".to_owned()),
+    ] {
+        fs::write(directory.path().join(name), text).unwrap();
+    }
+    let output = command("swtpm_setup")
+        .args(["--tpm2", "--ecc", "--create-ek-cert", "--tpmstate", "."])
+        .args(["--config", "setup.conf", "--logfile", "setup.log"])
+        .current_dir(directory)
+        .output()
+        .unwrap_or_else(|error| missing("swtpm_setup", &error));
+    let log = || fs::read_to_string(directory.path().join("setup.log"));
+    assert!(output.status.success(), "{output:?} {:?}", log());
 }
 
 /// A port such that the next one is free too: libtss2 looks for swtpm's control channel there.

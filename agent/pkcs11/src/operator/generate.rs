@@ -1,0 +1,303 @@
+//! Making a key pair.
+
+use cryptoki_sys::*;
+use rustix::rand::{GetRandomFlags, getrandom};
+use sha2::{Digest, Sha256};
+use token::operator::pkcs11::KeyReport;
+use token::operator::{KeyType, PublicKeyInfo};
+use token::{ObjectMatch, Pkcs11Uri, TokenError};
+
+use super::place::Place;
+use super::{public_key, report};
+use crate::error::Failure;
+use crate::find;
+use crate::properties::{P256, P384, flag};
+use crate::raw::{Attribute, KeyPair, Session};
+
+/// Makes the pair, where there is none of that name yet; or leaves nothing behind.
+pub(super) fn key_pair(
+    place: &Place,
+    wanted: &Pkcs11Uri,
+    key_type: KeyType,
+) -> Result<KeyReport, TokenError> {
+    let label = label(wanted)?;
+    check_free(place, wanted, label)?;
+    let session = place.writing_session()?;
+    let failed = |failure: Failure| failure.while_doing(format_args!("cannot make {wanted}"));
+    let pair = match &wanted.object.id {
+        Some(id) => generate(&session, key_type, label, Some(id)),
+        // Some tokens, as YubiHSM's, have no room for an id of that length, and choose one themselves.
+        None => match generate(&session, key_type, label, Some(&random_id()?)) {
+            Err(failure) if is_about_the_template(failure.code) => {
+                generate(&session, key_type, label, None)
+            }
+            result => result,
+        },
+    }
+    .map_err(failed)?;
+    finish(place, &session, wanted, pair).map_err(|error| undo(&session, wanted, pair, &error))
+}
+
+fn label(wanted: &Pkcs11Uri) -> Result<&str, TokenError> {
+    let fault = |what| Err(TokenError::Unusable(format!("{wanted} {what}")));
+    match &wanted.object {
+        ObjectMatch {
+            class: Some(class), ..
+        } if class != "private" => fault("does not name a private key: leave its type out"),
+        ObjectMatch { id: Some(id), .. } if id.is_empty() => {
+            fault("has an empty id: leave it out, and the key gets one made from its public key")
+        }
+        ObjectMatch {
+            label: Some(label), ..
+        } if !label.is_empty() => Ok(label),
+        _ => fault("has no label for the new key: write object=LABEL"),
+    }
+}
+
+/// Not a second key of the label, nor of the id if one is given; nor one beside the remains of another.
+fn check_free(place: &Place, wanted: &Pkcs11Uri, label: &str) -> Result<(), TokenError> {
+    let failed = |failure: Failure| failure.while_doing(format_args!("cannot search for {wanted}"));
+    let by_label = ObjectMatch {
+        label: Some(label.to_owned()),
+        ..ObjectMatch::default()
+    };
+    let by_id = wanted.object.id.as_ref().map(|id| ObjectMatch {
+        id: Some(id.clone()),
+        ..ObjectMatch::default()
+    });
+    let names = [
+        (CKO_PRIVATE_KEY, "private", Some(&by_label)),
+        (CKO_PUBLIC_KEY, "public", Some(&by_label)),
+        (CKO_PRIVATE_KEY, "private", by_id.as_ref()),
+        (CKO_PUBLIC_KEY, "public", by_id.as_ref()),
+        (CKO_CERTIFICATE, "cert", by_id.as_ref()),
+    ];
+    for (number, class, name) in names {
+        let Some(name) = name else { continue };
+        let found = find::objects(&place.session, number, name).map_err(failed)?;
+        if let Some(object) = found.first() {
+            let there =
+                report::name(&place.session, &place.name, *object, class).map_err(failed)?;
+            return Err(TokenError::Unusable(format!(
+                "no key was made: {there} is there already; choose another label{}, or delete that first",
+                if wanted.object.id.is_some() {
+                    " and id"
+                } else {
+                    ""
+                }
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// `CKA_ID`s have the length that RFC 7093 gives to key identifiers.
+const ID_LENGTH: usize = 20;
+
+/// For as long as the public key is not known.
+fn random_id() -> Result<Vec<u8>, TokenError> {
+    let mut id = vec![0; ID_LENGTH];
+    getrandom(&mut id, GetRandomFlags::empty())
+        .map_err(|error| TokenError::Broken(format!("no random bytes for an id: {error}")))?;
+    Ok(id)
+}
+
+/// The key identifier of RFC 7093, method 1: the first 160 bits of SHA-256 of `subjectPublicKey`.
+fn id_of(public: &PublicKeyInfo) -> Option<Vec<u8>> {
+    let hash = Sha256::digest(public_key::bits(public)?);
+    hash.get(..ID_LENGTH).map(<[u8]>::to_vec)
+}
+
+fn generate(
+    session: &Session,
+    key_type: KeyType,
+    label: &str,
+    id: Option<&[u8]>,
+) -> Result<KeyPair, Failure> {
+    let kind = Kind::of(key_type);
+    let bits = kind.bits.to_ne_bytes();
+    let parameters: &[Attribute] = match kind.curve {
+        Some(curve) => &[(CKA_EC_PARAMS, curve)],
+        None => &[(CKA_MODULUS_BITS, &bits), (CKA_PUBLIC_EXPONENT, F4)],
+    };
+    let mut name: Vec<Attribute> = vec![(CKA_TOKEN, YES), (CKA_LABEL, label.as_bytes())];
+    name.extend(id.map(|id| (CKA_ID, id)));
+    let public = [parameters, &name, &[(CKA_VERIFY, YES)]].concat();
+    let private = [&name, PRIVATE].concat();
+    let all_public = [&public, PUBLIC_OTHERS].concat();
+    let all_private = [&private, PRIVATE_OTHERS].concat();
+    match session.generate_key_pair(kind.mechanism, &all_public, &all_private) {
+        // What it has no use for, some tokens do not even take for an answer of "no".
+        Err(failure) if is_about_the_template(failure.code) => {
+            session.generate_key_pair(kind.mechanism, &public, &private)
+        }
+        result => result,
+    }
+}
+
+/// What `C_GenerateKeyPair` is to make.
+struct Kind {
+    mechanism: CK_MECHANISM_TYPE,
+    /// Of an EC key.
+    curve: Option<&'static [u8]>,
+    /// Of an RSA key's modulus.
+    bits: CK_ULONG,
+}
+
+impl Kind {
+    fn of(key_type: KeyType) -> Kind {
+        let ec = |curve| Kind {
+            mechanism: CKM_EC_KEY_PAIR_GEN,
+            curve: Some(curve),
+            bits: 0,
+        };
+        let rsa = |bits| Kind {
+            mechanism: CKM_RSA_PKCS_KEY_PAIR_GEN,
+            curve: None,
+            bits,
+        };
+        match key_type {
+            KeyType::EcP256 => ec(P256),
+            KeyType::EcP384 => ec(P384),
+            KeyType::Rsa2048 => rsa(2048),
+            KeyType::Rsa3072 => rsa(3072),
+            KeyType::Rsa4096 => rsa(4096),
+        }
+    }
+}
+
+const YES: &[u8] = &[CK_TRUE];
+const NO: &[u8] = &[CK_FALSE];
+/// The public exponent 65537, which FIPS 186 takes.
+const F4: &[u8] = &[1, 0, 1];
+
+/// Without these a key is not made.
+const PRIVATE: &[Attribute] = &[
+    (CKA_PRIVATE, YES),
+    (CKA_SENSITIVE, YES),
+    (CKA_EXTRACTABLE, NO),
+    (CKA_SIGN, YES),
+];
+
+/// For signing alone.
+const PRIVATE_OTHERS: &[Attribute] = &[
+    (CKA_DECRYPT, NO),
+    (CKA_UNWRAP, NO),
+    (CKA_DERIVE, NO),
+    (CKA_SIGN_RECOVER, NO),
+];
+
+/// The same, and to be seen without a login.
+const PUBLIC_OTHERS: &[Attribute] = &[
+    (CKA_PRIVATE, NO),
+    (CKA_ENCRYPT, NO),
+    (CKA_WRAP, NO),
+    (CKA_VERIFY_RECOVER, NO),
+];
+
+fn is_about_the_template(code: CK_RV) -> bool {
+    matches!(
+        code,
+        CKR_ATTRIBUTE_TYPE_INVALID
+            | CKR_ATTRIBUTE_VALUE_INVALID
+            | CKR_ATTRIBUTE_READ_ONLY
+            | CKR_TEMPLATE_INCONSISTENT
+    )
+}
+
+/// Gives the pair its id, and reads back what was made.
+fn finish(
+    place: &Place,
+    session: &Session,
+    wanted: &Pkcs11Uri,
+    pair: KeyPair,
+) -> Result<KeyReport, TokenError> {
+    let failed = |failure: Failure| failure.while_doing("cannot read what was made");
+    let public = public_key::of_object(session, pair.public).map_err(failed)?;
+    let Some(public) = public else {
+        return Err(TokenError::Broken(
+            "the token does not tell the new public key".to_owned(),
+        ));
+    };
+    if let (None, Some(id)) = (&wanted.object.id, id_of(&public)) {
+        set_id(session, pair, &id)
+            .map_err(|failure| failure.while_doing("cannot set the new key's CKA_ID"))?;
+    }
+    let mut report = report::private_key(session, &place.name, pair.private).map_err(failed)?;
+    report.public_key = Some(public);
+    report
+        .warnings
+        .extend(other_uses(session, pair).map_err(failed)?);
+    Ok(report)
+}
+
+/// Both halves have the same id, whatever happens: this one, or that of before where the token lets no id be
+/// changed.
+fn set_id(session: &Session, pair: KeyPair, id: &[u8]) -> Result<(), Failure> {
+    let before = session.attribute(pair.private, CKA_ID)?.unwrap_or_default();
+    let set = |key, id| session.set_attribute(key, (CKA_ID, id));
+    match set(pair.private, id) {
+        Ok(()) => {}
+        Err(failure) if cannot_be_changed(failure.code) => return Ok(()),
+        Err(failure) => return Err(failure),
+    }
+    match set(pair.public, id) {
+        Err(failure) if cannot_be_changed(failure.code) => set(pair.private, &before),
+        result => result,
+    }
+}
+
+fn cannot_be_changed(code: CK_RV) -> bool {
+    matches!(
+        code,
+        CKR_ATTRIBUTE_READ_ONLY
+            | CKR_ATTRIBUTE_TYPE_INVALID
+            | CKR_ATTRIBUTE_VALUE_INVALID
+            | CKR_ACTION_PROHIBITED
+            | CKR_FUNCTION_NOT_SUPPORTED
+    )
+}
+
+/// What else the token lets the private key do, where it did not take the whole template.
+fn other_uses(session: &Session, pair: KeyPair) -> Result<Option<String>, Failure> {
+    let mut uses = Vec::new();
+    for (attribute, name) in [
+        (CKA_DECRYPT, "CKA_DECRYPT"),
+        (CKA_UNWRAP, "CKA_UNWRAP"),
+        (CKA_DERIVE, "CKA_DERIVE"),
+        (CKA_SIGN_RECOVER, "CKA_SIGN_RECOVER"),
+    ] {
+        if flag(session, pair.private, attribute)? == Some(true) {
+            uses.push(name);
+        }
+    }
+    Ok((!uses.is_empty()).then(|| {
+        format!(
+            "the token has made it for more than signing ({}): that is its own choice, and was not asked for",
+            uses.join(", ")
+        )
+    }))
+}
+
+/// Destroys what was made. Says what came of it.
+fn undo(session: &Session, wanted: &Pkcs11Uri, pair: KeyPair, error: &TokenError) -> TokenError {
+    let halves = [("private", pair.private), ("public", pair.public)];
+    let left = halves.into_iter().filter_map(|(half, key)| {
+        let failure = session.destroy_object(key).err()?;
+        Some(format!("the {half} key is still there ({failure})"))
+    });
+    let left: Vec<String> = left.collect();
+    let after = match left.is_empty() {
+        true => "it was destroyed again".to_owned(),
+        false => format!(
+            "{}: look for it by its label, and destroy it (pkcs11-tool --delete-object)",
+            left.join(", ")
+        ),
+    };
+    let whole = format!("a key {wanted} was made, but then: {error}; {after}");
+    match error {
+        TokenError::Gone(_) => TokenError::Gone(whole),
+        TokenError::Unusable(_) => TokenError::Unusable(whole),
+        _ => TokenError::Broken(whole),
+    }
+}

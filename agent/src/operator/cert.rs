@@ -1,0 +1,89 @@
+//! `roleseal-agent cert`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use der::{Decode, Encode};
+
+use super::key_choice::{ModuleArgument, UriText, token_of};
+use super::pins::PinArguments;
+use super::token_key::{KeyPlace, TokenKey};
+use super::{Failure, output, read_file};
+use crate::certificate::parse_pem;
+
+/// What is done with certificates.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertCommand {
+    /// Store a certificate on a PKCS#11 token, beside its key
+    ///
+    /// With the key's CKA_ID and label, in place of one for the same key that is there. It must be the key's
+    /// own. The agent then needs no certificate file: it reads it from the token.
+    #[command(after_long_help = EXAMPLES)]
+    Import(Box<ImportArguments>),
+}
+
+const EXAMPLES: &str = "\
+Example:
+  roleseal-agent cert import --uri 'pkcs11:token=lab;object=web' --cert web.pem
+Intermediates stay in a file: chain = \"/etc/roleseal/chain.pem\" in the identity's configuration.";
+
+/// Which certificate, and where.
+#[derive(Debug, Args)]
+pub(crate) struct ImportArguments {
+    /// The key (RFC 7512), such as 'pkcs11:token=lab;object=web'
+    #[arg(long, value_name = "URI")]
+    uri: UriText,
+    #[command(flatten)]
+    module: ModuleArgument,
+    /// The certificate, PEM or DER; of several in a file, the first one
+    #[arg(long, value_name = "FILE")]
+    cert: PathBuf,
+    #[command(flatten)]
+    pin: PinArguments,
+}
+
+impl CertCommand {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        match self {
+            CertCommand::Import(arguments) => import(arguments),
+        }
+    }
+}
+
+fn import(arguments: &ImportArguments) -> Result<(), Failure> {
+    let fault =
+        |what: String| Failure::failed(format!("certificate {}: {what}", arguments.cert.display()));
+    let (der, public_key) = leaf(&read_file(&arguments.cert)?).map_err(fault)?;
+    let mut uri = arguments.uri.read()?;
+    let module = arguments.module.of(&mut uri);
+    let pin = Some(arguments.pin.of_token(uri.pin.take(), &token_of(&uri))?);
+    let mut key = TokenKey::open(KeyPlace::Pkcs11 { module, uri, pin })?;
+    if key.public_key().is_ok_and(|key| key.0 != public_key) {
+        return Err(fault(format!(
+            "it is another key's than {}: have it issued for the request of this key",
+            key.place()
+        )));
+    }
+    for uri in key.import_certificate(der)? {
+        output::print(&format!("stored {uri}\n"))?;
+    }
+    Ok(())
+}
+
+/// The first certificate, and its public key.
+fn leaf(bytes: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
+    let der = match std::str::from_utf8(bytes) {
+        Ok(text) if text.contains("-----BEGIN") => {
+            let ders = parse_pem(text).map_err(|error| error.to_string())?;
+            ders.into_iter().next().unwrap_or_default()
+        }
+        _ => bytes.to_vec(),
+    };
+    let certificate = x509_cert::Certificate::from_der(&der)
+        .map_err(|error| format!("not an X.509 certificate: {error}"))?;
+    let public_key = certificate
+        .tbs_certificate()
+        .subject_public_key_info()
+        .to_der();
+    Ok((der, public_key.map_err(|error| error.to_string())?))
+}

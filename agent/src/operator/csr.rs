@@ -1,0 +1,129 @@
+//! `roleseal-agent csr`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::attestation;
+use super::certification_request::{AltNameArguments, CertificationRequest, Subject, Wanted};
+use super::key_choice::KeyChoice;
+use super::pins::in_file;
+use super::report::KeyJson;
+use super::token_key::{Report, TokenKey};
+use super::{Failure, NewFile, output};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  roleseal-agent csr --uri 'pkcs11:token=lab;object=web' --subject 'CN=web,O=Example' --out web.csr
+  roleseal-agent csr --key /etc/roleseal/web.tss --subject 'CN=web' --dns web.example.org | openssl req -text
+  roleseal-agent csr --handle 0x81000101 --subject 'CN=web' --out web.csr --attest web
+With --attest, the one who issues the certificate can check that the key cannot leave its TPM:
+  roleseal-agent attest verify --csr web.csr --attestation web.json";
+
+/// Which key, and what to ask for.
+#[derive(Debug, Args)]
+pub(crate) struct CsrArguments {
+    #[command(flatten)]
+    key: KeyChoice,
+    /// Whom the certificate is to name, as in RFC 4514: 'CN=web,O=Example'
+    #[arg(long, value_name = "NAME", help_heading = "The request")]
+    subject: Subject,
+    #[command(flatten, next_help_heading = "The request")]
+    alt_names: AltNameArguments,
+    /// Write the request (PEM) to this new file [default: standard output]
+    #[arg(long, value_name = "FILE", help_heading = "The request")]
+    out: Option<PathBuf>,
+    /// Have the TPM attest the key, to the new file PREFIX.json
+    #[arg(long, value_name = "PREFIX", help_heading = "Attestation")]
+    attest: Option<PathBuf>,
+    /// The endorsement hierarchy's auth value, where it has one
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "attest",
+        help_heading = "Attestation"
+    )]
+    endorsement_pin_file: Option<PathBuf>,
+}
+
+/// A request and an attestation are nobody's secret.
+const PUBLIC: u32 = 0o644;
+
+pub(super) fn run(arguments: &CsrArguments) -> Result<(), Failure> {
+    let place = arguments.key.place()?;
+    let out = arguments
+        .out
+        .as_deref()
+        .map(|path| NewFile::begin(path, PUBLIC))
+        .transpose()?;
+    let attestation = match (&arguments.attest, &arguments.key.uri) {
+        (Some(prefix), None) => Some(NewFile::begin(&json_of(prefix), PUBLIC)?),
+        _ => None,
+    };
+    let wanted = Wanted {
+        subject: arguments.subject.0.clone(),
+        alt_names: arguments.alt_names.names(),
+    };
+    let mut key = TokenKey::open(place)?;
+    let request = request(&mut key, &wanted)?;
+    if let Some(file) = attestation {
+        attest(&mut key, &request, arguments, file)?;
+    } else if arguments.attest.is_some() {
+        say_attributes(&key);
+    }
+    let pem = request.to_pem()?;
+    match out {
+        Some(file) => file.put(pem.as_bytes()),
+        None => output::print(&pem),
+    }
+}
+
+/// A request that is signed by the key.
+pub(crate) fn request(
+    key: &mut TokenKey,
+    wanted: &Wanted,
+) -> Result<CertificationRequest, Failure> {
+    let info = wanted.info(key.public_key()?)?;
+    let signature = key.sign_request(info.clone())?;
+    CertificationRequest::assemble(&info, &signature)
+}
+
+fn attest(
+    key: &mut TokenKey,
+    request: &CertificationRequest,
+    arguments: &CsrArguments,
+    file: NewFile,
+) -> Result<(), Failure> {
+    let pin = in_file(&arguments.endorsement_pin_file);
+    let Some(attestation) = key.attest(pin, attestation::qualifying_data(request))? else {
+        return Ok(());
+    };
+    let verdict = attestation::judge(request, &attestation, None);
+    if let Some(fault) = verdict.findings.iter().find(|finding| !finding.holds) {
+        return Err(Failure::failed(format!(
+            "the TPM's attestation does not hold, and nothing was written. It fails in this: {}",
+            fault.text
+        )));
+    }
+    let json = attestation::to_json(&attestation)
+        .map_err(|error| Failure::failed(format!("the attestation: {error}")))?;
+    file.put(json.as_bytes())
+}
+
+/// What a PKCS#11 token says of a key, it says to its own host alone.
+fn say_attributes(key: &TokenKey) {
+    if let Report::Pkcs11(report) = key.report() {
+        let key = KeyJson::of_token(report);
+        output::note(&format!(
+            "no attestation was written: PKCS#11 has none that others could check. This is what the token \
+             says of the key, and it is the token's word alone:\n{key}"
+        ));
+    }
+}
+
+fn json_of(prefix: &std::path::Path) -> PathBuf {
+    let mut name = OsString::from(prefix);
+    name.push(".json");
+    PathBuf::from(name)
+}

@@ -1,0 +1,589 @@
+mod terminal;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use hsm_fixtures::{
+    AgentIdentity, FaultyModule, LeafSpec, Scene, SoftHsm, Swtpm, Token, TpmConfig, WEB_ROLE_ARN,
+    command, programs,
+};
+use openssl::pkey::PKey;
+use openssl::x509::X509Req;
+use serde_json::{Value, json};
+
+use crate::agent::{Web, call, json_of, token_programs};
+
+const TYPES: [&str; 5] = ["ec-p256", "ec-p384", "rsa-2048", "rsa-3072", "rsa-4096"];
+
+/// A token and a TPM, and an operator at a shell.
+struct Desk {
+    tpm: Swtpm,
+    token: Token,
+    scene: Scene,
+}
+
+impl Desk {
+    fn new() -> Desk {
+        let scene = Scene::new().unwrap();
+        Desk {
+            tpm: scene.add_tpm().unwrap(),
+            token: scene.add_token("lab").unwrap(),
+            scene,
+        }
+    }
+
+    /// `roleseal-agent LINE`, in the scene's directory.
+    fn command(&self, line: &str) -> Command {
+        let mut command = self.scene.command(programs::agent().unwrap());
+        command
+            .args(self.arguments(line))
+            .current_dir(self.scene.dir());
+        command
+    }
+
+    /// The words of a line, with MODULE, PIN and TCTI for what they are here.
+    fn arguments(&self, line: &str) -> Vec<String> {
+        let module = SoftHsm::module().unwrap().display().to_string();
+        let pin = self.scene.pin_path(&self.token).display().to_string();
+        line.split_whitespace()
+            .map(|word| match word {
+                "MODULE" => module.clone(),
+                "PIN" => pin.clone(),
+                "TCTI" => self.tpm.tcti(),
+                word => word.to_owned(),
+            })
+            .collect()
+    }
+
+    fn run(&self, line: &str) -> Output {
+        self.command(line).output().unwrap()
+    }
+
+    /// What a line that succeeds prints.
+    fn text(&self, line: &str) -> String {
+        let output = self.run(line);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success(),
+            "{line}: {}: {stderr}",
+            output.status
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn json(&self, line: &str) -> Value {
+        serde_json::from_str(&self.text(line)).unwrap()
+    }
+
+    /// Why a line fails, without having printed anything.
+    fn failure(&self, line: &str, code: i32) -> String {
+        let output = self.run(line);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{line}: {stderr}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{line}");
+        stderr
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.scene.path(name)
+    }
+
+    /// The keys that a listing of the token has.
+    fn keys_on_token(&self) -> Vec<String> {
+        let listing =
+            self.json("key list --module MODULE --uri pkcs11:token=lab --pin-file PIN --json");
+        keys(&listing["tokens"][0])
+    }
+
+    fn keys_in_tpm(&self) -> Vec<String> {
+        keys(&self.json("key list --tpm TCTI --json")["tpm"])
+    }
+}
+
+fn keys(listed: &Value) -> Vec<String> {
+    let keys = listed["keys"].as_array().unwrap().iter();
+    keys.map(|key| key["key"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// OpenSSL's own program verifies the request; its public key.
+fn verified(request: &Path, made: &Value) -> Vec<u8> {
+    let mut openssl = Command::new("openssl");
+    openssl
+        .args(["req", "-verify", "-noout", "-in"])
+        .arg(request);
+    command::output(&mut openssl).unwrap();
+    let request = X509Req::from_pem(&std::fs::read(request).unwrap()).unwrap();
+    let key = request.public_key().unwrap();
+    let made = PKey::public_key_from_pem(made["publicKey"].as_str().unwrap().as_bytes()).unwrap();
+    assert!(key.public_eq(&made));
+    key.public_key_to_der().unwrap()
+}
+
+/// The certificate that a CA issues for this key: `web.pem`.
+fn certify(desk: &Desk, public_key: &[u8]) {
+    let leaf = desk
+        .scene
+        .pki()
+        .leaf(public_key, &LeafSpec::new("web"))
+        .unwrap();
+    leaf.write(&desk.path("web.pem")).unwrap();
+}
+
+#[test]
+fn every_kind_of_key_is_made_requested_listed_and_deleted_on_a_token() {
+    let desk = Desk::new();
+    for name in TYPES {
+        let key = format!("--uri pkcs11:token=lab;object={name} --module MODULE --pin-file PIN");
+        let made = desk.json(&format!("key generate {key} --type {name} --json"));
+        let uri = format!("pkcs11:token=lab;object={name}");
+        assert_eq!(made["key"], uri);
+        for (attribute, value) in [
+            ("CKA_SIGN", true),
+            ("CKA_ALWAYS_SENSITIVE", true),
+            ("CKA_NEVER_EXTRACTABLE", true),
+            ("CKA_LOCAL", true),
+            ("CKA_EXTRACTABLE", false),
+        ] {
+            assert_eq!(made["attributes"][attribute], value, "{made}");
+        }
+        desk.text(&format!(
+            "csr {key} --subject CN={name} --dns {name}.example.org --out {name}.csr"
+        ));
+        let public = verified(&desk.path(&format!("{name}.csr")), &made);
+        assert_eq!(desk.keys_on_token(), [uri]);
+
+        certify(&desk, &public);
+        let stored = desk.text(&format!("cert import {key} --cert web.pem"));
+        assert!(stored.starts_with("stored pkcs11:token=lab;"), "{stored}");
+        let listed =
+            desk.json("key list --module MODULE --uri pkcs11:token=lab --pin-file PIN --json");
+        let certificate = &listed["tokens"][0]["keys"][0]["certificates"][0];
+        assert_eq!(certificate["subject"], "CN=web,O=roleseal fixtures");
+
+        let gone = desk.text(&format!("key delete {key} --yes"));
+        assert_eq!(gone.matches("deleted").count(), 3, "{gone}");
+        assert_eq!(desk.keys_on_token(), [""; 0]);
+    }
+}
+
+#[test]
+fn every_kind_of_key_is_made_requested_listed_and_deleted_in_a_tpm() {
+    let desk = Desk::new();
+    for name in TYPES.into_iter().filter(|name| *name != "rsa-4096") {
+        let made = desk.json(&format!(
+            "key generate --tpm TCTI --persist 0x81000101 --type {name} --json"
+        ));
+        assert_eq!(made["key"], "handle:0x81000101");
+        for attribute in ["fixedTPM", "fixedParent", "sensitiveDataOrigin", "sign"] {
+            let attributes = made["tpmAttributes"].as_array().unwrap();
+            assert!(attributes.contains(&json!(attribute)), "{made}");
+        }
+        let request =
+            format!("csr --handle 0x81000101 --tpm TCTI --subject CN={name} --out {name}.csr");
+        desk.text(&request);
+        verified(&desk.path(&format!("{name}.csr")), &made);
+        assert_eq!(desk.keys_in_tpm(), ["handle:0x81000101"]);
+        let taken = desk.failure("key generate --tpm TCTI --persist 0x81000101", 1);
+        assert!(taken.contains("0x81000101"), "{taken}");
+        let gone = desk.text("key delete --tpm TCTI --handle 0x81000101 --yes");
+        assert_eq!(gone, "deleted handle:0x81000101\n");
+        assert_eq!(desk.keys_in_tpm(), [""; 0]);
+
+        let file = desk.path(&format!("{name}.tss")).display().to_string();
+        let made = desk.json(&format!(
+            "key generate --tpm TCTI --out {name}.tss --type {name} --json"
+        ));
+        assert_eq!(made["key"], file);
+        desk.text(&format!(
+            "csr --key {name}.tss --tpm TCTI --subject CN={name} --out {name}-2.csr"
+        ));
+        verified(&desk.path(&format!("{name}-2.csr")), &made);
+    }
+    let failure = desk.failure("key generate --tpm TCTI --out big.tss --type rsa-4096", 1);
+    assert!(
+        failure.contains("RSA") && failure.contains("4096"),
+        "{failure}"
+    ); // swtpm has none
+    assert_eq!(desk.tpm.capability("handles-transient").unwrap(), "");
+    assert!(
+        desk.failure("key delete --tpm TCTI --handle 0x81000101 --yes", 1)
+            .contains("no key at")
+    );
+}
+
+#[test]
+fn keys_that_an_operator_makes_get_credentials() {
+    let desk = Desk::new();
+    let rule = |identity: AgentIdentity| {
+        let mut other =
+            desk.scene
+                .add_identity(&desk.token, "other", hsm_fixtures::KeyKind::EcP256);
+        let mut other = other.as_mut().unwrap().clone();
+        other.name = identity.name;
+        other.key = identity.key;
+        other.pin = identity.pin;
+        other.certificate = identity.certificate;
+        other.sessions = identity.sessions;
+        other.allow[0].roles = vec![WEB_ROLE_ARN.to_owned()];
+        other
+    };
+    let pin = desk.scene.pin_path(&desk.token);
+    let made = desk.json(
+        "key generate --uri pkcs11:token=lab;object=web --module MODULE --pin-file PIN --json",
+    );
+    desk.text("csr --uri pkcs11:token=lab;object=web --module MODULE --pin-file PIN --subject CN=web --out web.csr");
+    certify(&desk, &verified(&desk.path("web.csr"), &made));
+    let on_token = rule(AgentIdentity::new(
+        "web",
+        &desk.token,
+        &pin,
+        &desk.path("web.pem"),
+    ));
+
+    desk.scene.write("chip.pin", "correct horse").unwrap();
+    let made =
+        desk.json("key generate --tpm TCTI --out chip.tss --pin-file chip.pin --pcr 16 --json");
+    desk.text("csr --key chip.tss --tpm TCTI --pin-file chip.pin --subject CN=chip --out chip.csr");
+    let public = verified(&desk.path("chip.csr"), &made);
+    let leaf = desk
+        .scene
+        .pki()
+        .leaf(&public, &LeafSpec::new("chip"))
+        .unwrap();
+    leaf.write(&desk.path("chip.pem")).unwrap();
+    let mut chip = on_token.clone();
+    chip.name = "chip".to_owned();
+    chip.key = desk.path("chip.tss").display().to_string();
+    chip.pin.as_mut().unwrap().file = desk.path("chip.pin");
+    chip.certificate = desk.path("chip.pem");
+    chip.sessions = None;
+
+    let mut config = desk.scene.agent_config(vec![on_token, chip]).unwrap();
+    config.tpm = Some(TpmConfig {
+        tcti: desk.tpm.tcti(),
+    });
+    let _agent = desk.scene.start_agent(&config).unwrap();
+    for name in ["web", "chip"] {
+        let arguments = desk.scene.credential_process(name, WEB_ROLE_ARN);
+        json_of(&desk.scene.roleseal(&arguments).unwrap().output().unwrap());
+    }
+}
+
+#[test]
+fn an_attestation_holds_for_its_request_alone_and_for_tpm2_tools_too() {
+    let desk = Desk::new();
+    desk.text("key generate --tpm TCTI --out web.tss");
+    desk.text("csr --key web.tss --tpm TCTI --subject CN=web --out web.csr --attest web");
+    let verdict = desk.json("attest verify --csr web.csr --attestation web.json --json");
+    assert_eq!(verdict["proven"], true, "{verdict}");
+    let text = desk.text("attest verify --csr web.csr --attestation web.json");
+    assert_eq!(text.matches("holds  ").count(), 8, "{text}");
+    assert!(
+        text.contains("not proven: ") && text.contains("challenge"),
+        "{text}"
+    );
+
+    desk.text("csr --key web.tss --tpm TCTI --subject CN=web --out other.csr");
+    let output = desk.run("attest verify --csr other.csr --attestation web.json");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("FAILS  the statement is about this request"),
+        "{text}"
+    );
+    // The pieces are what other tools know.
+    let attestation: Value =
+        serde_json::from_slice(&std::fs::read(desk.path("web.json")).unwrap()).unwrap();
+    let piece = |name: &str| {
+        let bytes = openssl::base64::decode_block(attestation[name].as_str().unwrap()).unwrap();
+        std::fs::write(desk.path(name), &bytes).unwrap();
+        bytes
+    };
+    let statement = piece("statement");
+    piece("signature");
+    piece("publicArea");
+    let area = piece("attestationKey");
+    let sized = [&u16::try_from(area.len()).unwrap().to_be_bytes()[..], &area].concat();
+    std::fs::write(desk.path("ak.pub"), sized).unwrap();
+    let tool = |program: &str, line: &str| {
+        let mut tool = desk.tpm.tool(program);
+        tool.args(line.split_whitespace())
+            .current_dir(desk.scene.dir());
+        String::from_utf8(command::output(&mut tool).unwrap()).unwrap()
+    };
+    tool("tpm2_loadexternal", "-Q -C n -u ak.pub -c ak.ctx");
+    tool(
+        "tpm2_verifysignature",
+        "-c ak.ctx -g sha256 -m statement -s signature",
+    );
+    let printed = tool("tpm2_print", "-t TPMT_PUBLIC publicArea");
+    assert!(
+        printed.contains("fixedtpm|fixedparent|sensitivedataorigin"),
+        "{printed}"
+    );
+    let request = X509Req::from_pem(&std::fs::read(desk.path("web.csr")).unwrap()).unwrap();
+    let digest = openssl::sha::sha256(&request.to_der().unwrap());
+    assert!(statement.windows(32).any(|bytes| bytes == digest));
+}
+
+#[test]
+fn an_attestation_brings_the_endorsement_certificates_along() {
+    let desk = Desk::new();
+    let verify = "attest verify --csr web.csr --attestation web.json --ek-ca ca.pem";
+    let ca = desk.scene.pki().intermediate_pem().unwrap();
+    desk.scene.write("ca.pem", &ca).unwrap();
+    desk.text("key generate --tpm TCTI --out web.tss");
+    desk.text("csr --key web.tss --tpm TCTI --subject CN=web --out web.csr --attest web");
+    let output = desk.run(verify);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("FAILS  there is no endorsement certificate"),
+        "{text}"
+    );
+
+    // As a TPM's vendor does in the factory.
+    let ek = PKey::from_rsa(openssl::rsa::Rsa::generate(2048).unwrap()).unwrap();
+    let public = ek.public_key_to_der().unwrap();
+    let certificate = desk
+        .scene
+        .pki()
+        .leaf(&public, &LeafSpec::new("ek"))
+        .unwrap();
+    std::fs::write(desk.path("ek.der"), &certificate.der).unwrap();
+    let size = certificate.der.len().to_string();
+    let index = "0x1c0000a";
+    let mut define = desk.tpm.tool("tpm2_nvdefine");
+    define.args([
+        "-Q",
+        "-C",
+        "o",
+        "-s",
+        &size,
+        "-a",
+        "ownerwrite|ownerread|authread",
+        index,
+    ]);
+    command::output(&mut define).unwrap();
+    let mut write = desk.tpm.tool("tpm2_nvwrite");
+    write
+        .args(["-Q", "-C", "o", "-i"])
+        .arg(desk.path("ek.der"))
+        .arg(index);
+    command::output(&mut write).unwrap();
+
+    std::fs::remove_file(desk.path("web.csr")).unwrap();
+    std::fs::remove_file(desk.path("web.json")).unwrap();
+    desk.text("csr --key web.tss --tpm TCTI --subject CN=web --out web.csr --attest web");
+    let text = desk.text(verify);
+    assert!(
+        text.contains("holds  endorsement certificate: number"),
+        "{text}"
+    );
+    assert!(
+        text.contains("not proven: that the attestation key is in the TPM"),
+        "{text}"
+    );
+    desk.scene
+        .write("ca.pem", &desk.scene.pki().root_pem().unwrap())
+        .unwrap();
+    assert_eq!(desk.run(verify).status.code(), Some(1));
+}
+
+#[test]
+fn nothing_that_is_there_is_replaced_and_nothing_is_half_done() {
+    let desk = Desk::new();
+    desk.scene.write("web.tss", "old").unwrap();
+    let before = desk.tpm.commands().len();
+    let failure = desk.failure("key generate --tpm TCTI --out web.tss", 1);
+    assert!(failure.contains("web.tss: is there already"), "{failure}");
+    assert_eq!(desk.tpm.commands().len(), before);
+    assert_eq!(std::fs::read(desk.path("web.tss")).unwrap(), b"old");
+
+    desk.failure(
+        "key generate --tpm TCTI --out other.tss --parent 0x81000001",
+        1,
+    );
+    let files = std::fs::read_dir(desk.scene.dir()).unwrap();
+    let names: Vec<String> = files
+        .map(|file| file.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    assert!(
+        !names.iter().any(|name| name.contains("other.tss")),
+        "{names:?}"
+    );
+
+    let on_token = "--uri pkcs11:token=lab;object=web --module MODULE --pin-file PIN";
+    desk.text(&format!("key generate {on_token}"));
+    let failure = desk.failure(&format!("key generate {on_token}"), 1);
+    assert!(failure.contains("there already"), "{failure}");
+    assert_eq!(desk.keys_on_token().len(), 1);
+
+    // A certificate of another key.
+    let other = PKey::from_rsa(openssl::rsa::Rsa::generate(2048).unwrap()).unwrap();
+    certify(&desk, &other.public_key_to_der().unwrap());
+    let failure = desk.failure(&format!("cert import {on_token} --cert web.pem"), 1);
+    assert!(failure.contains("another key's"), "{failure}");
+}
+
+#[test]
+fn who_cannot_be_asked_is_told_what_to_give() {
+    let desk = Desk::new();
+    let without_terminal = |line: &str| {
+        let mut setsid = desk.scene.command("setsid");
+        setsid
+            .arg("--wait")
+            .arg(programs::agent().unwrap())
+            .args(desk.arguments(line));
+        let output = setsid.output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let told =
+        without_terminal("csr --uri pkcs11:token=lab;object=web --module MODULE --subject CN=web");
+    for option in [
+        "--pin-file",
+        "--pin-credential",
+        "--pin-ask-password",
+        "pin-source",
+    ] {
+        assert!(told.contains(option), "{told}");
+    }
+    let told = without_terminal(
+        "key delete --uri pkcs11:token=lab;object=web --module MODULE --pin-file PIN",
+    );
+    assert!(told.contains("--yes"), "{told}");
+    // What needs no PIN asks for none.
+    let listed = desk.text("key list --module MODULE --uri pkcs11:token=lab");
+    assert!(listed.contains("--login shows all"), "{listed}");
+}
+
+#[test]
+fn pins_come_from_where_the_line_says() {
+    let desk = Desk::new();
+    let own = desk.scene.dir().display().to_string();
+    let pin = std::fs::read_to_string(desk.scene.pin_path(&desk.token)).unwrap();
+    // Where no systemd runs, this stands in for its program.
+    let asked = format!("#!/bin/sh\n[ $# -ge 1 ] && printf '%s\\n' {pin}\n");
+    let program = desk.scene.write("systemd-ask-password", &asked).unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(program, executable).unwrap();
+    for (number, uri, option) in [
+        (1, format!("?pin-source={own}/lab.pin"), ""),
+        (2, format!("?pin-value={pin}"), ""),
+        (3, String::new(), "--pin-file lab.pin"),
+        (4, String::new(), "--pin-credential lab.pin"),
+        (5, String::new(), "--pin-ask-password"),
+    ] {
+        let line = format!(
+            "key generate --uri pkcs11:token=lab;object=web-{number}{uri} {option} --module MODULE"
+        );
+        let mut command = desk.command(&line);
+        let path = std::env::var("PATH").unwrap();
+        command
+            .env("CREDENTIALS_DIRECTORY", &own)
+            .env("PATH", format!("{own}:{path}"));
+        let output = command.output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{line}: {stderr}");
+        assert_eq!(
+            stderr.contains("can read the URI's pin-value"),
+            number == 2,
+            "{stderr}"
+        );
+        let printed = [output.stdout, output.stderr].concat();
+        assert!(!String::from_utf8_lossy(&printed).contains(&pin));
+    }
+    assert_eq!(desk.keys_on_token().len(), 5);
+    let both = format!(
+        "csr --uri pkcs11:token=lab;object=web-1?pin-source={own}/lab.pin --pin-file PIN --subject CN=web"
+    );
+    assert!(desk.failure(&both, 2).contains("leave one of them out"));
+}
+
+#[test]
+fn a_wrong_pin_is_tried_once() {
+    let desk = Desk::new();
+    let faulty = FaultyModule::new(desk.scene.dir()).unwrap();
+    desk.scene.write("wrong.pin", "00000000").unwrap();
+    for line in [
+        "key generate --uri pkcs11:token=lab;object=web",
+        "csr --uri pkcs11:token=lab;object=web --subject CN=web",
+        "key list --uri pkcs11:token=lab",
+        "key delete --yes --uri pkcs11:token=lab;object=web",
+    ] {
+        let before = faulty.count("C_Login").unwrap();
+        let mut command = desk.command(line);
+        command
+            .args(["--pin-file", "wrong.pin", "--module"])
+            .arg(faulty.module());
+        let output = command.envs(faulty.env()).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(
+            stderr.contains("PIN") && stderr.contains("wrong.pin"),
+            "{stderr}"
+        );
+        assert!(!stderr.contains("00000000"), "{stderr}");
+        assert_eq!(faulty.count("C_Login").unwrap() - before, 1, "{line}");
+    }
+}
+
+#[test]
+fn a_module_that_crashes_is_told_of() {
+    let desk = Desk::new();
+    let faulty = FaultyModule::new(desk.scene.dir()).unwrap();
+    faulty.inject(&["C_GenerateKeyPair segfault"]).unwrap();
+    let mut command =
+        desk.command("key generate --uri pkcs11:token=lab;object=web --pin-file PIN --module");
+    let output = command
+        .arg(faulty.module())
+        .envs(faulty.env())
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr.contains("roleseal-pkcs11 ended") && stderr.contains("SIGSEGV"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn the_daemon_has_no_way_to_any_of_this() {
+    let web = Web::start();
+    let mut stream = std::os::unix::net::UnixStream::connect(web.scene.socket()).unwrap();
+    let question = json!({
+        "method": "org.varlink.service.GetInterfaceDescription",
+        "parameters": { "interface": "org.roleseal.Agent" },
+    });
+    std::io::Write::write_all(&mut stream, format!("{question}\0").as_bytes()).unwrap();
+    let answer = crate::agent::read_reply(&mut stream);
+    let description = answer["parameters"]["description"].as_str().unwrap();
+    let methods: Vec<&str> = description
+        .lines()
+        .filter_map(|line| line.strip_prefix("method "))
+        .map(|line| line.split('(').next().unwrap().trim())
+        .collect();
+    assert_eq!(methods, ["ListIdentities", "SignCreateSession"]);
+    for method in [
+        "GenerateKey",
+        "ListKeys",
+        "DeleteKey",
+        "SignRequest",
+        "Attest",
+    ] {
+        let answer = call(&web.scene.socket(), method, json!({}));
+        assert_eq!(
+            answer["error"], "org.varlink.service.MethodNotFound",
+            "{answer}"
+        );
+    }
+    let programs = token_programs(&web.agent);
+    assert!(!programs.is_empty());
+    for program in programs {
+        let line = std::fs::read_to_string(format!("/proc/{program}/cmdline")).unwrap();
+        assert!(!line.contains("--operator"), "{line}");
+    }
+}
