@@ -13,6 +13,7 @@ mod http; // the same: HTTP by hand
 mod serving; // the same: roleseal serve with a target
 
 mod audit; // the log: every decision, nothing secret, nothing forged, and a reader that hangs
+mod aws_setup; // the AWS side as script, template and Terraform file, each read by what it is for
 mod clients; // the AWS CLI and boto3 by credential_process, all at once and for long
 mod credentials; // from a key on a token to credentials that work, for every kind of key
 mod endpoints; // where CreateSession goes, in botocore's view
@@ -21,6 +22,7 @@ mod faults; // every fault that a PKCS#11 module can have, under load
 mod foreign_tokens; // tokens, certificates and clients made by others
 mod hardening; // what agent, launcher and token programs may still do, and how they end
 mod identities; // identities that cannot sign: each says why, none takes another down
+mod inspect; // certificates as AWS sees them, of files and of identities; who is shown them
 mod life; // start, end, sockets, --check
 mod load; // many clients, slow ones, those that leave; limits; the end under load
 mod metrics; // Prometheus: counts are exact, states are those of now, the text is as its parser wants it

@@ -1,23 +1,17 @@
-//! Leaf and intermediates as AWS wants them ("Signature validation" and "Trust model", IAM Roles
-//! Anywhere user guide), and the check of every signature against the leaf.
+//! Leaf and intermediates as the agent signs with them, and the check of every signature against the leaf.
+//! What AWS wants of them is in [`rolesanywhere::certificate`].
 
-mod public_key;
 mod source;
 
 use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use der::asn1::ObjectIdentifier;
-use der::{Decode, Encode};
 use jiff::Timestamp;
-use thiserror::Error;
+pub use rolesanywhere::certificate::CertificateError;
+use rolesanywhere::certificate::{self, Chain, KeyKind, PublicKey};
 use token::{Algorithm, Signature};
-use x509_cert::certificate::Version;
-use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage};
-use x509_cert::name::Name;
 
-pub(crate) use public_key::PublicKey;
 pub use source::{CertificateSource, LeafSource, Stamp};
 
 /// A leaf that AWS can accept, with its intermediates.
@@ -39,73 +33,51 @@ pub struct Certificate {
     pub not_after: Timestamp,
     /// Its public key, as DER SubjectPublicKeyInfo.
     pub spki: Vec<u8>,
-    /// Whether the certificate of its issuer is among the intermediates, by its name.
+    /// Whether the certificate of its issuer is among the intermediates.
     pub has_issuer: bool,
     key: PublicKey,
 }
-
-/// Why a certificate cannot be used. The text names the fault and the remedy; the caller adds which
-/// certificate it was.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{0}")]
-pub struct CertificateError(String);
-
-/// AWS accepts this many intermediates.
-const CHAIN_LIMIT: usize = 5;
-
-/// The largest PEM file that is read, in bytes: leaf and chain take about 12 KiB.
-const PEM_LIMIT: u64 = 256 * 1024;
-
-/// A leaf with an RSA-4096 key has about 2 KiB of DER. With five intermediates as large as this, their
-/// base64 takes 48 KiB, and the answer fits into its message.
-const DER_LIMIT: usize = 6 * 1024;
 
 impl Certificate {
     /// From DER, the leaf first. Its validity is another question: see
     /// [`check_validity`](Self::check_validity).
     pub fn new(ders: Vec<Vec<u8>>) -> Result<Certificate, CertificateError> {
-        let mut ders = ders.into_iter();
-        let leaf_der = ders
-            .next()
-            .ok_or_else(|| error("there is no certificate in it"))?;
-        let leaf = parse(&leaf_der)?;
-        check_leaf(&leaf)?;
-        let tbs = leaf.tbs_certificate();
-        let chain = chain(&leaf_der, ders)?;
-        let has_issuer = chain.subjects.contains(tbs.issuer());
+        let certificates: Result<_, _> = ders
+            .into_iter()
+            .map(certificate::Certificate::from_der)
+            .collect();
+        let chain = Chain::new(certificates?)?;
+        chain.check()?;
+        let leaf = chain.leaf();
+        let intermediates: Vec<String> = chain
+            .intermediates()
+            .map(|intermediate| BASE64.encode(intermediate.der()))
+            .collect();
         Ok(Certificate {
-            x509: BASE64.encode(&leaf_der),
-            x509_chain: chain.x509_chain,
-            has_issuer,
-            serial: decimal(tbs.serial_number().as_bytes()),
-            subject: tbs.subject().to_string(),
-            issuer: tbs.issuer().to_string(),
-            not_before: timestamp(tbs.validity().not_before),
-            not_after: timestamp(tbs.validity().not_after),
-            spki: spki(&leaf)?,
-            key: PublicKey::new(tbs.subject_public_key_info())?,
+            x509: BASE64.encode(leaf.der()),
+            x509_chain: (!intermediates.is_empty()).then(|| intermediates.join(",")),
+            serial: leaf.serial().decimal(),
+            subject: leaf.subject(),
+            issuer: leaf.issuer(),
+            not_before: leaf.not_before(),
+            not_after: leaf.not_after(),
+            spki: leaf.spki()?,
+            has_issuer: chain.intermediates().any(|issuer| {
+                issuer.subject() == leaf.issuer() && leaf.is_signed_by(issuer) != Some(false)
+            }),
+            key: leaf.public_key()?,
         })
     }
 
     /// Whether it is valid at `now`.
     pub fn check_validity(&self, now: Timestamp) -> Result<(), CertificateError> {
-        if now > self.not_after {
-            let until = self.not_after;
-            return Err(error(format!("it expired on {until}: install a new one")));
-        }
-        if now < self.not_before {
-            let from = self.not_before;
-            return Err(error(format!(
-                "it is not valid before {from}, and here it is {now:.0}: wait, or set the clock"
-            )));
-        }
-        Ok(())
+        certificate::check_validity(self.not_before, self.not_after, now)
     }
 
     /// Whether the intermediates, if there are any, are those of this leaf.
     pub fn check_chain(&self) -> Result<(), CertificateError> {
         if self.x509_chain.is_some() && !self.has_issuer {
-            return Err(error(format!(
+            return Err(CertificateError::new(format!(
                 "none of its intermediates is its issuer ({})",
                 self.issuer
             )));
@@ -115,12 +87,24 @@ impl Certificate {
 
     /// How its key signs.
     pub fn algorithm(&self) -> Algorithm {
-        self.key.algorithm()
+        match self.key.kind() {
+            KeyKind::Rsa(_) => Algorithm::RsaSha256,
+            KeyKind::P256 | KeyKind::P384 | KeyKind::P521 => Algorithm::EcdsaSha256,
+        }
     }
 
     /// Its key's kind, such as `RSA-2048` or `EC-P-256`.
     pub fn key_algorithm(&self) -> String {
-        self.key.to_string()
+        self.key.kind().to_string()
+    }
+
+    /// Base64 of each certificate's DER, the leaf first.
+    pub fn chain(&self) -> Vec<String> {
+        let intermediates = self.x509_chain.iter().flat_map(|chain| chain.split(','));
+        std::iter::once(self.x509.as_str())
+            .chain(intermediates)
+            .map(str::to_owned)
+            .collect()
     }
 
     /// Whether it is the same leaf with the same intermediates.
@@ -135,177 +119,10 @@ impl Certificate {
     }
 }
 
-/// The certificates of a PEM file, as DER.
-pub fn read_pem(path: &Path) -> Result<Vec<Vec<u8>>, CertificateError> {
-    let text = read_text(path).map_err(|fault| error(format!("cannot read it: {fault}")))?;
-    parse_pem(&text)
-}
-
-/// The certificates of a PEM text, as DER. Text around them is left out, as OpenSSL writes it.
-pub fn parse_pem(text: &str) -> Result<Vec<Vec<u8>>, CertificateError> {
-    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
-    const END: &str = "-----END CERTIFICATE-----";
-    let mut rest = text;
-    let mut ders = Vec::new();
-    while let Some((_, after)) = rest.split_once(BEGIN) {
-        let (body, after) = after
-            .split_once(END)
-            .ok_or_else(|| error(format!("certificate {} is cut off", ders.len() + 1)))?;
-        // The bytes as they are: encoding what was parsed could change them, and so the certificate.
-        let (_, der) = der::pem::decode_vec(format!("{BEGIN}{body}{END}\n").as_bytes())
-            .map_err(|fault| error(format!("certificate {}: {fault}", ders.len() + 1)))?;
-        ders.push(der);
-        rest = after;
-    }
-    if ders.is_empty() {
-        return Err(error(format!("there is no \"{BEGIN}\" in it")));
-    }
-    Ok(ders)
-}
-
-fn read_text(path: &Path) -> Result<String, String> {
-    let metadata = std::fs::metadata(path).map_err(|fault| fault.to_string())?;
-    if !metadata.is_file() || metadata.len() > PEM_LIMIT {
-        return Err(format!("not a file of at most {PEM_LIMIT} bytes"));
-    }
-    std::fs::read_to_string(path).map_err(|fault| fault.to_string())
-}
-
-fn parse(der: &[u8]) -> Result<x509_cert::Certificate, CertificateError> {
-    if der.len() > DER_LIMIT {
-        return Err(error(format!(
-            "a certificate has more than {DER_LIMIT} bytes"
-        )));
-    }
-    x509_cert::Certificate::from_der(der)
-        .map_err(|fault| error(format!("not an X.509 certificate: {fault}")))
-}
-
-/// What AWS demands of an end-entity certificate.
-fn check_leaf(leaf: &x509_cert::Certificate) -> Result<(), CertificateError> {
-    let tbs = leaf.tbs_certificate();
-    if tbs.version() != Version::V3 {
-        return Err(error(
-            "it is not an X.509 v3 certificate: AWS takes no other",
-        ));
-    }
-    match extension::<BasicConstraints>(leaf)? {
-        Some(BasicConstraints { ca: true, .. }) => {
-            return Err(error(
-                "it is a CA certificate: the first certificate must be the key's own",
-            ));
-        }
-        Some(_) => {}
-        None => return Err(error("it lacks basicConstraints: AWS wants CA:FALSE in it")),
-    }
-    if !extension::<KeyUsage>(leaf)?.is_some_and(|usage| usage.digital_signature()) {
-        return Err(error(
-            "its keyUsage lacks digitalSignature, which AWS wants",
-        ));
-    }
-    const CLIENT_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.2");
-    if extension::<ExtendedKeyUsage>(leaf)?.is_some_and(|usage| !usage.0.contains(&CLIENT_AUTH)) {
-        return Err(error(
-            "its extendedKeyUsage lacks clientAuth, which AWS wants",
-        ));
-    }
-    let oid = leaf.signature_algorithm().oid;
-    if WEAK.contains(&oid) {
-        return Err(error(
-            "it is signed with MD5 or SHA-1: AWS wants SHA-256 or stronger",
-        ));
-    }
-    Ok(())
-}
-
-/// Signatures over MD2, MD5 and SHA-1.
-const WEAK: [ObjectIdentifier; 4] = [
-    ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.2"),
-    ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.4"),
-    ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.5"),
-    ObjectIdentifier::new_unwrap("1.2.840.10045.4.1"),
-];
-
-fn extension<'a, T: Decode<'a, Error = der::Error> + der::oid::AssociatedOid>(
-    certificate: &'a x509_cert::Certificate,
-) -> Result<Option<T>, CertificateError> {
-    match certificate.tbs_certificate().get_extension::<T>() {
-        Ok(found) => Ok(found.map(|(_critical, extension)| extension)),
-        Err(fault) => Err(error(format!("an extension cannot be read: {fault}"))),
-    }
-}
-
-/// Intermediates.
-struct Chain {
-    x509_chain: Option<String>,
-    subjects: Vec<Name>,
-}
-
-/// `X-Amz-X509-Chain`. The leaf once more and self-signed roots are left out: bundles often have them.
-fn chain(leaf: &[u8], ders: impl Iterator<Item = Vec<u8>>) -> Result<Chain, CertificateError> {
-    let (mut chain, mut subjects) = (Vec::new(), Vec::new());
-    for (at, der) in ders.enumerate() {
-        let parsed = parse(&der)?;
-        let tbs = parsed.tbs_certificate();
-        if der == leaf || tbs.subject() == tbs.issuer() {
-            continue;
-        }
-        if !extension::<BasicConstraints>(&parsed)?.is_some_and(|constraints| constraints.ca) {
-            let (number, subject) = (at + 1, tbs.subject());
-            return Err(error(format!(
-                "intermediate {number} ({subject}) is not a CA certificate: remove it"
-            )));
-        }
-        subjects.push(tbs.subject().clone());
-        chain.push(BASE64.encode(der));
-    }
-    if chain.len() > CHAIN_LIMIT {
-        return Err(error(format!(
-            "there are {} intermediates, and AWS takes at most {CHAIN_LIMIT}",
-            chain.len()
-        )));
-    }
-    Ok(Chain {
-        x509_chain: (!chain.is_empty()).then(|| chain.join(",")),
-        subjects,
-    })
-}
-
-fn timestamp(time: x509_cert::time::Time) -> Timestamp {
-    let seconds = i64::try_from(time.to_unix_duration().as_secs()).unwrap_or(i64::MAX);
-    Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)
-}
-
-/// A big-endian number in decimal.
-fn decimal(bytes: &[u8]) -> String {
-    let mut digits = vec![0u8]; // least significant first
-    for byte in bytes {
-        let mut carry = u32::from(*byte);
-        for digit in &mut digits {
-            carry += u32::from(*digit) << 8;
-            *digit = (carry % 10) as u8;
-            carry /= 10;
-        }
-        while carry > 0 {
-            digits.push((carry % 10) as u8);
-            carry /= 10;
-        }
-    }
-    digits
-        .iter()
-        .rev()
-        .map(|digit| char::from(b'0' + digit))
-        .collect()
-}
-
-fn spki(leaf: &x509_cert::Certificate) -> Result<Vec<u8>, CertificateError> {
-    let spki = leaf.tbs_certificate().subject_public_key_info();
-    spki.to_der()
-        .map_err(|fault| error(format!("its public key: {fault}")))
-}
-
-fn error(text: impl Into<String>) -> CertificateError {
-    CertificateError(text.into())
+/// The certificates of a file, as DER.
+pub fn read_file(path: &Path) -> Result<Vec<Vec<u8>>, CertificateError> {
+    let certificates = certificate::parse(&certificate::read(path)?)?;
+    Ok(certificates.iter().map(|one| one.der().to_vec()).collect())
 }
 
 #[cfg(test)]
@@ -569,50 +386,5 @@ pub(crate) mod tests {
         let mut ders = vec![leaf.to_vec()];
         ders.extend(vec![intermediate.to_vec(); count]);
         load(ders)
-    }
-
-    #[test]
-    fn pem_files_may_hold_other_text() {
-        let leaf = leaf_der(&ec(Nid::X9_62_PRIME256V1));
-        let pem = String::from_utf8(X509::from_der(&leaf).unwrap().to_pem().unwrap()).unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("web.pem");
-        let read = |text: &str| {
-            std::fs::write(&path, text).unwrap();
-            read_pem(&path)
-        };
-        assert_eq!(
-            read(&format!("subject=CN = web\n{pem}\nissuer\n{pem}")).unwrap(),
-            [&*leaf, &*leaf]
-        );
-        assert_eq!(read(&pem.replace('\n', "\r\n")).unwrap(), [&*leaf]);
-        for (text, fault) in [
-            (String::new(), "there is no"),
-            (pem.replace("-----END", ""), "certificate 1 is cut off"),
-            (
-                format!("{pem}{}", pem.replace("MII", "!!!")),
-                "certificate 2",
-            ),
-        ] {
-            let message = read(&text).unwrap_err().to_string();
-            assert!(message.contains(fault), "{message}");
-        }
-        assert!(read_pem(directory.path()).is_err());
-        assert!(read_pem(Path::new("/nonexistent.pem")).is_err());
-    }
-
-    #[test]
-    fn serials_are_decimal() {
-        for (bytes, text) in [
-            (&[0][..], "0"),
-            (&[], "0"),
-            (&[0, 1, 0], "256"),
-            (
-                &[0xff; 20],
-                "1461501637330902918203684832716283019655932542975",
-            ),
-        ] {
-            assert_eq!(decimal(bytes), text);
-        }
     }
 }

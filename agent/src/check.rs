@@ -70,7 +70,7 @@ fn check_certificate(source: &CertificateSource) -> Result<(), String> {
             .load(None)?
             .check_validity(Timestamp::now())
             .map_err(|error| format!("its certificate: {error}")),
-        (LeafSource::Token(_), Some(chain)) => certificate::read_pem(chain)
+        (LeafSource::Token(_), Some(chain)) => certificate::read_file(chain)
             .map(drop)
             .map_err(|error| format!("{}: {error}", chain.display())),
         (LeafSource::Token(_), None) => Ok(()),

@@ -152,6 +152,13 @@ fn answer<'a>(
         Call::GetInfo => vec![Reply::Info(info())],
         Call::GetInterfaceDescription { interface } => vec![describe(interface)],
         Call::ListIdentities => in_batches(agent.identities().list(peer, Timestamp::now()), more),
+        Call::GetCertificate { identity } => {
+            let deadline = Instant::now() + REQUEST_DEADLINE;
+            let identities = agent.identities();
+            let identity = identities.choose(identity.as_deref(), peer);
+            let chain = identity.and_then(|identity| identity.shown_certificate(peer, deadline));
+            vec![chain.map_or_else(Reply::Refused, Reply::Certificate)]
+        }
         Call::SignCreateSession(unsigned) => {
             let (reply, under_way) = sign_create_session(unsigned, peer, caller, agent);
             return (vec![reply], under_way);

@@ -172,10 +172,9 @@ impl Identities {
 
     /// What the caller may see: what it may use; everything for root and the agent's own user.
     pub fn list(&self, peer: &Peer, now: Timestamp) -> Vec<wire::Identity> {
-        let operator = |policy: &Policy| peer.uid == 0 || peer.uid == policy.own_uid;
         self.identities
             .iter()
-            .filter(|identity| operator(&identity.policy) || identity.policy.knows(peer))
+            .filter(|identity| identity.policy.shows_to(peer))
             .map(|identity| identity.describe(now))
             .collect()
     }
@@ -366,6 +365,39 @@ impl Identity {
             .check_validity(now)
             .map_err(|error| self.unusable(&format!("its certificate: {error}")))?;
         Ok(certificate)
+    }
+
+    /// As `GetCertificate` shows it: base64 of DER, the leaf first. Without a token, what its files say is the
+    /// next best: who asks wants to know what is wrong.
+    pub fn shown_certificate(
+        &self,
+        peer: &Peer,
+        deadline: Instant,
+    ) -> Result<Vec<String>, Refusal> {
+        if !self.policy.shows_to(peer) {
+            return Err(Refusal::NotPermitted {
+                rule: wire::Rule::Caller,
+                message: format!(
+                    "identity {:?} may not be used by user {}: an [[identity.allow]] rule of the \
+                     agent's configuration has to name it",
+                    self.name, peer.uid
+                ),
+            });
+        }
+        if let Some(certificate) = self.keeper.state(self.key).certificate() {
+            return Ok(certificate.chain());
+        }
+        if let Some(read) = self.certificate.load_files() {
+            return match read {
+                Ok(certificate) => Ok(certificate.chain()),
+                Err(fault) => Err(self.unusable(&fault)),
+            };
+        }
+        match self.keeper.settled_state(self.key, deadline) {
+            KeyState::Ready { certificate, .. } => Ok(certificate.chain()),
+            KeyState::Failed { error, retry_at } => Err(self.refusal(error, retry_at)),
+            KeyState::Opening => Err(self.late("its token is still being opened")),
+        }
     }
 
     /// The key's signature over `text`, verified with the certificate; and how long the token took.

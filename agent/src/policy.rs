@@ -57,6 +57,11 @@ impl Policy {
         self.rules_for(peer).next().is_some() || self.serves_as_owner(peer)
     }
 
+    /// Whether this caller may see the identity: whoever may use it, root and the agent's own user.
+    pub fn shows_to(&self, peer: &Peer) -> bool {
+        peer.uid == 0 || peer.uid == self.own_uid || self.knows(peer)
+    }
+
     /// Permits the request, or says which part of the policy does not.
     pub fn judge(&self, peer: &Peer, request: CreateSession) -> Result<Authorised, Refusal> {
         if self.serves_as_owner(peer) {

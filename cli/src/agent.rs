@@ -29,6 +29,16 @@ pub(crate) fn identities(socket: &Path) -> Result<Vec<Identity>, AgentError> {
         .map_err(|error| AgentError::new(socket, error))
 }
 
+/// The certificate that an identity signs with: base64 of DER, the leaf first.
+pub(crate) fn certificate_chain(
+    socket: &Path,
+    identity: Option<&str>,
+) -> Result<Vec<String>, AgentError> {
+    Client::connect(socket)
+        .and_then(|mut client| client.certificate(identity))
+        .map_err(|error| AgentError::new(socket, error))
+}
+
 /// The certificate that the agent would sign with.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Certificate {

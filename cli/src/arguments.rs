@@ -5,14 +5,17 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::aws_setup::{self, AwsSetupArguments};
 use crate::env::EnvArguments;
 use crate::environment::{self, Environment};
 use crate::exec::ExecArguments;
 use crate::exit;
+use crate::inspect::{self, InspectArguments};
 use crate::progress::Progress;
 use crate::serve::ServeArguments;
 use crate::status::StatusArguments;
 use crate::target::{Settings, Target, TargetError, TargetFiles, TargetName};
+use crate::trust_policy::{self, TrustPolicyArguments};
 use crate::update::{self, UpdateArguments};
 
 /// Temporary AWS credentials from a key that stays in its HSM or TPM.
@@ -87,6 +90,28 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show a certificate as AWS sees it, and what AWS would have against it
+    ///
+    /// Shows the serial number, names, and what a session made with it is tagged with; checks every rule of
+    /// IAM Roles Anywhere, the intermediates' order and signatures and, with --trust-anchor, that it leads
+    /// to the trust anchor. Nothing is sent anywhere.
+    ///
+    /// Ends with 0 when AWS would take the certificate, with 6 when it would refuse it.
+    #[command(after_long_help = long_help(inspect::EXAMPLES))]
+    Inspect(InspectArguments),
+    /// Print the trust policy of a role that only this certificate may have
+    ///
+    /// The policy lets IAM Roles Anywhere assume the role for sessions of one trust anchor whose certificate
+    /// has these names, exactly. What it is bound to is said on standard error. Nothing is sent anywhere.
+    #[command(after_long_help = long_help(trust_policy::EXAMPLES))]
+    TrustPolicy(TrustPolicyArguments),
+    /// Print what makes the AWS side: trust anchor, role and profile
+    ///
+    /// As a script of AWS CLI commands, a CloudFormation template or a Terraform file, to read and to run:
+    /// this command itself calls AWS for nothing. The role is for one certificate, whose common name is NAME
+    /// unless --certificate or --common-name says otherwise.
+    #[command(after_long_help = long_help(aws_setup::EXAMPLES))]
+    AwsSetup(AwsSetupArguments),
     /// Print the script that makes a shell complete roleseal's commands and options
     ///
     /// For bash: source <(roleseal completions bash)
@@ -261,6 +286,9 @@ mod tests {
             &["env", "--target=a"],
             &["targets"],
             &["identities"],
+            &["inspect", "web.pem"],
+            &["trust-policy", "--target=a"],
+            &["aws-setup", "--ca-file=c", "--name=a", "--format=cli"],
         ] {
             let words = [&["roleseal"], command, &all[..]].concat();
             let arguments = Arguments::try_parse_from(words).unwrap();

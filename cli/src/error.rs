@@ -7,15 +7,18 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::agent::AgentError;
+use crate::aws_setup::AwsSetupError;
 use crate::cache::CacheError;
 use crate::credentials::AnswerError;
 use crate::credentials_file::{FileError, ProfileName};
 use crate::exec::ExecError;
 use crate::exit::Exit;
 use crate::http::HttpError;
+use crate::inspect::InspectError;
 use crate::serve::ServeError;
 use crate::status::StatusError;
 use crate::target::TargetError;
+use crate::trust_policy::TrustPolicyError;
 
 /// Each message is complete: it names its causes itself, and after a line break what to do.
 #[derive(Debug, Error)]
@@ -63,6 +66,12 @@ pub(crate) enum Error {
     Exec(#[from] ExecError),
     #[error(transparent)]
     Status(#[from] StatusError),
+    #[error(transparent)]
+    Inspect(#[from] InspectError),
+    #[error(transparent)]
+    TrustPolicy(#[from] TrustPolicyError),
+    #[error(transparent)]
+    AwsSetup(#[from] AwsSetupError),
     #[error("cannot write the manual to {}: {error}", .directory.display())]
     Manual {
         directory: PathBuf,
@@ -82,6 +91,9 @@ impl Error {
             Error::Serve(error) => error.exit(),
             Error::Exec(error) => error.exit(),
             Error::Status(error) => error.exit(),
+            Error::Inspect(error) => error.exit(),
+            Error::TrustPolicy(error) => error.exit(),
+            Error::AwsSetup(error) => error.exit(),
             Error::Cache(_)
             | Error::File(_)
             | Error::Update(_)

@@ -8,7 +8,9 @@
 mod agent;
 mod arguments;
 mod aws_refusal;
+mod aws_setup;
 mod cache;
+mod certificate_source;
 mod completions;
 mod create_session;
 mod credential_process;
@@ -22,6 +24,7 @@ mod exec;
 mod exit;
 mod http;
 mod identities;
+mod inspect;
 mod kept;
 mod one_session;
 mod output;
@@ -36,6 +39,7 @@ mod status;
 mod table;
 mod target;
 mod targets;
+mod trust_policy;
 mod update;
 
 use std::process::ExitCode;
@@ -67,6 +71,9 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
         Command::Targets { json } => targets::run(&common, json),
         Command::Completions { shell } => completions::print(shell),
         Command::Man { out } => completions::write_manual(&out),
+        Command::TrustPolicy(wanted) => trust_policy::run(&common, wanted),
+        Command::AwsSetup(wanted) => aws_setup::run(&common, &wanted),
+        Command::Inspect(wanted) => inspect::run(&common, &wanted),
         Command::Identities { json } => identities::run(&common.socket(), json),
     }
     .map(|()| ExitCode::SUCCESS)

@@ -2,7 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use roleseal_agent::certificate::{Certificate, parse_pem};
+use rolesanywhere::certificate::parse_pem;
+use roleseal_agent::certificate::Certificate;
 
 fuzz_target!(|text: &str| {
     let _ = parse_pem(text).and_then(Certificate::new);

@@ -19,6 +19,7 @@ fuzz_target!(|frame: &[u8]| {
         Call::GetInfo,
         Call::GetInterfaceDescription { interface: text() },
         Call::ListIdentities,
+        Call::GetCertificate { identity: None },
         Call::SignCreateSession(unsigned),
     ] {
         if let Ok(reply) = decode_reply(&call, frame) {

@@ -251,6 +251,13 @@ impl FromStr for TrustAnchorArn {
     }
 }
 
+impl TrustAnchorArn {
+    /// Its account's number.
+    pub fn account(&self) -> &str {
+        &self.0.account
+    }
+}
+
 /// As text, and only as text: `Display` and `AsRef<str>`.
 macro_rules! as_text {
     ($($kind:ident)*) => {$(

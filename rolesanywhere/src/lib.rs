@@ -1,8 +1,10 @@
 //! What both sides of the socket know of AWS IAM Roles Anywhere: ARNs, partitions and endpoints,
-//! and the limits of a session's parameters. Each is a type once read. Sources: the IAM Roles
-//! Anywhere user guide, "The CreateSession API" and "Endpoints and quotas".
+//! the limits of a session's parameters, and certificates as the service reads them. Each is a type
+//! once read. Sources: the IAM Roles Anywhere user guide, "The CreateSession API", "Trust model" and
+//! "Endpoints and quotas".
 
 mod arn;
+pub mod certificate;
 mod endpoint;
 mod partition;
 mod session;

@@ -78,6 +78,22 @@ impl Client {
         }
     }
 
+    /// The certificate that an identity signs with: base64 of DER, the leaf first.
+    pub fn certificate(&mut self, identity: Option<&str>) -> Result<Vec<String>, ClientError> {
+        let request = Request {
+            call: Call::GetCertificate {
+                identity: identity.map(str::to_owned),
+            },
+            more: false,
+            oneway: false,
+        };
+        self.send(&request)?;
+        match self.receive(&request.call)? {
+            Reply::Certificate(chain) => Ok(chain),
+            other => Err(ClientError::Garbled(format!("{other:?}"))),
+        }
+    }
+
     /// The headers that sign the request, by name.
     pub fn sign_create_session(
         &mut self,

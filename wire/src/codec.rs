@@ -15,6 +15,7 @@ use crate::{Call, Refusal, Reply, Request, UnsignedRequest};
 const GET_INFO: &str = "org.varlink.service.GetInfo";
 const GET_INTERFACE_DESCRIPTION: &str = "org.varlink.service.GetInterfaceDescription";
 const LIST_IDENTITIES: &str = "org.roleseal.Agent.ListIdentities";
+const GET_CERTIFICATE: &str = "org.roleseal.Agent.GetCertificate";
 const SIGN_CREATE_SESSION: &str = "org.roleseal.Agent.SignCreateSession";
 
 /// Reads a call. The error is the reply to send: [`Refusal::MalformedMessage`],
@@ -43,6 +44,9 @@ fn decode_call(method: String, mut parameters: Members) -> Result<Call, Refusal>
             interface: parameters.required("interface")?,
         },
         LIST_IDENTITIES => Call::ListIdentities,
+        GET_CERTIFICATE => Call::GetCertificate {
+            identity: parameters.optional("identity")?,
+        },
         SIGN_CREATE_SESSION => Call::SignCreateSession(UnsignedRequest {
             identity: parameters.optional("identity")?,
             region: parameters.required("region")?,
@@ -79,6 +83,8 @@ pub fn encode_request(request: &Request) -> Vec<u8> {
             (GET_INTERFACE_DESCRIPTION, json!({ "interface": interface }))
         }
         Call::ListIdentities => (LIST_IDENTITIES, json!({})),
+        Call::GetCertificate { identity: None } => (GET_CERTIFICATE, json!({})),
+        Call::GetCertificate { identity } => (GET_CERTIFICATE, json!({ "identity": identity })),
         Call::SignCreateSession(unsigned) => (SIGN_CREATE_SESSION, json!(unsigned)),
     };
     let mut message = Map::new();
@@ -107,6 +113,7 @@ pub fn encode_reply(reply: &Reply) -> Vec<u8> {
         Reply::Identities { identities, .. } => {
             json!({ "parameters": { "identities": identities } })
         }
+        Reply::Certificate(chain) => json!({ "parameters": { "chain": chain } }),
         Reply::Signed(headers) => json!({ "parameters": { "headers": headers } }),
         Reply::Refused(refusal) => json!(refusal),
     };
@@ -141,6 +148,7 @@ pub fn decode_reply(call: &Call, frame: &[u8]) -> Result<Reply, String> {
                 continues,
             })
         }
+        Call::GetCertificate { .. } => from_value(member("chain")).map(Reply::Certificate),
         Call::SignCreateSession(_) => from_value(member("headers")).map(Reply::Signed),
     };
     reply.map_err(|error| error.to_string())
@@ -253,6 +261,16 @@ mod tests {
             (
                 Call::ListIdentities,
                 r#"{"method":"org.roleseal.Agent.ListIdentities","parameters":{}}"#,
+            ),
+            (
+                Call::GetCertificate { identity: None },
+                r#"{"method":"org.roleseal.Agent.GetCertificate","parameters":{}}"#,
+            ),
+            (
+                Call::GetCertificate {
+                    identity: Some("web".into()),
+                },
+                r#"{"method":"org.roleseal.Agent.GetCertificate","parameters":{"identity":"web"}}"#,
             ),
             (Call::SignCreateSession(unsigned()), SIGN),
         ];
@@ -404,6 +422,10 @@ mod tests {
                 Reply::Description("d".into()),
             ),
             (
+                Call::GetCertificate { identity: None },
+                Reply::Certificate(vec!["TUlJ".into(), "QUJD".into()]),
+            ),
+            (
                 Call::SignCreateSession(unsigned()),
                 Reply::Signed([("A".into(), "b".into())].into()),
             ),
@@ -448,7 +470,7 @@ mod tests {
 
     #[test]
     fn every_error_and_method_of_the_code_is_in_the_interface() {
-        for method in [LIST_IDENTITIES, SIGN_CREATE_SESSION] {
+        for method in [LIST_IDENTITIES, GET_CERTIFICATE, SIGN_CREATE_SESSION] {
             let name = method.rsplit('.').next().unwrap();
             assert!(crate::INTERFACE.contains(&format!("method {name}(")));
         }

@@ -28,6 +28,11 @@ pub enum Call {
     },
     /// `org.roleseal.Agent.ListIdentities`
     ListIdentities,
+    /// `org.roleseal.Agent.GetCertificate`
+    GetCertificate {
+        /// The identity; may be left out where the caller may use just one.
+        identity: Option<String>,
+    },
     /// `org.roleseal.Agent.SignCreateSession`
     SignCreateSession(UnsignedRequest),
 }
@@ -65,6 +70,8 @@ pub enum Reply {
         /// Another reply follows.
         continues: bool,
     },
+    /// To [`Call::GetCertificate`]: base64 of DER, the leaf first.
+    Certificate(Vec<String>),
     /// To [`Call::SignCreateSession`]: the headers to add, by name.
     Signed(BTreeMap<String, String>),
     /// To any call: no, and why.

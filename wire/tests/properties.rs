@@ -33,6 +33,7 @@ fn call() -> impl Strategy<Value = Call> {
         Just(Call::GetInfo),
         text().prop_map(|interface| Call::GetInterfaceDescription { interface }),
         Just(Call::ListIdentities),
+        of(text()).prop_map(|identity| Call::GetCertificate { identity }),
         unsigned().prop_map(Call::SignCreateSession),
     ]
 }
@@ -123,6 +124,10 @@ fn answered() -> impl Strategy<Value = (Call, Reply)> {
                 identities,
                 continues,
             },
+        )),
+        (of(text()), vec(text(), 0..6)).prop_map(|(identity, chain)| (
+            Call::GetCertificate { identity },
+            Reply::Certificate(chain),
         )),
         (unsigned(), btree_map(text(), text(), 0..5)).prop_map(|(unsigned, headers)| (
             Call::SignCreateSession(unsigned),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use token::link::CertificateOnToken;
 
-use super::{Certificate, read_pem};
+use super::{Certificate, read_file};
 
 /// Where leaf and intermediates come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +42,9 @@ struct FileStamp {
 impl CertificateSource {
     /// The certificate, given the one on the token as DER.
     pub fn load(&self, on_token: Option<Vec<u8>>) -> Result<Certificate, String> {
-        let read =
-            |path: &PathBuf| read_pem(path).map_err(|error| format!("{}: {error}", path.display()));
+        let read = |path: &PathBuf| {
+            read_file(path).map_err(|error| format!("{}: {error}", path.display()))
+        };
         let (mut ders, place) = match &self.leaf {
             LeafSource::File(path) => (read(path)?, path.display().to_string()),
             LeafSource::Token(_) => (

@@ -58,7 +58,7 @@ fn verify(arguments: &VerifyArguments) -> Result<(), Failure> {
     let attestation = attestation::from_json(&read_text(&arguments.attestation)?)
         .map_err(fault(&arguments.attestation))?;
     let cas = match &arguments.ek_ca {
-        Some(path) => Some(EndorsementCas::parse(&read_text(path)?).map_err(fault(path))?),
+        Some(path) => Some(EndorsementCas::parse(&read_file(path)?).map_err(fault(path))?),
         None => None,
     };
     let verdict = attestation::judge(&request, &attestation, cas.as_ref());

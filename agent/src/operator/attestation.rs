@@ -4,19 +4,17 @@ mod endorsement;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use der::Decode;
+use rolesanywhere::certificate::PublicKey;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use token::operator::Der;
 use token::operator::tpm::Attestation;
-use x509_cert::SubjectPublicKeyInfo;
 
 use super::certification_request::CertificationRequest;
 use super::tpm_structures::attributes::{
     DECRYPT, FIXED_PARENT, FIXED_TPM, NAMED, RESTRICTED, SENSITIVE_DATA_ORIGIN, SIGN,
 };
 use super::tpm_structures::{CertifyStatement, PublicArea, TpmSignature};
-use crate::certificate::PublicKey;
 pub(crate) use endorsement::EndorsementCas;
 
 /// What was found, in the order of the proof.
@@ -204,8 +202,7 @@ impl Parts {
     fn is_signed(&self) -> bool {
         let verifies = || -> Option<bool> {
             let spki = self.attestation_key.public_key().ok()?;
-            let spki = SubjectPublicKeyInfo::from_der(&spki).ok()?;
-            let key = PublicKey::new(&spki).ok()?;
+            let key = PublicKey::from_der(&spki).ok()?;
             let signature = self.signature.to_x509().ok()?;
             Some(key.verifies(&self.statement_bytes, &signature))
         };

@@ -1,15 +1,15 @@
 //! `roleseal-agent cert`.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use der::{Decode, Encode};
+use rolesanywhere::certificate::{self, CertificateError};
 
 use super::key_choice::{ModuleArgument, UriText, token_of};
 use super::pins::PinArguments;
 use super::token_key::{KeyPlace, TokenKey};
 use super::{Failure, output, read_file};
-use crate::certificate::parse_pem;
 
 /// What is done with certificates.
 #[derive(Debug, Subcommand)]
@@ -51,15 +51,16 @@ impl CertCommand {
 }
 
 fn import(arguments: &ImportArguments) -> Result<(), Failure> {
-    let fault =
-        |what: String| Failure::failed(format!("certificate {}: {what}", arguments.cert.display()));
-    let (der, public_key) = leaf(&read_file(&arguments.cert)?).map_err(fault)?;
+    let fault = |what: &dyn fmt::Display| {
+        Failure::failed(format!("certificate {}: {what}", arguments.cert.display()))
+    };
+    let (der, public_key) = leaf(&read_file(&arguments.cert)?).map_err(|error| fault(&error))?;
     let mut uri = arguments.uri.read()?;
     let module = arguments.module.of(&mut uri);
     let pin = Some(arguments.pin.of_token(uri.pin.take(), &token_of(&uri))?);
     let mut key = TokenKey::open(KeyPlace::Pkcs11 { module, uri, pin })?;
     if key.public_key().is_ok_and(|key| key.0 != public_key) {
-        return Err(fault(format!(
+        return Err(fault(&format!(
             "it is another key's than {}: have it issued for the request of this key",
             key.place()
         )));
@@ -71,19 +72,10 @@ fn import(arguments: &ImportArguments) -> Result<(), Failure> {
 }
 
 /// The first certificate, and its public key.
-fn leaf(bytes: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
-    let der = match std::str::from_utf8(bytes) {
-        Ok(text) if text.contains("-----BEGIN") => {
-            let ders = parse_pem(text).map_err(|error| error.to_string())?;
-            ders.into_iter().next().unwrap_or_default()
-        }
-        _ => bytes.to_vec(),
-    };
-    let certificate = x509_cert::Certificate::from_der(&der)
-        .map_err(|error| format!("not an X.509 certificate: {error}"))?;
-    let public_key = certificate
-        .tbs_certificate()
-        .subject_public_key_info()
-        .to_der();
-    Ok((der, public_key.map_err(|error| error.to_string())?))
+fn leaf(bytes: &[u8]) -> Result<(Vec<u8>, Vec<u8>), CertificateError> {
+    let certificates = certificate::parse(bytes)?;
+    let leaf = certificates
+        .first()
+        .ok_or_else(|| CertificateError::new("there is no certificate in it"))?;
+    Ok((leaf.der().to_vec(), leaf.spki()?))
 }

@@ -5,8 +5,9 @@ mod names;
 use der::asn1::{Any, BitString, ObjectIdentifier, SetOfVec};
 use der::pem::LineEnding;
 use der::{Decode, Encode};
+use rolesanywhere::certificate::{KeyKind, PublicKey};
+use token::Signature;
 use token::operator::PublicKeyInfo;
-use token::{Algorithm, Signature};
 use x509_cert::SubjectPublicKeyInfo;
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{
@@ -18,7 +19,6 @@ use x509_cert::request::{CertReq, CertReqInfo, ExtensionReq, Version};
 use x509_cert::spki::AlgorithmIdentifier;
 
 use super::Failure;
-use crate::certificate::PublicKey;
 pub(crate) use names::{AltNameArguments, Subject};
 
 /// A request whose signature is its own key's.
@@ -93,16 +93,17 @@ impl CertificationRequest {
     ) -> Result<CertificationRequest, Failure> {
         let assembled = || -> der::Result<Vec<u8>> {
             let info = CertReqInfo::from_der(info)?;
-            let algorithm = match PublicKey::new(&info.public_key).map(|key| key.algorithm()) {
-                Ok(Algorithm::RsaSha256) => AlgorithmIdentifier {
-                    oid: SHA256_WITH_RSA,
-                    parameters: Some(Any::null()),
-                },
-                _ => AlgorithmIdentifier {
-                    oid: ECDSA_WITH_SHA256,
-                    parameters: None,
-                },
-            };
+            let algorithm =
+                match PublicKey::from_der(&info.public_key.to_der()?).map(|key| key.kind()) {
+                    Ok(KeyKind::Rsa(_)) => AlgorithmIdentifier {
+                        oid: SHA256_WITH_RSA,
+                        parameters: Some(Any::null()),
+                    },
+                    _ => AlgorithmIdentifier {
+                        oid: ECDSA_WITH_SHA256,
+                        parameters: None,
+                    },
+                };
             let signature = BitString::from_bytes(&signature.0)?;
             CertReq {
                 info,
@@ -132,9 +133,9 @@ impl CertificationRequest {
         if whole != der {
             return Err("its DER is not the one way to write it".to_owned());
         }
-        let key = PublicKey::new(&request.info.public_key).map_err(|error| error.to_string())?;
-        let expected = match key.algorithm() {
-            Algorithm::RsaSha256 => (SHA256_WITH_RSA, Some(Any::null())),
+        let key = PublicKey::from_der(&public_key).map_err(|error| error.to_string())?;
+        let expected = match key.kind() {
+            KeyKind::Rsa(_) => (SHA256_WITH_RSA, Some(Any::null())),
             _ => (ECDSA_WITH_SHA256, None),
         };
         if (request.algorithm.oid, request.algorithm.parameters) != expected {

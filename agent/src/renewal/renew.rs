@@ -11,8 +11,9 @@ use jiff::Timestamp;
 use super::command::{self, Stop};
 use super::lock::Lock;
 use super::{Present, Report, install};
-use crate::certificate::{Certificate, CertificateSource, Stamp, parse_pem, read_pem};
+use crate::certificate::{Certificate, CertificateSource, Stamp, read_file};
 use crate::config::IdentityConfig;
+use rolesanywhere::certificate::parse_pem;
 
 /// A CA whose clock is ahead of this one's by so much is waited for.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
@@ -81,7 +82,7 @@ fn check(
     let pem = to_pem(&ders)?;
     let mut all = ders;
     if let Some(chain) = &source.chain {
-        all.extend(read_pem(chain).map_err(|error| format!("{}: {error}", chain.display()))?);
+        all.extend(read_file(chain).map_err(|error| format!("{}: {error}", chain.display()))?);
     }
     let new = Certificate::new(all).map_err(|error| error.to_string())?;
     if new.spki != present.request.spki {

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // clippy.toml lets the tests, not their helpers
 
+mod certificates;
 mod network;
 mod stand_ins;
 mod targets;

@@ -161,8 +161,7 @@ fn certificate(
 }
 
 fn cas(certificate: &X509) -> EndorsementCas {
-    let pem = String::from_utf8(certificate.to_pem().unwrap()).unwrap();
-    EndorsementCas::parse(&pem).unwrap()
+    EndorsementCas::parse(&certificate.to_pem().unwrap()).unwrap()
 }
 
 #[test]
@@ -284,7 +283,7 @@ fn endorsement_certificates_are_those_of_a_vendors_ca() {
     let strange = with(certificate("ek", &ek, "other", &ca_key, false));
     assert!(strange.faults(Some(&ca))[0].contains("none of --ek-ca"));
     let leaf = certificate("vendor", &ca_key, "vendor", &ca_key, false);
-    let error = EndorsementCas::parse(&String::from_utf8(leaf.to_pem().unwrap()).unwrap());
+    let error = EndorsementCas::parse(&leaf.to_pem().unwrap());
     assert!(error.unwrap_err().contains("not a CA"));
 }
 

@@ -1,0 +1,108 @@
+//! Where a certificate to look at comes from: files, a pipe, or an identity of the agent.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use clap::Args;
+use rolesanywhere::certificate::{self, Certificate, CertificateError, Chain, FILE_LIMIT};
+use thiserror::Error;
+
+use crate::agent::{self, AgentError};
+use crate::exit::Exit;
+
+/// Which certificate is meant. With neither, it is that of the only identity that the caller may use.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CertificateArguments {
+    /// The certificate, PEM or DER, and its intermediates, in it or in files behind it; - is standard input
+    #[arg(value_name = "FILE", conflicts_with = "identity")]
+    pub(crate) files: Vec<PathBuf>,
+    /// The certificate of an identity of the agent [default, without FILE: the only one that you may use]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) identity: Option<String>,
+}
+
+/// Why there is no certificate.
+#[derive(Debug, Error)]
+pub(crate) enum SourceError {
+    #[error("{place}: {error}")]
+    File {
+        place: String,
+        error: CertificateError,
+    },
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    #[error("the agent's answer holds no certificate: {0}")]
+    Garbled(String),
+}
+
+impl SourceError {
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            SourceError::File { .. } => Exit::Failed,
+            SourceError::Agent(error) => error.exit(),
+            SourceError::Garbled(_) => Exit::AgentUnreachable,
+        }
+    }
+}
+
+impl CertificateArguments {
+    /// The certificate with its intermediates.
+    pub(crate) fn chain(&self, socket: &Path) -> Result<Chain, SourceError> {
+        if self.files.is_empty() {
+            return of_identity(socket, self.identity.as_deref());
+        }
+        let mut certificates = Vec::new();
+        for file in &self.files {
+            certificates.extend(read(file)?);
+        }
+        let place = shown(self.files.first().map_or(Path::new("-"), PathBuf::as_path));
+        Chain::new(certificates).map_err(|error| SourceError::File { place, error })
+    }
+}
+
+/// The certificate that an identity signs with.
+fn of_identity(socket: &Path, identity: Option<&str>) -> Result<Chain, SourceError> {
+    let encoded = agent::certificate_chain(socket, identity)?;
+    let certificates = encoded.iter().map(|one| {
+        let der = BASE64.decode(one).map_err(|error| error.to_string())?;
+        Certificate::from_der(der).map_err(|error| error.to_string())
+    });
+    let chain = certificates
+        .collect::<Result<Vec<_>, _>>()
+        .and_then(|certificates| Chain::new(certificates).map_err(|error| error.to_string()));
+    chain.map_err(SourceError::Garbled)
+}
+
+/// The certificates of a file, or of standard input.
+pub(crate) fn read(file: &Path) -> Result<Vec<Certificate>, SourceError> {
+    let bytes = match file.as_os_str() == "-" {
+        true => piped(),
+        false => certificate::read(file),
+    };
+    let certificates = bytes.and_then(|bytes| certificate::parse(&bytes));
+    certificates.map_err(|error| SourceError::File {
+        place: shown(file),
+        error,
+    })
+}
+
+fn piped() -> Result<Vec<u8>, CertificateError> {
+    let mut bytes = Vec::new();
+    let mut stdin = std::io::stdin().lock().take(FILE_LIMIT + 1);
+    match stdin.read_to_end(&mut bytes) {
+        Ok(length) if length as u64 <= FILE_LIMIT => Ok(bytes),
+        Ok(_) => Err(CertificateError::new(format!(
+            "it has more than {FILE_LIMIT} bytes"
+        ))),
+        Err(fault) => Err(CertificateError::new(format!("cannot read it: {fault}"))),
+    }
+}
+
+fn shown(file: &Path) -> String {
+    match file.as_os_str() == "-" {
+        true => "standard input".to_owned(),
+        false => file.display().to_string(),
+    }
+}

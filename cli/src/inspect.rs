@@ -1,0 +1,97 @@
+//! `roleseal inspect`: a certificate as IAM Roles Anywhere sees it.
+
+mod json;
+mod text;
+
+use std::io;
+use std::path::PathBuf;
+
+use clap::Args;
+use jiff::Timestamp;
+use rolesanywhere::certificate::{Certificate, Chain, Objection, SessionFacts};
+use thiserror::Error;
+
+use crate::arguments::Common;
+use crate::certificate_source::{self, CertificateArguments, SourceError};
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::output;
+
+/// What is to be looked at.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArguments {
+    #[command(flatten)]
+    certificate: CertificateArguments,
+    /// The certificates of the trust anchor, to check that the certificate leads to one of them
+    #[arg(long, value_name = "FILE")]
+    trust_anchor: Option<PathBuf>,
+    /// Print JSON: the members of aws_signing_helper read-certificate-data, and more
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  roleseal inspect web.pem --trust-anchor ca.pem    before the certificate is installed
+  roleseal inspect leaf.pem intermediates.pem       leaf and chain in two files
+  roleseal inspect --identity web                   what the agent signs with
+  step ca certificate … | roleseal inspect -        what was just issued
+
+";
+
+/// Why the command does not end well.
+#[derive(Debug, Error)]
+pub(crate) enum InspectError {
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error("AWS would refuse this certificate: see above")]
+    WouldBeRefused,
+}
+
+impl InspectError {
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            InspectError::Source(error) => error.exit(),
+            InspectError::WouldBeRefused => Exit::RefusedByAws,
+        }
+    }
+}
+
+/// All that there is to say about a certificate.
+struct Inspection {
+    chain: Chain,
+    facts: SessionFacts,
+    objections: Vec<Objection>,
+    /// Whether a trust anchor was there to check the way to.
+    anchored: bool,
+}
+
+pub(crate) fn run(common: &Common, wanted: &InspectArguments) -> Result<(), Error> {
+    let chain = wanted.certificate.chain(&common.socket());
+    let chain = chain.map_err(InspectError::from)?;
+    let anchors = match &wanted.trust_anchor {
+        Some(file) => Some(certificate_source::read(file).map_err(InspectError::from)?),
+        None => None,
+    };
+    let inspection = Inspection::of(chain, anchors.as_deref(), Timestamp::now());
+    let text = match wanted.json {
+        true => json::render(&inspection).map_err(io::Error::from)?,
+        false => text::render(&inspection),
+    };
+    output::print_text(&text)?;
+    match inspection.objections.iter().any(Objection::is_refusal) {
+        true => Err(InspectError::WouldBeRefused.into()),
+        false => Ok(()),
+    }
+}
+
+impl Inspection {
+    fn of(chain: Chain, anchors: Option<&[Certificate]>, now: Timestamp) -> Inspection {
+        Inspection {
+            facts: SessionFacts::of(chain.leaf()),
+            objections: chain.objections(anchors, now),
+            anchored: anchors.is_some(),
+            chain,
+        }
+    }
+}

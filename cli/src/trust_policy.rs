@@ -1,0 +1,101 @@
+//! `roleseal trust-policy`: what a role's trust policy has to say, so that this certificate and no other may
+//! have the role.
+
+mod binding;
+mod document;
+
+use clap::Args;
+use rolesanywhere::TrustAnchorArn;
+use rolesanywhere::certificate::SessionFacts;
+use thiserror::Error;
+
+pub(crate) use binding::{Binding, By};
+pub(crate) use document::{Node, Reference, Style, policy, quoted_json};
+
+use crate::arguments::Common;
+use crate::certificate_source::{CertificateArguments, SourceError};
+use crate::environment::Environment;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::output;
+use crate::target::TargetName;
+
+/// Whose certificate the policy is for, and which trust anchor's.
+#[derive(Debug, Args)]
+pub(crate) struct TrustPolicyArguments {
+    #[command(flatten)]
+    certificate: CertificateArguments,
+    /// A target of the targets file, for its identity and its trust anchor
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["identity", "trust_anchor_arn"])]
+    target: Option<TargetName>,
+    /// The trust anchor of the certificate's CA
+    #[arg(long, value_name = "ARN", required_unless_present = "target")]
+    trust_anchor_arn: Option<TrustAnchorArn>,
+    /// What of the certificate the role is bound to; may be a list [default: cn, else uri, else dns]
+    #[arg(long, value_enum, value_name = "WHAT", value_delimiter = ',')]
+    by: Vec<By>,
+}
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  roleseal trust-policy --target web
+  roleseal trust-policy --by uri,issuer-cn --trust-anchor-arn ARN web.pem
+  roleseal trust-policy --target web > policy.json &&
+    aws iam update-assume-role-policy --role-name web --policy-document file://policy.json
+
+";
+
+/// Why there is no policy.
+#[derive(Debug, Error)]
+pub(crate) enum TrustPolicyError {
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The certificate lacks it, or AWS makes no tag of it.
+    #[error("{0}")]
+    Unbound(String),
+    #[error("target {0} names no trust anchor: give --trust-anchor-arn and --identity instead")]
+    NoAnchor(TargetName),
+}
+
+impl TrustPolicyError {
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            TrustPolicyError::Source(error) => error.exit(),
+            TrustPolicyError::Unbound(_) | TrustPolicyError::NoAnchor(_) => Exit::Usage,
+        }
+    }
+}
+
+pub(crate) fn run(common: &Common, wanted: TrustPolicyArguments) -> Result<(), Error> {
+    let mut socket = common.socket();
+    let mut certificate = wanted.certificate;
+    let mut anchor = wanted.trust_anchor_arn;
+    if let Some(name) = wanted.target {
+        let environment = Environment::of_process();
+        let files = common.target_files(&environment);
+        let settings = common.over(files.find(&name)?);
+        if certificate.files.is_empty() {
+            certificate.identity = settings.identity;
+        }
+        socket = settings.socket.unwrap_or_else(|| environment.socket());
+        anchor = settings.trust_anchor_arn;
+        if anchor.is_none() {
+            return Err(TrustPolicyError::NoAnchor(name).into());
+        }
+    }
+    let Some(anchor) = anchor else {
+        return Ok(()); // clap has demanded one of the two
+    };
+    let chain = certificate.chain(&socket).map_err(TrustPolicyError::from)?;
+    let facts = SessionFacts::of(chain.leaf());
+    let binding = Binding::of(&facts, &wanted.by).map_err(TrustPolicyError::Unbound)?;
+    if !common.quiet {
+        output::note(&format!("{binding}\ntrust anchor: {anchor}"));
+    }
+    let policy = policy(
+        &binding,
+        Node::text(anchor.as_ref()),
+        Node::text(anchor.account()),
+    );
+    Ok(output::print_text(&(policy.json() + "\n"))?)
+}

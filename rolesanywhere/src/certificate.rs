@@ -1,0 +1,173 @@
+//! Certificates as IAM Roles Anywhere reads them: what identifies a leaf, what a session made with it is
+//! tagged with, and what the service would have against it ("Trust model", IAM Roles Anywhere user guide).
+
+mod chain;
+mod extensions;
+mod file;
+mod name;
+mod objection;
+mod path;
+mod public_key;
+mod rules;
+mod serial;
+mod session_facts;
+mod signature;
+
+#[cfg(test)]
+mod testing;
+
+use der::{Decode, Encode};
+use jiff::Timestamp;
+use thiserror::Error;
+
+pub use chain::{CHAIN_LIMIT, Chain};
+pub use extensions::AlternativeName;
+pub use file::{FILE_LIMIT, parse, parse_pem, read};
+pub use name::Attribute;
+pub use objection::{Objection, Severity, Whose};
+pub use path::anchor_objections;
+pub use public_key::{KeyKind, PublicKey};
+pub use rules::check_validity;
+pub use serial::Serial;
+pub use session_facts::{SessionFacts, Tag, is_tag_value};
+
+/// A certificate, and its bytes: encoding what was parsed could change them, and so the certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    der: Vec<u8>,
+    parsed: x509_cert::Certificate,
+}
+
+/// Why bytes are no certificate that can be used. The text names the fault and the remedy; the caller adds
+/// which certificate it was.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct CertificateError(String);
+
+/// A leaf with an RSA-4096 key has about 2 KiB of DER. With five intermediates as large as this, their
+/// base64 takes 48 KiB, and the agent's answer fits into its message.
+const DER_LIMIT: usize = 6 * 1024;
+
+impl Certificate {
+    /// Reads it. What AWS thinks of it is another question: see [`Chain`].
+    pub fn from_der(der: Vec<u8>) -> Result<Certificate, CertificateError> {
+        if der.len() > DER_LIMIT {
+            return Err(error(format!(
+                "a certificate has more than {DER_LIMIT} bytes"
+            )));
+        }
+        let parsed = x509_cert::Certificate::from_der(&der)
+            .map_err(|fault| error(format!("not an X.509 certificate: {fault}")))?;
+        Ok(Certificate { der, parsed })
+    }
+
+    /// Its bytes.
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// The serial number.
+    pub fn serial(&self) -> Serial<'_> {
+        Serial(self.tbs().serial_number().as_bytes())
+    }
+
+    /// The subject, RFC 4514.
+    pub fn subject(&self) -> String {
+        self.tbs().subject().to_string()
+    }
+
+    /// The issuer, RFC 4514.
+    pub fn issuer(&self) -> String {
+        self.tbs().issuer().to_string()
+    }
+
+    /// The subject's attributes, in the certificate's order.
+    pub fn subject_attributes(&self) -> Vec<Attribute> {
+        name::attributes(self.tbs().subject())
+    }
+
+    /// The issuer's attributes, in the certificate's order.
+    pub fn issuer_attributes(&self) -> Vec<Attribute> {
+        name::attributes(self.tbs().issuer())
+    }
+
+    /// The subject's first common name.
+    pub fn common_name(&self) -> Option<String> {
+        let mut attributes = self.subject_attributes().into_iter();
+        attributes.find_map(|attribute| (attribute.name == "CN").then_some(attribute.value?))
+    }
+
+    /// The subject alternative names; none where there is no such extension, or it cannot be read.
+    pub fn alternative_names(&self) -> Vec<AlternativeName> {
+        extensions::alternative_names(self)
+    }
+
+    /// Valid from.
+    pub fn not_before(&self) -> Timestamp {
+        timestamp(self.tbs().validity().not_before)
+    }
+
+    /// Valid until.
+    pub fn not_after(&self) -> Timestamp {
+        timestamp(self.tbs().validity().not_after)
+    }
+
+    /// Its public key, as DER SubjectPublicKeyInfo.
+    pub fn spki(&self) -> Result<Vec<u8>, CertificateError> {
+        let spki = self.tbs().subject_public_key_info();
+        spki.to_der()
+            .map_err(|fault| error(format!("its public key: {fault}")))
+    }
+
+    /// Its public key, if it is of a kind that AWS takes for a leaf.
+    pub fn public_key(&self) -> Result<PublicKey, CertificateError> {
+        PublicKey::of(self, public_key::LEAF_RSA_BITS)
+    }
+
+    /// The kind of its key in the words of AWS's own helper: `RSA`, `EC`, such as `ML-DSA-44`, or
+    /// nothing for another.
+    pub fn key_type(&self) -> &'static str {
+        public_key::key_type(self)
+    }
+
+    /// How its issuer signed it, such as `sha256WithRSAEncryption`.
+    pub fn signature_algorithm(&self) -> String {
+        signature::name(self)
+    }
+
+    /// Whether subject and issuer are the same, as a root's are.
+    pub fn is_self_issued(&self) -> bool {
+        self.tbs().subject() == self.tbs().issuer()
+    }
+
+    /// Whether it says of itself that it is a CA's.
+    pub fn is_ca(&self) -> bool {
+        extensions::basic_constraints(self)
+            .is_ok_and(|constraints| constraints.is_some_and(|(ca, _)| ca))
+    }
+
+    /// Whether the key of `issuer` signed it; `None` where that cannot be told here, for its key or its scheme.
+    pub fn is_signed_by(&self, issuer: &Certificate) -> Option<bool> {
+        signature::is_signed_by(self, issuer)
+    }
+
+    fn tbs(&self) -> &x509_cert::TbsCertificate {
+        self.parsed.tbs_certificate()
+    }
+}
+
+impl CertificateError {
+    /// One with this text.
+    pub fn new(text: impl Into<String>) -> CertificateError {
+        CertificateError(text.into())
+    }
+}
+
+fn timestamp(time: x509_cert::time::Time) -> Timestamp {
+    let seconds = i64::try_from(time.to_unix_duration().as_secs()).unwrap_or(i64::MAX);
+    Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)
+}
+
+fn error(text: impl Into<String>) -> CertificateError {
+    CertificateError(text.into())
+}

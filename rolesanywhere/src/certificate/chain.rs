@@ -1,0 +1,139 @@
+//! A leaf and the certificates between it and the trust anchor.
+
+use jiff::Timestamp;
+
+use super::{Certificate, CertificateError, Objection, Whose, error, path, rules};
+
+/// A leaf with its intermediates, as they are sent to AWS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    leaf: Certificate,
+    intermediates: Vec<Link>,
+}
+
+/// An intermediate, and its place behind the leaf in the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Link {
+    pub(super) certificate: Certificate,
+    pub(super) number: usize,
+}
+
+/// AWS accepts this many intermediates.
+pub const CHAIN_LIMIT: usize = 5;
+
+impl Chain {
+    /// The leaf first. The leaf once more and self-signed roots are left out of the intermediates: bundles
+    /// often have them.
+    pub fn new(certificates: Vec<Certificate>) -> Result<Chain, CertificateError> {
+        let mut certificates = certificates.into_iter();
+        let leaf = certificates
+            .next()
+            .ok_or_else(|| error("there is no certificate in it"))?;
+        let intermediates = certificates
+            .enumerate()
+            .filter(|(_, certificate)| *certificate != leaf && !certificate.is_self_issued())
+            .map(|(at, certificate)| Link {
+                certificate,
+                number: at + 1,
+            })
+            .collect();
+        Ok(Chain {
+            leaf,
+            intermediates,
+        })
+    }
+
+    /// The certificate whose key signs.
+    pub fn leaf(&self) -> &Certificate {
+        &self.leaf
+    }
+
+    /// The certificates between leaf and trust anchor, in the order of the file.
+    pub fn intermediates(&self) -> impl ExactSizeIterator<Item = &Certificate> {
+        self.intermediates.iter().map(|link| &link.certificate)
+    }
+
+    /// Whether AWS could ever accept it: what to know before a key is used with it, whatever the time.
+    pub fn check(&self) -> Result<(), CertificateError> {
+        let mut objections = rules::leaf(&self.leaf);
+        for link in &self.intermediates {
+            objections.extend(rules::is_ca(&link.certificate, &link.whose()));
+        }
+        objections.extend(self.length());
+        match objections.iter().find(|objection| objection.is_refusal()) {
+            None => Ok(()),
+            Some(objection) => Err(error(objection.to_string())),
+        }
+    }
+
+    /// All that speaks against it at `now`, the worst first. With the certificates of a trust anchor, also
+    /// whether it leads to one of them.
+    pub fn objections(&self, anchors: Option<&[Certificate]>, now: Timestamp) -> Vec<Objection> {
+        let mut objections = rules::leaf(&self.leaf);
+        objections.extend(rules::leaf_doubts(&self.leaf));
+        objections.extend(rules::validity(&self.leaf, &Whose::Leaf, now));
+        for link in &self.intermediates {
+            let whose = link.whose();
+            objections.extend(rules::ca(&link.certificate, &whose));
+            objections.extend(rules::validity(&link.certificate, &whose, now));
+        }
+        objections.extend(self.length());
+        objections.extend(match anchors {
+            None => path::links(&self.leaf, &self.intermediates),
+            Some(anchors) => path::to_anchor(&self.leaf, &self.intermediates, anchors, now),
+        });
+        objections.sort_by_key(|objection| !objection.is_refusal());
+        objections
+    }
+
+    fn length(&self) -> Option<Objection> {
+        let count = self.intermediates.len();
+        let what = format!("there are {count} intermediates, and AWS takes at most {CHAIN_LIMIT}");
+        (count > CHAIN_LIMIT).then(|| {
+            Objection::refused(
+                &Whose::Chain,
+                what,
+                "remove those not between leaf and trust anchor",
+            )
+        })
+    }
+}
+
+impl Link {
+    pub(super) fn whose(&self) -> Whose {
+        Whose::Intermediate(self.number, self.certificate.subject())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Issued, NOON, ec_p256};
+    use super::*;
+
+    #[test]
+    fn the_leaf_once_more_and_roots_are_no_intermediates() {
+        let (key, ca_key) = (ec_p256(), ec_p256());
+        let leaf = Issued::leaf(&key).by(&ca_key, "ca").read();
+        let ca = Issued::ca(&ca_key, "ca", &key, "root").read();
+        let root = Issued::ca(&key, "root", &key, "root").read();
+        let chain = Chain::new(vec![leaf.clone(), leaf.clone(), root, ca.clone()]).unwrap();
+        assert_eq!(chain.leaf(), &leaf);
+        assert_eq!(chain.intermediates().collect::<Vec<_>>(), [&ca]);
+        assert_eq!(chain.objections(None, NOON.parse().unwrap()), []);
+        assert!(Chain::new(vec![]).is_err());
+    }
+
+    #[test]
+    fn five_intermediates_are_the_limit() {
+        let key = ec_p256();
+        let ca = |_| Issued::ca(&key, "one", &key, "other").read();
+        for (count, fits) in [(5, true), (6, false)] {
+            let leaf = std::iter::once(Issued::leaf(&key).read());
+            let chain = Chain::new(leaf.chain((0..count).map(ca)).collect()).unwrap();
+            assert_eq!(chain.check().is_ok(), fits);
+            let objections = chain.objections(None, NOON.parse().unwrap());
+            let refused = objections.first().is_some_and(Objection::is_refusal);
+            assert_eq!(refused, !fits, "{objections:?}");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The signature on a certificate: which scheme, and whether a CA made it.
+
+use der::asn1::{AnyRef, ContextSpecific, ObjectIdentifier};
+use der::{Decode, Reader, SliceReader, TagNumber};
+
+use super::Certificate;
+use super::public_key::{CA_RSA_BITS, PublicKey};
+
+/// A hash that AWS accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hash {
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+/// How a certificate is signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scheme {
+    RsaPkcs1(Hash),
+    RsaPss(Hash),
+    Ecdsa(Hash),
+    /// ML-DSA, EdDSA, or any other.
+    Unknown,
+}
+
+/// Object identifier, name, and the scheme; `Err` has the hash that is too weak.
+const ALGORITHMS: [(&str, &str, Result<Scheme, &str>); 14] = [
+    ("1.2.840.113549.1.1.2", "md2WithRSAEncryption", Err("MD2")),
+    ("1.2.840.113549.1.1.4", "md5WithRSAEncryption", Err("MD5")),
+    (
+        "1.2.840.113549.1.1.5",
+        "sha1WithRSAEncryption",
+        Err("SHA-1"),
+    ),
+    (
+        "1.2.840.113549.1.1.14",
+        "sha224WithRSAEncryption",
+        Err("SHA-224"),
+    ),
+    ("1.2.840.10040.4.3", "dsaWithSHA1", Err("SHA-1")),
+    ("1.2.840.10045.4.1", "ecdsa-with-SHA1", Err("SHA-1")),
+    ("1.2.840.10045.4.3.1", "ecdsa-with-SHA224", Err("SHA-224")),
+    (
+        "1.2.840.113549.1.1.11",
+        "sha256WithRSAEncryption",
+        Ok(Scheme::RsaPkcs1(Hash::Sha256)),
+    ),
+    (
+        "1.2.840.113549.1.1.12",
+        "sha384WithRSAEncryption",
+        Ok(Scheme::RsaPkcs1(Hash::Sha384)),
+    ),
+    (
+        "1.2.840.113549.1.1.13",
+        "sha512WithRSAEncryption",
+        Ok(Scheme::RsaPkcs1(Hash::Sha512)),
+    ),
+    (
+        "1.2.840.10045.4.3.2",
+        "ecdsa-with-SHA256",
+        Ok(Scheme::Ecdsa(Hash::Sha256)),
+    ),
+    (
+        "1.2.840.10045.4.3.3",
+        "ecdsa-with-SHA384",
+        Ok(Scheme::Ecdsa(Hash::Sha384)),
+    ),
+    (
+        "1.2.840.10045.4.3.4",
+        "ecdsa-with-SHA512",
+        Ok(Scheme::Ecdsa(Hash::Sha512)),
+    ),
+    ("1.3.101.112", "Ed25519", Ok(Scheme::Unknown)),
+];
+
+const RSASSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
+
+/// The algorithm's name; its object identifier where it has none here.
+pub(super) fn name(certificate: &Certificate) -> String {
+    let oid = certificate.parsed.signature_algorithm().oid;
+    if oid == RSASSA_PSS {
+        return "RSASSA-PSS".to_owned();
+    }
+    let oid = oid.to_string();
+    let known = ALGORITHMS.iter().find(|(known, ..)| *known == oid);
+    known.map_or(oid, |(_, name, _)| (*name).to_owned())
+}
+
+/// How it is signed; the error names the hash that is too weak.
+pub(super) fn scheme(certificate: &Certificate) -> Result<Scheme, &'static str> {
+    let algorithm = certificate.parsed.signature_algorithm();
+    if algorithm.oid == RSASSA_PSS {
+        let parameters = algorithm.parameters.as_ref();
+        return pss(parameters.map(AnyRef::from));
+    }
+    let oid = algorithm.oid.to_string();
+    let known = ALGORITHMS.iter().find(|(known, ..)| *known == oid);
+    known.map_or(Ok(Scheme::Unknown), |(.., scheme)| *scheme)
+}
+
+/// `RSASSA-PSS-params ::= SEQUENCE { hashAlgorithm [0] HashAlgorithm DEFAULT sha1, … }`
+fn pss(parameters: Option<AnyRef<'_>>) -> Result<Scheme, &'static str> {
+    let hash = || -> der::Result<ObjectIdentifier> {
+        let parameters = parameters.ok_or(der::ErrorKind::Failed)?;
+        let mut reader = SliceReader::new(parameters.value())?;
+        let number = TagNumber(0);
+        let hash = ContextSpecific::<AnyRef<'_>>::decode_explicit(&mut reader, number)?;
+        let hash = hash.ok_or(der::ErrorKind::Failed)?.value;
+        ObjectIdentifier::decode(&mut SliceReader::new(hash.value())?)
+    };
+    match hash().map(|oid| oid.to_string()).as_deref() {
+        Ok("2.16.840.1.101.3.4.2.1") => Ok(Scheme::RsaPss(Hash::Sha256)),
+        Ok("2.16.840.1.101.3.4.2.2") => Ok(Scheme::RsaPss(Hash::Sha384)),
+        Ok("2.16.840.1.101.3.4.2.3") => Ok(Scheme::RsaPss(Hash::Sha512)),
+        Ok("2.16.840.1.101.3.4.2.4") => Err("SHA-224"),
+        Ok("1.3.14.3.2.26") | Err(_) => Err("SHA-1"),
+        Ok(_) => Ok(Scheme::Unknown),
+    }
+}
+
+/// Whether `issuer` signed it; `None` where that cannot be told here, for its key or its scheme.
+pub(super) fn is_signed_by(certificate: &Certificate, issuer: &Certificate) -> Option<bool> {
+    let key = PublicKey::of(issuer, CA_RSA_BITS).ok()?;
+    let scheme = scheme(certificate).ok()?;
+    // What was signed names its scheme, too (RFC 5280, 4.1.1.2).
+    if certificate.tbs().signature() != certificate.parsed.signature_algorithm() {
+        return Some(false);
+    }
+    let text = signed_part(&certificate.der)?;
+    let signature = certificate.parsed.signature().as_bytes()?;
+    key.verifies_as(scheme, text, signature)
+}
+
+/// The bytes that are signed, as they came: the first element of `SEQUENCE { tbsCertificate, … }`.
+fn signed_part(der: &[u8]) -> Option<&[u8]> {
+    let mut reader = SliceReader::new(der).ok()?;
+    let certificate = AnyRef::decode(&mut reader).ok()?;
+    SliceReader::new(certificate.value()).ok()?.tlv_bytes().ok()
+}

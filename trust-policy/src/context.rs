@@ -1,0 +1,50 @@
+//! What is known of a request: condition keys and their values.
+
+use std::collections::BTreeMap;
+
+/// Condition keys with their values. "Condition key names are not case-sensitive" (IAM JSON policy elements: Condition).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Context {
+    /// By the key in lower case; with the key as it was written.
+    keys: BTreeMap<String, (String, Vec<String>)>,
+}
+
+impl Context {
+    /// A request of which nothing is known.
+    #[must_use]
+    pub fn new() -> Context {
+        Context::default()
+    }
+
+    /// The same with one more key; a key that was there is replaced, whatever its capitals.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: &str) -> Context {
+        self.set(key, vec![value.to_owned()]);
+        self
+    }
+
+    /// Sets a key. No values is the same as no key.
+    pub fn set(&mut self, key: &str, values: Vec<String>) {
+        let place = key.to_lowercase();
+        if values.is_empty() {
+            self.keys.remove(&place);
+        } else {
+            self.keys.insert(place, (key.to_owned(), values));
+        }
+    }
+
+    /// The values of a key; none where it is absent.
+    #[must_use]
+    pub fn values(&self, key: &str) -> &[String] {
+        self.keys
+            .get(&key.to_lowercase())
+            .map_or(&[], |(_, values)| values)
+    }
+
+    /// Every key as it was written, with its values, in alphabetical order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[String])> {
+        self.keys
+            .values()
+            .map(|(key, values)| (key.as_str(), values.as_slice()))
+    }
+}
