@@ -17,6 +17,7 @@ mod aws_setup; // the AWS side as script, template and Terraform file, each read
 mod clients; // the AWS CLI and boto3 by credential_process, all at once and for long
 mod credentials; // from a key on a token to credentials that work, for every kind of key
 mod endpoints; // where CreateSession goes, in botocore's view
+mod enroll; // from a blank token to credentials in one command, stopped and run again
 mod exec; // commands with credentials: environment, signals, exit status
 mod faults; // every fault that a PKCS#11 module can have, under load
 mod foreign_tokens; // tokens, certificates and clients made by others

@@ -11,6 +11,7 @@ mod attestation;
 mod cert;
 mod certification_request;
 mod csr;
+mod enroll;
 mod handle;
 mod key;
 mod key_choice;

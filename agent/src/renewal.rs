@@ -12,7 +12,7 @@ pub(crate) mod command;
 pub(crate) mod install;
 pub(crate) mod lock;
 pub(crate) mod program;
-mod renew;
+pub(crate) mod renew;
 mod request;
 mod schedule;
 mod timer;
