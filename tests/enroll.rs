@@ -1,5 +1,6 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -200,7 +201,7 @@ fn run_again_it_goes_on_and_makes_no_second_key() {
     let mut resumed = desk.on_token(&cert);
     fs::write(&answer, "-----BEGIN CERTIFICATE-----\nMIIB").unwrap();
     let log = fs::File::create(scene.path("log")).unwrap();
-    let mut resumed = resumed.stderr(log).spawn().unwrap();
+    let mut resumed = resumed.stdout(Stdio::null()).stderr(log).spawn().unwrap();
     until("it says what is wrong", || {
         let log = fs::read_to_string(scene.path("log")).unwrap();
         log.contains("not yet: ").then_some(())
@@ -217,6 +218,22 @@ fn run_again_it_goes_on_and_makes_no_second_key() {
     assert_eq!(desk.keys(), 1);
     let _agent = start(scene);
     credentials(scene, "web");
+}
+
+/// Whatever listens at the socket, only an agent gets the signal, which would end this program.
+#[test]
+fn nobody_but_the_agent_is_told_to_reload() {
+    let desk = Desk::new();
+    let _listener = UnixListener::bind(desk.scene.socket()).unwrap();
+    let said = failed(
+        &mut desk.on_token(&["--issue", &ca(&desk.scene)]),
+        1,
+        "it runs ",
+    );
+    assert!(
+        said.contains("identity web added") && said.contains("goes on"),
+        "{said}"
+    );
 }
 
 fn names(scene: &Scene) -> Vec<String> {

@@ -107,18 +107,24 @@ pub(super) fn run(arguments: &EnrollArguments) -> Result<(), Failure> {
     let mut done = Vec::new();
     enroll(arguments, &plan, &mut done).map_err(|failure| match (failure, &done[..]) {
         (Failure::Interrupted(signal), _) => {
-            output::note(GO_ON);
+            output::note(go_on(&plan));
             Failure::Interrupted(signal)
         }
         (failure, []) => failure,
         (failure, done) => {
             let done = done.join("\n");
-            Failure::failed(format!("{failure}\nDone so far:\n{done}\n{GO_ON}"))
+            Failure::failed(format!("{failure}\nDone so far:\n{done}\n{}", go_on(&plan)))
         }
     })
 }
 
-const GO_ON: &str = "The same command, run again, goes on from there.";
+/// A key alone does not show that it was made for this.
+fn go_on(plan: &Plan) -> &'static str {
+    match plan.request_is_there() {
+        true => "The same command, run again, goes on from there.",
+        false => "If the key is made, go on with --existing-key beside the other arguments.",
+    }
+}
 
 /// Says each step when it is done.
 fn enroll(arguments: &EnrollArguments, plan: &Plan, done: &mut Vec<String>) -> Result<(), Failure> {
@@ -210,22 +216,11 @@ fn begin(
         plan.give_key_file()?;
         step(format!("key: {}: {} made", plan.place, key.algorithm))?;
     }
-    let request = || {
-        let wanted = Wanted {
-            subject: arguments.subject.0.clone(),
-            alt_names: arguments.alt_names.names(),
-        };
-        csr::request(&mut TokenKey::open(plan.place.clone())?, &wanted)
+    let wanted = Wanted {
+        subject: arguments.subject.0.clone(),
+        alt_names: arguments.alt_names.names(),
     };
-    let request = match request() {
-        Err(Failure::Interrupted(signal)) => return Err(Failure::Interrupted(signal)),
-        result => result.map_err(|failure| match arguments.existing_key {
-            true => failure,
-            false => Failure::failed(format!(
-                "{failure}\nThe key is made: go on with --existing-key beside the other arguments"
-            )),
-        })?,
-    };
+    let request = csr::request(&mut TokenKey::open(plan.place.clone())?, &wanted)?;
     file.put(request.to_pem()?.as_bytes())?;
     plan.give(&plan.request)?;
     step(format!("request: {}", plan.request.display()))?;

@@ -123,7 +123,8 @@ fn wait(plan: &Plan) -> Result<(), Failure> {
             }
             _ => {
                 return Err(Failure::failed(format!(
-                    "{name} is not ready after {} s: `roleseal identities` and the agent's log say why",
+                    "{name} is not ready after {} s: `roleseal identities` and the agent's log say why; an agent \
+                     that knew no certificate in this directory when it started has to be restarted",
                     LIMIT.as_secs()
                 )));
             }

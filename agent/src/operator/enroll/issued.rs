@@ -37,12 +37,15 @@ pub(super) fn obtain(
         .map_err(|error| Failure::failed(format!("cannot handle signals: {error}")))?;
     let judge = Judge::new(plan, request);
     let path = &plan.certificate;
-    let (certificate, pem) = match &arguments.issue {
-        _ if path.exists() && arguments.cert.is_none() && judge.read(path).is_ok() => {
-            judge.read(path)?
-        }
-        Some(command) => judge.issue(command, plan, &stop)?,
-        None => {
+    // Of an earlier run.
+    let there = match arguments.cert {
+        None if path.exists() => judge.read(path).ok(),
+        _ => None,
+    };
+    let (certificate, pem) = match (there, &arguments.issue) {
+        (Some(there), _) => there,
+        (None, Some(command)) => judge.issue(command, plan, &stop)?,
+        (None, None) => {
             let awaited = arguments.cert.as_deref().unwrap_or(path);
             judge.wait_for(awaited, plan, &stop)?
         }
