@@ -27,9 +27,6 @@ pub(crate) fn lab() -> (Lab, PKey<Private>) {
     let token = scene.add_token("lab").unwrap();
     let pem = key.private_key_to_pem_pkcs8().unwrap();
     token.import_key("web", b"web", &pem).unwrap();
-    let extensions =
-        "basicConstraints = CA:FALSE\nkeyUsage = digitalSignature\nextendedKeyUsage = clientAuth\n";
-    fs::write(scene.path("web.ext"), extensions).unwrap();
     let config = scene.agent_config(Vec::new()).unwrap();
     (Lab { config, scene }, key)
 }
@@ -84,6 +81,9 @@ fn csr(key: &PKey<Private>) -> Vec<u8> {
 
 /// The example of docs/renewal.md, with the scene's CA.
 pub(crate) fn ca(scene: &Scene) -> String {
+    let extensions =
+        "basicConstraints = CA:FALSE\nkeyUsage = digitalSignature\nextendedKeyUsage = clientAuth\n";
+    fs::write(scene.path("web.ext"), extensions).unwrap();
     let text = include_str!("../docs/renewal.md");
     let command = text.lines().find(|line| line.starts_with("openssl x509 "));
     let directory = format!("{}/", scene.dir().display());

@@ -19,6 +19,7 @@ mod credentials; // from a key on a token to credentials that work, for every ki
 mod doctor; // roleseal doctor: every failure named, by its check, its cause and its exit code
 mod doctor_aws; // the same for what AWS refuses, and why
 mod endpoints; // where CreateSession goes, in botocore's view
+mod enroll; // from a blank token to credentials in one command, stopped and run again
 mod exec; // commands with credentials: environment, signals, exit status
 mod faults; // every fault that a PKCS#11 module can have, under load
 mod foreign_tokens; // tokens, certificates and clients made by others

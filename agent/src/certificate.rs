@@ -31,10 +31,10 @@ pub struct Certificate {
     pub not_before: Timestamp,
     /// Valid until.
     pub not_after: Timestamp,
-    /// Whether one of the intermediates bears its issuer's name.
-    pub has_issuer: bool,
     /// Its public key, as DER SubjectPublicKeyInfo.
     pub spki: Vec<u8>,
+    /// Whether the certificate of its issuer is among the intermediates.
+    pub has_issuer: bool,
     key: PublicKey,
 }
 
@@ -49,9 +49,6 @@ impl Certificate {
         let chain = Chain::new(certificates?)?;
         chain.check()?;
         let leaf = chain.leaf();
-        let has_issuer = chain
-            .intermediates()
-            .any(|intermediate| intermediate.subject() == leaf.issuer());
         let intermediates: Vec<String> = chain
             .intermediates()
             .map(|intermediate| BASE64.encode(intermediate.der()))
@@ -64,8 +61,10 @@ impl Certificate {
             issuer: leaf.issuer(),
             not_before: leaf.not_before(),
             not_after: leaf.not_after(),
-            has_issuer,
             spki: leaf.spki()?,
+            has_issuer: chain.intermediates().any(|issuer| {
+                issuer.subject() == leaf.issuer() && leaf.is_signed_by(issuer) != Some(false)
+            }),
             key: leaf.public_key()?,
         })
     }

@@ -11,11 +11,12 @@ mod attestation;
 mod cert;
 mod certification_request;
 mod csr;
+mod enroll;
 mod handle;
 mod key;
 mod key_choice;
 mod new_file;
-mod output;
+pub(crate) mod output;
 mod pins;
 mod program;
 mod report;
@@ -28,7 +29,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use rustix::fs::OFlags;
 use thiserror::Error;
 use token::TokenError;
@@ -36,21 +37,12 @@ use token::TokenError;
 use arguments::Command;
 use new_file::NewFile;
 
-use crate::renewal;
-
 /// An operator's command, where there is one.
 #[derive(Debug, Args)]
 #[group(skip)] // its name is the daemon's
 pub struct Arguments {
     #[command(subcommand)]
-    wanted: Option<Wanted>,
-}
-
-#[derive(Debug, Subcommand)]
-enum Wanted {
-    #[command(flatten)]
-    OfToken(Command),
-    Renew(renewal::program::Arguments),
+    command: Option<Command>,
 }
 
 /// Why a command failed: what, on what, and what to do.
@@ -75,10 +67,7 @@ const USAGE: u8 = 2;
 
 /// Runs the command; `None` where there is none, and the daemon is meant.
 pub fn run(arguments: &Arguments) -> Option<ExitCode> {
-    Some(match arguments.wanted.as_ref()? {
-        Wanted::OfToken(command) => carry_out(command),
-        Wanted::Renew(arguments) => renewal::program::main(arguments),
-    })
+    Some(carry_out(arguments.command.as_ref()?))
 }
 
 fn carry_out(command: &Command) -> ExitCode {

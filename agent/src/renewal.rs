@@ -11,8 +11,8 @@
 pub(crate) mod command;
 pub(crate) mod install;
 pub(crate) mod lock;
-pub mod program;
-mod renew;
+pub(crate) mod program;
+pub(crate) mod renew;
 mod request;
 mod schedule;
 mod timer;

@@ -6,7 +6,9 @@ use super::Failure;
 use super::attest::AttestCommand;
 use super::cert::CertCommand;
 use super::csr::{self, CsrArguments};
+use super::enroll::{self, EnrollArguments};
 use super::key::KeyCommand;
+use crate::renewal;
 
 /// What an operator does beside the daemon.
 #[derive(Debug, Subcommand)]
@@ -27,6 +29,8 @@ pub(crate) enum Command {
     /// Check what a TPM has said of a key
     #[command(subcommand)]
     Attest(AttestCommand),
+    Renew(renewal::program::Arguments),
+    Enroll(Box<EnrollArguments>),
 }
 
 impl Command {
@@ -36,6 +40,8 @@ impl Command {
             Command::Csr(arguments) => csr::run(arguments),
             Command::Cert(command) => command.run(),
             Command::Attest(command) => command.run(),
+            Command::Renew(arguments) => arguments.run(),
+            Command::Enroll(arguments) => enroll::run(arguments),
         }
     }
 }
@@ -81,6 +87,9 @@ mod tests {
             "x csr --handle 0x81000101 --subject CN=web",
             "x cert import --uri pkcs11:token=lab;object=web --cert web.pem",
             "x attest verify --csr web.csr --attestation web.json --ek-ca ca.pem",
+            "x enroll --name web --uri pkcs11:token=lab;object=web --subject CN=web --issue ca --renew",
+            "x enroll --name web --tpm --out web.tss --subject CN=web --cert web.crt --dry-run",
+            "x renew --identity web --force --config /etc/agent.toml",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
         }

@@ -1,7 +1,7 @@
 //! `roleseal-agent key`: keys on tokens.
 
 mod delete;
-mod generate;
+pub(super) mod generate;
 mod list;
 
 use clap::Subcommand;

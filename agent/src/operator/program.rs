@@ -80,6 +80,14 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// To log out and close the module. Vendor modules hang here.
 const CLOSE: Duration = Duration::from_secs(5);
 
+/// Holds back the signals that end a command, until what it gives is dropped.
+pub(crate) fn hold_signals() -> Result<impl Drop, Failure> {
+    let signals = Signals::of_process();
+    signals
+        .map(Signals::hold)
+        .map_err(|error| Failure::failed(format!("cannot handle signals: {error}")))
+}
+
 impl Program {
     /// Starts one, from the directory of this program.
     pub(crate) fn start(program: launcher::Program) -> Result<Program, Failure> {

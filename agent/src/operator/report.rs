@@ -293,6 +293,6 @@ fn quoted(text: &str) -> String {
 }
 
 /// JSON's strings are TOML's basic strings.
-fn toml_string(text: &str) -> String {
+pub(super) fn toml_string(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }

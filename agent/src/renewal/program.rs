@@ -4,12 +4,12 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use super::command::Stop;
 use super::{Report, renew};
 use crate::accounts::Accounts;
 use crate::config::{Config, IdentityName};
+use crate::operator::{Failure, output};
 
 /// Renew an identity's certificate with the command in its configuration
 ///
@@ -19,7 +19,7 @@ use crate::config::{Config, IdentityName};
 /// Exit status: 0 renewed, or not due; 1 failed, and the certificate is as it was; 2 wrong arguments, or an
 /// identity without renew.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The configuration
     #[arg(long, value_name = "FILE", default_value = "/etc/roleseal/agent.toml")]
     config: PathBuf,
@@ -40,67 +40,59 @@ pub struct Arguments {
 /// Standard input's flag for a launcher.
 pub(crate) const REPORT: &str = "--report";
 
-enum Fault {
-    Usage(String),
-    Failed(String),
-}
-
-/// The program.
-pub fn main(arguments: &Arguments) -> ExitCode {
-    let result = run(arguments);
-    if arguments.report {
-        let report = match &result {
-            Ok(report) => report.clone(),
-            Err(Fault::Usage(why) | Fault::Failed(why)) => Report::Failed(why.clone()),
-        };
+impl Arguments {
+    /// Renews.
+    pub(crate) fn run(&self) -> Result<(), Failure> {
+        let done = self.renew();
+        if !self.report {
+            return self.say(&done.map_err(|failure| self.named(failure))?);
+        }
+        let report = done.unwrap_or_else(|failure| Report::Failed(failure.to_string()));
         // Without it the agent knows that this failed, and looks at the file in any case.
-        let _ = tell(&report);
-    } else {
-        say(&arguments.identity, &result);
+        tell(&report).map_err(|error| Failure::failed(format!("the agent is gone: {error}")))
     }
-    match result {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(Fault::Failed(_)) => ExitCode::FAILURE,
-        Err(Fault::Usage(_)) => ExitCode::from(2),
-    }
-}
 
-fn run(arguments: &Arguments) -> Result<Report, Fault> {
-    let failed = |error: &dyn ToString| Fault::Failed(error.to_string());
-    let link = match arguments.report {
-        true => Some(stdin().map_err(|error| failed(&error))?),
-        false => None,
-    };
-    // Before anything is started that it would have to end.
-    let stop = Stop::new(link).map_err(|error| failed(&error))?;
-    let config = Config::load(&arguments.config, &Accounts::Own).map_err(|error| failed(&error))?;
-    let name = arguments.identity.to_string();
-    let identity = config.identities.iter().find(|one| one.name == name);
-    let identity = identity.ok_or_else(|| {
-        Fault::Usage(format!(
-            "{} has no identity of that name",
-            arguments.config.display()
-        ))
-    })?;
-    if identity.renewal.is_none() {
-        return Err(Fault::Usage(format!(
-            "{} has no renew = {{ command = … }} for it",
-            arguments.config.display()
-        )));
+    fn renew(&self) -> Result<Report, Failure> {
+        let lost = |error: io::Error| Failure::failed(error.to_string());
+        let link = match self.report {
+            true => Some(stdin().map_err(lost)?),
+            false => None,
+        };
+        // Before anything is started that it would have to end.
+        let stop = Stop::new(link).map_err(lost)?;
+        let config = Config::load(&self.config, &Accounts::Own)
+            .map_err(|error| Failure::failed(error.to_string()))?;
+        let (file, name) = (self.config.display(), self.identity.to_string());
+        let identity = config.identities.iter().find(|one| one.name == name);
+        let identity =
+            identity.ok_or_else(|| Failure::usage(format!("{file} has no identity {name:?}")))?;
+        if identity.renewal.is_none() {
+            return Err(Failure::usage(format!(
+                "{file} has no renew = {{ command = … }} for {name}"
+            )));
+        }
+        renew::renew(identity, self.force, &stop).map_err(Failure::Failed)
     }
-    renew::renew(identity, arguments.force, &stop).map_err(Fault::Failed)
-}
 
-fn say(name: &IdentityName, result: &Result<Report, Fault>) {
-    match result {
-        Ok(Report::Renewed { serial, not_after }) => {
-            println!("{name}: renewed: serial {serial}, valid until {not_after}");
+    fn named(&self, failure: Failure) -> Failure {
+        match failure {
+            Failure::Failed(why) => {
+                Failure::Failed(format!("{}: not renewed: {why}", self.identity))
+            }
+            other => other,
         }
-        Ok(Report::NotDue) => {
-            println!("{name}: not due yet; --force renews it all the same");
-        }
-        Ok(Report::Failed(why)) | Err(Fault::Usage(why) | Fault::Failed(why)) => {
-            eprintln!("roleseal-agent: {name}: not renewed: {why}");
+    }
+
+    fn say(&self, report: &Report) -> Result<(), Failure> {
+        let name = &self.identity;
+        match report {
+            Report::Renewed { serial, not_after } => output::print(&format!(
+                "{name}: renewed: serial {serial}, valid until {not_after}\n"
+            )),
+            Report::NotDue => output::print(&format!(
+                "{name}: not due yet; --force renews it all the same\n"
+            )),
+            Report::Failed(why) => Err(Failure::failed(why.as_str())),
         }
     }
 }

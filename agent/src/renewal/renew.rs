@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use der::pem::LineEnding;
 use jiff::Timestamp;
-use rolesanywhere::certificate::parse_pem;
 
 use super::command::{self, Stop};
 use super::lock::Lock;
 use super::{Present, Report, install};
 use crate::certificate::{Certificate, CertificateSource, Stamp, read_file};
 use crate::config::IdentityConfig;
+use rolesanywhere::certificate::parse_pem;
 
 /// A CA whose clock is ahead of this one's by so much is waited for.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
@@ -73,7 +73,7 @@ pub(super) fn renew(identity: &IdentityConfig, force: bool, stop: &Stop) -> Resu
 
 /// The certificate in a command's answer, if AWS would take it for this key and it is newer; and what to write
 /// of the answer, which are the certificates alone.
-fn check(
+pub(crate) fn check(
     answer: &str,
     present: &Present,
     source: &CertificateSource,
@@ -111,13 +111,13 @@ fn check(
     Ok((new, pem))
 }
 
-pub(crate) fn to_pem(ders: &[Vec<u8>]) -> Result<String, String> {
+fn to_pem(ders: &[Vec<u8>]) -> Result<String, String> {
     let pem = |der: &Vec<u8>| der::pem::encode_string("CERTIFICATE", LineEnding::LF, der);
     let pems: Result<Vec<String>, _> = ders.iter().map(pem).collect();
     Ok(pems.map_err(|error| error.to_string())?.concat())
 }
 
-fn await_validity(new: &Certificate, stop: &Stop) -> Result<(), String> {
+pub(crate) fn await_validity(new: &Certificate, stop: &Stop) -> Result<(), String> {
     let ahead = Timestamp::now().duration_until(new.not_before);
     let Ok(ahead) = Duration::try_from(ahead) else {
         return Ok(()); // it has begun

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{ArgGroup, Args};
+use token::link::{OpenTpmKey, TpmKeySource};
 use token::operator::tpm::NewKey;
 use token::operator::{KeyType, pkcs11, tpm};
 use token::{Pkcs11Uri, Tcti};
@@ -14,7 +15,7 @@ use crate::operator::key_choice::{ModuleArgument, UriText, absolute, token_of};
 use crate::operator::pins::{PinArguments, TpmPinArguments, in_file};
 use crate::operator::program::{Patience, Program};
 use crate::operator::report::{KeyJson, next_steps};
-use crate::operator::token_key::other_answer;
+use crate::operator::token_key::{KeyPlace, other_answer};
 use crate::operator::{Failure, NewFile, output};
 
 pub(super) const EXAMPLES: &str = "\
@@ -26,11 +27,21 @@ Examples:
 then:
   roleseal-agent csr --key /etc/roleseal/web.tss --subject 'CN=web,O=Example' --out web.csr";
 
+/// Which key to make, and what to print.
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArguments {
+    #[command(flatten)]
+    key: NewKeyArguments,
+    /// Print the key's report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
 /// Which key to make, and where.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("where").args(["uri", "tpm"]).required(true))]
 #[command(group = ArgGroup::new("place").args(["out", "persist"]))]
-pub(crate) struct GenerateArguments {
+pub(crate) struct NewKeyArguments {
     /// The token (RFC 7512), and as its object the label of the key: 'pkcs11:token=lab;object=web'
     #[arg(long, value_name = "URI")]
     uri: Option<UriText>,
@@ -72,18 +83,56 @@ struct Pcrs(Vec<u8>);
 const PCR_COUNT: u8 = 24;
 
 pub(super) fn run(arguments: &GenerateArguments) -> Result<(), Failure> {
-    let key = match (&arguments.uri, &arguments.tpm) {
-        (Some(uri), _) => arguments.on_token(uri.read()?)?,
-        (None, Some(tcti)) => arguments.in_tpm(tcti)?,
-        (None, None) => return Err(Failure::usage("name a token: --uri or --tpm")),
-    };
+    let key = arguments.key.make()?;
     if arguments.json {
         return output::print_json(&key);
     }
     output::print(&format!("{key}{}", next_steps(&key)))
 }
 
-impl GenerateArguments {
+impl NewKeyArguments {
+    /// Makes it.
+    pub(crate) fn make(&self) -> Result<KeyJson, Failure> {
+        match (&self.uri, &self.tpm) {
+            (Some(uri), _) => self.on_token(uri.read()?),
+            (None, Some(tcti)) => self.in_tpm(tcti),
+            (None, None) => Err(Failure::usage("name a token: --uri or --tpm")),
+        }
+    }
+
+    /// Where it is, once it is made.
+    pub(crate) fn place(&self) -> Result<KeyPlace, Failure> {
+        if let Some(uri) = &self.uri {
+            self.tpm_pins.check_unused()?;
+            let mut uri = uri.read()?;
+            let module = self.module.of(&mut uri);
+            let pin = Some(self.pin.of_token(uri.pin.take(), &token_of(&uri))?);
+            return Ok(KeyPlace::Pkcs11 { module, uri, pin });
+        }
+        let source = match (&self.out, self.persist) {
+            (Some(path), _) => TpmKeySource::File(absolute(path)?),
+            (None, Some(Handle(handle))) => TpmKeySource::Handle(handle),
+            (None, None) => {
+                return Err(Failure::usage(
+                    "name a place for the key: --out or --persist",
+                ));
+            }
+        };
+        let pin = self.pin.of_tpm_key(&source.to_string(), false)?;
+        // A key at a handle has no parent to be loaded under.
+        let in_file = |path| in_file(path).filter(|_| self.out.is_some());
+        Ok(KeyPlace::Tpm {
+            tcti: self.tpm.clone().unwrap_or_default(),
+            key: OpenTpmKey {
+                source,
+                pin,
+                parent_pin: in_file(&self.tpm_pins.parent_pin_file),
+                owner_pin: in_file(&self.tpm_pins.owner_pin_file),
+                pins_are_good: false,
+            },
+        })
+    }
+
     fn on_token(&self, mut uri: Pkcs11Uri) -> Result<KeyJson, Failure> {
         self.tpm_pins.check_unused()?;
         if uri.object.label.is_none() {

@@ -1,0 +1,151 @@
+//! The certificate: from a command, or from a file that somebody puts there; checked as AWS would.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::EnrollArguments;
+use super::plan::Plan;
+use crate::certificate::{Certificate, CertificateSource, LeafSource};
+use crate::operator::certification_request::CertificationRequest;
+use crate::operator::program::hold_signals;
+use crate::operator::{Failure, output, read_text};
+use crate::renewal::command::{self, CommandError, Stop};
+use crate::renewal::{CertificateRequest, Present, install, renew};
+
+/// How long a command may take: a CA may have somebody look at a first request.
+const COMMAND_LIMIT: Duration = Duration::from_secs(600);
+
+/// How long it waits for a file. Later, the same command goes on.
+const FILE_LIMIT: Duration = Duration::from_secs(24 * 3600);
+
+/// Between two looks at the file.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// A certificate is public.
+const MODE: u32 = 0o644;
+
+/// Gets it, and puts it in its place.
+pub(super) fn obtain(
+    arguments: &EnrollArguments,
+    plan: &Plan,
+    request: &CertificationRequest,
+) -> Result<Certificate, Failure> {
+    let held = hold_signals()?;
+    let stop = Stop::new(None)
+        .map_err(|error| Failure::failed(format!("cannot handle signals: {error}")))?;
+    let judge = Judge::new(plan, request);
+    let path = &plan.certificate;
+    // Of an earlier run.
+    let there = match arguments.cert {
+        None if path.exists() => judge.read(path).ok(),
+        _ => None,
+    };
+    let (certificate, pem) = match (there, &arguments.issue) {
+        (Some(there), _) => there,
+        (None, Some(command)) => judge.issue(command, plan, &stop)?,
+        (None, None) => {
+            let awaited = arguments.cert.as_deref().unwrap_or(path);
+            judge.wait_for(awaited, plan, &stop)?
+        }
+    };
+    renew::await_validity(&certificate, &stop).map_err(Failure::failed)?;
+    drop(held);
+    install::replace(path, pem.as_bytes(), MODE)
+        .map_err(|error| Failure::failed(error.to_string()))?;
+    plan.give(path)?;
+    Ok(certificate)
+}
+
+/// Whether a certificate is one for this request.
+struct Judge {
+    present: Present,
+    source: CertificateSource,
+}
+
+impl Judge {
+    fn new(plan: &Plan, request: &CertificationRequest) -> Judge {
+        Judge {
+            present: Present {
+                request: CertificateRequest {
+                    spki: request.public_key.clone(),
+                    subject: request.subject.clone(),
+                },
+                certificate: None,
+            },
+            source: CertificateSource {
+                leaf: LeafSource::File(plan.certificate.clone()),
+                chain: None,
+            },
+        }
+    }
+
+    /// The certificate, and the PEM to install.
+    fn judge(&self, text: &str) -> Result<(Certificate, String), String> {
+        renew::check(text, &self.present, &self.source)
+    }
+
+    fn read(&self, path: &Path) -> Result<(Certificate, String), Failure> {
+        let fault = |what| Failure::failed(format!("{}: {what}", path.display()));
+        self.judge(&read_text(path)?).map_err(fault)
+    }
+
+    fn issue(
+        &self,
+        command: &str,
+        plan: &Plan,
+        stop: &Stop,
+    ) -> Result<(Certificate, String), Failure> {
+        let path = &plan.request;
+        let request = File::open(path)
+            .map_err(|error| Failure::failed(format!("cannot read {}: {error}", path.display())))?;
+        let environment = [
+            ("ROLESEAL_IDENTITY", OsStr::new(&plan.name)),
+            ("ROLESEAL_CERTIFICATE", plan.certificate.as_os_str()),
+            ("ROLESEAL_CSR", path.as_os_str()),
+        ];
+        let answer = command::run(command, request, &environment, COMMAND_LIMIT, stop);
+        let answer = answer.map_err(|error| failure(&error))?;
+        self.judge(&answer).map_err(|fault| {
+            Failure::failed(format!("the command's answer is not installed: {fault}"))
+        })
+    }
+
+    fn wait_for(
+        &self,
+        path: &Path,
+        plan: &Plan,
+        stop: &Stop,
+    ) -> Result<(Certificate, String), Failure> {
+        let deadline = Instant::now() + FILE_LIMIT;
+        let mut told = None;
+        loop {
+            let fault = match path.exists() {
+                true => match self.read(path) {
+                    Ok(found) => return Ok(found),
+                    Err(fault) => format!("not yet: {fault}"),
+                },
+                false => format!(
+                    "waiting for {}: have {} certified, and put leaf and intermediates there (PEM); ended \
+                     meanwhile, the same command goes on later",
+                    path.display(),
+                    plan.request.display()
+                ),
+            };
+            if told.as_ref() != Some(&fault) {
+                output::note(&fault);
+                told = Some(fault);
+            }
+            if Instant::now() >= deadline {
+                return Err(Failure::failed("the certificate did not come within a day"));
+            }
+            stop.pause(Instant::now() + PAUSE)
+                .map_err(|error| failure(&error))?;
+        }
+    }
+}
+
+fn failure(error: &CommandError) -> Failure {
+    Failure::failed(error.to_string())
+}

@@ -1,0 +1,195 @@
+//! What will be done, and where: known, and found without fault, before the first step.
+
+use std::fmt;
+use std::fs;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{User, geteuid};
+use token::PinSource;
+use token::link::TpmKeySource;
+
+use super::EnrollArguments;
+use super::configuration::{self, Edit};
+use crate::operator::Failure;
+use crate::operator::key_choice::absolute;
+use crate::operator::token_key::KeyPlace;
+
+/// Where everything is.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) name: String,
+    pub(super) place: KeyPlace,
+    /// Beside the certificate, for renewals.
+    pub(super) request: PathBuf,
+    pub(super) certificate: PathBuf,
+    pub(super) config: PathBuf,
+    /// The identity, as the configuration writes it.
+    pub(super) block: String,
+    pub(super) edit: Edit,
+    /// The agent's socket.
+    pub(super) socket: PathBuf,
+    /// Whose the files are to be.
+    owner: Option<User>,
+    existing_key: bool,
+    issue: Option<String>,
+}
+
+/// Where certificates are, as the systemd unit has it (`StateDirectory=`).
+const DIRECTORY: &str = "/var/lib/roleseal";
+
+/// The user that the packages make for the agent.
+const USUAL_OWNER: &str = "roleseal";
+
+impl Plan {
+    pub(super) fn new(arguments: &EnrollArguments) -> Result<Plan, Failure> {
+        let name = arguments.name.to_string();
+        let certificate = match &arguments.certificate {
+            Some(path) => absolute(path)?,
+            None => Path::new(DIRECTORY).join(format!("{name}.pem")),
+        };
+        let request = certificate.with_extension("csr");
+        if request == certificate {
+            return Err(Failure::usage(
+                "--certificate ends in .csr, as the request beside it does: name it otherwise",
+            ));
+        }
+        if certificate.exists() && !request.exists() {
+            return Err(Failure::failed(format!(
+                "{} is there, without the request of an earlier run: name another --certificate",
+                certificate.display()
+            )));
+        }
+        let place = arguments.key.place()?;
+        if matches!(pin_of(&place), Some(PinSource::Value(_))) {
+            return Err(Failure::usage(
+                "a pin-value would have to stand in the configuration: use --pin-file, or pin-source",
+            ));
+        }
+        let config = absolute(&arguments.config)?;
+        let block = configuration::block(arguments, &place, &certificate)?;
+        let (edit, socket) = configuration::plan(&config, &name, &place, &certificate, &block)?;
+        Ok(Plan {
+            name,
+            place,
+            request,
+            certificate,
+            config,
+            block,
+            edit,
+            socket,
+            owner: owner(arguments.owner.as_deref())?,
+            existing_key: arguments.existing_key,
+            issue: arguments.issue.clone(),
+        })
+    }
+
+    /// Whether an earlier run came so far.
+    pub(super) fn request_is_there(&self) -> bool {
+        self.request.exists()
+    }
+
+    /// Of the certificate, one level: another one's parents are for whoever names it.
+    pub(super) fn make_directory(&self) -> Result<(), Failure> {
+        let directory = self.certificate.parent().unwrap_or(Path::new("/"));
+        if directory.is_dir() {
+            return Ok(());
+        }
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::create_dir(directory)
+            .and_then(|()| fs::set_permissions(directory, mode))
+            .map_err(|error| {
+                Failure::failed(format!("cannot make {}: {error}", directory.display()))
+            })?;
+        self.give(directory)
+    }
+
+    /// To the agent's user.
+    pub(super) fn give(&self, path: &Path) -> Result<(), Failure> {
+        let Some(owner) = &self.owner else {
+            return Ok(());
+        };
+        chown(path, Some(owner.uid.as_raw()), Some(owner.gid.as_raw())).map_err(|error| {
+            let path = path.display();
+            Failure::failed(format!("cannot give {path} to {}: {error}", owner.name))
+        })
+    }
+
+    /// A key of a TPM is in a file that only its owner can read.
+    pub(super) fn give_key_file(&self) -> Result<(), Failure> {
+        match &self.place {
+            KeyPlace::Tpm { key, .. } => match &key.source {
+                TpmKeySource::File(path) => self.give(path),
+                TpmKeySource::Handle(_) => Ok(()),
+            },
+            KeyPlace::Pkcs11 { .. } => Ok(()),
+        }
+    }
+}
+
+/// The PIN of the token, or the key's auth value.
+pub(super) fn pin_of(place: &KeyPlace) -> Option<&PinSource> {
+    match place {
+        KeyPlace::Pkcs11 { pin, .. } => pin.as_ref(),
+        KeyPlace::Tpm { key, .. } => key.pin.as_ref(),
+    }
+}
+
+fn owner(named: Option<&str>) -> Result<Option<User>, Failure> {
+    if named.is_none() && !geteuid().is_root() {
+        return Ok(None);
+    }
+    let user = User::from_name(named.unwrap_or(USUAL_OWNER))
+        .map_err(|error| Failure::failed(format!("cannot look up the owner: {error}")))?;
+    match (user, named) {
+        (None, Some(name)) => Err(Failure::usage(format!(
+            "--owner: there is no user {name:?}"
+        ))),
+        (user, _) => Ok(user),
+    }
+}
+
+/// What it would do.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let (request, certificate) = (self.request.display(), self.certificate.display());
+        if self.request_is_there() {
+            writeln!(
+                f,
+                "key: {}: look whether {request} is its request",
+                self.place
+            )?;
+        } else {
+            let how = if self.existing_key {
+                "use the one that is there"
+            } else {
+                "make it"
+            };
+            writeln!(f, "key: {}: {how}", self.place)?;
+            writeln!(f, "request: {request}: write it, signed by the key")?;
+        }
+        match &self.issue {
+            _ if self.certificate.exists() => writeln!(f, "certificate: {certificate}: check it")?,
+            Some(command) => writeln!(
+                f,
+                "certificate: {certificate}: from the command {command:?}"
+            )?,
+            None => writeln!(f, "certificate: {certificate}: wait for it")?,
+        }
+        let config = self.config.display();
+        match &self.edit {
+            Edit::Add(_) => writeln!(f, "configuration: {config}: add\n\n{}", self.block)?,
+            Edit::Present => writeln!(f, "configuration: {config}: it has the identity already")?,
+            Edit::LacksPin => writeln!(
+                f,
+                "configuration: print what to add to {config}\n\n{}",
+                self.block
+            )?,
+        }
+        writeln!(
+            f,
+            "agent at {}: reload it, if it runs",
+            self.socket.display()
+        )
+    }
+}
