@@ -31,8 +31,8 @@ mod metrics; // Prometheus: counts are exact, states are those of now, the text 
 mod operator; // an operator's commands: keys made, requested, attested, listed, deleted; PINs at a terminal
 mod pins; // a wrong PIN is tried once
 mod policy; // who may have what
-mod quickstart; // the quickstarts of docs/, line by line, as a reader pastes them
 mod policy_emulator; // trust policies, CRLs and attribute mappings of the local Roles Anywhere
+mod quickstart; // the quickstarts of docs/, line by line, as a reader pastes them
 mod recovery; // token programs that die, hang or lie
 mod refusals; // what is not signed, each with its error
 mod reload; // another configuration, renewed certificates, mended PINs, without a lost request
