@@ -16,16 +16,22 @@ fn blocks(page: &str) -> Vec<String> {
         .collect()
 }
 
-/// A port that nobody has.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+/// Ports that nobody has, one after the other: libtss2 looks for a TPM's control channel beside it.
+fn free_ports(count: u16) -> u16 {
+    loop {
+        let first = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = first.local_addr().unwrap().port();
+        let next = |more| TcpListener::bind(("127.0.0.1", port + more));
+        if (1..count).all(|more| next(more).is_ok()) {
+            return port;
+        }
+    }
 }
 
 /// Pastes a page into one shell, in an empty directory, with our programs in front of the system's. `ready` is
-/// what a reader waits for after each block that leaves a program running; `ports` are those of the page, which
-/// another test may have. What was printed.
-fn paste(page: &str, ready: &[&str], ports: &[u16]) -> String {
+/// what a reader waits for after each block that leaves a program running; `ports` are those of the page, each with
+/// how many there are from it on: another test may have them. What was printed.
+fn paste(page: &str, ready: &[&str], ports: &[(u16, u16)]) -> String {
     let home = tempfile::tempdir().unwrap();
     let mut ready = ready.iter();
     let mut script = String::from("set -eux -o pipefail\n");
@@ -37,10 +43,13 @@ fn paste(page: &str, ready: &[&str], ports: &[u16]) -> String {
         }
     }
     assert_eq!(ready.next(), None);
-    for port in ports {
-        let written = port.to_string();
-        assert!(script.contains(&written), "{port}");
-        script = script.replace(&written, &free_port().to_string());
+    for (first, count) in ports {
+        let free = free_ports(*count);
+        for more in 0..*count {
+            let written = (first + more).to_string();
+            assert!(script.contains(&written), "{written}");
+            script = script.replace(&written, &(free + more).to_string());
+        }
     }
     let own = programs::roleseal().unwrap();
     let path = format!("{}:/usr/bin:/bin", own.parent().unwrap().display());
@@ -91,13 +100,13 @@ const TPM: &str = "true < /dev/tcp/127.0.0.1/2322";
 
 #[test]
 fn from_a_blank_token_to_a_session() {
-    let log = paste("quickstart-softhsm.md", &[AGENT, SERVICE], &[9443]);
+    let log = paste("quickstart-softhsm.md", &[AGENT, SERVICE], &[(9443, 1)]);
     assert_eq!(sessions(&log), 1, "{log}");
 }
 
 #[test]
 fn from_a_blank_tpm_to_a_session() {
-    let ports = [9443, 2321, 2322];
+    let ports = [(9443, 1), (2321, 2)];
     let log = paste("quickstart-tpm.md", &[TPM, AGENT, SERVICE], &ports);
     assert_eq!(sessions(&log), 1, "{log}");
 }

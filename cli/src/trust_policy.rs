@@ -5,6 +5,7 @@ mod binding;
 mod document;
 
 use clap::Args;
+use jiff::Timestamp;
 use rolesanywhere::TrustAnchorArn;
 use rolesanywhere::certificate::SessionFacts;
 use thiserror::Error;
@@ -90,6 +91,11 @@ pub(crate) fn run(common: &Common, wanted: TrustPolicyArguments) -> Result<(), E
     let facts = SessionFacts::of(chain.leaf());
     let binding = Binding::of(&facts, &wanted.by).map_err(TrustPolicyError::Unbound)?;
     if !common.quiet {
+        for objection in chain.objections(None, Timestamp::now()) {
+            if objection.is_refusal() {
+                output::note(&format!("AWS would refuse this certificate: {objection}"));
+            }
+        }
         output::note(&format!("{binding}\ntrust anchor: {anchor}"));
     }
     let policy = policy(

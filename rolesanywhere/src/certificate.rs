@@ -171,3 +171,43 @@ fn timestamp(time: x509_cert::time::Time) -> Timestamp {
 fn error(text: impl Into<String>) -> CertificateError {
     CertificateError(text.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::testing::{Issued, NOON, ec_p256};
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+
+        /// Whatever is in a certificate, all can be said of it that there is to say.
+        #[test]
+        fn nothing_in_a_certificate_panics(changes in prop::collection::vec((any::<u16>(), any::<u8>()), 1..4)) {
+            static GOOD: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| Issued::leaf(&ec_p256()).der());
+            let mut der = GOOD.clone();
+            for (at, byte) in changes {
+                let at = usize::from(at) % der.len();
+                der[at] = byte;
+            }
+            let _ = parse(&der);
+            let Ok(spoiled) = Certificate::from_der(der) else {
+                return Ok(());
+            };
+            let good = Certificate::from_der(GOOD.clone()).unwrap();
+            let facts = SessionFacts::of(&spoiled);
+            prop_assert!(facts.tags.iter().all(|tag| is_tag_value(&tag.value)));
+            for ders in [[&spoiled, &good], [&good, &spoiled]] {
+                let chain = Chain::new(ders.map(Clone::clone).to_vec()).unwrap();
+                let _ = chain.check();
+                let now = NOON.parse().unwrap();
+                for anchors in [None, Some(&[spoiled.clone()][..])] {
+                    for objection in chain.objections(anchors, now) {
+                        prop_assert!(objection.to_string().contains(": "));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -24,7 +24,7 @@ pub(crate) fn read(
     };
     let failed =
         |failure: Failure| failure.while_doing(format_args!("cannot read certificate {wanted}"));
-    let objects = find::objects(session, CKO_CERTIFICATE, &wanted.object).map_err(failed)?;
+    let objects = find::certificates(session, &wanted.object).map_err(failed)?;
     let mut ders = Vec::new();
     for object in &objects {
         ders.extend(session.attribute(*object, CKA_VALUE).map_err(failed)?);

@@ -31,7 +31,13 @@ impl Failure {
             | CKR_DOMAIN_PARAMS_INVALID
             | CKR_FUNCTION_NOT_SUPPORTED
             | CKR_ACTION_PROHIBITED
+            // YubiHSM: the authentication key lacks a capability, or the algorithm is switched off.
+            | CKR_FUNCTION_REJECTED
             | CKR_ATTRIBUTE_READ_ONLY
+            | CKR_ATTRIBUTE_SENSITIVE
+            | CKR_ATTRIBUTE_TYPE_INVALID
+            | CKR_ATTRIBUTE_VALUE_INVALID
+            | CKR_SESSION_READ_ONLY
             | CKR_TEMPLATE_INCOMPLETE
             | CKR_TEMPLATE_INCONSISTENT
             | CKR_TOKEN_WRITE_PROTECTED
@@ -148,6 +154,12 @@ mod tests {
             CKR_KEY_FUNCTION_NOT_PERMITTED,
             CKR_KEY_TYPE_INCONSISTENT,
             CKR_MECHANISM_INVALID,
+            CKR_FUNCTION_REJECTED,
+            CKR_ATTRIBUTE_TYPE_INVALID,
+            CKR_ATTRIBUTE_VALUE_INVALID,
+            CKR_TEMPLATE_INCONSISTENT,
+            CKR_SESSION_READ_ONLY,
+            CKR_TOKEN_WRITE_PROTECTED,
         ] {
             assert!(matches!(error(code), TokenError::Unusable(_)), "{code:#x}");
         }

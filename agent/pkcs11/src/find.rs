@@ -4,7 +4,7 @@ use cryptoki_sys::*;
 use token::{ObjectMatch, Pkcs11Uri, TokenError};
 
 use crate::error::Failure;
-use crate::raw::Session;
+use crate::raw::{Attribute, Session};
 
 /// The one private key that the URI names.
 pub(crate) fn private_key(
@@ -65,15 +65,34 @@ pub(crate) fn objects_up_to(
     class: CK_OBJECT_CLASS,
     wanted: &ObjectMatch,
 ) -> Result<Vec<CK_OBJECT_HANDLE>, Failure> {
-    let class = class.to_ne_bytes();
-    let mut template: Vec<(CK_ATTRIBUTE_TYPE, &[u8])> = vec![(CKA_CLASS, &class)];
+    session.find(&template(&class.to_ne_bytes(), wanted), limit)
+}
+
+/// The certificates that match: those that are stored, and no others where there are any. A YubiKey's module
+/// (libykcs11) also shows attestations, which the key makes itself, under its own id.
+pub(crate) fn certificates(
+    session: &Session,
+    wanted: &ObjectMatch,
+) -> Result<Vec<CK_OBJECT_HANDLE>, Failure> {
+    let class = CKO_CERTIFICATE.to_ne_bytes();
+    let mut stored = template(&class, wanted);
+    stored.push((CKA_TOKEN, &[CK_TRUE]));
+    match session.find(&stored, OBJECT_LIMIT + 1) {
+        Ok(found) if !found.is_empty() => Ok(found),
+        // There are none, or the token does not know that attribute.
+        _ => objects(session, CKO_CERTIFICATE, wanted),
+    }
+}
+
+fn template<'a>(class: &'a [u8], wanted: &'a ObjectMatch) -> Vec<Attribute<'a>> {
+    let mut template = vec![(CKA_CLASS, class)];
     if let Some(label) = &wanted.label {
         template.push((CKA_LABEL, label.as_bytes()));
     }
     if let Some(id) = &wanted.id {
         template.push((CKA_ID, id));
     }
-    session.find(&template, limit)
+    template
 }
 
 /// A URI for each object: what `wanted` says of the token, and the object's own label and id.

@@ -24,6 +24,8 @@ pub(crate) struct Pkcs11Key {
     pub(crate) mechanism: Mechanism,
     /// Where each signature needs the PIN.
     pub(crate) context_login: Option<Arc<ContextLogin>>,
+    /// Where it does not, but those of another key on the token do.
+    pub(crate) others_login: Option<Arc<ContextLogin>>,
 }
 
 impl Key for Pkcs11Key {
@@ -49,16 +51,17 @@ impl Pkcs11Key {
     /// Not for others to call: what they hand over says by its type that it may be signed.
     fn sign_message(&self, message: &[u8]) -> Result<Signature, TokenError> {
         let name = &self.name;
-        if let Some(login) = &self.context_login {
-            login.check()?;
-        }
+        let login = self.context_login.as_deref();
+        let mut alone = login.map(ContextLogin::alone).transpose()?;
+        let others = self.others_login.as_deref();
+        let _beside = others.map(ContextLogin::beside_others);
         let failed =
             |failure: Failure| failure.while_doing(format_args!("cannot sign with {name}"));
         self.session
             .sign_init(self.mechanism.number(), self.handle)
             .map_err(failed)?;
-        if let Some(login) = &self.context_login {
-            login.log_in(&self.session, name)?;
+        if let Some(alone) = &mut alone {
+            alone.log_in(&self.session, name)?;
         }
         let input = self.mechanism.input(message);
         let output = self.session.sign(&input).map_err(failed)?;

@@ -1,7 +1,7 @@
 //! The login: one `C_Login` for the token, and one for each signature of an always-authenticate key.
 //! A PIN that was refused is not tried again: tokens lock after a few.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use cryptoki_sys::*;
 use token::host::PinGuard;
@@ -24,9 +24,15 @@ pub(crate) struct ContextLogin {
     /// What puts a refused PIN right.
     remedy: String,
     token: String,
-    /// Why the PIN was refused. Locked while a login is under way, so that a wrong PIN is tried by one
-    /// worker alone.
-    refused: Mutex<Option<TokenError>>,
+    /// Why the PIN was refused. Locked while a signature is under way: a wrong PIN is tried by one worker
+    /// alone, and nothing comes between a right one and its signature.
+    refused: RwLock<Option<TokenError>>,
+}
+
+/// A signature with a login of its own is under way, and no other one on the token.
+pub(crate) struct Alone<'a> {
+    login: &'a ContextLogin,
+    refused: RwLockWriteGuard<'a, Option<TokenError>>,
 }
 
 /// Who has to mend what is wrong with a PIN, and where.
@@ -70,7 +76,7 @@ pub(crate) fn log_in(
             pin,
             remedy,
             token: token.to_string(),
-            refused: Mutex::new(None),
+            refused: RwLock::new(None),
         }),
         warning: count_low.then(|| {
             format!(
@@ -119,41 +125,46 @@ fn source_for<'a>(
             user.put_right(source)
         )));
     }
-    if !has(CKF_USER_PIN_INITIALIZED) {
-        return Err(TokenError::Unusable(format!(
-            "{token} has no user PIN yet (CKF_USER_PIN_INITIALIZED is not set): have the security \
-             officer set one (pkcs11-tool --init-pin)"
-        )));
-    }
+    // CKF_USER_PIN_INITIALIZED is not asked for: AWS CloudHSM's module was seen without it. Where there is no PIN
+    // yet, C_Login says so, and there is none that a try could lock.
     Ok(Some(source))
 }
 
 impl ContextLogin {
+    /// To be held from before `sign_init` until after `sign`: on a smart card (PIV), any command in between
+    /// undoes the login, whichever session it comes from.
+    pub(crate) fn alone(&self) -> Result<Alone<'_>, TokenError> {
+        let refused = self.refused.write().unwrap_or_else(PoisonError::into_inner);
+        match &*refused {
+            Some(error) => Err(error.clone()),
+            None => Ok(Alone {
+                login: self,
+                refused,
+            }),
+        }
+    }
+
+    /// To be held by a signature that needs no login of its own, so that it is not made while one is under way
+    /// that does.
+    pub(crate) fn beside_others(&self) -> RwLockReadGuard<'_, impl Sized> {
+        self.refused.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Alone<'_> {
     /// Between `sign_init` and `sign`. After a refusal the started signature stays open: no session of
     /// this process signs with the key again.
-    pub(crate) fn log_in(&self, session: &Session, key: &str) -> Result<(), TokenError> {
-        self.unless_refused(key, || session.login(CKU_CONTEXT_SPECIFIC, &self.pin))
+    pub(crate) fn log_in(&mut self, session: &Session, key: &str) -> Result<(), TokenError> {
+        let pin = &self.login.pin;
+        self.latch(key, session.login(CKU_CONTEXT_SPECIFIC, pin))
     }
 
-    /// Asked before a signature is started.
-    pub(crate) fn check(&self) -> Result<(), TokenError> {
-        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        refused.clone().map_or(Ok(()), Err)
-    }
-
-    fn unless_refused(
-        &self,
-        key: &str,
-        login: impl FnOnce() -> Result<(), Failure>,
-    ) -> Result<(), TokenError> {
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(error) = &*refused {
-            return Err(error.clone());
-        }
-        let result = accepted(login())
-            .map_err(|failure| refusal(failure, &format!("{key} on {}", self.token), &self.remedy));
+    fn latch(&mut self, key: &str, result: Result<(), Failure>) -> Result<(), TokenError> {
+        let ContextLogin { token, remedy, .. } = self.login;
+        let result = accepted(result)
+            .map_err(|failure| refusal(failure, &format!("{key} on {token}"), remedy));
         if let Err(error @ TokenError::PinRejected(_)) = &result {
-            *refused = Some(error.clone());
+            *self.refused = Some(error.clone());
         }
         result
     }
@@ -168,6 +179,11 @@ fn accepted(result: Result<(), Failure>) -> Result<(), Failure> {
 }
 
 fn refusal(failure: Failure, what: &str, remedy: &str) -> TokenError {
+    if failure.code == CKR_USER_PIN_NOT_INITIALIZED {
+        return failure.while_doing(format_args!(
+            "{what} has no user PIN yet: have the security officer set one (pkcs11-tool --init-pin)"
+        ));
+    }
     if never_looked_at_the_pin(failure.code) {
         return failure.while_doing(format_args!("cannot log in to {what}"));
     }
@@ -220,7 +236,11 @@ fn never_looked_at_the_pin(code: CK_RV) -> bool {
             | CKR_CRYPTOKI_NOT_INITIALIZED
             | CKR_OPERATION_NOT_INITIALIZED
             | CKR_HOST_MEMORY
-            | CKR_USER_PIN_NOT_INITIALIZED
+            | CKR_SESSION_COUNT // YubiHSM, with its 16 sessions in use
+            | CKR_SESSION_READ_ONLY_EXISTS
+            | CKR_USER_ANOTHER_ALREADY_LOGGED_IN
+            | CKR_USER_TOO_MANY_TYPES
+            | CKR_USER_TYPE_INVALID
     )
 }
 
@@ -252,6 +272,10 @@ mod tests {
         assert_eq!(with_pin(READY | CKF_LOGIN_REQUIRED), Ok(true));
         assert_eq!(with_pin(READY | CKF_USER_PIN_COUNT_LOW), Ok(true));
         assert_eq!(
+            with_pin(CKF_TOKEN_INITIALIZED | CKF_LOGIN_REQUIRED),
+            Ok(true)
+        );
+        assert_eq!(
             with_pin(READY | CKF_PROTECTED_AUTHENTICATION_PATH),
             Ok(true)
         );
@@ -275,9 +299,6 @@ mod tests {
             assert!(matches!(error, TokenError::Unusable(_)));
             assert!(error.to_string().contains(expected), "{error}");
         }
-        let error = with_pin(CKF_TOKEN_INITIALIZED | CKF_LOGIN_REQUIRED).unwrap_err();
-        assert!(matches!(error, TokenError::Unusable(_)));
-        assert!(error.to_string().contains("no user PIN"), "{error}");
     }
 
     #[test]
@@ -315,10 +336,20 @@ mod tests {
         assert!(!error.to_string().contains("7531"), "{error}");
         let error = refused(CKR_PIN_EXPIRED, PinSource::Credential("lab".to_owned()));
         assert!(error.to_string().contains("credential \"lab\""), "{error}");
-        assert!(matches!(
-            refused(CKR_DEVICE_REMOVED, file()),
-            TokenError::Gone(_)
-        ));
+        for code in [
+            CKR_DEVICE_REMOVED,
+            CKR_SESSION_COUNT,
+            CKR_USER_ANOTHER_ALREADY_LOGGED_IN,
+            CKR_USER_TOO_MANY_TYPES,
+            CKR_SESSION_READ_ONLY_EXISTS,
+        ] {
+            assert!(matches!(refused(code, file()), TokenError::Gone(_)));
+        }
+        let error = refused(CKR_USER_TYPE_INVALID, file());
+        assert!(matches!(error, TokenError::Unusable(_)), "{error}");
+        let error = refused(CKR_USER_PIN_NOT_INITIALIZED, file());
+        assert!(matches!(error, TokenError::Unusable(_)), "{error}");
+        assert!(error.to_string().contains("no user PIN yet"), "{error}");
         // What modules say for want of a better code may have been a try.
         for code in [
             CKR_GENERAL_ERROR,
@@ -336,22 +367,20 @@ mod tests {
             pin: Pin::from("1234".to_owned()),
             remedy: User::Operator.put_right(&file()),
             token: "pkcs11:token=lab".to_owned(),
-            refused: Mutex::new(None),
+            refused: RwLock::new(None),
         };
         let function = "C_Login";
         let tried = AtomicUsize::new(0);
         let answer = |code| {
-            login.unless_refused("pkcs11:object=piv", || {
-                tried.fetch_add(1, Ordering::SeqCst);
-                Err(Failure { function, code })
-            })
+            let mut signature = login.alone()?;
+            tried.fetch_add(1, Ordering::SeqCst);
+            signature.latch("pkcs11:object=piv", Err(Failure { function, code }))
         };
         assert_eq!(answer(CKR_USER_ALREADY_LOGGED_IN), Ok(()));
         assert!(matches!(
             answer(CKR_DEVICE_REMOVED),
             Err(TokenError::Gone(_))
         ));
-        assert_eq!(login.check(), Ok(()));
         tried.store(0, Ordering::SeqCst);
         std::thread::scope(|scope| {
             for _ in 0..8 {
@@ -367,6 +396,6 @@ mod tests {
             }
         });
         assert_eq!(tried.load(Ordering::SeqCst), 1);
-        assert!(login.check().is_err());
+        assert!(login.alone().is_err());
     }
 }

@@ -101,13 +101,12 @@ fn remedy(path: &Path) -> String {
 }
 
 /// Which Debian package a module is in, by a part of its name.
-const PACKAGES: [(&str, &str); 8] = [
+const PACKAGES: [(&str, &str); 7] = [
     ("softhsm", "softhsm2"),
     ("p11-kit-proxy", "p11-kit-modules"),
     ("opensc", "opensc-pkcs11"),
     ("pkcs11-spy", "opensc-pkcs11"),
     ("ykcs11", "ykcs11"),
-    ("yubihsm", "yubihsm-pkcs11"),
     ("tpm2_pkcs11", "libtpm2-pkcs11-1"),
     ("softokn3", "libnss3"),
 ];
@@ -176,12 +175,15 @@ fn open_sessions(
 
 fn worker(found: &[Result<FoundKey, TokenError>], session: Session) -> Vec<Option<Pkcs11Key>> {
     let session = Arc::new(session);
+    let mut context_logins = found.iter().flatten().map(|found| &found.context_login);
+    let any = context_logins.find_map(Option::as_ref);
     let key = |found: &FoundKey| Pkcs11Key {
         session: Arc::clone(&session),
         handle: found.handle,
         name: Arc::clone(&found.name),
         mechanism: found.mechanism,
         context_login: found.context_login.clone(),
+        others_login: any.filter(|_| found.context_login.is_none()).cloned(),
     };
     found
         .iter()
@@ -215,8 +217,11 @@ mod tests {
         let text = refusal("/nowhere/libsofthsm2.so");
         assert!(text.contains("/nowhere/libsofthsm2.so"), "{text}");
         assert!(text.contains("apt install softhsm2"), "{text}");
-        let text = refusal("/nowhere/libcs_pkcs11_R3.so");
-        assert!(text.contains("the vendor's package"), "{text}");
+        // Debian 12 has no package for a YubiHSM.
+        for module in ["libcs_pkcs11_R3.so", "pkcs11/yubihsm_pkcs11.so"] {
+            let text = refusal(&format!("/nowhere/{module}"));
+            assert!(text.contains("install the vendor's package"), "{text}");
+        }
         let text = refusal("lib/libsofthsm2.so");
         assert!(text.contains("absolute path"), "{text}");
         let text = refusal("libopensc-is-not-here.so");

@@ -6,6 +6,7 @@ mod generate;
 mod list;
 mod place;
 mod public_key;
+mod remains;
 mod report;
 mod request;
 

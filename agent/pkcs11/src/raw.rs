@@ -6,9 +6,10 @@
 //! which knows nothing of the other's sessions. So there is one list, and every call goes through it.
 #![allow(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::ptr::null_mut;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cryptoki_sys::*;
 use token::Pin;
@@ -20,7 +21,11 @@ use crate::error::Failure;
 pub struct Library(&'static CK_FUNCTION_LIST);
 
 /// A module between `C_Initialize` and `C_Finalize`.
-pub struct Module(Library);
+pub struct Module {
+    library: Library,
+    /// The slots whose tokens have no sessions but those to write.
+    without_read_only: Mutex<BTreeSet<CK_SLOT_ID>>,
+}
 
 /// A session, closed on drop.
 pub struct Session {
@@ -89,7 +94,10 @@ impl Library {
         };
         // SAFETY: the arguments outlive the call; modules copy what they keep.
         unsafe { call!(self, C_Initialize((&raw mut arguments).cast())) }?;
-        Ok(Module(self))
+        Ok(Module {
+            library: self,
+            without_read_only: Mutex::default(),
+        })
     }
 }
 
@@ -116,12 +124,17 @@ impl Module {
         // tokens (PKCS#11 2.40, C_GetSlotList).
         let mut count = 0;
         // SAFETY: no list is given, so only the count is written.
-        unsafe { call!(self.0, C_GetSlotList(CK_TRUE, null_mut(), &raw mut count)) }?;
+        unsafe {
+            call!(
+                self.library,
+                C_GetSlotList(CK_TRUE, null_mut(), &raw mut count)
+            )
+        }?;
         count = count.min(SLOT_LIMIT);
         let mut slots = vec![0; count as usize];
         let list = slots.as_mut_ptr();
         // SAFETY: the list has room for `count` slots.
-        unsafe { call!(self.0, C_GetSlotList(CK_TRUE, list, &raw mut count)) }?;
+        unsafe { call!(self.library, C_GetSlotList(CK_TRUE, list, &raw mut count)) }?;
         slots.truncate(count as usize);
         Ok(slots)
     }
@@ -129,7 +142,7 @@ impl Module {
     pub(crate) fn slot_info(&self, slot: CK_SLOT_ID) -> Result<CK_SLOT_INFO, Failure> {
         let mut info = CK_SLOT_INFO::default();
         // SAFETY: the module fills in the one struct.
-        unsafe { call!(self.0, C_GetSlotInfo(slot, &raw mut info)) }?;
+        unsafe { call!(self.library, C_GetSlotInfo(slot, &raw mut info)) }?;
         Ok(info)
     }
 
@@ -137,7 +150,7 @@ impl Module {
     pub fn token_info(&self, slot: CK_SLOT_ID) -> Result<CK_TOKEN_INFO, Failure> {
         let mut info = CK_TOKEN_INFO::default();
         // SAFETY: the module fills in the one struct.
-        unsafe { call!(self.0, C_GetTokenInfo(slot, &raw mut info)) }?;
+        unsafe { call!(self.library, C_GetTokenInfo(slot, &raw mut info)) }?;
         Ok(info)
     }
 
@@ -145,13 +158,32 @@ impl Module {
     pub(crate) fn signs_with(&self, slot: CK_SLOT_ID, mechanism: CK_MECHANISM_TYPE) -> bool {
         let mut info = CK_MECHANISM_INFO::default();
         // SAFETY: the module fills in the one struct.
-        let result = unsafe { call!(self.0, C_GetMechanismInfo(slot, mechanism, &raw mut info)) };
+        let result = unsafe {
+            call!(
+                self.library,
+                C_GetMechanismInfo(slot, mechanism, &raw mut info)
+            )
+        };
         result.is_ok() && info.flags & CKF_SIGN != 0
     }
 
-    /// `C_OpenSession`, to read and to sign.
+    /// `C_OpenSession`, to read and to sign. Read-only, where the token has such sessions: some versions of AWS
+    /// CloudHSM's module have none.
     pub fn open_session(self: &Arc<Module>, slot: CK_SLOT_ID) -> Result<Session, Failure> {
-        self.open(slot, CKF_SERIAL_SESSION)
+        let mut without = self
+            .without_read_only
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if without.contains(&slot) {
+            return self.open_writing_session(slot);
+        }
+        let refused = match self.open(slot, CKF_SERIAL_SESSION) {
+            Err(failure) if !is_about_the_device(failure.code) => failure,
+            result => return result,
+        };
+        let session = self.open_writing_session(slot).map_err(|_| refused)?;
+        without.insert(slot);
+        Ok(session)
     }
 
     /// `C_OpenSession`, to make and destroy objects as well.
@@ -168,7 +200,7 @@ impl Module {
         // SAFETY: no callback is registered; the module writes the one handle.
         unsafe {
             call!(
-                self.0,
+                self.library,
                 C_OpenSession(slot, flags, null_mut(), None, handle_out)
             )
         }?;
@@ -180,7 +212,7 @@ impl Module {
 impl Drop for Module {
     fn drop(&mut self) {
         // SAFETY: no session is left, since each holds the module. What it returns helps nobody now.
-        let _ = unsafe { call!(self.0, C_Finalize(null_mut())) };
+        let _ = unsafe { call!(self.library, C_Finalize(null_mut())) };
     }
 }
 
@@ -190,7 +222,12 @@ impl Session {
         let pin = pin.secret();
         let (bytes, length) = (pin.as_ptr().cast_mut(), pin.len() as CK_ULONG);
         // SAFETY: the module reads `length` bytes and, whatever its pointer's type says, writes none.
-        unsafe { call!(self.module.0, C_Login(self.handle, user, bytes, length)) }
+        unsafe {
+            call!(
+                self.module.library,
+                C_Login(self.handle, user, bytes, length)
+            )
+        }
     }
 
     /// The objects with all of these attributes; no more than `limit`.
@@ -201,7 +238,7 @@ impl Session {
     ) -> Result<Vec<CK_OBJECT_HANDLE>, Failure> {
         let mut template = list_of(template);
         let (list, length) = (template.as_mut_ptr(), template.len() as CK_ULONG);
-        let library = &self.module.0;
+        let library = &self.module.library;
         // SAFETY: `list` has `length` attributes, whose values the caller lends until the end of this
         // function; the module only reads them.
         unsafe { call!(library, C_FindObjectsInit(self.handle, list, length)) }?;
@@ -218,7 +255,7 @@ impl Session {
         while objects.len() < limit {
             let mut count = 0;
             let (list, length) = (batch.as_mut_ptr(), batch.len() as CK_ULONG);
-            let (library, count_out) = (&self.module.0, &raw mut count);
+            let (library, count_out) = (&self.module.library, &raw mut count);
             // SAFETY: the list has room for `length` handles.
             unsafe { call!(library, C_FindObjects(self.handle, list, length, count_out)) }?;
             if count == 0 {
@@ -263,7 +300,7 @@ impl Session {
             pValue: value.as_mut_ptr().cast(),
             ulValueLen: value.len() as CK_ULONG,
         };
-        let (library, list) = (&self.module.0, &raw mut attribute);
+        let (library, list) = (&self.module.library, &raw mut attribute);
         // SAFETY: one attribute, whose value has room for `ulValueLen` bytes.
         match unsafe { call!(library, C_GetAttributeValue(self.handle, object, list, 1)) } {
             Ok(()) => {}
@@ -288,7 +325,7 @@ impl Session {
         let mut mechanism = without_parameter(mechanism);
         let (mut public, mut private) = (list_of(public), list_of(private));
         let (mut public_key, mut private_key) = (0, 0);
-        let (library, mechanism) = (&self.module.0, &raw mut mechanism);
+        let (library, mechanism) = (&self.module.library, &raw mut mechanism);
         let (public_list, public_length) = (public.as_mut_ptr(), public.len() as CK_ULONG);
         let (private_list, private_length) = (private.as_mut_ptr(), private.len() as CK_ULONG);
         let (public_out, private_out) = (&raw mut public_key, &raw mut private_key);
@@ -323,7 +360,7 @@ impl Session {
         let mut template = list_of(template);
         let mut object = 0;
         let (list, length) = (template.as_mut_ptr(), template.len() as CK_ULONG);
-        let (library, object_out) = (&self.module.0, &raw mut object);
+        let (library, object_out) = (&self.module.library, &raw mut object);
         // SAFETY: `list` has `length` attributes, whose values the caller lends and the module only reads;
         // it writes the one handle.
         unsafe {
@@ -342,7 +379,7 @@ impl Session {
         attribute: Attribute,
     ) -> Result<(), Failure> {
         let mut template = list_of(&[attribute]);
-        let (library, list) = (&self.module.0, template.as_mut_ptr());
+        let (library, list) = (&self.module.library, template.as_mut_ptr());
         // SAFETY: one attribute, whose value the caller lends and the module only reads.
         unsafe { call!(library, C_SetAttributeValue(self.handle, object, list, 1)) }
     }
@@ -350,7 +387,7 @@ impl Session {
     /// `C_DestroyObject`
     pub(crate) fn destroy_object(&self, object: CK_OBJECT_HANDLE) -> Result<(), Failure> {
         // SAFETY: takes two handles and writes nothing.
-        unsafe { call!(self.module.0, C_DestroyObject(self.handle, object)) }
+        unsafe { call!(self.module.library, C_DestroyObject(self.handle, object)) }
     }
 
     /// `C_SignInit`, with a mechanism that has no parameter.
@@ -360,7 +397,7 @@ impl Session {
         key: CK_OBJECT_HANDLE,
     ) -> Result<(), Failure> {
         let mut mechanism = without_parameter(mechanism);
-        let (library, mechanism) = (&self.module.0, &raw mut mechanism);
+        let (library, mechanism) = (&self.module.library, &raw mut mechanism);
         // SAFETY: the mechanism outlives the call and has no parameter.
         unsafe { call!(library, C_SignInit(self.handle, mechanism, key)) }
     }
@@ -369,7 +406,7 @@ impl Session {
     pub fn sign(&self, data: &[u8]) -> Result<Vec<u8>, Failure> {
         let mut signature = vec![0_u8; SIGNATURE_LIMIT];
         let mut length = signature.len() as CK_ULONG;
-        let (handle, library) = (self.handle, &self.module.0);
+        let (handle, library) = (self.handle, &self.module.library);
         let (data, data_length) = (data.as_ptr().cast_mut(), data.len() as CK_ULONG);
         let (out, out_length) = (signature.as_mut_ptr(), &raw mut length);
         // SAFETY: the module reads `data_length` bytes and writes no more than `length`.
@@ -386,7 +423,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         // SAFETY: a handle of this module. What it returns helps nobody now.
-        let _ = unsafe { call!(self.module.0, C_CloseSession(self.handle)) };
+        let _ = unsafe { call!(self.module.library, C_CloseSession(self.handle)) };
     }
 }
 
@@ -406,6 +443,22 @@ fn without_parameter(mechanism: CK_MECHANISM_TYPE) -> CK_MECHANISM {
         pParameter: null_mut(),
         ulParameterLen: 0,
     }
+}
+
+/// Whether one session is as good as another: there is no token, or no room for one more.
+fn is_about_the_device(code: CK_RV) -> bool {
+    matches!(
+        code,
+        CKR_TOKEN_NOT_PRESENT
+            | CKR_TOKEN_NOT_RECOGNIZED
+            | CKR_DEVICE_REMOVED
+            | CKR_DEVICE_ERROR
+            | CKR_SLOT_ID_INVALID
+            | CKR_SESSION_COUNT
+            | CKR_DEVICE_MEMORY
+            | CKR_HOST_MEMORY
+            | CKR_CRYPTOKI_NOT_INITIALIZED
+    )
 }
 
 fn is_about_the_attribute(code: CK_RV) -> bool {

@@ -14,6 +14,8 @@ mod faults;
 mod harness;
 #[path = "token_program/operator.rs"]
 mod operator;
+#[path = "token_program/quirks.rs"]
+mod quirks;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;

@@ -80,6 +80,9 @@ fn text(verdict: &Verdict) -> String {
         let mark = if finding.holds { "holds" } else { "FAILS" };
         text += &format!("{mark}  {}\n", finding.text);
     }
+    if let Some(name) = &verdict.attestation_key_name {
+        text += &format!("attestation key: {name}\n");
+    }
     for what in &verdict.not_proven {
         text += &format!("not proven: {what}\n");
     }

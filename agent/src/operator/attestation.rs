@@ -19,6 +19,7 @@ pub(crate) use endorsement::EndorsementCas;
 
 /// What was found, in the order of the proof.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Verdict {
     /// Whether all that was looked at holds.
     pub(crate) proven: bool,
@@ -26,6 +27,8 @@ pub(crate) struct Verdict {
     pub(crate) findings: Vec<Finding>,
     /// What none of that proves.
     pub(crate) not_proven: Vec<String>,
+    /// The attestation key's name in hex, for whoever knows which one this host's TPM has.
+    pub(crate) attestation_key_name: Option<String>,
 }
 
 /// One thing that was looked at.
@@ -112,6 +115,7 @@ pub(crate) fn judge(
         proven: true,
         findings: Vec::new(),
         not_proven: Vec::new(),
+        attestation_key_name: None,
     };
     verdict.note(
         true,
@@ -121,6 +125,7 @@ pub(crate) fn judge(
         ),
     );
     if let Some(parts) = Parts::parse(attestation, &mut verdict) {
+        verdict.attestation_key_name = Some(hex::encode(parts.attestation_key.name()));
         parts.judge(request, &mut verdict);
     }
     verdict.judge_endorsement(&attestation.endorsement_certificates, cas);
@@ -244,7 +249,8 @@ impl Verdict {
         }
         self.not_proven.push(
             "that the attestation key is in the TPM of an endorsement certificate: that takes a challenge \
-             which only this TPM can answer (TPM2_MakeCredential, TPM2_ActivateCredential)"
+             which only this TPM can answer (TPM2_MakeCredential, TPM2_ActivateCredential), or to know the \
+             attestation key's name"
                 .to_owned(),
         );
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use token::link::{OpenTpmKey, TpmKeySource};
 use token::{Pkcs11Uri, Tcti};
 
@@ -16,16 +16,16 @@ use crate::config::DEFAULT_MODULE;
 
 /// One key: of a PKCS#11 token, in a file, or at a persistent handle.
 #[derive(Debug, Args)]
-#[group(skip)]
+#[command(group = ArgGroup::new("which-key").args(["uri", "key", "handle"]).required(true))]
 pub(crate) struct KeyChoice {
     /// The key on a PKCS#11 token (RFC 7512), such as 'pkcs11:token=lab;object=web'
-    #[arg(long, value_name = "URI", group = "which-key", required_unless_present_any = ["key", "handle"])]
+    #[arg(long, value_name = "URI")]
     pub(crate) uri: Option<UriText>,
     /// The key in this TSS2 PRIVATE KEY file
-    #[arg(long, value_name = "FILE", group = "which-key")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
     /// The key at this persistent handle of the TPM, such as 0x81000101
-    #[arg(long, value_name = "HANDLE", group = "which-key")]
+    #[arg(long, value_name = "HANDLE")]
     pub(crate) handle: Option<Handle>,
     #[command(flatten)]
     pub(crate) module: ModuleArgument,

@@ -1,4 +1,4 @@
-//! `inspect` on certificates that openssl(1) makes.
+//! `inspect` and `trust-policy` on certificates that openssl(1) makes.
 
 use std::fs;
 use std::io::Write;
@@ -228,4 +228,107 @@ fn a_name_forges_no_line() {
     let forged = |line: &&str| line.starts_with("AWS has nothing");
     assert_eq!(shown.lines().filter(forged).count(), 1, "{shown}");
     assert!(!shown.contains('\x1b'));
+}
+
+const ANCHOR: &str = "arn:aws-cn:rolesanywhere:cn-north-1:123456789012:trust-anchor/a";
+
+fn trust_policy(scene: &Scene, more: &[&str]) -> Output {
+    let mut command = scene.roleseal(&[&["trust-policy"], more].concat());
+    command.current_dir(scene.path("")).output().unwrap()
+}
+
+#[test]
+fn a_trust_policy_names_what_it_is_bound_to() {
+    let scene = Scene::new();
+    issue(&scene, "web", "/O=Bank/CN=web", GOOD);
+    let output = trust_policy(&scene, &["web.pem", "--trust-anchor-arn", ANCHOR]);
+    assert_eq!(exit(&output), 0, "{}", text(&output.stderr));
+    assert_eq!(
+        json_of(&output),
+        json!({
+            "Version": "2012-10-17",
+            "Statement": [{
+                "Effect": "Allow",
+                "Principal": { "Service": "rolesanywhere.amazonaws.com" },
+                "Action": ["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"],
+                "Condition": {
+                    "StringEquals": {
+                        "aws:PrincipalTag/x509Subject/CN": "web",
+                        "aws:SourceAccount": "123456789012",
+                    },
+                    "ArnEquals": { "aws:SourceArn": ANCHOR },
+                },
+            }],
+        })
+    );
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("x509Subject/CN = \"web\"") && said.contains("only from \"Bank CA\""),
+        "{said}"
+    );
+
+    // The anchor of a target; of the certificate what is asked for.
+    let target = format!("[target.web]\ntrust-anchor-arn = \"{ANCHOR}\"\n[target.bare]\n");
+    fs::write(scene.path("targets.toml"), target).unwrap();
+    let target = [
+        "--targets=targets.toml",
+        "--target=web",
+        "--by=uri,issuer-cn",
+        "web.pem",
+        "-q",
+    ];
+    let output = trust_policy(&scene, &target);
+    assert_eq!(text(&output.stderr), "");
+    let equals = &json_of(&output)["Statement"][0]["Condition"]["StringEquals"];
+    assert_eq!(
+        equals["aws:PrincipalTag/x509SAN/URI"],
+        "spiffe://bank.test/web"
+    );
+    assert_eq!(equals["aws:PrincipalTag/x509Issuer/CN"], "Bank CA");
+    assert_eq!(equals.as_object().unwrap().len(), 3);
+}
+
+#[test]
+fn a_trust_policy_that_would_bind_to_nothing_is_not_printed() {
+    let scene = Scene::new();
+    issue(
+        &scene,
+        "odd",
+        "/CN=w*b",
+        "basicConstraints=CA:FALSE; keyUsage=digitalSignature",
+    );
+    fs::write(scene.path("targets.toml"), "[target.bare]\n").unwrap();
+    let anchor = format!("--trust-anchor-arn={ANCHOR}");
+    for (arguments, code, expected) in [
+        (&["odd.pem", &anchor][..], 2, "nothing to bind a role to"),
+        (
+            &["odd.pem", &anchor, "--by=cn"],
+            2,
+            "a character that a tag may not have",
+        ),
+        (
+            &["odd.pem", &anchor, "--by=dns"],
+            2,
+            "the certificate has none",
+        ),
+        (&["odd.pem"], 2, "--trust-anchor-arn"),
+        (
+            &["odd.pem", "--targets=targets.toml", "--target=bare"],
+            2,
+            "names no trust anchor",
+        ),
+        (
+            &["odd.pem", "--targets=targets.toml", "--target=other"],
+            2,
+            "there is no target",
+        ),
+        (&["absent.pem", &anchor], 1, "absent.pem: cannot read it"),
+        (&["--identity=web", &anchor], 3, "cannot connect"),
+    ] {
+        let output = trust_policy(&scene, arguments);
+        let said = text(&output.stderr);
+        assert_eq!(exit(&output), code, "{said}");
+        assert!(said.contains(expected), "{said}");
+        assert_eq!(text(&output.stdout), "");
+    }
 }

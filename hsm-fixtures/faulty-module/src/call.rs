@@ -1,5 +1,6 @@
 //! One call: counted, hung, ended or refused as the cues have it, before it reaches the target.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cryptoki_sys::*;
@@ -16,12 +17,22 @@ const POLL: Duration = Duration::from_millis(10);
 
 pub(crate) static SESSIONS: Sessions = Sessions::new();
 
+/// How many calls there were.
+static CALLS: AtomicU64 = AtomicU64::new(0);
+
+/// The number of the last call, by whatever thread.
+pub(crate) fn last() -> u64 {
+    CALLS.load(Ordering::SeqCst)
+}
+
 /// A call that goes on to the target.
 pub(crate) struct Call {
     /// What is left to do when the target has done its work.
     pub(crate) effects: Vec<Action>,
     /// By how much our slots' numbers are higher than the target's; `None` while the tokens are away.
     pub(crate) shift: Option<CK_SLOT_ID>,
+    /// Its number.
+    pub(crate) number: u64,
     /// The cue about the tokens.
     pub(crate) under: u64,
     /// All cues.
@@ -38,6 +49,7 @@ impl Call {
         session: Option<CK_SESSION_HANDLE>,
         close: fn(CK_SESSION_HANDLE),
     ) -> Result<Call, CK_RV> {
+        let number = CALLS.fetch_add(1, Ordering::SeqCst) + 1;
         calls::record(function);
         let session = session.and_then(|handle| SESSIONS.find(handle));
         let known = session.map(|session| session.known.clone());
@@ -64,6 +76,7 @@ impl Call {
         Ok(Call {
             effects,
             shift,
+            number,
             under,
             known: control.numbers(),
             no_session,

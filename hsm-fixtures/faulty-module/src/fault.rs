@@ -50,8 +50,20 @@ pub enum Action {
     Key(String),
     /// These flags of the token are set.
     Flags(CK_FLAGS),
+    /// These flags of the token are not set.
+    NoFlags(CK_FLAGS),
     /// No more sessions than that.
     Limit(usize),
+    /// Returns that where no session to write is asked for.
+    ReadOnly(CK_RV),
+    /// The certificate of that label is copied into the session, with this id.
+    Copy(String, Vec<u8>),
+    /// An attribute that cannot be looked for.
+    Unknown(CK_ATTRIBUTE_TYPE),
+    /// Good for a signature that follows at once.
+    Verify,
+    /// Does its work and returns that all the same.
+    Made(CK_RV),
     /// That attribute has this value, of every object.
     Attribute(CK_ATTRIBUTE_TYPE, Vec<u8>),
 }
@@ -134,7 +146,16 @@ fn action(function: &str, words: &mut SplitAsciiWhitespace) -> Option<Action> {
         ("C_Sign", "overlong") => Action::Overlong,
         ("C_SignInit", "key") => Action::Key(words.next()?.to_owned()),
         ("C_GetTokenInfo", "flags") => Action::Flags(flags(words)?),
+        ("C_GetTokenInfo", "no-flags") => Action::NoFlags(flags(words)?),
         ("C_OpenSession", "limit") => Action::Limit(words.next()?.parse().ok()?),
+        ("C_OpenSession", "read-only") => Action::ReadOnly(codes::return_value(words.next()?)?),
+        ("C_OpenSession", "copy") => {
+            let label = words.next()?.to_owned();
+            Action::Copy(label, bytes(words.next()?)?)
+        }
+        ("C_FindObjectsInit", "unknown") => Action::Unknown(codes::attribute(words.next()?)?),
+        ("C_Login", "verify") => Action::Verify,
+        ("C_GenerateKeyPair", "made") => Action::Made(codes::return_value(words.next()?)?),
         ("C_GetAttributeValue", "attribute") => {
             let attribute = codes::attribute(words.next()?)?;
             Action::Attribute(attribute, bytes(words.next()?)?)
@@ -263,7 +284,33 @@ mod tests {
                 "C_GetTokenInfo",
                 Action::Flags(0x5_0000),
             ),
+            (
+                "C_GetTokenInfo no-flags CKF_LOGIN_REQUIRED",
+                "C_GetTokenInfo",
+                Action::NoFlags(4),
+            ),
             ("C_OpenSession limit 3", "C_OpenSession", Action::Limit(3)),
+            (
+                "C_OpenSession read-only CKR_FUNCTION_FAILED",
+                "C_OpenSession",
+                Action::ReadOnly(6),
+            ),
+            (
+                "C_OpenSession copy web 01",
+                "C_OpenSession",
+                Action::Copy("web".to_owned(), vec![1]),
+            ),
+            (
+                "C_FindObjectsInit unknown CKA_TOKEN",
+                "C_FindObjectsInit",
+                Action::Unknown(cryptoki_sys::CKA_TOKEN),
+            ),
+            ("C_Login verify", "C_Login", Action::Verify),
+            (
+                "C_GenerateKeyPair made CKR_DEVICE_ERROR",
+                "C_GenerateKeyPair",
+                Action::Made(0x30),
+            ),
             (
                 "C_GetAttributeValue attribute CKA_SIGN 00ff",
                 "C_GetAttributeValue",

@@ -33,8 +33,14 @@
 //! | `overlong` | `C_Sign` alone: says that the signature is a byte longer than the caller had room for |
 //! | `key LABEL` | `C_SignInit` alone: takes the private key of that label, whatever was asked for |
 //! | `flags FLAG…` | `C_GetTokenInfo` alone: these are set (`CKF_USER_PIN_FINAL_TRY`) |
+//! | `no-flags FLAG…` | `C_GetTokenInfo` alone: these are not |
 //! | `attribute NAME HEX` | `C_GetAttributeValue` alone: every object has it so (`CKA_SIGN 00`) |
 //! | `limit N` | `C_OpenSession` alone: no more than N sessions at a time in a process (`CKR_SESSION_COUNT`) |
+//! | `read-only CODE` | `C_OpenSession` alone: returns that unless a session to write is asked for |
+//! | `copy LABEL HEX` | `C_OpenSession` alone: each session has a copy of that certificate as a session object, with this `CKA_ID` |
+//! | `unknown NAME` | `C_FindObjectsInit` alone: returns `CKR_ATTRIBUTE_TYPE_INVALID` where that attribute is looked for |
+//! | `verify` | `C_Login` alone, context-specific: any call between it and the end of its session's `C_Sign` undoes it (`CKR_USER_NOT_LOGGED_IN`), as on a smart card |
+//! | `made CODE` | `C_GenerateKeyPair` alone: does its work, and returns that all the same |
 //!
 //! `token absent` takes all tokens away: slots are empty, and to use a session returns `CODE`, which is
 //! `CKR_SESSION_HANDLE_INVALID` if not given. `token back` brings them back; with `shift N` in other slots, each

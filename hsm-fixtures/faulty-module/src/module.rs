@@ -3,13 +3,13 @@
 #![allow(non_snake_case, reason = "they have the standard's names")]
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cryptoki_sys::*;
 
-use crate::call::{Call, SESSIONS};
+use crate::call::{self, Call, SESSIONS};
 use crate::fault::Action;
 use crate::sessions::Session;
-use crate::settings::give_up;
 use crate::target::target;
 
 /// Hands out the list: the one symbol that a program looks for.
@@ -60,7 +60,9 @@ macro_rules! begin {
     };
 }
 
-mod passed_on; // here, where it sees the macros
+mod objects; // here, where they see the macros
+mod passed_on;
+use objects::*;
 use passed_on::*;
 
 unsafe extern "C" fn C_Initialize(arguments: CK_VOID_PTR) -> CK_RV {
@@ -134,8 +136,10 @@ unsafe extern "C" fn C_GetTokenInfo(slot: CK_SLOT_ID, info: CK_TOKEN_INFO_PTR) -
     // SAFETY: the caller's, null or not; the target has filled it in.
     if let (CKR_OK, Some(info)) = (code, unsafe { info.as_mut() }) {
         for effect in &call.effects {
-            if let Action::Flags(flags) = effect {
-                info.flags |= flags;
+            match effect {
+                Action::Flags(flags) => info.flags |= flags,
+                Action::NoFlags(flags) => info.flags &= !flags,
+                _ => {}
             }
         }
     }
@@ -158,14 +162,25 @@ unsafe extern "C" fn C_OpenSession(
     if call.effects.iter().any(full) {
         return CKR_SESSION_COUNT;
     }
+    for effect in &call.effects {
+        if let (0, Action::ReadOnly(code)) = (flags & CKF_RW_SESSION, effect) {
+            return *code;
+        }
+    }
     let code = target!(C_OpenSession(slot, flags, application, notify, session));
     // SAFETY: the caller's, null or not; the target has filled it in.
     if let (CKR_OK, Some(session)) = (code, unsafe { session.as_mut() }) {
+        for effect in &call.effects {
+            if let Action::Copy(label, id) = effect {
+                copy_certificate(*session, label, id);
+            }
+        }
         *session = SESSIONS.add(Session {
             target: Mutex::new(*session),
             slot,
             under: call.under,
             known: call.known,
+            verified: AtomicU64::new(0),
         });
     }
     code
@@ -203,37 +218,21 @@ unsafe extern "C" fn C_GetSessionInfo(
     code
 }
 
-unsafe extern "C" fn C_GetAttributeValue(
+unsafe extern "C" fn C_Login(
     session: CK_SESSION_HANDLE,
-    object: CK_OBJECT_HANDLE,
-    template: CK_ATTRIBUTE_PTR,
-    count: CK_ULONG,
+    user: CK_USER_TYPE,
+    pin: CK_UTF8CHAR_PTR,
+    length: CK_ULONG,
 ) -> CK_RV {
-    let call = begin!(C_GetAttributeValue, Some(session));
+    let call = begin!(C_Login, Some(session));
     let code = call.in_session(session, |session| {
-        target!(C_GetAttributeValue(session, object, template, count))
+        target!(C_Login(session, user, pin, length))
     });
-    for effect in &call.effects {
-        if let (CKR_OK, Action::Attribute(type_, value)) = (code, effect) {
-            // SAFETY: the caller's, which the target has read and filled in.
-            let attributes = unsafe { std::slice::from_raw_parts_mut(template, count as usize) };
-            for attribute in attributes.iter_mut().filter(|one| one.type_ == *type_) {
-                put(attribute, value);
-            }
-        }
+    let one_signature = user == CKU_CONTEXT_SPECIFIC && call.effects.contains(&Action::Verify);
+    if let (CKR_OK, true, Some(session)) = (code, one_signature, SESSIONS.find(session)) {
+        session.verified.store(call.number, Ordering::SeqCst);
     }
     code
-}
-
-/// Writes the value, in place of one that was no shorter: there was room for that.
-fn put(attribute: &mut CK_ATTRIBUTE, value: &[u8]) {
-    let room = attribute.ulValueLen as usize;
-    if !attribute.pValue.is_null() && room >= value.len() {
-        let place = attribute.pValue.cast::<u8>();
-        // SAFETY: the target has just written `room` bytes there.
-        unsafe { place.copy_from_nonoverlapping(value.as_ptr(), value.len()) };
-        attribute.ulValueLen = value.len() as CK_ULONG;
-    }
 }
 
 unsafe extern "C" fn C_SignInit(
@@ -246,39 +245,11 @@ unsafe extern "C" fn C_SignInit(
         let mut key = key;
         for effect in &call.effects {
             if let Action::Key(label) = effect {
-                key = private_key(session, label);
+                key = labelled(session, CKO_PRIVATE_KEY, label);
             }
         }
         target!(C_SignInit(session, mechanism, key))
     })
-}
-
-fn private_key(session: CK_SESSION_HANDLE, label: &str) -> CK_OBJECT_HANDLE {
-    let mut class = CKO_PRIVATE_KEY;
-    let mut template = [
-        CK_ATTRIBUTE {
-            type_: CKA_CLASS,
-            pValue: (&raw mut class).cast(),
-            ulValueLen: size_of::<CK_OBJECT_CLASS>() as CK_ULONG,
-        },
-        CK_ATTRIBUTE {
-            type_: CKA_LABEL,
-            pValue: label.as_ptr().cast_mut().cast(),
-            ulValueLen: label.len() as CK_ULONG,
-        },
-    ];
-    let (attributes, length) = (template.as_mut_ptr(), template.len() as CK_ULONG);
-    let (mut key, mut count) = (0, 0);
-    let (key_out, count_out) = (&raw mut key, &raw mut count);
-    let codes = [
-        target!(C_FindObjectsInit(session, attributes, length)),
-        target!(C_FindObjects(session, key_out, 1, count_out)),
-        target!(C_FindObjectsFinal(session)),
-    ];
-    if codes != [CKR_OK; 3] || count != 1 {
-        give_up(&format!("no private key {label:?} to sign with"));
-    }
-    key
 }
 
 unsafe extern "C" fn C_Sign(
@@ -297,6 +268,10 @@ unsafe extern "C" fn C_Sign(
             return code;
         }
     };
+    if was_undone(session) {
+        end_signing(session, data, data_length);
+        return CKR_USER_NOT_LOGGED_IN;
+    }
     call.in_session(session, |session| {
         // SAFETY: the caller's, null or not.
         let room = unsafe { length.as_ref() }.copied();
@@ -323,6 +298,13 @@ unsafe extern "C" fn C_Sign(
         }
         code
     })
+}
+
+/// Whether there was a call between the PIN's verification for this signature and now, other than this one.
+fn was_undone(session: CK_SESSION_HANDLE) -> bool {
+    let verified = SESSIONS.find(session);
+    let verified = verified.map_or(0, |session| session.verified.swap(0, Ordering::SeqCst));
+    verified != 0 && verified + 1 != call::last()
 }
 
 /// A `C_Sign` that fails ends what `C_SignInit` began (PKCS#11 2.40, section 5.11): that of the target, too.

@@ -1,6 +1,7 @@
 //! The open sessions, by handles of our own: the target's may come again.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cryptoki_sys::{CK_SESSION_HANDLE, CK_SLOT_ID};
@@ -25,6 +26,8 @@ pub(crate) struct Session {
     pub(crate) under: u64,
     /// The cues when it was opened.
     pub(crate) known: Vec<u64>,
+    /// The number of the call that has verified the PIN for a signature; 0 where none has.
+    pub(crate) verified: AtomicU64,
 }
 
 impl Session {
@@ -101,6 +104,7 @@ mod tests {
             slot: 1,
             under,
             known: vec![under],
+            verified: AtomicU64::new(0),
         }
     }
 

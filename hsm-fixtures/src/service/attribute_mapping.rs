@@ -157,12 +157,13 @@ impl San {
             "DNS" => Ok(San::Dns),
             "URI" => Ok(San::Uri),
             "Name" | "Name/" => Ok(San::Name(Rdn::All)),
-            _ => match text.strip_prefix("Name/") {
-                Some(rdn) => Rdn::parse(rdn).map(San::Name),
-                None => Err(format!(
-                    "no specifier of x509SAN (DNS, URI, Name/*, Name/CN): {text}"
-                )),
-            },
+            _ => text
+                .strip_prefix("Name/")
+                .and_then(|rdn| Rdn::parse(rdn).ok())
+                .map(San::Name)
+                .ok_or_else(|| {
+                    format!("no specifier of x509SAN (DNS, URI, Name/*, Name/CN): {text}")
+                }),
         }
     }
 }

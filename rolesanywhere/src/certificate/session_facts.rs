@@ -92,6 +92,8 @@ impl SessionFacts {
         if value.chars().count() > TAG_LIMIT {
             self.left_out
                 .push((name, "its value is longer than a tag's may be, 256"));
+        } else if value.is_empty() {
+            self.left_out.push((name, "its value is empty"));
         } else if !value.chars().all(in_tags) {
             self.left_out
                 .push((name, "its value has a character that a tag may not have"));

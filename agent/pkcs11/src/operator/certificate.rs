@@ -96,7 +96,7 @@ fn owner(place: &Place, key: &Pkcs11Uri, der: &[u8]) -> Result<Owner, TokenError
             "the certificate has another public key than {key}: it is another key's"
         ));
     }
-    let mut certificates = find::objects(session, CKO_CERTIFICATE, &with_id).map_err(failed)?;
+    let mut certificates = find::certificates(session, &with_id).map_err(failed)?;
     let mut own = Vec::new();
     for object in certificates.drain(..) {
         let certified = public_key::of_certificate(session, object).map_err(failed)?;

@@ -16,8 +16,11 @@ pub(super) fn key(place: &Place, key: &Pkcs11Uri) -> Result<Vec<Pkcs11Uri>, Toke
     let uri = |object, class| report::name(&place.session, &place.name, object, class);
     let mut doomed = vec![(private, uri(private, "private").map_err(failed)?)];
     if let Some(belongings) = belongings(place, private).map_err(failed)? {
-        for (number, class) in [(CKO_PUBLIC_KEY, "public"), (CKO_CERTIFICATE, "cert")] {
-            for object in find::objects(&place.session, number, &belongings).map_err(failed)? {
+        let session = &place.session;
+        let public = find::objects(session, CKO_PUBLIC_KEY, &belongings).map_err(failed)?;
+        let certificates = find::certificates(session, &belongings).map_err(failed)?;
+        for (objects, class) in [(public, "public"), (certificates, "cert")] {
+            for object in objects {
                 doomed.push((object, uri(object, class).map_err(failed)?));
             }
         }

@@ -8,7 +8,7 @@ use token::operator::{KeyType, PublicKeyInfo};
 use token::{ObjectMatch, Pkcs11Uri, TokenError};
 
 use super::place::Place;
-use super::{public_key, report};
+use super::{public_key, remains, report};
 use crate::error::Failure;
 use crate::find;
 use crate::properties::{P256, P384, flag};
@@ -23,19 +23,13 @@ pub(super) fn key_pair(
     let label = label(wanted)?;
     check_free(place, wanted, label)?;
     let session = place.writing_session()?;
-    let failed = |failure: Failure| failure.while_doing(format_args!("cannot make {wanted}"));
     let pair = match &wanted.object.id {
         Some(id) => generate(&session, key_type, label, Some(id)),
-        // Some tokens, as YubiHSM's, have no room for an id of that length, and choose one themselves.
-        None => match generate(&session, key_type, label, Some(&random_id()?)) {
-            Err(failure) if is_about_the_template(failure.code) => {
-                generate(&session, key_type, label, None)
-            }
-            result => result,
-        },
+        None => generate_with_any_id(&session, key_type, label, &random_id()?),
     }
-    .map_err(failed)?;
-    finish(place, &session, wanted, pair).map_err(|error| undo(&session, wanted, pair, &error))
+    .map_err(|failure| remains::told_of(place, &session, wanted, label, failure))?;
+    finish(place, &session, wanted, pair)
+        .map_err(|error| remains::of_pair(&session, wanted, pair, &error))
 }
 
 fn label(wanted: &Pkcs11Uri) -> Result<&str, TokenError> {
@@ -108,6 +102,24 @@ fn id_of(public: &PublicKeyInfo) -> Option<Vec<u8>> {
     hash.get(..ID_LENGTH).map(<[u8]>::to_vec)
 }
 
+/// With this id; or with one that the token chooses, as YubiHSM must, which has no room for one of that length.
+fn generate_with_any_id(
+    session: &Session,
+    key_type: KeyType,
+    label: &str,
+    id: &[u8],
+) -> Result<KeyPair, Failure> {
+    let failure = match generate(session, key_type, label, Some(id)) {
+        Err(failure) => failure,
+        made => return made,
+    };
+    remains::destroy(session, label, id);
+    match may_try_again(session, label, failure) {
+        true => generate(session, key_type, label, None),
+        false => Err(failure),
+    }
+}
+
 fn generate(
     session: &Session,
     key_type: KeyType,
@@ -128,11 +140,16 @@ fn generate(
     let all_private = [&private, PRIVATE_OTHERS].concat();
     match session.generate_key_pair(kind.mechanism, &all_public, &all_private) {
         // What it has no use for, some tokens do not even take for an answer of "no".
-        Err(failure) if is_about_the_template(failure.code) => {
+        Err(failure) if may_try_again(session, label, failure) => {
             session.generate_key_pair(kind.mechanism, &public, &private)
         }
         result => result,
     }
+}
+
+/// Not beside the remains of a try.
+fn may_try_again(session: &Session, label: &str, failure: Failure) -> bool {
+    is_about_the_template(failure.code) && remains::none(session, label)
 }
 
 /// What `C_GenerateKeyPair` is to make.
@@ -195,7 +212,7 @@ const PUBLIC_OTHERS: &[Attribute] = &[
     (CKA_VERIFY_RECOVER, NO),
 ];
 
-fn is_about_the_template(code: CK_RV) -> bool {
+pub(super) fn is_about_the_template(code: CK_RV) -> bool {
     matches!(
         code,
         CKR_ATTRIBUTE_TYPE_INVALID
@@ -277,27 +294,4 @@ fn other_uses(session: &Session, pair: KeyPair) -> Result<Option<String>, Failur
             uses.join(", ")
         )
     }))
-}
-
-/// Destroys what was made. Says what came of it.
-fn undo(session: &Session, wanted: &Pkcs11Uri, pair: KeyPair, error: &TokenError) -> TokenError {
-    let halves = [("private", pair.private), ("public", pair.public)];
-    let left = halves.into_iter().filter_map(|(half, key)| {
-        let failure = session.destroy_object(key).err()?;
-        Some(format!("the {half} key is still there ({failure})"))
-    });
-    let left: Vec<String> = left.collect();
-    let after = match left.is_empty() {
-        true => "it was destroyed again".to_owned(),
-        false => format!(
-            "{}: look for it by its label, and destroy it (pkcs11-tool --delete-object)",
-            left.join(", ")
-        ),
-    };
-    let whole = format!("a key {wanted} was made, but then: {error}; {after}");
-    match error {
-        TokenError::Gone(_) => TokenError::Gone(whole),
-        TokenError::Unusable(_) => TokenError::Unusable(whole),
-        _ => TokenError::Broken(whole),
-    }
 }

@@ -147,7 +147,7 @@ fn certificates_of(
         id: Some(id.clone()),
         ..ObjectMatch::default()
     };
-    let found = find::objects(session, CKO_CERTIFICATE, &with_id)?;
+    let found = find::certificates(session, &with_id)?;
     let report = |object: &CK_OBJECT_HANDLE| certificate(session, token, *object);
     found.iter().map(report).collect()
 }

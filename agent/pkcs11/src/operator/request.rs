@@ -45,6 +45,7 @@ pub(super) fn sign(place: &Place, key: &Pkcs11Uri, info: &Der) -> Result<Signatu
             place.module.signs_with(place.token.slot, mechanism)
         }),
         context_login: properties.context_login(key, place.context_login.as_ref())?,
+        others_login: None,
     };
     signer.sign_request(&request)
 }

@@ -71,6 +71,8 @@ fn whatever_a_login_returns_is_a_refusal_unless_it_cannot_be_the_pin() {
         "CKR_SESSION_HANDLE_INVALID",
         "CKR_SESSION_CLOSED",
         "CKR_HOST_MEMORY",
+        "CKR_SESSION_COUNT",
+        "CKR_USER_ANOTHER_ALREADY_LOGGED_IN",
     ] {
         lab.inject(&format!("C_Login return {code}"));
         let error = refused(&mut lab.program(), lab.open());
@@ -161,6 +163,10 @@ fn a_signature_that_fails_says_by_which_code() {
             let expected = format!("{function} returned {named}");
             assert!(error.to_string().contains(&expected), "{error}");
         }
+        // Another session would be refused as well.
+        lab.inject(&format!("{function} return CKR_FUNCTION_REJECTED times 1"));
+        let error = program.sign(0, ECDSA).unwrap_err();
+        assert!(matches!(error, TokenError::Unusable(_)), "{error:?}");
     }
     lab.signs(&mut program);
 }
@@ -265,12 +271,12 @@ impl Lab {
         fs::rename(new, self.store.path("faults")).unwrap();
     }
 
-    fn open(&self) -> OpenPkcs11 {
+    pub(super) fn open(&self) -> OpenPkcs11 {
         let module = self.module.to_str().unwrap();
         self.store.open_in(module, &["pkcs11:object=web"])
     }
 
-    fn program(&self) -> Program {
+    pub(super) fn program(&self) -> Program {
         Program::start_with(&self.store, &self.environment())
     }
 
@@ -284,7 +290,7 @@ impl Lab {
         ]
     }
 
-    fn signs(&self, program: &mut Program) {
+    pub(super) fn signs(&self, program: &mut Program) {
         let signature = program.sign(0, ECDSA).unwrap();
         assert!(self.store.verifies("01", ECDSA, &signature));
     }
@@ -297,7 +303,7 @@ impl Lab {
 }
 
 /// Why the token as a whole cannot be opened.
-fn refused(program: &mut Program, open: OpenPkcs11) -> TokenError {
+pub(super) fn refused(program: &mut Program, open: OpenPkcs11) -> TokenError {
     program.send(&open_message(open));
     match program.receive() {
         FromToken::Opened(Err(error)) => error,

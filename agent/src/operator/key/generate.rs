@@ -55,13 +55,13 @@ pub(crate) struct GenerateArguments {
     /// Let it sign only as long as these PCRs (SHA-256) are as they are now, such as 7,11
     #[arg(long, value_name = "LIST", conflicts_with = "uri")]
     pcr: Option<Pcrs>,
+    /// Print the key's report as JSON
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     pin: PinArguments,
     #[command(flatten)]
     tpm_pins: TpmPinArguments,
-    /// Print the key's report as JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// Numbers of PCRs, each once.

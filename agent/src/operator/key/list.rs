@@ -34,11 +34,11 @@ pub(crate) struct ListArguments {
     /// Log in to the one token that matches, with the PIN asked for at the terminal or the options below
     #[arg(long)]
     login: bool,
-    #[command(flatten)]
-    pin: PinArguments,
     /// Print it as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    pin: PinArguments,
 }
 
 /// All that was found.

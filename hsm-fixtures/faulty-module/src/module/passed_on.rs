@@ -41,7 +41,6 @@ in_session! {
     C_SetOperationState(
         state: CK_BYTE_PTR, length: CK_ULONG, encryption: CK_OBJECT_HANDLE, authentication: CK_OBJECT_HANDLE
     );
-    C_Login(user: CK_USER_TYPE, pin: CK_UTF8CHAR_PTR, length: CK_ULONG);
     C_Logout();
     C_CreateObject(template: CK_ATTRIBUTE_PTR, count: CK_ULONG, object: CK_OBJECT_HANDLE_PTR);
     C_CopyObject(
@@ -50,7 +49,6 @@ in_session! {
     C_DestroyObject(object: CK_OBJECT_HANDLE);
     C_GetObjectSize(object: CK_OBJECT_HANDLE, size: CK_ULONG_PTR);
     C_SetAttributeValue(object: CK_OBJECT_HANDLE, template: CK_ATTRIBUTE_PTR, count: CK_ULONG);
-    C_FindObjectsInit(template: CK_ATTRIBUTE_PTR, count: CK_ULONG);
     C_FindObjects(objects: CK_OBJECT_HANDLE_PTR, most: CK_ULONG, count: CK_ULONG_PTR);
     C_FindObjectsFinal();
     C_EncryptInit(mechanism: CK_MECHANISM_PTR, key: CK_OBJECT_HANDLE);
@@ -82,10 +80,6 @@ in_session! {
     C_DecryptVerifyUpdate(data: CK_BYTE_PTR, length: CK_ULONG, out: CK_BYTE_PTR, out_length: CK_ULONG_PTR);
     C_GenerateKey(
         mechanism: CK_MECHANISM_PTR, template: CK_ATTRIBUTE_PTR, count: CK_ULONG, key: CK_OBJECT_HANDLE_PTR
-    );
-    C_GenerateKeyPair(
-        mechanism: CK_MECHANISM_PTR, public: CK_ATTRIBUTE_PTR, public_count: CK_ULONG, private: CK_ATTRIBUTE_PTR,
-        private_count: CK_ULONG, public_key: CK_OBJECT_HANDLE_PTR, private_key: CK_OBJECT_HANDLE_PTR
     );
     C_WrapKey(
         mechanism: CK_MECHANISM_PTR, wrapping: CK_OBJECT_HANDLE, key: CK_OBJECT_HANDLE, out: CK_BYTE_PTR,

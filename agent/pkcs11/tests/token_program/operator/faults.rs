@@ -64,6 +64,68 @@ fn what_fails_half_way_leaves_nothing_behind() {
     }
 }
 
+/// A token may fail when it has made the key.
+#[test]
+fn a_key_that_was_made_all_the_same_is_destroyed_or_told_of() {
+    let lab = Lab::new();
+    for code in ["CKR_DEVICE_ERROR", "CKR_ATTRIBUTE_VALUE_INVALID"] {
+        lab.inject(&format!("C_GenerateKeyPair made {code} times 1"));
+        let answer = operator(&lab).ask(generate(NEW, KeyType::EcP256));
+        // Where the token chooses the id, there is one key, and not two.
+        let keys = usize::from(code == "CKR_ATTRIBUTE_VALUE_INVALID");
+        assert_eq!(answer.is_ok(), keys == 1, "{answer:?}");
+        for class in ["privkey", "pubkey"] {
+            let there = lab.store.objects(class);
+            assert_eq!(there.matches("label:      new").count(), keys, "{there}");
+        }
+    }
+
+    // As YubiHSM, which has ids of two bytes: it may be anybody's.
+    lab.inject_all(&[
+        "C_GenerateKeyPair made CKR_ATTRIBUTE_VALUE_INVALID".to_owned(),
+        "C_GetAttributeValue attribute CKA_ID 0064".to_owned(),
+    ]);
+    let before = lab.count("C_GenerateKeyPair");
+    let text = operator(&lab).refusal(generate("pkcs11:token=lab;object=yubi", KeyType::EcP256));
+    for part in [
+        "there is pkcs11:token=lab;object=yubi;type=private;id=%00%64, pkcs11:token=lab;object=yubi;type=public;id=%00%64 (",
+        "--delete-object",
+        "write one, as id=",
+        "CKR_ATTRIBUTE_VALUE_INVALID",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(lab.count("C_GenerateKeyPair"), before + 1);
+    let there = lab.store.objects("privkey");
+    assert_eq!(there.matches("label:      yubi").count(), 1, "{there}");
+}
+
+/// AWS CloudHSM, in some versions.
+#[test]
+fn a_token_without_read_only_sessions_makes_keys() {
+    let lab = Lab::new();
+    lab.inject("C_OpenSession read-only CKR_FUNCTION_FAILED");
+    let mut operator = operator(&lab);
+    let report = operator.generate(NEW, KeyType::EcP256);
+    operator.request(&report, "new");
+}
+
+/// As libykcs11 shows attestations beside certificates.
+#[test]
+fn a_certificate_that_is_not_stored_is_none_of_the_keys() {
+    let lab = Lab::new();
+    let web = lab.store.certificate("web");
+    lab.store.certificate("attestation");
+    lab.store.write_certificate("web.der", "01", "web", &[]);
+    lab.store
+        .write_certificate("attestation.der", "09", "attestation", &[]);
+    lab.inject("C_OpenSession copy attestation 01");
+    let report = operator(&lab).key("pkcs11:token=lab;object=web");
+    assert_eq!(report.warnings, Vec::<String>::new());
+    assert_eq!(report.certificates.len(), 1, "{report:?}");
+    assert_eq!(report.certificates[0].certificate.0, web);
+}
+
 #[test]
 fn what_cannot_be_destroyed_again_is_named() {
     let lab = Lab::new();
