@@ -307,6 +307,10 @@ fn what_is_refused_has_made_nothing() {
         assert_eq!((names(scene), desk.keys()), (before.clone(), 0));
     }
     scene.write("agent.toml", &good).unwrap();
+    let link = scene.path("web.crt");
+    std::os::unix::fs::symlink(scene.path("elsewhere"), &link).unwrap();
+    failed(&mut desk.on_token(&["--issue", &issue]), 1, "symbolic link");
+    fs::remove_file(&link).unwrap();
     let said = done(
         &desk
             .on_token(&["--issue", &issue, "--dry-run"])

@@ -52,7 +52,7 @@ pub(super) fn obtain(
     };
     renew::await_validity(&certificate, &stop).map_err(Failure::failed)?;
     drop(held);
-    install::replace(path, pem.as_bytes(), MODE)
+    install::replace_here(path, pem.as_bytes(), MODE)
         .map_err(|error| Failure::failed(error.to_string()))?;
     plan.give(path)?;
     Ok(certificate)
