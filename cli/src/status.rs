@@ -18,6 +18,7 @@ use crate::endpoint::{Health, ListenAddress};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::table::table;
+use crate::within::within;
 use crate::{identities, output};
 
 /// Whose status is wanted.
@@ -186,19 +187,14 @@ const LIMIT: u64 = 4 * 1024 * 1024;
 
 const REQUEST: &[u8] = b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n";
 
+/// Within that time altogether: a server in trouble may take the connection late, or drip.
 fn ask(address: &ListenAddress) -> io::Result<Vec<u8>> {
-    match address {
-        ListenAddress::Tcp(address) => {
-            let stream = TcpStream::connect_timeout(address, TIMEOUT)?;
-            stream.set_read_timeout(Some(TIMEOUT))?;
-            exchange(stream)
-        }
-        ListenAddress::Unix(path) => {
-            let stream = UnixStream::connect(path)?;
-            stream.set_read_timeout(Some(TIMEOUT))?;
-            exchange(stream)
-        }
-    }
+    let address = address.clone();
+    let answer = within(TIMEOUT, move || match address {
+        ListenAddress::Tcp(address) => exchange(TcpStream::connect(address)?),
+        ListenAddress::Unix(path) => exchange(UnixStream::connect(path)?),
+    });
+    answer.unwrap_or_else(|| Err(ErrorKind::TimedOut.into()))
 }
 
 fn exchange(mut stream: impl Read + Write) -> io::Result<Vec<u8>> {
@@ -276,6 +272,21 @@ web     ok     12      2026-01-01T01:00:00Z  2026-01-01T00:40:00Z
                 .show()
                 .starts_with("roleseal-agent at /s\nThe agent has no identity")
         );
+    }
+
+    #[test]
+    fn a_server_that_drips_is_given_up() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = ListenAddress::Tcp(listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            let (mut client, _) = listener.accept().unwrap();
+            while client.write_all(b" ").is_ok() {
+                std::thread::sleep(TIMEOUT / 50);
+            }
+        });
+        let begin = std::time::Instant::now();
+        assert_eq!(ask(&address).unwrap_err().kind(), ErrorKind::TimedOut);
+        assert!(begin.elapsed() < TIMEOUT * 4);
     }
 
     #[test]
