@@ -12,10 +12,10 @@ use super::plan::{Plan, pin_of};
 use crate::accounts::Accounts;
 use crate::certificate::LeafSource;
 use crate::config::Config;
-use crate::operator::Failure;
 use crate::operator::key_choice::absolute;
 use crate::operator::report::toml_string;
 use crate::operator::token_key::KeyPlace;
+use crate::operator::{Failure, NewFile};
 use crate::renewal::install;
 use crate::renewal::lock::Lock;
 
@@ -192,7 +192,7 @@ pub(super) fn plan(
 /// Adds the identity, unless somebody has changed the file since.
 pub(super) fn add(plan: &Plan) -> Result<(), Failure> {
     let config = plan.config.display();
-    let _lock = match Lock::of(&plan.config) {
+    let lock = match Lock::of(&plan.config) {
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Ok(Some(lock)) => Some(lock),
         Ok(None) => {
@@ -211,9 +211,17 @@ pub(super) fn add(plan: &Plan) -> Result<(), Failure> {
         &plan.block,
     )?;
     match edit {
-        Edit::Add(text) => install::replace(&plan.config, text.as_bytes(), MODE)
-            .map_err(|error| Failure::failed(error.to_string())),
+        Edit::Add(text) => write(&plan.config, &text, lock.is_some()),
         Edit::Present | Edit::LacksPin => Ok(()),
+    }
+}
+
+/// What was not there to be locked is not replaced: another command may have made it meanwhile.
+fn write(config: &Path, text: &str, locked: bool) -> Result<(), Failure> {
+    match locked {
+        true => install::replace(config, text.as_bytes(), MODE)
+            .map_err(|error| Failure::failed(error.to_string())),
+        false => NewFile::begin(config, MODE)?.put(text.as_bytes()),
     }
 }
 
@@ -264,6 +272,17 @@ mod tests {
         let config = directory.path().join("agent.toml");
         let (edit, _) = plan(&config, "web", &place, Path::new("/v/web.pem"), BLOCK).unwrap();
         assert_eq!(edit, Edit::LacksPin);
+    }
+
+    #[test]
+    fn what_came_there_meanwhile_is_not_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("agent.toml");
+        write(&config, "first", false).unwrap();
+        assert!(write(&config, "second", false).is_err());
+        assert_eq!(fs::read_to_string(&config).unwrap(), "first");
+        write(&config, "first, second", true).unwrap();
+        assert_eq!(fs::read_to_string(&config).unwrap(), "first, second");
     }
 
     fn planned(old: &str) -> Result<Edit, String> {

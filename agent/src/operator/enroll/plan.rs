@@ -142,7 +142,8 @@ fn give_away(path: &Path, user: u32, group: u32) -> io::Result<()> {
         .custom_flags(flags.bits().cast_signed())
         .open(path)?;
     let metadata = file.metadata()?;
-    if !metadata.is_dir() && !(metadata.is_file() && metadata.nlink() == 1) {
+    let is_one_file = metadata.is_file() && metadata.nlink() == 1;
+    if !is_one_file && !metadata.is_dir() {
         return Err(io::Error::other("it is no file with one name"));
     }
     fchown(&file, Some(user), Some(group))
