@@ -2,6 +2,19 @@
 
 use std::collections::BTreeMap;
 
+/// The keys that Roles Anywhere sets, or leaves out, as is documented.
+const KNOWN: [&str; 7] = [
+    "aws:sourcearn",
+    "aws:sourceaccount",
+    "aws:principalisawsservice",
+    "aws:principalservicename",
+    "aws:tagkeys",
+    "sts:rolesessionname",
+    "sts:sourceidentity",
+];
+
+const KNOWN_TAGS: [&str; 2] = ["aws:principaltag/", "aws:requesttag/"];
+
 /// Condition keys with their values. "Condition key names are not case-sensitive" (IAM JSON policy elements: Condition).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Context {
@@ -39,6 +52,15 @@ impl Context {
         self.keys
             .get(&key.to_lowercase())
             .map_or(&[], |(_, values)| values)
+    }
+
+    /// Whether a request without the key is known to be without it. AWS puts more keys into a request than can be
+    /// known here, such as its region.
+    pub(crate) fn can_tell(&self, key: &str) -> bool {
+        let key = key.to_lowercase();
+        self.keys.contains_key(&key)
+            || KNOWN.contains(&key.as_str())
+            || KNOWN_TAGS.iter().any(|prefix| key.starts_with(prefix))
     }
 
     /// Every key as it was written, with its values, in alphabetical order.
