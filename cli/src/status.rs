@@ -4,6 +4,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use clap::Args;
@@ -113,7 +115,7 @@ impl ServeStatus {
     fn ask(named: Option<ListenAddress>) -> ServeStatus {
         let usual = named.is_none();
         let address = named.unwrap_or_default();
-        let health = match ask(&address) {
+        let health = match ask(&address, TIMEOUT) {
             Ok(answer) => read(&answer)
                 .map(Some)
                 .ok_or_else(|| StatusError::Stranger(address.clone())),
@@ -186,19 +188,20 @@ const LIMIT: u64 = 4 * 1024 * 1024;
 
 const REQUEST: &[u8] = b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n";
 
-fn ask(address: &ListenAddress) -> io::Result<Vec<u8>> {
-    match address {
-        ListenAddress::Tcp(address) => {
-            let stream = TcpStream::connect_timeout(address, TIMEOUT)?;
-            stream.set_read_timeout(Some(TIMEOUT))?;
-            exchange(stream)
-        }
-        ListenAddress::Unix(path) => {
-            let stream = UnixStream::connect(path)?;
-            stream.set_read_timeout(Some(TIMEOUT))?;
-            exchange(stream)
-        }
-    }
+/// Asks in a thread of its own, which ends with the process: neither a full backlog nor an answer that comes byte
+/// by byte has a deadline otherwise.
+fn ask(address: &ListenAddress, within: Duration) -> io::Result<Vec<u8>> {
+    let (answer, answered) = mpsc::channel();
+    let address = address.clone();
+    thread::spawn(move || {
+        let outcome = match address {
+            ListenAddress::Tcp(address) => TcpStream::connect(address).and_then(exchange),
+            ListenAddress::Unix(path) => UnixStream::connect(path).and_then(exchange),
+        };
+        answer.send(outcome)
+    });
+    let in_vain = |_| Err(ErrorKind::TimedOut.into());
+    answered.recv_timeout(within).unwrap_or_else(in_vain)
 }
 
 fn exchange(mut stream: impl Read + Write) -> io::Result<Vec<u8>> {
@@ -276,6 +279,21 @@ web     ok     12      2026-01-01T01:00:00Z  2026-01-01T00:40:00Z
                 .show()
                 .starts_with("roleseal-agent at /s\nThe agent has no identity")
         );
+    }
+
+    #[test]
+    fn an_answer_that_trickles_is_not_waited_for() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = ListenAddress::Tcp(listener.local_addr().unwrap());
+        thread::spawn(move || {
+            let (mut client, _) = listener.accept().unwrap();
+            for _ in 0..300 {
+                let _ = client.write_all(b"x");
+                thread::sleep(Duration::from_millis(10));
+            }
+        });
+        let error = ask(&address, Duration::from_millis(500)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
     }
 
     #[test]
