@@ -68,8 +68,7 @@ fn leading(intermediates: &[Link], anchors: &[Certificate]) -> Vec<usize> {
 }
 
 fn may_have_issued(issuer: &Certificate, issued: &Certificate) -> bool {
-    issuer.subject() == issued.issuer()
-        && signature::is_signed_by(issued, issuer) != Some(false)
+    issuer.subject() == issued.issuer() && signature::is_signed_by(issued, issuer) != Some(false)
 }
 
 /// What AWS has against certificates as a trust anchor, the worst first.
@@ -143,9 +142,7 @@ impl<'c> Way<'c> {
         let candidate = candidates
             .map(|(at, link)| (at, link, self.top_is_signed_by(&link.certificate)))
             .filter(|(.., signed)| *signed != Some(false))
-            .min_by_key(|(at, _, signed)| {
-                (!self.leading.contains(at), std::cmp::Reverse(*signed))
-            });
+            .min_by_key(|(at, _, signed)| (!self.leading.contains(at), std::cmp::Reverse(*signed)));
         let Some((at, link, signed)) = candidate else {
             return false;
         };
