@@ -4,7 +4,7 @@
 //! A PKCS#10 request holds no date and no nonce, so that the one of the enrolment serves for every renewal of
 //! the same key: no token is touched, and token programs still sign nothing but requests to AWS. The confined
 //! agent only sees that it is time ([`Timer`], [`Schedule`]); it asks its launcher for a renewal of an identity,
-//! by name. That starts `roleseal-agent renew` ([`program`]), which reads the configuration itself, and so runs
+//! by name. That starts `roleseal-agent renew` (`program`), which reads the configuration itself, and so runs
 //! what the configuration says whatever became of the agent. What it leaves in the file is taken over as any
 //! other renewed certificate, by [`watch`](crate::watch).
 

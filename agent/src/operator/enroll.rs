@@ -78,7 +78,7 @@ pub(crate) struct EnrollArguments {
     /// Let this local group use the identity; may be repeated
     #[arg(long, value_name = "GROUP", help_heading = "The configuration")]
     allow_group: Vec<String>,
-    /// An endpoint beside AWS's own, https://HOST[:PORT]; may be repeated
+    /// An endpoint beside AWS's own, `https://HOST[:PORT]`; may be repeated
     #[arg(long, value_name = "URL", help_heading = "The configuration")]
     endpoint: Vec<String>,
     /// Give what is written to this user [default: roleseal, if there is that user and root runs this]
