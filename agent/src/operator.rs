@@ -2,7 +2,7 @@
 //! and attested, certificates stored.
 //!
 //! They are no part of the daemon, and need none: each hands its tasks to a token program of its own
-//! ([`program`]), which was started to do an operator's tasks and signs nothing else. Neither the daemon, nor its
+//! (`program`), which was started to do an operator's tasks and signs nothing else. Neither the daemon, nor its
 //! launcher, nor anything that comes through the agent's socket can have them done.
 
 mod arguments;
