@@ -1,6 +1,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -168,7 +169,8 @@ fn run_again_it_goes_on_and_makes_no_second_key() {
     let request = scene.path("web.csr");
     until("there is a request", || request.exists().then_some(()));
     kill_process(Pid::from_child(&waiting), Signal::INT).unwrap();
-    assert!(!waiting.wait().unwrap().success());
+    let ended = waiting.wait().unwrap().signal();
+    assert_eq!(ended, Some(Signal::INT.as_raw()));
     assert_eq!(desk.keys(), 1);
 
     let said = failed(
@@ -307,6 +309,10 @@ fn what_is_refused_has_made_nothing() {
         assert_eq!((names(scene), desk.keys()), (before.clone(), 0));
     }
     scene.write("agent.toml", &good).unwrap();
+    let link = scene.path("web.crt");
+    std::os::unix::fs::symlink(scene.path("elsewhere"), &link).unwrap();
+    failed(&mut desk.on_token(&["--issue", &issue]), 1, "symbolic link");
+    fs::remove_file(&link).unwrap();
     let said = done(
         &desk
             .on_token(&["--issue", &issue, "--dry-run"])

@@ -8,12 +8,24 @@ use crate::agent::{Web, until};
 use crate::http::Http;
 use crate::serving::{key_of, write_targets};
 
+/// With every signal as it is by default: who runs the tests in the background ignores some, and so would the command.
 fn exec(scene: &Scene, words: &[&str]) -> Command {
-    let targets = write_targets(scene);
-    let mut command = scene
-        .roleseal(&["exec", "--target=web", "--targets"])
-        .unwrap();
-    command.arg(targets).arg("--").args(words);
+    let roleseal = scene.roleseal(&["exec", "--target=web"]).unwrap();
+    let mut command = Command::new("env");
+    command
+        .env_clear()
+        .envs(
+            roleseal
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
+        .arg("--default-signal")
+        .arg(roleseal.get_program())
+        .args(roleseal.get_args())
+        .arg("--targets")
+        .arg(write_targets(scene))
+        .arg("--")
+        .args(words);
     command
 }
 
@@ -214,8 +226,9 @@ fn who_interrupts_before_there_is_a_session_is_obeyed() {
 fn nohup_stays_nohup() {
     let web = Web::start();
     let exec = exec(&web.scene, &["sh", "-c", "kill -HUP $$; echo alive"]);
-    let mut nohup = web.scene.command("nohup");
-    nohup.arg(exec.get_program()).args(exec.get_args());
+    let mut nohup = web.scene.command("env");
+    let (option, roleseal) = (exec.get_args().take(1), exec.get_args().skip(1));
+    nohup.args(option).arg("nohup").args(roleseal);
     let output = nohup.output().unwrap();
     assert_eq!(output.stdout, b"alive\n", "{output:?}");
 }

@@ -232,7 +232,9 @@ fn a_reload_changes_what_is_scraped_and_no_count() {
 
 #[test]
 fn the_series_are_those_that_are_documented() {
-    let (web, port) = start();
+    let (mut lab, key) = renewal::lab();
+    renewal::add(&mut lab, &key, "web", "false");
+    let (web, port) = start_lab(lab);
     sign(&web.scene.socket(), request(&web.scene));
     let scrape = Scrape::of(&port);
     let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");

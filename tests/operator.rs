@@ -468,8 +468,8 @@ fn pins_come_from_where_the_line_says() {
     let desk = Desk::new();
     let own = desk.scene.dir().display().to_string();
     let pin = std::fs::read_to_string(desk.scene.pin_path(&desk.token)).unwrap();
-    // Where no systemd runs, this stands in for its program.
-    let asked = format!("#!/bin/sh\n[ $# -ge 1 ] && printf '%s\\n' {pin}\n");
+    // Where no systemd runs, this stands in for its program. It is not to ask for ever.
+    let asked = format!("#!/bin/sh\n[ \"${{1#--timeout=}}\" -gt 0 ] && printf '%s\\n' {pin}\n");
     let program = desk.scene.write("systemd-ask-password", &asked).unwrap();
     let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(program, executable).unwrap();

@@ -3,7 +3,6 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use hsm_fixtures::{AgentIdentity, AllowRule, LeafSpec, RenewConfig, Scene};
 use openssl::ec::{EcGroup, EcKey};
@@ -18,6 +17,7 @@ use crate::agent::{
     Lab, copy_program, identities, json_of, log_with, request, serial, sign, until,
 };
 use crate::policy::NOBODY;
+use crate::reload::under_load;
 
 /// A scene with a key that was made outside the token, so that OpenSSL can make its requests; and nothing started.
 pub(crate) fn lab() -> (Lab, PKey<Private>) {
@@ -114,34 +114,14 @@ fn a_thousand_requests_go_on_across_a_renewal() {
     let old = serial(&web.scene);
     assert_eq!(old, serial_of(&path));
 
-    let (done, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                while !done.load(Ordering::Relaxed) {
-                    let reply = sign(&web.scene.socket(), request(&web.scene));
-                    if reply.get("error").is_some() {
-                        done.store(true, Ordering::Relaxed);
-                        panic!("{reply}");
-                    }
-                    asked.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-        }
-        let until_asked = |count| {
-            until("requests are answered", || {
-                let over = done.load(Ordering::Relaxed) || asked.load(Ordering::Relaxed) >= count;
-                over.then_some(())
-            });
-        };
+    let asked = under_load(&web, |until_asked| {
         until_asked(500);
         assert_eq!(serial(&web.scene), old);
         fs::write(&go, "").unwrap();
         web.until_serial(|serial| serial != old);
-        until_asked(1000.max(asked.load(Ordering::Relaxed) + 100));
-        done.store(true, Ordering::Relaxed);
+        until_asked(1000);
     });
-    eprintln!("{} requests", asked.into_inner());
+    assert!(asked > 1000, "{asked}");
 
     assert_eq!(serial(&web.scene), serial_of(&path));
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o640);

@@ -309,6 +309,28 @@ mod tests {
         sleeping.wait().unwrap();
     }
 
+    /// It would leave its command behind. What ends it is its link.
+    #[test]
+    fn a_renewal_is_not_killed_and_ends_with_its_link() {
+        let (directory, launcher) = launcher("echo $$ >&0; read line <&0; echo alive >&0; cat <&0");
+        let [tpm, agent] =
+            ["roleseal-tpm", "roleseal-agent"].map(|name| directory.path().join(name));
+        std::fs::rename(tpm, agent).unwrap();
+        let Renewal::Started(mut link) = launcher.renew("web").unwrap() else {
+            panic!("it is not started")
+        };
+        let pid = line_from(&link).parse().unwrap();
+        launcher.ask(Ask::Kill { pid }).unwrap();
+        io::Write::write_all(&mut link, b"\n").unwrap();
+        assert_eq!(line_from(&link), "alive");
+        link.shutdown(std::net::Shutdown::Both).unwrap();
+        let deadline = Instant::now() + SOON;
+        while is_there(pid) {
+            assert!(Instant::now() < deadline);
+            std::thread::sleep(PAUSE);
+        }
+    }
+
     /// The program neither sees that the agent is gone nor would it care.
     #[test]
     fn after_the_agent_nothing_is_left() {

@@ -30,7 +30,7 @@ pub struct Files {
 }
 
 impl Files {
-    /// What it reads again: the configuration, from `path`, and the certificates. Directories and not the
+    /// What it reads again: the configuration, from `path`, the certificates, and their requests. Directories and not the
     /// files alone, since a new version comes under a new inode.
     pub fn of(path: &Path, config: &Config) -> Files {
         let mut files = Files {
@@ -40,7 +40,11 @@ impl Files {
         };
         files.read_again(path);
         for identity in &config.identities {
-            for path in identity.certificate.files() {
+            let request = identity
+                .renewal
+                .as_ref()
+                .map(|renewal| renewal.csr.as_path());
+            for path in identity.certificate.files().chain(request) {
                 files.read_again(path);
             }
         }
@@ -334,6 +338,18 @@ mod tests {
                 assert_eq!(place.load().identities[0].name, "other");
             });
         });
+    }
+
+    #[test]
+    fn a_certificate_request_is_read_wherever_it_is() {
+        let place = Place::new();
+        place.write("run/web.csr", "a request");
+        let csr = place.path("run/web.csr");
+        let renew = format!("renew = {{ command = \"true\", csr = {csr:?} }}\n");
+        let text = place.configuration() + &renew;
+        place.write("etc/agent.toml", &text);
+        let read = place.confined(|_| fs::read_to_string(&csr));
+        assert_eq!(read.unwrap(), "a request");
     }
 
     #[test]

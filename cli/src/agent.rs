@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 use wire::{Client, ClientError, Identity, Refusal, UnsignedRequest};
 
 use crate::exit::Exit;
+use crate::within::within;
 
 /// The headers that sign the request, by name.
 pub(crate) fn sign(
@@ -56,11 +55,9 @@ const GLANCE: Duration = Duration::from_millis(500);
 
 /// Looks which certificate an identity has now. This needs no token.
 pub(crate) fn certificate(socket: &Path, identity: Option<&str>) -> Certificate {
-    let (answer, answered) = mpsc::channel();
     let socket = socket.to_owned();
-    thread::spawn(move || answer.send(identities(&socket)));
-    match answered.recv_timeout(GLANCE) {
-        Ok(Ok(identities)) => certificate_of(&identities, identity),
+    match within(GLANCE, move || identities(&socket)) {
+        Some(Ok(identities)) => certificate_of(&identities, identity),
         _ => Certificate::Unknown,
     }
 }

@@ -17,8 +17,6 @@ mod verify;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 use clap::Args;
@@ -34,6 +32,7 @@ use crate::exit::Exit;
 use crate::http::Http;
 use crate::output;
 use crate::target::{Settings, Target, TargetName};
+use crate::within::within;
 
 use ::rolesanywhere::certificate::Chain;
 use finding::{Check, Finding};
@@ -226,16 +225,6 @@ fn chain(socket: &Path, identity: &str) -> Result<Chain, String> {
         Some(answer) => answer.map_err(|error| error.to_string()),
         None => Err("it does not answer".to_owned()),
     }
-}
-
-/// Asks in a thread of its own, which ends with the process: the answer, if it came in time.
-fn within<T: Send + 'static>(
-    time: Duration,
-    question: impl FnOnce() -> T + Send + 'static,
-) -> Option<T> {
-    let (answer, answered) = mpsc::channel();
-    thread::spawn(move || answer.send(question()));
-    answered.recv_timeout(time).ok()
 }
 
 const TRUST: &str = "Name a PEM file that you may read with --ca-bundle or AWS_CA_BUNDLE.";

@@ -42,6 +42,7 @@ mod target;
 mod targets;
 mod trust_policy;
 mod update;
+mod within;
 
 use std::process::ExitCode;
 

@@ -216,12 +216,12 @@ impl Process {
         Ok(Ok((pid, link)))
     }
 
-    /// Only what it has started itself, and what is not reaped yet: its number is nobody else's.
+    /// Only a token program that it has started itself, and that is not reaped yet: its number is nobody else's.
+    /// A renewal is to end its command before itself, and does so when its link is closed.
     fn kill(&self, pid: i32) -> Answer {
-        let ours = self
-            .children
-            .iter()
-            .find(|running| running.child.id().cast_signed() == pid);
+        let ours = self.children.iter().find(|running| {
+            matches!(running.kind, Kind::TokenProgram(_)) && running.child.id().cast_signed() == pid
+        });
         if let Some(running) = ours {
             kill(running);
         }

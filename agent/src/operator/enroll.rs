@@ -231,7 +231,7 @@ fn hint_at_existing_key(failure: Failure) -> Failure {
     match failure {
         Failure::Interrupted(_) | Failure::Usage(_) => failure,
         other => Failure::failed(format!(
-            "{other}\nNo key was made. To enroll one that is there: --existing-key"
+            "{other}\nTo enroll a key that is there: --existing-key"
         )),
     }
 }

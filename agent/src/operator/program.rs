@@ -88,6 +88,11 @@ pub(crate) fn hold_signals() -> Result<impl Drop, Failure> {
         .map_err(|error| Failure::failed(format!("cannot handle signals: {error}")))
 }
 
+/// A signal that was held back.
+pub(crate) fn held_signal() -> Option<i32> {
+    Signals::of_process().ok()?.arrived()
+}
+
 impl Program {
     /// Starts one, from the directory of this program.
     pub(crate) fn start(program: launcher::Program) -> Result<Program, Failure> {

@@ -44,6 +44,11 @@ pub(crate) enum CommandError {
         "the command wrote more than {OUTPUT_LIMIT} bytes, which is no certificate chain: it was killed"
     )]
     TooMuch,
+    #[error(
+        "the command wants to ask something at the terminal, which it cannot: it was killed; give it what it \
+         needs in files"
+    )]
+    Asks,
     #[error("the command wrote what is no text, and so no PEM")]
     NoText,
     #[error("it was asked to end, and the command was killed")]
@@ -200,9 +205,21 @@ struct Group {
 }
 
 impl Group {
-    fn shell_has_ended(&self) -> io::Result<bool> {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        Ok(waitid(WaitId::Pid(Pid::from_child(&self.child)), options)?.is_some())
+    /// Who reads from the terminal, outside its foreground, is stopped with its whole group.
+    fn shell_has_ended(&self) -> Result<bool, CommandError> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::STOPPED;
+        let options = options | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let shell = WaitId::Pid(Pid::from_child(&self.child));
+        let status = waitid(shell, options).map_err(io::Error::from)?;
+        let asking = [Signal::TTIN, Signal::TTOU].map(Signal::as_raw);
+        match status
+            .as_ref()
+            .map(|status| (status.stopped(), status.stopping_signal()))
+        {
+            Some((true, Some(signal))) if asking.contains(&signal) => Err(CommandError::Asks),
+            Some((stopped, _)) => Ok(!stopped),
+            None => Ok(false),
+        }
     }
 
     fn kill(&self) {
@@ -262,6 +279,8 @@ mod tests {
         assert!(error("no-such-program-anywhere").contains("127"));
         assert!(error("yes").contains("more than"));
         assert!(error("printf '\\377\\376'").contains("no text"));
+        assert!(error("kill -TTIN $$").contains("at the terminal"));
+        assert!(error("exec >&-; kill -TTOU $$").contains("at the terminal"));
     }
 
     /// By its time, or because nobody wants its work any more: all of it ends.

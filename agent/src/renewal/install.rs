@@ -19,25 +19,29 @@ pub(crate) struct InstallError {
 /// as this process may give files away; a new one gets `mode`. A symbolic link stays, and what it names is
 /// replaced.
 pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), InstallError> {
-    let target = target(path);
+    replace_here(&target(path), content, mode)
+}
+
+/// The same, by somebody who may write more than whoever has the directory: no symbolic link there is followed.
+pub(crate) fn replace_here(target: &Path, content: &[u8], mode: u32) -> Result<(), InstallError> {
     let failed = |error| InstallError {
-        path: target.clone(),
+        path: target.to_owned(),
         error,
     };
-    let (directory, new) = new_beside(&target).map_err(failed)?;
+    let (directory, new) = new_beside(target).map_err(failed)?;
     // One that a crash has left behind.
     match fs::remove_file(&new.0) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
     }
-    let old = match fs::symlink_metadata(&target) {
+    let old = match fs::symlink_metadata(target) {
         Ok(old) if old.is_file() => Some(old),
         Ok(_) => return Err(failed(io::Error::other("not a file"))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(failed(error)),
     };
     write(&new.0, content, mode, old.as_ref()).map_err(failed)?;
-    fs::rename(&new.0, &target).map_err(failed)?;
+    fs::rename(&new.0, target).map_err(failed)?;
     // So that it is there after a power cut. It is there now in any case.
     let _ = File::open(directory).and_then(|directory| directory.sync_all());
     Ok(())
@@ -130,6 +134,9 @@ mod tests {
         );
         assert_eq!(names(directory.path()), ["link", "one"]);
         assert!(path("link").is_symlink());
+        assert!(replace_here(&path("link"), b"newest", 0o644).is_err());
+        assert_eq!(fs::read(path("one")).unwrap(), b"newer");
+        assert_eq!(names(directory.path()), ["link", "one"]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::command::{self, Stop};
 use super::lock::Lock;
-use super::{Present, Report, install};
+use super::{CertificateRequest, Present, Report, install};
 use crate::certificate::{Certificate, CertificateSource, Stamp, read_file};
 use crate::config::IdentityConfig;
 use rolesanywhere::certificate::parse_pem;
@@ -31,6 +31,7 @@ pub(super) fn renew(identity: &IdentityConfig, force: bool, stop: &Stop) -> Resu
     let path = super::file(source)?;
     let csr = &settings.csr;
     let at = |error: std::io::Error| format!("the certificate request {}: {error}", csr.display());
+    CertificateRequest::read(csr)?;
     let _lock = Lock::of(csr)
         .map_err(at)?
         .ok_or("another renewal of it is under way")?;

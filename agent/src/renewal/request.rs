@@ -1,7 +1,7 @@
 //! The certificate request that each renewal sends again.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use der::{Decode, Encode};
@@ -27,7 +27,16 @@ impl CertificateRequest {
     pub fn read(path: &Path) -> Result<CertificateRequest, String> {
         let explain =
             |error: String| format!("the certificate request {}: {error}", path.display());
-        let text = read_text(path).map_err(|error| explain(format!("cannot read it: {error}")))?;
+        let text = read_text(path).map_err(|error| {
+            let remedy = match error.kind() {
+                ErrorKind::NotFound => {
+                    ": make it with the key (roleseal-agent csr --out), or say where it is: \
+                     renew = { csr = … }"
+                }
+                _ => "",
+            };
+            explain(format!("cannot read it: {error}{remedy}"))
+        })?;
         CertificateRequest::parse(&text).map_err(explain)
     }
 
@@ -110,5 +119,11 @@ mod tests {
         ] {
             assert!(CertificateRequest::parse(&text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn of_a_missing_one_it_is_said_how_to_make_it() {
+        let error = CertificateRequest::read(Path::new("/nonexistent/web.csr")).unwrap_err();
+        assert!(error.contains("roleseal-agent csr --out"), "{error}");
     }
 }

@@ -23,7 +23,15 @@ struct State {
     /// Failures in a row.
     failures: u32,
     failure: Option<Failure>,
+    /// The last one that was renewed.
+    renewed: Option<Renewed>,
     objection: Option<String>,
+}
+
+#[derive(Debug)]
+struct Renewed {
+    at: Timestamp,
+    not_after: Timestamp,
 }
 
 /// What the files were like at the last look.
@@ -62,6 +70,7 @@ impl Schedule {
             next: None,
             failures: 0,
             failure: None,
+            renewed: None,
             objection: None,
         }))
     }
@@ -77,6 +86,7 @@ impl Schedule {
             next: None,
             failures: 0,
             failure: state.failure.take(),
+            renewed: state.renewed.take(),
             objection: None,
         };
     }
@@ -125,7 +135,7 @@ impl Schedule {
                     not_before,
                     not_after,
                 },
-            )) => now >= state.settings.due_at(*not_before, *not_after),
+            )) => now >= state.due_at(*not_before, *not_after),
         };
         let waits = state.next.is_some_and(|next| at < next);
         let begins = due && !waits && !state.running;
@@ -170,7 +180,9 @@ impl Schedule {
             Report::NotDue => SHORTEST_DELAY,
             Report::Renewed { not_after, .. } => {
                 (state.failures, state.failure) = (0, None);
-                delay_after_success(now, *not_after)
+                let not_after = *not_after;
+                state.renewed = Some(Renewed { at: now, not_after });
+                SHORTEST_DELAY
             }
         };
         state.next = Some(at + delay);
@@ -203,11 +215,20 @@ impl Schedule {
     }
 }
 
-/// A certificate may be so short that it is due again at once. It is renewed when a third of its time is left,
-/// as one without `before`.
-fn delay_after_success(now: Timestamp, not_after: Timestamp) -> Duration {
-    let left = Duration::try_from(now.duration_until(not_after)).unwrap_or_default();
-    (left * 2 / 3).max(SHORTEST_DELAY)
+impl State {
+    /// A certificate may be so short that it is due again at once. It is renewed when a third of its time is
+    /// left, as one without `before`.
+    fn due_at(&self, not_before: Timestamp, not_after: Timestamp) -> Timestamp {
+        let due = self.settings.due_at(not_before, not_after);
+        match &self.renewed {
+            Some(last) if last.not_after == not_after && due <= last.at => {
+                let left = Duration::try_from(last.at.duration_until(not_after));
+                let wait = left.unwrap_or_default() * 2 / 3;
+                last.at.saturating_add(wait).unwrap_or(due)
+            }
+            _ => due,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -305,6 +326,23 @@ mod tests {
         schedule.finish(&renewed(29), day(29), at, 0.0);
         assert!(!schedule.begin(day(29), at + Duration::from_secs(59)));
         assert!(schedule.begin(day(29), at + Duration::from_secs(60)));
+    }
+
+    /// Others are renewed as the settings say, and what comes in their place is looked at anew.
+    #[test]
+    fn a_success_puts_nothing_off() {
+        let (schedule, at) = (schedule(), Instant::now());
+        schedule.lock().settings.before = Some(Duration::from_secs(20 * DAY as u64));
+        assert!(schedule.begin(day(10), at));
+        schedule.finish(&renewed(40), day(10), at, 0.0);
+        see(&schedule, 10, 40);
+        let days = |number: u64| at + Duration::from_secs(number * DAY as u64);
+        assert!(!schedule.begin(day(19), days(9)));
+        assert!(schedule.begin(day(20), days(10)));
+        schedule.finish(&renewed(50), day(20), days(10), 0.0);
+        schedule.lock().seen = Some((Stamp::of([].into_iter()), Seen::Nothing));
+        assert!(!schedule.begin(day(20), days(10)));
+        assert!(schedule.begin(day(21), days(11)));
     }
 
     #[test]

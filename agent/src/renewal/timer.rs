@@ -1,6 +1,7 @@
 //! Sees when an identity's certificate is due, and has the launcher renew it.
 
 use std::io::{self, Read};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -93,7 +94,10 @@ fn renew(agent: &Agent, launcher: &Launcher, name: &str, schedule: &Schedule) {
         Ok(Renewal::Later(delay)) => return schedule.postpone(delay, Instant::now()),
         Ok(Renewal::Started(link)) => {
             say(Level::Info, "renewing", name, &[]);
-            read(&link, deadline)
+            let report = read(&link, deadline);
+            // One that is late ends: the launcher has this end of the link open, too.
+            let _ = link.shutdown(Shutdown::Both);
+            report
         }
         Err(error) => Report::Failed(error),
     };

@@ -1,8 +1,6 @@
 //! The way to the endpoint: name, connection, TLS, and AWS's clock.
 
 use std::net::{IpAddr, ToSocketAddrs};
-use std::sync::mpsc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use jiff::fmt::rfc2822;
@@ -12,6 +10,7 @@ use super::finding::{Check, Finding};
 use crate::exit::Exit;
 use crate::http::{Http, HttpError, Stage};
 use crate::target::Target;
+use crate::within::within;
 
 /// What was seen of it.
 pub(super) struct Way {
@@ -67,25 +66,23 @@ pub(super) fn walk(target: &Target, http: &Http) -> Way {
     }
 }
 
-/// Looked up in a thread of its own, as the resolver has no deadline; it ends with the process.
+/// By the system's resolver, which has no deadline of its own.
 fn addresses(host: &str) -> Result<Vec<IpAddr>, String> {
-    let (answer, answered) = mpsc::channel();
     let with_port = match host.rsplit_once(':') {
         Some((_, port)) if port.parse::<u16>().is_ok() => host.to_owned(),
         _ => format!("{host}:443"),
     };
-    thread::spawn(move || {
-        let found = with_port.to_socket_addrs();
-        let found = found.map(|found| found.map(|address| address.ip()).collect::<Vec<_>>());
-        let _ = answer.send(found); // who asked may have given up
+    let found = within(NAME_TIMEOUT, move || -> std::io::Result<Vec<IpAddr>> {
+        let found = with_port.to_socket_addrs()?;
+        Ok(found.map(|address| address.ip()).collect())
     });
-    match answered.recv_timeout(NAME_TIMEOUT) {
-        Ok(Ok(mut found)) => {
+    match found {
+        Some(Ok(mut found)) => {
             found.dedup();
             Ok(found)
         }
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no answer within {} s", NAME_TIMEOUT.as_secs())),
+        Some(Err(error)) => Err(error.to_string()),
+        None => Err(format!("no answer within {} s", NAME_TIMEOUT.as_secs())),
     }
 }
 

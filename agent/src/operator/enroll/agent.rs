@@ -1,9 +1,9 @@
 //! The running agent, if there is one: it is told to read its configuration again, and has the identity.
 
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
@@ -25,11 +25,22 @@ const PAUSE: Duration = Duration::from_millis(200);
 const RELOAD: &str = "systemctl reload-or-restart roleseal-agent.service >&2";
 
 /// Who listens at the socket.
+#[derive(Debug, PartialEq, Eq)]
 enum Listener {
     Nobody,
     Agent(Pid),
     /// systemd, for an agent that may not run yet.
     Manager,
+}
+
+impl Listener {
+    /// The first process is systemd; or, in a container, the agent itself.
+    fn of(pid: Pid, program: Option<&Path>) -> Listener {
+        match pid == Pid::INIT && !program.is_some_and(is_agent) {
+            true => Listener::Manager,
+            false => Listener::Agent(pid),
+        }
+    }
 }
 
 /// Reloads it, and waits until the identity is ready.
@@ -62,8 +73,7 @@ fn listener(socket: &Path) -> Result<Listener, Failure> {
     };
     let peer = getsockopt(&stream, PeerCredentials).map_err(|error| at(error.to_string()))?;
     match Pid::from_raw(peer.pid()) {
-        Some(Pid::INIT) => Ok(Listener::Manager),
-        Some(pid) => Ok(Listener::Agent(pid)),
+        Some(pid) => Ok(Listener::of(pid, program_of(pid).ok().as_deref())),
         None => Err(at(
             "who listens there cannot be told: reload the agent by hand".to_owned(),
         )),
@@ -81,13 +91,21 @@ fn hang_up(pid: Pid) -> Result<(), Failure> {
     // From here on, whatever has the number: if it is not the agent, it is not this process.
     let process =
         pidfd_open(pid, PidfdFlags::empty()).map_err(|error| by_hand(error.to_string()))?;
-    let link = format!("/proc/{}/exe", pid.as_raw_nonzero());
-    let program = std::fs::read_link(link).map_err(|error| by_hand(error.to_string()))?;
-    let name = program.file_name().unwrap_or_default().to_string_lossy();
-    if name.trim_end_matches(" (deleted)") != "roleseal-agent" {
+    let program = program_of(pid).map_err(|error| by_hand(error.to_string()))?;
+    if !is_agent(&program) {
         return Err(by_hand(format!("it runs {}", program.display())));
     }
     pidfd_send_signal(&process, Signal::HUP).map_err(|error| by_hand(error.to_string()))
+}
+
+fn program_of(pid: Pid) -> io::Result<PathBuf> {
+    std::fs::read_link(format!("/proc/{}/exe", pid.as_raw_nonzero()))
+}
+
+/// Also one whose file was replaced by a newer one.
+fn is_agent(program: &Path) -> bool {
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    name.trim_end_matches(" (deleted)") == "roleseal-agent"
 }
 
 fn reload_by_manager() -> Result<(), Failure> {
@@ -129,5 +147,33 @@ fn wait(plan: &Plan) -> Result<(), Failure> {
                 )));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_process_is_systemd_or_the_agent() {
+        let other = Pid::from_raw(7).unwrap();
+        for (pid, program, expected) in [
+            (
+                Pid::INIT,
+                Some("/usr/lib/systemd/systemd"),
+                Listener::Manager,
+            ),
+            (Pid::INIT, None, Listener::Manager),
+            (
+                Pid::INIT,
+                Some("/usr/local/bin/roleseal-agent"),
+                Listener::Agent(Pid::INIT),
+            ),
+            (other, None, Listener::Agent(other)),
+        ] {
+            assert_eq!(Listener::of(pid, program.map(Path::new)), expected);
+        }
+        assert!(is_agent(Path::new("/bin/roleseal-agent (deleted)")));
+        assert!(!is_agent(Path::new("/bin/sh")));
     }
 }

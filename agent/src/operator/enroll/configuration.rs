@@ -5,17 +5,17 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use token::PinSource;
-use token::link::OpenTpmKey;
+use token::link::{OpenTpmKey, TpmKeySource};
 
 use super::EnrollArguments;
 use super::plan::{Plan, pin_of};
 use crate::accounts::Accounts;
 use crate::certificate::LeafSource;
 use crate::config::Config;
-use crate::operator::Failure;
 use crate::operator::key_choice::absolute;
 use crate::operator::report::toml_string;
 use crate::operator::token_key::KeyPlace;
+use crate::operator::{Failure, NewFile};
 use crate::renewal::install;
 use crate::renewal::lock::Lock;
 
@@ -44,7 +44,7 @@ pub(super) fn block(
         format!("name = {}", toml_string(&arguments.name.to_string())),
     ];
     lines.extend(key_lines(place)?);
-    lines.push(format!("certificate = {}", path(certificate)));
+    lines.push(format!("certificate = {}", path(certificate)?));
     if let (Some(command), true) = (
         &arguments.issue,
         arguments.renew || arguments.renew_before.is_some(),
@@ -77,7 +77,10 @@ fn key_lines(place: &KeyPlace) -> Result<Vec<String>, Failure> {
             lines.push(format!("key = {}", toml_string(&uri.to_string())));
         }
         KeyPlace::Tpm { tcti, key } => {
-            lines.push(format!("key = {}", toml_string(&key.source.to_string())));
+            lines.push(match &key.source {
+                TpmKeySource::File(file) => format!("key = {}", path(file)?),
+                handle => format!("key = {}", toml_string(&handle.to_string())),
+            });
             lines.push(format!(
                 "tpm = {{ tcti = {} }}",
                 toml_string(&tcti.to_string())
@@ -99,7 +102,7 @@ fn pin_line(name: &str, pin: Option<&PinSource>) -> Result<Option<String>, Failu
     Ok(match pin {
         None => None,
         Some(PinSource::File(file)) => {
-            Some(format!("{name} = {{ file = {} }}", path(&absolute(file)?)))
+            Some(format!("{name} = {{ file = {} }}", path(&absolute(file)?)?))
         }
         Some(PinSource::Credential(credential)) => Some(format!(
             "{name} = {{ credential = {} }}",
@@ -111,8 +114,28 @@ fn pin_line(name: &str, pin: Option<&PinSource>) -> Result<Option<String>, Failu
     })
 }
 
-fn path(path: &Path) -> String {
-    toml_string(&path.display().to_string())
+fn path(path: &Path) -> Result<String, Failure> {
+    let text = path.to_str().ok_or_else(|| {
+        Failure::usage(format!(
+            "{path:?} is no text (UTF-8), and so cannot be named in the configuration"
+        ))
+    })?;
+    Ok(toml_string(text))
+}
+
+/// Whether the file can be put there at the end of it all.
+fn check_writable(config: &Path) -> Result<(), Failure> {
+    let target = install::target(config);
+    let directory = target.parent().unwrap_or(Path::new("/"));
+    let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+    rustix::fs::access(directory, access).map_err(|error| {
+        Failure::failed(format!(
+            "the configuration {} cannot be written: {}: {error}: make this directory, run this as who may \
+             write there, or name another --config",
+            config.display(),
+            directory.display()
+        ))
+    })
 }
 
 /// Numbers are users' and groups' numbers.
@@ -159,14 +182,17 @@ pub(super) fn plan(
     let asks = |pin: &PinSource| matches!(pin, PinSource::Terminal(_) | PinSource::AskPassword(_));
     match pin_of(place).is_some_and(asks) {
         true => Ok((Edit::LacksPin, parsed.socket)),
-        false => Ok((Edit::Add(text), parsed.socket)),
+        false => {
+            check_writable(config)?;
+            Ok((Edit::Add(text), parsed.socket))
+        }
     }
 }
 
 /// Adds the identity, unless somebody has changed the file since.
 pub(super) fn add(plan: &Plan) -> Result<(), Failure> {
     let config = plan.config.display();
-    let _lock = match Lock::of(&plan.config) {
+    let lock = match Lock::of(&plan.config) {
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Ok(Some(lock)) => Some(lock),
         Ok(None) => {
@@ -185,9 +211,17 @@ pub(super) fn add(plan: &Plan) -> Result<(), Failure> {
         &plan.block,
     )?;
     match edit {
-        Edit::Add(text) => install::replace(&plan.config, text.as_bytes(), MODE)
-            .map_err(|error| Failure::failed(error.to_string())),
+        Edit::Add(text) => write(&plan.config, &text, lock.is_some()),
         Edit::Present | Edit::LacksPin => Ok(()),
+    }
+}
+
+/// What was not there to be locked is not replaced: another command may have made it meanwhile.
+fn write(config: &Path, text: &str, locked: bool) -> Result<(), Failure> {
+    match locked {
+        true => install::replace(config, text.as_bytes(), MODE)
+            .map_err(|error| Failure::failed(error.to_string())),
+        false => NewFile::begin(config, MODE)?.put(text.as_bytes()),
     }
 }
 
@@ -240,6 +274,17 @@ mod tests {
         assert_eq!(edit, Edit::LacksPin);
     }
 
+    #[test]
+    fn what_came_there_meanwhile_is_not_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("agent.toml");
+        write(&config, "first", false).unwrap();
+        assert!(write(&config, "second", false).is_err());
+        assert_eq!(fs::read_to_string(&config).unwrap(), "first");
+        write(&config, "first, second", true).unwrap();
+        assert_eq!(fs::read_to_string(&config).unwrap(), "first, second");
+    }
+
     fn planned(old: &str) -> Result<Edit, String> {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("agent.toml");
@@ -275,6 +320,28 @@ mod tests {
             assert_eq!(planned(&old), Ok(Edit::Add(expected)));
         }
         assert_eq!(planned(BLOCK), Ok(Edit::Present));
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_refused_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("absent/agent.toml");
+        let error = plan(
+            &config,
+            "web",
+            &place("web"),
+            Path::new("/v/web.pem"),
+            BLOCK,
+        );
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("absent: No such file"), "{error}");
+        let name = std::os::unix::ffi::OsStrExt::from_bytes(b"/v/\xff.pem");
+        let name: &std::ffi::OsStr = name;
+        assert!(matches!(path(Path::new(name)), Err(Failure::Usage(_))));
+        assert_eq!(
+            path(Path::new("/v/a b\"\n.pem")).unwrap(),
+            "\"/v/a b\\\"\\n.pem\""
+        );
     }
 
     #[test]

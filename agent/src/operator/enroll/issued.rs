@@ -9,7 +9,7 @@ use super::EnrollArguments;
 use super::plan::Plan;
 use crate::certificate::{Certificate, CertificateSource, LeafSource};
 use crate::operator::certification_request::CertificationRequest;
-use crate::operator::program::hold_signals;
+use crate::operator::program::{held_signal, hold_signals};
 use crate::operator::{Failure, output, read_text};
 use crate::renewal::command::{self, CommandError, Stop};
 use crate::renewal::{CertificateRequest, Present, install, renew};
@@ -50,9 +50,9 @@ pub(super) fn obtain(
             judge.wait_for(awaited, plan, &stop)?
         }
     };
-    renew::await_validity(&certificate, &stop).map_err(Failure::failed)?;
+    renew::await_validity(&certificate, &stop).map_err(|error| or_interrupted(error.as_str()))?;
     drop(held);
-    install::replace(path, pem.as_bytes(), MODE)
+    install::replace_here(path, pem.as_bytes(), MODE)
         .map_err(|error| Failure::failed(error.to_string()))?;
     plan.give(path)?;
     Ok(certificate)
@@ -120,22 +120,24 @@ impl Judge {
     ) -> Result<(Certificate, String), Failure> {
         let deadline = Instant::now() + FILE_LIMIT;
         let mut told = None;
+        let mut last = None;
         loop {
             let fault = match path.exists() {
                 true => match self.read(path) {
-                    Ok(found) => return Ok(found),
-                    Err(fault) => format!("not yet: {fault}"),
+                    Ok(found) if is_settled(&mut last, &found.1) => return Ok(found),
+                    Ok(_) => None,
+                    Err(fault) => Some(format!("not yet: {fault}")),
                 },
-                false => format!(
+                false => Some(format!(
                     "waiting for {}: have {} certified, and put leaf and intermediates there (PEM); ended \
                      meanwhile, the same command goes on later",
                     path.display(),
                     plan.request.display()
-                ),
+                )),
             };
-            if told.as_ref() != Some(&fault) {
-                output::note(&fault);
-                told = Some(fault);
+            if fault.is_some() && told != fault {
+                fault.iter().for_each(|fault| output::note(fault));
+                told = fault;
             }
             if Instant::now() >= deadline {
                 return Err(Failure::failed("the certificate did not come within a day"));
@@ -146,6 +148,34 @@ impl Judge {
     }
 }
 
+/// The same twice: somebody may still be writing the intermediates behind the leaf.
+fn is_settled(last: &mut Option<String>, pem: &str) -> bool {
+    let same = last.as_deref() == Some(pem);
+    *last = Some(pem.to_owned());
+    same
+}
+
 fn failure(error: &CommandError) -> Failure {
-    Failure::failed(error.to_string())
+    or_interrupted(&error.to_string())
+}
+
+/// A signal that was held back ends the command as it would have.
+fn or_interrupted(error: &str) -> Failure {
+    match held_signal() {
+        Some(signal) => Failure::Interrupted(signal),
+        None => Failure::failed(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_grows_is_not_taken() {
+        let mut last = None;
+        let looks = ["leaf", "leaf, chain", "leaf, chain"];
+        let taken = looks.map(|pem| is_settled(&mut last, pem));
+        assert_eq!(taken, [false, false, true]);
+    }
 }

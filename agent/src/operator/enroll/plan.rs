@@ -1,11 +1,13 @@
 //! What will be done, and where: known, and found without fault, before the first step.
 
 use std::fmt;
-use std::fs;
-use std::os::unix::fs::chown;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{User, geteuid};
+use rustix::fs::OFlags;
 use token::PinSource;
 use token::link::TpmKeySource;
 
@@ -54,6 +56,12 @@ impl Plan {
                 "--certificate ends in .csr, as the request beside it does: name it otherwise",
             ));
         }
+        if certificate.is_symlink() {
+            return Err(Failure::failed(format!(
+                "{} is a symbolic link: name the file that it leads to as --certificate",
+                certificate.display()
+            )));
+        }
         if certificate.exists() && !request.exists() {
             return Err(Failure::failed(format!(
                 "{} is there, without the request of an earlier run: name another --certificate",
@@ -95,12 +103,10 @@ impl Plan {
         if directory.is_dir() {
             return Ok(());
         }
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs::create_dir(directory)
-            .and_then(|()| fs::set_permissions(directory, mode))
-            .map_err(|error| {
-                Failure::failed(format!("cannot make {}: {error}", directory.display()))
-            })?;
+        // Of mode 0700: whoever can open the request can lock it, and so keep it from being renewed.
+        fs::create_dir(directory).map_err(|error| {
+            Failure::failed(format!("cannot make {}: {error}", directory.display()))
+        })?;
         self.give(directory)
     }
 
@@ -109,7 +115,7 @@ impl Plan {
         let Some(owner) = &self.owner else {
             return Ok(());
         };
-        chown(path, Some(owner.uid.as_raw()), Some(owner.gid.as_raw())).map_err(|error| {
+        give_away(path, owner.uid.as_raw(), owner.gid.as_raw()).map_err(|error| {
             let path = path.display();
             Failure::failed(format!("cannot give {path} to {}: {error}", owner.name))
         })
@@ -125,6 +131,22 @@ impl Plan {
             KeyPlace::Pkcs11 { .. } => Ok(()),
         }
     }
+}
+
+/// In a directory of the agent's user, something else may have the name by now: what is elsewhere too, by a
+/// link of either kind, stays whose it is.
+fn give_away(path: &Path, user: u32, group: u32) -> io::Result<()> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = File::options()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)?;
+    let metadata = file.metadata()?;
+    let is_one_file = metadata.is_file() && metadata.nlink() == 1;
+    if !is_one_file && !metadata.is_dir() {
+        return Err(io::Error::other("it is no file with one name"));
+    }
+    fchown(&file, Some(user), Some(group))
 }
 
 /// The PIN of the token, or the key's auth value.
@@ -191,5 +213,25 @@ impl fmt::Display for Plan {
             "agent at {}: reload it, if it runs",
             self.socket.display()
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn nothing_is_given_away_that_is_elsewhere() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let (user, group) = (geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        fs::write(path("file"), "").unwrap();
+        symlink("file", path("link")).unwrap();
+        give_away(directory.path(), user, group).unwrap();
+        give_away(&path("file"), user, group).unwrap();
+        assert!(give_away(&path("link"), user, group).is_err());
+        fs::hard_link(path("file"), path("second")).unwrap();
+        assert!(give_away(&path("file"), user, group).is_err());
     }
 }

@@ -80,6 +80,9 @@ fn type_into(mut keys: impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
+/// As long as a command waits for a person: whatever ends the command before, nobody is asked for ever.
+const TIMEOUT: &str = "--timeout=600";
+
 /// Asks by `systemd-ask-password`: at the console, at a desktop, or wherever an agent of systemd's is. `read`
 /// gets its output.
 pub(super) fn by_systemd<T>(
@@ -87,7 +90,7 @@ pub(super) fn by_systemd<T>(
     read: impl FnOnce(&mut dyn Read) -> io::Result<T>,
 ) -> io::Result<T> {
     let mut asking = Command::new("systemd-ask-password")
-        .args(["--timeout=0", "--icon=drive-harddisk", "--id=roleseal"])
+        .args([TIMEOUT, "--icon=drive-harddisk", "--id=roleseal"])
         .arg(format!("{question}:"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
