@@ -117,9 +117,10 @@ checked! {
     RoleName,
     |text| {
         (1..=64).contains(&text.len())
+            && !text.starts_with('-') // the AWS CLI would take it for an option
             && text.chars().all(|c| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c))
     },
-    "a role's name has 1 to 64 letters, digits or any of _+=,.@-"
+    "a role's name has 1 to 64 letters, digits or any of _+=,.@-, and here does not begin with -"
 }
 
 checked! {
@@ -181,6 +182,7 @@ mod tests {
         assert!("x".repeat(65).parse::<SetupName>().is_err());
         assert!("web.x@y".parse::<RoleName>().is_ok());
         assert!("a b".parse::<RoleName>().is_err());
+        assert!("-web".parse::<RoleName>().is_err());
         for (text, fits) in [
             ("arn:aws:iam::aws:policy/ReadOnlyAccess", true),
             ("arn:aws-cn:iam::aws:policy/job-function/Billing", true),

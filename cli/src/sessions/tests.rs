@@ -1,3 +1,5 @@
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
@@ -153,6 +155,33 @@ fn what_is_no_longer_fresh_is_replaced() {
         key(&source.sessions(cache(&runtime)).get(&target(""))),
         "A3"
     ); // nor from the cache
+}
+
+#[test]
+fn a_clock_that_was_set_back_keeps_no_session_of_an_identity_that_is_gone() {
+    let source = Source::new();
+    let runtime = runtime();
+    let ahead = |number| {
+        let mut session = hour(number);
+        session.issued += jiff::SignedDuration::from_mins(30);
+        session
+    };
+    let mut target = target("");
+    target.socket = runtime.path().join("agent.sock");
+    let early = source.sessions_by(cache(&runtime), move |number| Ok(ahead(number)));
+    assert_eq!(key(&early.get(&target)), "A1");
+
+    // An agent that has no identity for this user.
+    let agent = UnixListener::bind(&target.socket).unwrap();
+    thread::spawn(move || {
+        for stream in agent.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(b"{\"parameters\":{\"identities\":[]}}\0");
+        }
+    });
+    let later = source.sessions(cache(&runtime));
+    assert_eq!(key(&later.get(&target)), "A2");
 }
 
 #[test]
