@@ -81,7 +81,7 @@ pub(crate) fn run(common: &Common, wanted: &AwsSetupArguments) -> Result<(), Err
             .role_name
             .as_ref()
             .map_or_else(|| wanted.name.to_string(), ToString::to_string),
-        bundle: anchors.iter().map(pem).collect(),
+        bundle: bundle(&anchors)?,
         trust_policy: policy(
             &binding,
             Node::Reference(Reference::Anchor),
@@ -199,6 +199,22 @@ fn compact(json: &str) -> String {
     kept.collect()
 }
 
+/// Roles Anywhere takes so many characters of a bundle (SourceData, API reference): two of RSA-4096 have 4,000.
+const BUNDLE_LIMIT: usize = 8000;
+
+fn bundle(anchors: &[Certificate]) -> Result<String, AwsSetupError> {
+    let text: String = anchors.iter().map(pem).collect();
+    match text.len() > BUNDLE_LIMIT {
+        true => Err(AwsSetupError::WouldBeRefused(format!(
+            "the {} certificates of the CA have {} characters, and AWS takes at most {BUNDLE_LIMIT}: keep only those \
+             that certificates of the role lead to",
+            anchors.len(),
+            text.len()
+        ))),
+        false => Ok(text),
+    }
+}
+
 /// RFC 7468: 64 characters a line.
 fn pem(certificate: &Certificate) -> String {
     let encoded = BASE64.encode(certificate.der());
@@ -223,6 +239,18 @@ fn target(name: &SetupName, role: &str, profile: &str, anchor: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bundle_is_no_longer_than_aws_takes() {
+        let one = crate::doctor::tests::certificate();
+        let length = pem(&one).len();
+        let fitting = BUNDLE_LIMIT / length;
+        let of = |count| bundle(&vec![one.clone(); count]);
+        assert_eq!(of(fitting).unwrap().len(), fitting * length);
+        let error = of(fitting + 1).unwrap_err();
+        assert_eq!(error.exit(), Exit::RefusedByAws);
+        assert!(error.to_string().contains("at most 8000"), "{error}");
+    }
 
     #[test]
     fn white_space_goes_and_strings_stay() {

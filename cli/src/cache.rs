@@ -142,7 +142,9 @@ impl Lock {
         let mut text = Vec::new();
         let file = (&mut self.file).take(FAILURE_LIMIT).read_to_end(&mut text);
         let failure: Failure = file.ok().and_then(|_| serde_json::from_slice(&text).ok())?;
-        (failure.at >= begin).then_some(Error::Elsewhere {
+        // One from after now was left by a clock that has been set back since, and tells nothing.
+        let since = begin..=Timestamp::now();
+        since.contains(&failure.at).then_some(Error::Elsewhere {
             message: failure.message,
             exit: failure.exit,
         })

@@ -293,3 +293,14 @@ fn examine_network(
 fn skip(checks: &[Check], why: &str, findings: &mut Vec<Finding>) {
     findings.extend(checks.iter().map(|check| Finding::skipped(*check, why)));
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use rolesanywhere::certificate::Certificate;
+
+    /// One that AWS takes of a leaf.
+    pub(crate) fn certificate() -> Certificate {
+        let made = super::certificate::tests::Made::leaf("web", 1);
+        Certificate::from_der(made.der).unwrap()
+    }
+}

@@ -15,7 +15,8 @@ pub(crate) enum Exit {
     RefusedByAgent = 4,
     /// The identity's key, certificate or token.
     TokenTrouble = 5,
-    /// An HTTP answer that brings no credentials; of `inspect`, a certificate for which there would be one.
+    /// An HTTP answer that brings no credentials; of `inspect`, `aws-setup` and `doctor`, a certificate or a trust
+    /// policy for which there would be one.
     RefusedByAws = 6,
     /// No HTTP answer.
     Network = 7,
@@ -34,7 +35,7 @@ Exit codes:
   3  roleseal-agent cannot be reached or gives no sensible answer
   4  roleseal-agent refused: its policy, or the request itself
   5  the token or the identity is in trouble: token gone, PIN rejected, certificate unusable, busy
-  6  AWS refused, or its answer holds no usable credentials; inspect: AWS would refuse the certificate
+  6  AWS refused, or its answer holds no usable credentials; inspect, aws-setup, doctor: AWS would refuse
   7  network: name resolution, connection, TLS, timeout
 exec has those of its command, or 128 and the number of the signal that ended it; 126 where it
 cannot be started, 127 where there is none.";

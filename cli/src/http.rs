@@ -3,7 +3,8 @@
 mod error;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -155,7 +156,7 @@ fn read_ca_bundle(path: &Path) -> Result<RootCerts, HttpError> {
         path: path.to_owned(),
         fault,
     };
-    let pem = fs::read(path).map_err(|error| HttpError::CaBundleUnreadable {
+    let pem = read_limited(path).map_err(|error| HttpError::CaBundleUnreadable {
         path: path.to_owned(),
         error,
     })?;
@@ -173,8 +174,27 @@ fn read_ca_bundle(path: &Path) -> Result<RootCerts, HttpError> {
     Ok(certificates.into())
 }
 
+/// The bundle of all public CAs has some 200 KiB: more is a mistake, such as a device.
+const CA_BUNDLE_LIMIT: u64 = 8 * 1024 * 1024;
+
+fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?
+        .take(CA_BUNDLE_LIMIT + 1)
+        .read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > CA_BUNDLE_LIMIT {
+        true => Err(io::Error::new(
+            ErrorKind::FileTooLarge,
+            format!("it has more than {CA_BUNDLE_LIMIT} bytes"),
+        )),
+        false => Ok(bytes),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::exit::Exit;
 
@@ -195,6 +215,8 @@ mod tests {
         assert!(error("").contains("no certificate"));
         let cut = error("-----BEGIN CERTIFICATE-----\nMII");
         assert!(cut.contains("not usable"), "{cut}");
+        let large = error(&" ".repeat(CA_BUNDLE_LIMIT as usize + 1));
+        assert!(large.contains("more than"), "{large}");
         fs::remove_file(&path).unwrap();
         let missing = Http::new(&route).unwrap_err().to_string();
         assert!(missing.contains("cannot read") && missing.contains("ca.pem"));

@@ -83,6 +83,9 @@ impl Condition {
     fn evaluate(&self, context: &Context) -> Outcome {
         let operator = &self.operator;
         let values = context.values(&self.key);
+        if values.is_empty() && !context.can_tell(&self.key) {
+            return Outcome::Unclear(format!("whether the request has {} is not known", self.key));
+        }
         if operator.test == Test::Null {
             return self.evaluate_null(values);
         }
@@ -104,7 +107,10 @@ impl Condition {
                 self.fits(value, context).map(|fits| all && fits)
             }),
             // "For no matching key or a null dataset, the condition returns false."
-            Qualifier::ForAnyValue if values.is_empty() => Ok(operator.if_exists),
+            Qualifier::ForAnyValue if values.is_empty() && operator.if_exists => Err(
+                // "If the key is not present, evaluate the condition element as true" (...IfExists).
+                "by ForAnyValue: it is false without the key, by IfExists true".to_owned(),
+            ),
             Qualifier::ForAnyValue => full(values).try_fold(false, |any, value| {
                 self.fits(value, context).map(|fits| any || fits)
             }),
@@ -214,6 +220,9 @@ impl Expected {
                     Resolved::NoValue => Ok(false),
                     Resolved::Multivalued(key) => {
                         Err(format!("the variable ${{{key}}} has several values"))
+                    }
+                    Resolved::Unknown(key) => {
+                        Err(format!("whether the request has {key} is not known"))
                     }
                 }
             }

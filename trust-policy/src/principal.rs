@@ -42,7 +42,7 @@ impl Principal {
             let problem = "an object without principals";
             return Err(PolicyError::not_evaluated(path, problem));
         }
-        let mut named = Vec::new();
+        let (mut named, mut everyone) = (Vec::new(), false);
         for (name, values) in entries {
             let path = format!("{path}.{name}");
             let Some((_, kind)) = KINDS.iter().find(|(known, _)| known == name) else {
@@ -51,13 +51,17 @@ impl Principal {
             };
             for value in values.strings(&path)? {
                 if *kind == Kind::Aws && value == "*" {
-                    return Ok(Principal::Everyone);
+                    everyone = true;
+                    continue;
                 }
                 check_value(*kind, &value, &path)?;
                 named.push((*kind, value));
             }
         }
-        Ok(Principal::Named(named))
+        match everyone {
+            true => Ok(Principal::Everyone),
+            false => Ok(Principal::Named(named)),
+        }
     }
 
     pub(crate) fn is_service(&self, service: &str) -> bool {

@@ -51,13 +51,16 @@ pub fn source_identity(common_name: Option<&str>, serial_hex: &str) -> String {
 }
 
 impl SessionRequest {
-    /// The condition keys of the request: `aws:SourceArn`, `aws:SourceAccount`, each tag as `aws:PrincipalTag/…` and
+    /// The condition keys of the request: `aws:SourceArn`, `aws:SourceAccount`, `aws:PrincipalIsAWSService`,
+    /// `aws:PrincipalServiceName`, each tag as `aws:PrincipalTag/…` and
     /// `aws:RequestTag/…`, `aws:TagKeys`, `sts:SourceIdentity`, `sts:RoleSessionName`.
     #[must_use]
     pub fn context(&self) -> Context {
         let mut context = Context::new()
             .with("aws:SourceArn", &self.trust_anchor_arn)
             .with("aws:SourceAccount", &self.account)
+            .with("aws:PrincipalIsAWSService", "true")
+            .with("aws:PrincipalServiceName", SERVICE_PRINCIPAL)
             .with("sts:RoleSessionName", &self.session_name);
         if let Some(identity) = &self.source_identity {
             context = context.with("sts:SourceIdentity", identity);
@@ -164,6 +167,8 @@ mod tests {
         assert_eq!(
             keys,
             [
+                "aws:PrincipalIsAWSService",
+                "aws:PrincipalServiceName",
                 "aws:PrincipalTag/x509SAN/DNS",
                 "aws:PrincipalTag/x509Subject/CN",
                 "aws:RequestTag/x509SAN/DNS",
@@ -192,6 +197,25 @@ mod tests {
         // The two examples of the page: 291 and 17767.
         assert_eq!(source_identity(None, "123"), "ID=0123");
         assert_eq!(source_identity(None, "4567"), "ID=4567");
+    }
+
+    #[test]
+    fn a_deny_of_all_but_services_is_not_for_roles_anywhere() {
+        let deny = |condition: &str| {
+            let text = format!(
+                r#"{{"Version": "2012-10-17", "Statement": [
+                    {{"Effect": "Allow", "Principal": {{"Service": "rolesanywhere.amazonaws.com"}}, "Action": "sts:*"}},
+                    {{"Effect": "Deny", "Principal": "*", "Action": "sts:*", "Condition": {condition}}}]}}"#
+            );
+            TrustPolicy::parse(&text).unwrap()
+        };
+        for condition in [
+            r#"{"Bool": {"aws:PrincipalIsAWSService": "false"}}"#,
+            r#"{"StringNotEquals": {"aws:PrincipalServiceName": "rolesanywhere.amazonaws.com"}}"#,
+        ] {
+            let decision = deny(condition).for_roles_anywhere(&context());
+            assert!(decision.allowed(), "{}", decision.reason());
+        }
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub(crate) enum Resolved {
     NoValue,
     /// A variable names a key with several values: "You cannot use a multivalued condition key as a policy variable".
     Multivalued(String),
+    /// A variable names a key of which it is not known whether the request has it.
+    Unknown(String),
 }
 
 impl Template {
@@ -80,6 +82,9 @@ impl Template {
                 Piece::Variable { key, default } => {
                     let text = match (context.values(key), default) {
                         ([value], _) => value,
+                        ([], _) if !context.can_tell(key) => {
+                            return Resolved::Unknown(key.clone());
+                        }
                         ([], Some(default)) => default,
                         ([], None) => return Resolved::NoValue,
                         _ => return Resolved::Multivalued(key.clone()),
@@ -100,6 +105,7 @@ impl Template {
             Resolved::Tokens(tokens) => text_of(&tokens),
             Resolved::NoValue => "no value".to_owned(),
             Resolved::Multivalued(key) => format!("{key} has several values"),
+            Resolved::Unknown(key) => format!("{key} is not known"),
         };
         format!("{} = {meaning}", self.source)
     }

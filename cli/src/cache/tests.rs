@@ -210,6 +210,15 @@ fn who_waited_shares_the_failure_and_nobody_else() {
     drop(waiting);
     let mut next = cache.lock(KEY, soon()).unwrap();
     assert!(next.failure_since(begin).is_none()); // it did not wait
+
+    // Left by a clock that was ahead.
+    next.waited = true;
+    next.leave(
+        &error,
+        Timestamp::now() + jiff::SignedDuration::from_hours(1),
+    );
+    next.file.rewind().unwrap();
+    assert!(next.failure_since(begin).is_none());
 }
 
 #[test]

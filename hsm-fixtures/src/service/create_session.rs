@@ -92,14 +92,18 @@ fn intermediates(request: &Received) -> Result<Vec<Certificate>, Refusal> {
         .map(certificate)
         .collect::<Result<_, _>>()
         .map_err(|error| Refusal::invalid(format!("X-Amz-X509-Chain: {error}")))?;
-    if certificates.len() > CHAIN_LENGTH {
-        let message = format!(
-            "X-Amz-X509-Chain has {} certificates; {CHAIN_LENGTH} are allowed",
-            certificates.len()
-        );
-        return Err(Refusal::invalid(message));
-    }
+    check_length(&certificates)?;
     Ok(certificates)
+}
+
+pub(crate) fn check_length(intermediates: &[Certificate]) -> Result<(), Refusal> {
+    let count = intermediates.len();
+    match count > CHAIN_LENGTH {
+        true => Err(Refusal::invalid(format!(
+            "X-Amz-X509-Chain has {count} certificates; {CHAIN_LENGTH} are allowed"
+        ))),
+        false => Ok(()),
+    }
 }
 
 fn certificate(value: &str) -> Result<Certificate, String> {

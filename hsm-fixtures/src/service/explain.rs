@@ -9,6 +9,7 @@ use super::arn::Arn;
 use super::authorisation::{self, Asked};
 use super::certificate::Certificate;
 use super::config::ServiceConfig;
+use super::create_session;
 use super::explanation::Explanation;
 use super::registry::Registry;
 
@@ -47,6 +48,8 @@ impl Explained {
             Certificate::bundle_from_pem(&question.certificates_pem).map_err(anyhow::Error::msg)?;
         ensure!(!certificates.is_empty(), "there is no certificate");
         let leaf = certificates.remove(0);
+        // The agent does not send roots either.
+        certificates.retain(|certificate| !certificate.is_issued_by(certificate));
         let arn = |text: &str, parse: fn(&str) -> Result<Arn, String>| {
             parse(text).map_err(anyhow::Error::msg).context("an ARN")
         };
@@ -83,7 +86,10 @@ fn explain(registry: &Registry, asked: &Asked<'_>, now: Timestamp) -> Explained 
         .leaf
         .check_leaf(now)
         .map_err(super::refusal::Refusal::unfit_leaf)
-        .and_then(|_| authorisation::check_same_home(asked.trust_anchor, asked.profile, asked.role))
+        .and_then(|_| create_session::check_length(asked.intermediates))
+        .and_then(|()| {
+            authorisation::check_same_home(asked.trust_anchor, asked.profile, asked.role)
+        })
         .and_then(|()| authorisation::judge(registry, asked, now, &mut explanation));
     match &outcome {
         Ok(grant) => explanation.verdict(format!("a session of {} s", grant.seconds)),
@@ -104,5 +110,41 @@ fn explain(registry: &Registry, asked: &Asked<'_>, now: Timestamp) -> Explained 
 impl fmt::Display for Explained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.explanation.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::{Profile, Role, TrustAnchor};
+    use super::super::test_client::{p256, spki};
+    use super::*;
+    use crate::pki::{LeafSpec, Pki};
+    use crate::{PROFILE_ARN, TRUST_ANCHOR_ARN, WEB_ROLE_ARN};
+
+    #[test]
+    fn no_more_intermediates_are_taken_than_by_the_service() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Pki::create(&dir.path().join("pki")).unwrap();
+        let root = pki.root_pem().unwrap();
+        let mut config = ServiceConfig::new(pki.tls_identity().unwrap());
+        config.trust_anchors = vec![TrustAnchor::new(TRUST_ANCHOR_ARN, &root)];
+        config.profiles = vec![Profile::new(PROFILE_ARN, &[WEB_ROLE_ARN])];
+        config.roles = vec![Role::new(WEB_ROLE_ARN)];
+        let leaf = pki.leaf(&spki(&p256()), &LeafSpec::new("web")).unwrap();
+        let explained = |count| {
+            let intermediate = pki.intermediate_pem().unwrap();
+            let question = Question {
+                certificates_pem: leaf.pem.clone() + &intermediate.repeat(count) + &root,
+                trust_anchor_arn: TRUST_ANCHOR_ARN.to_owned(),
+                profile_arn: PROFILE_ARN.to_owned(),
+                role_arn: WEB_ROLE_ARN.to_owned(),
+                session_name: None,
+                has_instance_properties: false,
+            };
+            Explained::new(&config, &question).unwrap()
+        };
+        assert!(explained(5).granted(), "{}", explained(5));
+        assert!(!explained(6).granted());
+        assert!(explained(6).to_string().contains("5 are allowed"));
     }
 }

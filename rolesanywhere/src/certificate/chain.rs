@@ -21,6 +21,9 @@ pub(super) struct Link {
 /// AWS accepts this many intermediates.
 pub const CHAIN_LIMIT: usize = 5;
 
+/// To find the way among more, each of which may have signed each, could take minutes.
+const SEARCH_LIMIT: usize = 10 * CHAIN_LIMIT;
+
 impl Chain {
     /// The leaf first. The leaf once more and self-signed roots are left out of the intermediates: bundles
     /// often have them.
@@ -29,7 +32,7 @@ impl Chain {
         let leaf = certificates
             .next()
             .ok_or_else(|| error("there is no certificate in it"))?;
-        let intermediates = certificates
+        let intermediates: Vec<Link> = certificates
             .enumerate()
             .filter(|(_, certificate)| *certificate != leaf && !certificate.is_self_issued())
             .map(|(at, certificate)| Link {
@@ -37,6 +40,13 @@ impl Chain {
                 number: at + 1,
             })
             .collect();
+        let count = intermediates.len();
+        if count > SEARCH_LIMIT {
+            return Err(error(format!(
+                "there are {count} intermediates, and AWS takes at most {CHAIN_LIMIT}: remove those not \
+                 between leaf and trust anchor"
+            )));
+        }
         Ok(Chain {
             leaf,
             intermediates,
@@ -121,6 +131,19 @@ mod tests {
         assert_eq!(chain.intermediates().collect::<Vec<_>>(), [&ca]);
         assert_eq!(chain.objections(None, NOON.parse().unwrap()), []);
         assert!(Chain::new(vec![]).is_err());
+    }
+
+    #[test]
+    fn no_way_is_sought_among_hundreds() {
+        let key = ec_p256();
+        let ca = Issued::ca(&key, "one", &key, "other").read();
+        let certificates = |count| {
+            let leaf = std::iter::once(Issued::leaf(&key).read());
+            leaf.chain(std::iter::repeat_n(ca.clone(), count)).collect()
+        };
+        assert!(Chain::new(certificates(SEARCH_LIMIT)).is_ok());
+        let error = Chain::new(certificates(SEARCH_LIMIT + 1)).unwrap_err();
+        assert!(error.to_string().contains("51 intermediates"), "{error}");
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use super::{Certificate, CertificateError, error};
 
-/// The largest file of certificates that is read, in bytes: leaf and chain take about 12 KiB, and the service
-/// takes 200 KiB of a trust anchor's bundle.
+/// The largest file of certificates that is read, in bytes: leaf and chain take about 12 KiB, and a bundle of all
+/// public CAs, which somebody may hand over, some 200 KiB.
 pub const FILE_LIMIT: u64 = 256 * 1024;
 
 /// What the bytes of a file, or of a pipe, hold: the certificates of a PEM text, or one in DER.

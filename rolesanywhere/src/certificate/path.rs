@@ -20,11 +20,13 @@ pub(super) fn to_anchor(
     now: Timestamp,
 ) -> Vec<Objection> {
     let mut way = Way::from(leaf, intermediates);
+    way.leading = leading(intermediates, anchors);
     let mut objections = Vec::new();
     loop {
-        let issuing = anchors.iter().enumerate().filter(|(_, anchor)| {
-            anchor.subject() == way.top.issuer() && way.top_is_signed_by(anchor) != Some(false)
-        });
+        let issuing = anchors
+            .iter()
+            .enumerate()
+            .filter(|(_, anchor)| may_have_issued(anchor, way.top));
         let judged = issuing.map(|(at, anchor)| {
             let whose = Whose::Anchor(at + 1, anchor.subject());
             let faults = anchor_faults(anchor, &whose, way.below(), now);
@@ -47,6 +49,26 @@ pub(super) fn to_anchor(
     }
     objections.extend(way.objections());
     objections
+}
+
+/// The places of the intermediates that lead to an anchor: a CA may have certificates of several others, of which
+/// some lead elsewhere.
+fn leading(intermediates: &[Link], anchors: &[Certificate]) -> Vec<usize> {
+    let mut leading = Vec::new();
+    let mut issuers: Vec<&Certificate> = anchors.iter().collect();
+    while let Some(issuer) = issuers.pop() {
+        for (at, link) in intermediates.iter().enumerate() {
+            if !leading.contains(&at) && may_have_issued(issuer, &link.certificate) {
+                leading.push(at);
+                issuers.push(&link.certificate);
+            }
+        }
+    }
+    leading
+}
+
+fn may_have_issued(issuer: &Certificate, issued: &Certificate) -> bool {
+    issuer.subject() == issued.issuer() && signature::is_signed_by(issued, issuer) != Some(false)
 }
 
 /// What AWS has against certificates as a trust anchor, the worst first.
@@ -82,6 +104,8 @@ struct Way<'c> {
     top: &'c Certificate,
     /// The places in `intermediates` of those that were climbed over, from the leaf upwards.
     climbed: Vec<usize>,
+    /// The places of those that are to be preferred.
+    leading: Vec<usize>,
     objections: Vec<Objection>,
 }
 
@@ -91,6 +115,7 @@ impl<'c> Way<'c> {
             intermediates,
             top: leaf,
             climbed: Vec::new(),
+            leading: Vec::new(),
             objections: Vec::new(),
         }
     }
@@ -117,7 +142,7 @@ impl<'c> Way<'c> {
         let candidate = candidates
             .map(|(at, link)| (at, link, self.top_is_signed_by(&link.certificate)))
             .filter(|(.., signed)| *signed != Some(false))
-            .min_by_key(|(.., signed)| std::cmp::Reverse(*signed));
+            .min_by_key(|(at, _, signed)| (!self.leading.contains(at), std::cmp::Reverse(*signed)));
         let Some((at, link, signed)) = candidate else {
             return false;
         };
@@ -301,6 +326,17 @@ mod tests {
         // Without an anchor, an end is as good as any other.
         assert_eq!(objections(&[&leaf, &lower], None), []);
         assert_eq!(objections(&[&leaf], None), []);
+    }
+
+    #[test]
+    fn of_a_ca_that_two_have_certified_the_certificate_that_leads_to_the_anchor_counts() {
+        let pki = Pki::new();
+        let (leaf, elsewhere, root) = (pki.leaf(), pki.lower(), pki.root());
+        let by_root = Issued::ca(&pki.lower, "lower", &pki.root, "root");
+        for chain in [[&leaf, &elsewhere, &by_root], [&leaf, &by_root, &elsewhere]] {
+            let text = only(Severity::Warning, &chain, Some(&[&root]));
+            assert!(text.contains("not between the leaf"), "{text}");
+        }
     }
 
     #[test]
