@@ -235,11 +235,22 @@ fn a_command_that_fails_changes_nothing_and_shows() {
 fn a_certificate_that_is_expired_or_gone_is_renewed() {
     let (mut lab, key) = lab();
     let command = ca(&lab.scene);
-    let expired = add(&mut lab, &key, "expired", &command);
+    let expired = add(&mut lab, &key, "expired", "exit 1");
     issue(&lab.scene, &key, &LeafSpec::expired("web"), &expired);
-    let gone = add(&mut lab, &key, "gone", &command);
+    let gone = add(&mut lab, &key, "gone", "exit 1");
     fs::remove_file(&gone).unwrap();
+    let mut config = lab.config.clone();
     let web = lab.start();
+    until("the CA is missed", || {
+        let failed = |identity: &Value| warnings(identity).contains("exit status: 1");
+        identities(&web.scene).iter().all(failed).then_some(())
+    });
+    // Neither keeps a configuration from being taken over that mends it.
+    for identity in &mut config.identity {
+        identity.renew.as_mut().unwrap().command = command.clone();
+    }
+    let said = web.reload(&config);
+    assert!(!said.contains("not reloaded"), "{said}");
     until("both are ready", || {
         let ready = |identity: &Value| identity["state"] == "ready";
         identities(&web.scene).iter().all(ready).then_some(())

@@ -23,6 +23,9 @@ pub fn faults(config: &Config, sandbox: Option<&Sandbox>) -> Vec<String> {
     let certificates = config.identities.iter().filter_map(|identity| {
         let source = &identity.certificate;
         let error = check_certificate(source).err()?;
+        if sandbox.is_some() && awaits_renewal(identity) {
+            return None;
+        }
         let error = match sandbox {
             Some(sandbox) => sandbox.explain(error, source.files()),
             None => error,
@@ -62,6 +65,18 @@ fn check_renewal(identity: &IdentityConfig, sandbox: Option<&Sandbox>) -> Result
         return Ok(());
     }
     Present::read(&identity.certificate, settings).map(drop)
+}
+
+/// Whether a running agent has the certificate renewed, which is expired or gone and nothing else.
+fn awaits_renewal(identity: &IdentityConfig) -> bool {
+    let Some(settings) = &identity.renewal else {
+        return false;
+    };
+    match Present::read(&identity.certificate, settings).map(|present| present.certificate) {
+        Ok(Some(certificate)) => certificate.not_after < Timestamp::now(),
+        Ok(None) => true,
+        Err(_) => false,
+    }
 }
 
 fn check_certificate(source: &CertificateSource) -> Result<(), String> {
