@@ -3,8 +3,8 @@
 
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
-use roleseal_agent::certificate::Certificate;
 use rolesanywhere::certificate::{self, Chain, SessionFacts};
+use roleseal_agent::certificate::Certificate;
 use token::Signature;
 
 const LEAF: &[u8] = include_bytes!("../seeds/certificate/leaf-p256.der");
