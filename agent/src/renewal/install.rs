@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
+use rustix::process::geteuid;
 use thiserror::Error;
 
 /// Why a file is as it was before.
@@ -17,9 +18,24 @@ pub(crate) struct InstallError {
 
 /// Writes `content` to the file at `path`: beside it first, then in its place. It keeps mode and owner, as far
 /// as this process may give files away; a new one gets `mode`. A symbolic link stays, and what it names is
-/// replaced.
+/// replaced; but root follows none in the directory of somebody else.
 pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), InstallError> {
+    if let Some(uid) = someone_elses_link(path) {
+        return Err(InstallError {
+            path: path.to_owned(),
+            error: io::Error::other(format!(
+                "it is a symbolic link in a directory of user {uid}, where root follows none: run this as that user"
+            )),
+        });
+    }
     replace_here(&target(path), content, mode)
+}
+
+/// Whose directory the link is in, where root has to be careful.
+fn someone_elses_link(path: &Path) -> Option<u32> {
+    let directory = fs::metadata(path.parent()?).ok()?;
+    let careful = geteuid().is_root() && directory.uid() != 0 && path.is_symlink();
+    careful.then(|| directory.uid())
 }
 
 /// The same, by somebody who may write more than whoever has the directory: no symbolic link there is followed.
@@ -137,6 +153,24 @@ mod tests {
         assert!(replace_here(&path("link"), b"newest", 0o644).is_err());
         assert_eq!(fs::read(path("one")).unwrap(), b"newer");
         assert_eq!(names(directory.path()), ["link", "one"]);
+    }
+
+    /// Of somebody who could make root overwrite any file.
+    #[test]
+    fn root_follows_no_link_of_another_user() {
+        if !geteuid().is_root() {
+            return; // who is not root may follow whatever it may write
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::write(path("shadow"), "root's").unwrap();
+        symlink("shadow", path("link")).unwrap();
+        std::os::unix::fs::chown(directory.path(), Some(65_534), None).unwrap();
+        let error = replace(&path("link"), b"new", 0o644).unwrap_err();
+        assert!(error.to_string().contains("of user 65534"), "{error}");
+        assert_eq!(fs::read(path("shadow")).unwrap(), b"root's");
+        replace(&path("plain"), b"new", 0o644).unwrap();
+        assert_eq!(names(directory.path()), ["link", "plain", "shadow"]);
     }
 
     #[test]
