@@ -1,8 +1,8 @@
 //! What goes to standard output and standard error, and in which shape.
 
-use std::fmt::Write as _;
 use std::io::{self, Write};
 
+use rolesanywhere::printable;
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use serde::Serialize;
 
@@ -65,24 +65,6 @@ fn credential_process_json(credentials: &Credentials) -> serde_json::Result<Secr
     Ok(json.into())
 }
 
-/// The text with every character but the line break escaped that could steer a terminal or reorder
-/// what it shows: much of what is printed came from the agent, from certificates or from AWS. The
-/// escape is also JSON's, where such characters can stand only within a string.
-fn printable(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        let steers = c.is_control() && c != '\n';
-        // Unicode's Bidi_Control, line and paragraph separators
-        let reorders = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if steers || reorders {
-            let _ = write!(safe, "\\u{:04x}", u32::from(c)); // a String takes any text
-        } else {
-            safe.push(c);
-        }
-    }
-    safe
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,16 +83,5 @@ mod tests {
             "{\"Version\":1,\"AccessKeyId\":\"ASIA1\",\"SecretAccessKey\":\"s/+\\\"\",\
              \"SessionToken\":\"t==\",\"Expiration\":\"2026-01-01T01:00:00Z\"}\n"
         );
-    }
-
-    #[test]
-    fn nothing_steers_the_terminal() {
-        assert_eq!(
-            printable("a\x1b[2Jb\r\x07\u{9b}c\u{202e}\x7f\nä\u{2066}"),
-            "a\\u001b[2Jb\\u000d\\u0007\\u009bc\\u202e\\u007f\nä\\u2066"
-        );
-        let json = serde_json::to_string("\u{9b}\u{202e}\x1b").unwrap();
-        let back: String = serde_json::from_str(&printable(&json)).unwrap();
-        assert_eq!(back, "\u{9b}\u{202e}\x1b");
     }
 }

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use rolesanywhere::certificate::{self, CertificateError};
 
-use super::key_choice::{ModuleArgument, UriText, token_of};
+use super::key_choice::{ModuleArgument, UriText, place_on_token};
 use super::pins::PinArguments;
-use super::token_key::{KeyPlace, TokenKey};
+use super::token_key::TokenKey;
 use super::{Failure, output, read_file};
 
 /// What is done with certificates.
@@ -55,10 +55,8 @@ fn import(arguments: &ImportArguments) -> Result<(), Failure> {
         Failure::failed(format!("certificate {}: {what}", arguments.cert.display()))
     };
     let (der, public_key) = leaf(&read_file(&arguments.cert)?).map_err(|error| fault(&error))?;
-    let mut uri = arguments.uri.read()?;
-    let module = arguments.module.of(&mut uri);
-    let pin = Some(arguments.pin.of_token(uri.pin.take(), &token_of(&uri))?);
-    let mut key = TokenKey::open(KeyPlace::Pkcs11 { module, uri, pin })?;
+    let place = place_on_token(arguments.uri.read()?, &arguments.module, &arguments.pin)?;
+    let mut key = TokenKey::open(place)?;
     if key.public_key().is_ok_and(|key| key.0 != public_key) {
         return Err(fault(&format!(
             "it is another key's than {}: have it issued for the request of this key",

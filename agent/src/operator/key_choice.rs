@@ -55,7 +55,8 @@ impl KeyChoice {
     /// Where it is, and where its PINs are.
     pub(crate) fn place(&self) -> Result<KeyPlace, Failure> {
         if let Some(uri) = &self.uri {
-            return self.on_token(uri.read()?);
+            self.tpm_pins.check_unused()?;
+            return place_on_token(uri.read()?, &self.module, &self.pin);
         }
         if self.module.is_given() {
             return Err(Failure::usage(
@@ -67,29 +68,37 @@ impl KeyChoice {
             (None, Some(Handle(handle))) => TpmKeySource::Handle(handle),
             (None, None) => return Err(Failure::usage("name a key: --uri, --key or --handle")),
         };
-        let pin = self.pin.of_tpm_key(&source.to_string(), false)?;
-        Ok(KeyPlace::Tpm {
-            tcti: self.tpm.clone(),
-            key: OpenTpmKey {
-                source,
-                pin,
-                parent_pin: in_file(&self.tpm_pins.parent_pin_file),
-                owner_pin: in_file(&self.tpm_pins.owner_pin_file),
-                pins_are_good: false,
-            },
-        })
+        place_in_tpm(self.tpm.clone(), source, &self.pin, Some(&self.tpm_pins))
     }
+}
 
-    fn on_token(&self, mut uri: Pkcs11Uri) -> Result<KeyPlace, Failure> {
-        self.tpm_pins.check_unused()?;
-        let module = self.module.of(&mut uri);
-        let pin = self.pin.of_token(uri.pin.take(), &token_of(&uri))?;
-        Ok(KeyPlace::Pkcs11 {
-            module,
-            uri,
-            pin: Some(pin),
-        })
-    }
+/// A key on a PKCS#11 token.
+pub(crate) fn place_on_token(
+    mut uri: Pkcs11Uri,
+    module: &ModuleArgument,
+    pin: &PinArguments,
+) -> Result<KeyPlace, Failure> {
+    let module = module.of(&mut uri);
+    let pin = Some(pin.of_token(uri.pin.take(), &token_of(&uri))?);
+    Ok(KeyPlace::Pkcs11 { module, uri, pin })
+}
+
+/// A key of a TPM; without `parents` where it has none to be loaded under.
+pub(crate) fn place_in_tpm(
+    tcti: Tcti,
+    source: TpmKeySource,
+    pin: &PinArguments,
+    parents: Option<&TpmPinArguments>,
+) -> Result<KeyPlace, Failure> {
+    let pin = pin.of_tpm_key(&source.to_string(), false)?;
+    let key = OpenTpmKey {
+        source,
+        pin,
+        parent_pin: parents.and_then(|pins| in_file(&pins.parent_pin_file)),
+        owner_pin: parents.and_then(|pins| in_file(&pins.owner_pin_file)),
+        pins_are_good: false,
+    };
+    Ok(KeyPlace::Tpm { tcti, key })
 }
 
 impl ModuleArgument {

@@ -1,8 +1,8 @@
 //! What a command prints: results on standard output, everything else on standard error.
 
-use std::fmt::Write as _;
 use std::io::{self, Write};
 
+use rolesanywhere::printable;
 use serde::Serialize;
 
 use super::Failure;
@@ -34,34 +34,4 @@ pub(crate) fn note(text: &str) {
 /// Says what is not as it should be.
 pub(crate) fn warn(text: &str) {
     note(&format!("warning: {text}"));
-}
-
-/// The text with every character but the line break escaped that could steer a terminal or reorder what it
-/// shows: labels and names come from tokens and certificates.
-pub(crate) fn printable(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        let steers = c.is_control() && c != '\n';
-        // Unicode's Bidi_Control, line and paragraph separators
-        let reorders = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if steers || reorders {
-            let _ = write!(safe, "\\u{:04x}", u32::from(c)); // a String takes any text
-        } else {
-            safe.push(c);
-        }
-    }
-    safe
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_steers_the_terminal() {
-        assert_eq!(
-            printable("a\x1b[2Jb\r\u{9b}c\u{202e}\nä"),
-            "a\\u001b[2Jb\\u000d\\u009bc\\u202e\nä"
-        );
-    }
 }

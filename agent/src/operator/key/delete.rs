@@ -4,16 +4,17 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 
 use clap::Args;
+use rolesanywhere::printable;
 use token::Tcti;
 use token::operator::tpm;
 
 use crate::launcher;
 use crate::operator::handle::Handle;
-use crate::operator::key_choice::{ModuleArgument, UriText, token_of};
+use crate::operator::key_choice::{ModuleArgument, UriText, place_on_token};
 use crate::operator::pins::{PinArguments, TERMINAL, in_file};
 use crate::operator::program::{Patience, Program};
 use crate::operator::report::KeyJson;
-use crate::operator::token_key::{KeyPlace, Report, TokenKey, other_answer};
+use crate::operator::token_key::{Report, TokenKey, other_answer};
 use crate::operator::{Failure, output};
 
 pub(super) const EXAMPLES: &str = "\
@@ -69,10 +70,7 @@ pub(super) fn run(arguments: &DeleteArguments) -> Result<(), Failure> {
 
 impl DeleteArguments {
     fn on_token(&self, uri: &UriText, terminal: Option<File>) -> Result<(), Failure> {
-        let mut uri = uri.read()?;
-        let module = self.module.of(&mut uri);
-        let pin = Some(self.pin.of_token(uri.pin.take(), &token_of(&uri))?);
-        let mut key = TokenKey::open(KeyPlace::Pkcs11 { module, uri, pin })?;
+        let mut key = TokenKey::open(place_on_token(uri.read()?, &self.module, &self.pin)?)?;
         let shown = match key.report() {
             Report::Pkcs11(report) => KeyJson::of_token(report),
             Report::Tpm(_) => return Err(other_answer()),
@@ -134,7 +132,7 @@ fn ask(terminal: Option<File>, what: &str) -> Result<(), Failure> {
     let Some(mut terminal) = terminal else {
         return Ok(());
     };
-    let question = format!("{}Delete it for ever? Write yes: ", output::printable(what));
+    let question = format!("{}Delete it for ever? Write yes: ", printable(what));
     let mut line = String::new();
     let answered = terminal
         .write_all(question.as_bytes())

@@ -4,14 +4,16 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{ArgGroup, Args};
-use token::link::{OpenTpmKey, TpmKeySource};
+use token::link::TpmKeySource;
 use token::operator::tpm::NewKey;
 use token::operator::{KeyType, pkcs11, tpm};
 use token::{Pkcs11Uri, Tcti};
 
 use crate::launcher;
 use crate::operator::handle::Handle;
-use crate::operator::key_choice::{ModuleArgument, UriText, absolute, token_of};
+use crate::operator::key_choice::{
+    ModuleArgument, UriText, absolute, place_in_tpm, place_on_token, token_of,
+};
 use crate::operator::pins::{PinArguments, TpmPinArguments, in_file};
 use crate::operator::program::{Patience, Program};
 use crate::operator::report::{KeyJson, next_steps};
@@ -101,10 +103,7 @@ impl NewKeyArguments {
     pub(crate) fn place(&self) -> Result<KeyPlace, Failure> {
         if let Some(uri) = &self.uri {
             self.tpm_pins.check_unused()?;
-            let mut uri = uri.read()?;
-            let module = self.module.of(&mut uri);
-            let pin = Some(self.pin.of_token(uri.pin.take(), &token_of(&uri))?);
-            return Ok(KeyPlace::Pkcs11 { module, uri, pin });
+            return place_on_token(uri.read()?, &self.module, &self.pin);
         }
         let source = match (&self.out, self.persist) {
             (Some(path), _) => TpmKeySource::File(absolute(path)?),
@@ -115,19 +114,10 @@ impl NewKeyArguments {
                 ));
             }
         };
-        let pin = self.pin.of_tpm_key(&source.to_string(), false)?;
         // A key at a handle has no parent to be loaded under.
-        let in_file = |path| in_file(path).filter(|_| self.out.is_some());
-        Ok(KeyPlace::Tpm {
-            tcti: self.tpm.clone().unwrap_or_default(),
-            key: OpenTpmKey {
-                source,
-                pin,
-                parent_pin: in_file(&self.tpm_pins.parent_pin_file),
-                owner_pin: in_file(&self.tpm_pins.owner_pin_file),
-                pins_are_good: false,
-            },
-        })
+        let parents = self.out.is_some().then_some(&self.tpm_pins);
+        let tcti = self.tpm.clone().unwrap_or_default();
+        place_in_tpm(tcti, source, &self.pin, parents)
     }
 
     fn on_token(&self, mut uri: Pkcs11Uri) -> Result<KeyJson, Failure> {
