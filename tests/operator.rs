@@ -534,6 +534,36 @@ fn a_wrong_pin_is_tried_once() {
     }
 }
 
+/// SoftHSM's cannot be read while another process logs in.
+#[test]
+fn a_token_that_cannot_be_read_for_an_instant_is_found() {
+    let desk = Desk::new();
+    let faulty = FaultyModule::new(desk.scene.dir()).unwrap();
+    for line in [
+        "key generate --json --uri pkcs11:token=lab;object=web --type ec-p256",
+        "key list --json --uri pkcs11:token=lab",
+        "key list --json",
+    ] {
+        faulty
+            .inject(&["C_GetTokenInfo return CKR_GENERAL_ERROR times 1"])
+            .unwrap();
+        let mut command = desk.command(line);
+        command
+            .args(["--pin-file"])
+            .arg(desk.scene.pin_path(&desk.token));
+        command.arg("--module").arg(faulty.module());
+        let made = json_of(&command.envs(faulty.env()).output().unwrap());
+        assert!(
+            made.to_string().contains("pkcs11:token=lab;"),
+            "{line}: {made}"
+        );
+        assert!(
+            !made.to_string().contains("CKR_GENERAL_ERROR"),
+            "{line}: {made}"
+        );
+    }
+}
+
 #[test]
 fn a_module_that_crashes_is_told_of() {
     let desk = Desk::new();

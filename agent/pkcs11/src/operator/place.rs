@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use cryptoki_sys::CK_SLOT_ID;
 use token::operator::pkcs11::KeyReport;
@@ -35,6 +37,10 @@ pub(super) struct Place {
     pub(super) context_login: Option<Arc<ContextLogin>>,
 }
 
+/// How long to wait before each further look for a token that is not there: SoftHSM shows a token to nobody who
+/// starts, or asks, while another process logs in to it.
+const PATIENCE: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(250)];
+
 /// What a login came to.
 type Login = Result<(Arc<Session>, Option<Arc<ContextLogin>>), TokenError>;
 
@@ -46,10 +52,26 @@ impl Places {
         key: &Pkcs11Uri,
         pin: Option<&PinSource>,
     ) -> Result<Place, TokenError> {
-        let started = self.started(module)?;
-        let all = slot::all(&started)?;
+        let all = self.slots(module, &key.token)?;
         let token = all.find(&key.token)?;
         self.enter(module, &token, &all, pin)
+    }
+
+    /// What is in the module's slots, when the tokens that are wanted are there or patience is at its end.
+    pub(super) fn slots(&mut self, path: &Path, wanted: &TokenMatch) -> Result<Slots, TokenError> {
+        let is_any = *wanted == TokenMatch::default();
+        for patience in PATIENCE {
+            let all = slot::all(&*self.started(path)?)?;
+            let is_there = !matches!(all.find(wanted), Err(TokenError::Gone(_)))
+                && (all.unreadable.is_empty() || !is_any);
+            let is_in_use = self.logins.keys().any(|(module, ..)| module == path);
+            if is_there || is_in_use {
+                return Ok(all);
+            }
+            thread::sleep(patience);
+            self.modules.remove(path); // a module that is started sees what is new
+        }
+        slot::all(&*self.started(path)?)
     }
 
     /// The module, which stays started.
