@@ -140,3 +140,23 @@ impl FromStr for MaxDuration {
         seconds.try_into().map(MaxDuration)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::tests::{WEB, assert_refused};
+
+    #[test]
+    fn faults_of_a_rule_are_named() {
+        for (rule, expected) in [
+            ("", "users or groups"),
+            ("users = [\"no-such-user-here\"]", "no-such-user-here"),
+            ("groups = [\"no-such-group\"]", "no-such-group"),
+            ("users = [-1]", "FILE:5: "),
+            ("users = [0]\nroles = [\"web-*\"]", "FILE:6: "),
+            ("users = [0]\nmax-duration = \"1m\"", "FILE:6: "),
+            ("users = [0]\nmax-duration = 900", "FILE:6: "),
+        ] {
+            assert_refused(&format!("{WEB}[[identity.allow]]\n{rule}\n"), expected);
+        }
+    }
+}

@@ -22,10 +22,10 @@ pub struct Hardening {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(super) struct HardeningTable {
-    pub(super) landlock: bool,
-    pub(super) seccomp: bool,
-    pub(super) token_programs: bool,
-    pub(super) read: Vec<AbsolutePath>,
+    landlock: bool,
+    seccomp: bool,
+    token_programs: bool,
+    read: Vec<AbsolutePath>,
 }
 
 impl Default for HardeningTable {
@@ -35,6 +35,17 @@ impl Default for HardeningTable {
             seccomp: true,
             token_programs: true,
             read: Vec::new(),
+        }
+    }
+}
+
+impl From<HardeningTable> for Hardening {
+    fn from(table: HardeningTable) -> Hardening {
+        Hardening {
+            landlock: table.landlock,
+            seccomp: table.seccomp,
+            token_programs: table.token_programs,
+            read: table.read.into_iter().map(|path| path.0).collect(),
         }
     }
 }

@@ -85,10 +85,7 @@ impl IdentityTable {
             .into_iter()
             .map(|rule| rule.validate(accounts))
             .collect::<Result<_, String>>()?;
-        let renewal = match self.renew {
-            Some(table) => Some(table.validate(&leaf, key.file())?),
-            None => None,
-        };
+        let renewal = self.renew.map(|table| table.validate(&leaf, key.file()));
         let identity = IdentityConfig {
             name: self.name.into(),
             key,
@@ -96,7 +93,7 @@ impl IdentityTable {
                 leaf,
                 chain: self.chain.map(|path| path.0),
             },
-            renewal,
+            renewal: renewal.transpose()?,
             endpoints: self.endpoints.into_iter().map(|text| text.0).collect(),
             policy: Policy {
                 own_uid: geteuid().as_raw(),
@@ -116,4 +113,28 @@ pub(super) fn check_unique(identities: &[(IdentityConfig, TokenKind)]) -> Result
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::tests::{WEB, assert_refused};
+
+    #[test]
+    fn faults_of_an_identity_are_named() {
+        for (text, expected) in [
+            (
+                format!("{WEB}{WEB}"),
+                "identity \"web\" is configured twice",
+            ),
+            (WEB.replace("\"web\"", "\"we b\""), "FILE:2: "),
+            (
+                format!("{WEB}colour = 1\n"),
+                "FILE:4: unknown field `colour`",
+            ),
+            (format!("{WEB}chain = \"c.pem\"\n"), "FILE:4: "),
+            (format!("{WEB}endpoints = [\"http://x\"]\n"), "FILE:4: "),
+        ] {
+            assert_refused(&text, expected);
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use token::link::{CertificateOnToken, OpenTpmKey, TpmKeySource};
-use token::{PinSource, Pkcs11Uri, Tcti, TokenMatch};
+use token::{PinSource, Pkcs11Uri, Tcti, TokenMatch, UriError};
 use zeroize::Zeroizing;
 
 use super::tokens::{Pkcs11Config, Sessions, TokenKind};
@@ -165,23 +165,32 @@ impl TryFrom<String> for KeyText {
 
     fn try_from(text: String) -> Result<KeyText, String> {
         let text = Zeroizing::new(text); // a pin-value may be in it
-        if text.to_ascii_lowercase().starts_with("pkcs11:") {
-            let uri = text
-                .parse()
-                .map_err(|error: token::UriError| error.to_string())?;
-            return Ok(KeyText::Pkcs11(Box::new(uri)));
+        if let Some(uri) = pkcs11_uri(&text)? {
+            return Ok(KeyText::Pkcs11(uri));
         }
         if let Some(handle) = text.strip_prefix("handle:") {
             return persistent_handle(handle)
                 .map(|handle| KeyText::Tpm(TpmKeySource::Handle(handle)));
         }
-        // Not the text itself: there may be a PIN in it.
-        let usage = "key is none of a PKCS#11 URI (pkcs11:…), a TPM's handle (handle:0x81000101) and the \
-                     absolute path of a TSS2 PRIVATE KEY file";
-        match AbsolutePath::try_from(PathBuf::from(text.as_str())) {
-            Ok(AbsolutePath(path)) => Ok(KeyText::Tpm(TpmKeySource::File(path))),
-            Err(_) => Err(usage.to_owned()),
+        let path = Path::new(text.as_str());
+        if path.is_absolute() {
+            return Ok(KeyText::Tpm(TpmKeySource::File(path.to_owned())));
         }
+        // Not the text itself: there may be a PIN in it.
+        Err(
+            "key is none of a PKCS#11 URI (pkcs11:…), a TPM's handle (handle:0x81000101) and the \
+             absolute path of a TSS2 PRIVATE KEY file"
+                .to_owned(),
+        )
+    }
+}
+
+/// The URI, if the text is meant to be one.
+fn pkcs11_uri(text: &str) -> Result<Option<Box<Pkcs11Uri>>, String> {
+    match text.parse() {
+        Ok(uri) => Ok(Some(Box::new(uri))),
+        Err(UriError::Scheme) => Ok(None),
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -209,11 +218,8 @@ impl TryFrom<String> for CertificateText {
     type Error = String;
 
     fn try_from(text: String) -> Result<CertificateText, String> {
-        if text.to_ascii_lowercase().starts_with("pkcs11:") {
-            let uri = text
-                .parse()
-                .map_err(|error: token::UriError| error.to_string())?;
-            return Ok(CertificateText::OnToken(Box::new(uri)));
+        if let Some(uri) = pkcs11_uri(&text)? {
+            return Ok(CertificateText::OnToken(uri));
         }
         AbsolutePath::try_from(PathBuf::from(text)).map(|path| CertificateText::File(path.0))
     }
@@ -221,7 +227,7 @@ impl TryFrom<String> for CertificateText {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::tests::{WEB, load};
+    use crate::config::tests::{WEB, assert_refused};
 
     #[test]
     fn faults_of_tpm_keys_are_named() {
@@ -263,8 +269,29 @@ mod tests {
             (format!("tpm = {{ device = \"x\" }}\n{file}"), "FILE:1: "),
             (format!("{file}pin = {{}}\n"), "one of"),
         ] {
-            let message = load(&text).map(|config| format!("{config:?}")).unwrap_err();
-            assert!(message.contains(expected), "{text}\n{message}");
+            assert_refused(&text, expected);
+        }
+    }
+
+    #[test]
+    fn faults_of_pkcs11_keys_are_named() {
+        for (text, expected) in [
+            (WEB.replace("pkcs11:", "pkcs12:"), "FILE:3: key is none of"),
+            (
+                WEB.replace("object", "objekt"),
+                "FILE:3: attribute \"objekt\"",
+            ),
+            (WEB.replace("object=web", "type=cert"), "identity \"web\""),
+            (
+                format!("{WEB}certificate = \"web.pem\"\n"),
+                "FILE:4: \"web.pem\" is not an absolute path",
+            ),
+            (
+                format!("{WEB}certificate = \"pkcs11:token=other\"\n"),
+                "same token",
+            ),
+        ] {
+            assert_refused(&text, expected);
         }
     }
 }

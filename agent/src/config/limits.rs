@@ -70,3 +70,25 @@ impl<const MOST: u32> TryFrom<i64> for Count<MOST> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::tests::{WEB, assert_refused, load};
+
+    #[test]
+    fn one_user_has_no_more_than_all_together() {
+        let limits = |table: &str| format!("[limits]\n{table}\n{WEB}");
+        let few = load(&limits("connections = 8")).unwrap().limits;
+        assert_eq!((few.connections, few.connections_per_user), (8, 8));
+        for (table, fault) in [
+            (
+                "connections = 8\nconnections-per-user = 9",
+                "raise the other",
+            ),
+            ("connections = 0", "FILE:2: 0 is not a number from 1"),
+            ("connections = 65537", "not a number from 1 to 65536"),
+        ] {
+            assert_refused(&limits(table), fault);
+        }
+    }
+}

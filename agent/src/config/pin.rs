@@ -50,3 +50,41 @@ impl<'de> Deserialize<'de> for PinTable {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::tests::{WEB, assert_refused, load};
+
+    #[test]
+    fn faults_of_a_pin_are_named() {
+        for (pin, expected) in [
+            ("{ file = \"lab.pin\" }", "not an absolute path"),
+            ("{ file = \"/a\", credential = \"b\" }", "one of"),
+            ("{}", "one of"),
+            ("{ credential = \"a/b\" }", "credential"),
+        ] {
+            assert_refused(&format!("{WEB}pin = {pin}\n"), expected);
+        }
+        let twice = WEB.replace("=web", "=web?pin-source=/b");
+        assert_refused(
+            &format!("{twice}pin = {{ file = \"/a\" }}\n"),
+            "the key's URI and in pin",
+        );
+    }
+
+    #[test]
+    fn no_message_shows_a_pin() {
+        for text in [
+            format!("{WEB}pin = \"271828\"\n"),
+            format!("{WEB}pin = 271828\n"),
+            format!("{WEB}pin = {{ value = \"271828\" }}\n"),
+            format!("{WEB}pin = {{ file = \"271828\" }}\n"),
+            WEB.replace("=web\"", "=web?pin-value=271828&x\""),
+            WEB.replace("=web\"", "=web?pin-value=271828\nx\""),
+            WEB.replace("=web\"", "=web?pin-value=%zz271828\""),
+        ] {
+            let message = load(&text).unwrap_err();
+            assert!(!message.contains("271828"), "{message}");
+        }
+    }
+}

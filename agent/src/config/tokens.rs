@@ -147,7 +147,7 @@ mod tests {
     use super::*;
     use crate::certificate::LeafSource;
     use crate::config::KeyConfig;
-    use crate::config::tests::{WEB, load, pkcs11};
+    use crate::config::tests::{WEB, assert_refused, load, pkcs11};
 
     #[test]
     fn identities_of_one_token_share_it() {
@@ -232,10 +232,24 @@ mod tests {
             "slot-id=1;token=lab;",
         ] {
             let text = format!("{WEB}{}", other.replace("token=lab;", token));
-            let message = load(&text).map(|config| format!("{config:?}")).unwrap_err();
-            assert!(message.contains("same token"), "{message}");
+            assert_refused(&text, "same token");
         }
         let text = format!("{WEB}{}", other.replace("token=lab;", "token=other;"));
         assert_eq!(load(&text).unwrap().tokens.len(), 2);
+    }
+
+    #[test]
+    fn a_token_has_one_pin_and_some_sessions() {
+        let two_pins = format!(
+            "{WEB}pin = {{ file = \"/a\" }}\n{}pin = {{ file = \"/b\" }}\n",
+            WEB.replace("web", "b")
+        );
+        for (text, expected) in [
+            (two_pins, "another PIN"),
+            (format!("{WEB}sessions = 0\n"), "sessions"),
+            (format!("{WEB}sessions = 65\n"), "sessions"),
+        ] {
+            assert_refused(&text, expected);
+        }
     }
 }
