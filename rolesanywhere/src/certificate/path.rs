@@ -8,7 +8,7 @@ use super::{Certificate, Objection, Whose, ca, signature};
 /// What is wrong with the order, as far as leaf and intermediates tell.
 pub(super) fn links(leaf: &Certificate, intermediates: &[Link]) -> Vec<Objection> {
     let mut way = Way::from(leaf, intermediates);
-    way.climb_to_the_end();
+    while way.climb() {}
     way.objections()
 }
 
@@ -103,10 +103,6 @@ impl<'c> Way<'c> {
         signature::is_signed_by(self.top, issuer)
     }
 
-    fn climb_to_the_end(&mut self) {
-        while self.climb() {}
-    }
-
     /// One step up, if an intermediate leads there.
     fn climb(&mut self) -> bool {
         let named = |(at, link): &(usize, &'c Link)| {
@@ -120,12 +116,12 @@ impl<'c> Way<'c> {
         let Some((at, link, signed)) = candidate else {
             return false;
         };
+        let whose = link.whose();
         if signed.is_none() {
-            self.objections.push(unchecked(&link.whose(), self.top));
+            self.objections.push(unchecked(&whose, self.top));
         }
-        let (whose, below) = (link.whose(), self.below());
-        self.objections
-            .extend(ca::path_length(&link.certificate, &whose, below));
+        let path_length = ca::path_length(&link.certificate, &whose, self.below());
+        self.objections.extend(path_length);
         self.top = &link.certificate;
         self.climbed.push(at);
         true
