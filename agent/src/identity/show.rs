@@ -1,0 +1,106 @@
+//! What a caller is shown of an identity: its state and its certificate.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+use token::TokenError;
+use wire::{Refusal, State};
+
+use super::{Identities, Identity};
+use crate::certificate::Certificate;
+use crate::keeper::KeyState;
+use crate::peer::Peer;
+
+impl Identities {
+    /// What the caller may see: what it may use; everything for root and the agent's own user.
+    pub fn list(&self, peer: &Peer, now: Timestamp) -> Vec<wire::Identity> {
+        self.identities
+            .iter()
+            .filter(|identity| identity.policy.shows_to(peer))
+            .map(|identity| identity.describe(now))
+            .collect()
+    }
+}
+
+impl Identity {
+    /// As `GetCertificate` shows it: base64 of DER, the leaf first. Without a token, what its files say is the
+    /// next best: who asks wants to know what is wrong.
+    pub fn shown_certificate(
+        &self,
+        peer: &Peer,
+        deadline: Instant,
+    ) -> Result<Vec<String>, Refusal> {
+        if !self.policy.shows_to(peer) {
+            return Err(Refusal::NotPermitted {
+                rule: wire::Rule::Caller,
+                message: format!(
+                    "identity {:?} may not be used by user {}: an [[identity.allow]] rule of the \
+                     agent's configuration has to name it",
+                    self.name, peer.uid
+                ),
+            });
+        }
+        if let Some(certificate) = self.keeper.state(self.key).certificate() {
+            return Ok(certificate.chain());
+        }
+        if let Some(read) = self.certificate.load_files() {
+            return match read {
+                Ok(certificate) => Ok(certificate.chain()),
+                Err(fault) => Err(self.unusable(&fault)),
+            };
+        }
+        match self.keeper.settled_state(self.key, deadline) {
+            KeyState::Ready { certificate, .. } => Ok(certificate.chain()),
+            KeyState::Failed { error, retry_at } => Err(self.refusal(error, retry_at)),
+            KeyState::Opening => Err(self.late("its token is still being opened")),
+        }
+    }
+
+    /// As `ListIdentities` shows it.
+    pub fn describe(&self, now: Timestamp) -> wire::Identity {
+        let state = self.keeper.state(self.key);
+        let certificate = state.certificate().cloned();
+        let (state, message, mut warnings) = match state {
+            KeyState::Opening => (State::Opening, None, Vec::new()),
+            KeyState::Ready {
+                certificate,
+                warnings,
+            } => match certificate.check_validity(now) {
+                Ok(()) => (State::Ready, None, warnings),
+                Err(error) => (
+                    State::Unusable,
+                    Some(format!("its certificate: {error}")),
+                    warnings,
+                ),
+            },
+            KeyState::Failed { error, .. } => {
+                let state = match error {
+                    TokenError::PinRejected(_) => State::PinRejected,
+                    TokenError::Unusable(_) => State::Unusable,
+                    _ => State::Unavailable,
+                };
+                (state, Some(error.shortened().to_string()), Vec::new())
+            }
+        };
+        let renewal = self.renewal.as_ref();
+        warnings.extend(
+            renewal
+                .map(|schedule| schedule.warnings())
+                .unwrap_or_default(),
+        );
+        let of = |field: fn(&Certificate) -> String| certificate.as_deref().map(field);
+        wire::Identity {
+            name: self.name.clone(),
+            key_algorithm: of(|certificate| certificate.key_algorithm()),
+            subject: of(|certificate| certificate.subject.clone()),
+            issuer: of(|certificate| certificate.issuer.clone()),
+            serial: of(|certificate| certificate.serial.clone()),
+            not_before: of(|certificate| certificate.not_before.to_string()),
+            not_after: of(|certificate| certificate.not_after.to_string()),
+            key_uri: self.key_uri.clone(),
+            state,
+            message,
+            warnings,
+        }
+    }
+}
