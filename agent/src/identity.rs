@@ -1,4 +1,4 @@
-//! The identities that the agent serves: which one a caller means, what it can do, and its signature.
+//! The identities that the agent serves: the certificate of each, and its key's signature.
 
 mod choose;
 mod show;
@@ -89,15 +89,19 @@ impl Identity {
         now: Timestamp,
         deadline: Instant,
     ) -> Result<Arc<Certificate>, Refusal> {
-        let certificate = match self.keeper.settled_state(self.key, deadline) {
-            KeyState::Ready { certificate, .. } => certificate,
-            KeyState::Failed { error, retry_at } => return Err(self.refusal(error, retry_at)),
-            KeyState::Opening => return Err(self.late("its token is still being opened")),
-        };
+        let certificate = self.settled_certificate(deadline)?;
         certificate
             .check_validity(now)
             .map_err(|error| self.unusable(&format!("its certificate: {error}")))?;
         Ok(certificate)
+    }
+
+    fn settled_certificate(&self, deadline: Instant) -> Result<Arc<Certificate>, Refusal> {
+        match self.keeper.settled_state(self.key, deadline) {
+            KeyState::Ready { certificate, .. } => Ok(certificate),
+            KeyState::Failed { error, retry_at } => Err(self.refusal(error, retry_at)),
+            KeyState::Opening => Err(self.late("its token is still being opened")),
+        }
     }
 
     /// The key's signature over `text`, verified with the certificate; and how long the token took.
@@ -124,41 +128,37 @@ impl Identity {
             Err(NotSigned::Late) => return Err(self.late("its token did not sign in time")),
             Err(NotSigned::Busy) => {
                 return Err(Refusal::Busy {
-                    message: format!(
-                        "identity {:?}: too many requests wait for its token: try again later",
-                        self.name
-                    ),
+                    message: self.says("too many requests wait for its token: try again later"),
                 });
             }
         };
         if !certificate.verifies(&text.to_string(), &signature) {
             self.keeper.distrust(self.key, certificate);
             return Err(Refusal::SignatureInvalid {
-                message: format!(
-                    "identity {:?}: the token's signature does not verify with its certificate \
-                     (serial {}); the token is opened again, so try again",
-                    self.name, certificate.serial
-                ),
+                message: self.says(&format!(
+                    "the token's signature does not verify with its certificate (serial {}); the token \
+                     is opened again, so try again",
+                    certificate.serial
+                )),
             });
         }
         Ok(signature)
     }
 
     fn refusal(&self, error: TokenError, retry_at: Option<Instant>) -> Refusal {
-        let name = &self.name;
         match error.shortened() {
             TokenError::Wait { text, seconds } => Refusal::TokenUnavailable {
                 retry_after_seconds: Some(retry_at.map_or(seconds, seconds_until)),
-                message: format!("identity {name:?}: {text}"),
+                message: self.says(&text),
             },
             TokenError::PinRejected(why) => Refusal::PinRejected {
-                message: format!("identity {name:?}: {why}"),
+                message: self.says(&why),
             },
             TokenError::Unusable(why) => self.unusable(&why),
             TokenError::Gone(why) | TokenError::Hung(why) | TokenError::Broken(why) => {
                 Refusal::TokenUnavailable {
                     retry_after_seconds: retry_at.map(seconds_until),
-                    message: format!("identity {name:?}: {why}"),
+                    message: self.says(&why),
                 }
             }
         }
@@ -167,14 +167,18 @@ impl Identity {
     fn unusable(&self, why: &str) -> Refusal {
         Refusal::IdentityUnusable {
             identity: self.name.clone(),
-            message: format!("identity {:?}: {why}", self.name),
+            message: self.says(why),
         }
     }
 
     fn late(&self, why: &str) -> Refusal {
         Refusal::DeadlineExceeded {
-            message: format!("identity {:?}: {why}: try again later", self.name),
+            message: self.says(&format!("{why}: try again later")),
         }
+    }
+
+    fn says(&self, why: &str) -> String {
+        format!("identity {:?}: {why}", self.name)
     }
 
     /// The keeper of its token.

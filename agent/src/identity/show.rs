@@ -44,16 +44,11 @@ impl Identity {
             return Ok(certificate.chain());
         }
         if let Some(read) = self.certificate.load_files() {
-            return match read {
-                Ok(certificate) => Ok(certificate.chain()),
-                Err(fault) => Err(self.unusable(&fault)),
-            };
+            return read
+                .map(|certificate| certificate.chain())
+                .map_err(|fault| self.unusable(&fault));
         }
-        match self.keeper.settled_state(self.key, deadline) {
-            KeyState::Ready { certificate, .. } => Ok(certificate.chain()),
-            KeyState::Failed { error, retry_at } => Err(self.refusal(error, retry_at)),
-            KeyState::Opening => Err(self.late("its token is still being opened")),
-        }
+        Ok(self.settled_certificate(deadline)?.chain())
     }
 
     /// As `ListIdentities` shows it.
@@ -82,12 +77,9 @@ impl Identity {
                 (state, Some(error.shortened().to_string()), Vec::new())
             }
         };
-        let renewal = self.renewal.as_ref();
-        warnings.extend(
-            renewal
-                .map(|schedule| schedule.warnings())
-                .unwrap_or_default(),
-        );
+        if let Some(schedule) = &self.renewal {
+            warnings.extend(schedule.warnings());
+        }
         let of = |field: fn(&Certificate) -> String| certificate.as_deref().map(field);
         wire::Identity {
             name: self.name.clone(),
