@@ -28,6 +28,31 @@ pub struct Pin {
 /// Longer than any token's maximum; a file of this size is not a PIN.
 const PIN_LIMIT: usize = 1024;
 
+impl Pin {
+    /// The PIN, for the one call that hands it to the token.
+    pub fn secret(&self) -> &[u8] {
+        self.memory.bytes().get(..self.length).unwrap_or_default()
+    }
+
+    /// From what `read` writes, which says how much that is; or what is wrong with it.
+    fn read(
+        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<Result<Pin, &'static str>> {
+        let mut memory = SecretMemory::new(PIN_LIMIT);
+        let read = read(memory.bytes_mut())?;
+        Ok(find_pin(memory, read))
+    }
+
+    fn new(length: usize, write: impl FnOnce(&mut [u8])) -> Pin {
+        let mut memory = SecretMemory::new(length.max(1)); // there are no empty mappings
+        write(memory.bytes_mut().get_mut(..length).unwrap_or_default());
+        Pin {
+            memory: Arc::new(memory),
+            length,
+        }
+    }
+}
+
 /// The one PIN in the first `read` bytes, without a closing line break; or what is wrong with them.
 fn find_pin(memory: SecretMemory, read: usize) -> Result<Pin, &'static str> {
     let text = memory.bytes().get(..read).unwrap_or_default();
@@ -62,22 +87,6 @@ fn read_all(mut file: impl Read, buffer: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(length)
-}
-
-impl Pin {
-    /// The PIN, for the one call that hands it to the token.
-    pub fn secret(&self) -> &[u8] {
-        self.memory.bytes().get(..self.length).unwrap_or_default()
-    }
-
-    fn new(length: usize, write: impl FnOnce(&mut [u8])) -> Pin {
-        let mut memory = SecretMemory::new(length.max(1)); // there are no empty mappings
-        write(memory.bytes_mut().get_mut(..length).unwrap_or_default());
-        Pin {
-            memory: Arc::new(memory),
-            length,
-        }
-    }
 }
 
 /// Wipes the string.

@@ -1,13 +1,13 @@
 //! A file, or a systemd credential, with a PIN in it.
 
 use std::fs::{File, Metadata};
+use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, OFlags, access};
 
-use super::{PIN_LIMIT, Pin, PinError, find_pin, read_all};
-use crate::secret_memory::SecretMemory;
+use super::{Pin, PinError, read_all};
 
 /// systemd keeps this directory readable for the service alone, partly by ACLs that the mode bits do
 /// not show: no check of modes there.
@@ -20,23 +20,16 @@ pub(super) fn credential_path(name: &str) -> Result<PathBuf, PinError> {
 
 /// What is known of a regular file that this user may read.
 pub(super) fn look_at(path: &Path) -> Result<Metadata, PinError> {
-    let unreadable = |error| PinError::Unreadable {
-        path: path.to_owned(),
-        error,
-    };
-    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    let metadata = std::fs::metadata(path).map_err(unreadable(path))?;
     check_plain(&metadata, path)?;
-    access(path, Access::READ_OK).map_err(|error| unreadable(error.into()))?;
+    access(path, Access::READ_OK).map_err(|error| unreadable(path)(error.into()))?;
     Ok(metadata)
 }
 
 fn check_plain(metadata: &Metadata, path: &Path) -> Result<(), PinError> {
     match metadata.is_file() {
         true => Ok(()),
-        false => Err(PinError::Unfit {
-            path: path.to_owned(),
-            fault: "is not a regular file",
-        }),
+        false => Err(unfit(path)("is not a regular file")),
     }
 }
 
@@ -54,41 +47,31 @@ pub(super) fn check_private(metadata: &Metadata, path: &Path) -> Result<(), PinE
 }
 
 /// Opens a regular file; a FIFO would otherwise make us wait for a writer.
-pub(super) fn open_plain(path: &Path) -> Result<File, PinError> {
-    let unreadable = |error| PinError::Unreadable {
-        path: path.to_owned(),
-        error,
-    };
+pub(super) fn open(path: &Path) -> Result<(File, Metadata), PinError> {
     let file = File::options()
         .read(true)
         .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
         .open(path)
-        .map_err(unreadable)?;
-    check_plain(&file.metadata().map_err(unreadable)?, path)?;
-    Ok(file)
-}
-
-/// Opens a regular file that only its owner, and the agent's own group, can read.
-pub(super) fn open_private(path: &Path) -> Result<File, PinError> {
-    let file = open_plain(path)?;
-    let metadata = file.metadata().map_err(|error| PinError::Unreadable {
-        path: path.to_owned(),
-        error,
-    })?;
-    check_private(&metadata, path)?;
-    Ok(file)
+        .map_err(unreadable(path))?;
+    let metadata = file.metadata().map_err(unreadable(path))?;
+    check_plain(&metadata, path)?;
+    Ok((file, metadata))
 }
 
 pub(super) fn read_pin(file: File, path: &Path) -> Result<Pin, PinError> {
-    let mut memory = SecretMemory::new(PIN_LIMIT);
-    let read = read_all(file, memory.bytes_mut()).map_err(|error| PinError::Unreadable {
-        path: path.to_owned(),
-        error,
-    })?;
-    find_pin(memory, read).map_err(|fault| PinError::Unfit {
-        path: path.to_owned(),
-        fault,
-    })
+    Pin::read(|buffer| read_all(file, buffer))
+        .map_err(unreadable(path))?
+        .map_err(unfit(path))
+}
+
+fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> PinError {
+    let path = path.to_owned();
+    |error| PinError::Unreadable { path, error }
+}
+
+fn unfit(path: &Path) -> impl FnOnce(&'static str) -> PinError {
+    let path = path.to_owned();
+    |fault| PinError::Unfit { path, fault }
 }
 
 #[cfg(test)]

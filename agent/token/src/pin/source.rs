@@ -6,9 +6,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::file::{check_private, credential_path, look_at, open_plain, open_private, read_pin};
-use super::{PIN_LIMIT, Pin, find_pin, prompt, read_all};
-use crate::secret_memory::SecretMemory;
+use super::file::{check_private, credential_path, look_at, open, read_pin};
+use super::{Pin, prompt};
 
 /// Where a PIN is found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,36 +100,25 @@ impl PinSource {
     pub fn read(&self) -> Result<Pin, PinError> {
         match self {
             PinSource::Value(pin) => Ok(pin.clone()),
-            PinSource::File(path) => read_pin(open_private(path)?, path),
+            PinSource::File(path) => {
+                let (file, metadata) = open(path)?;
+                check_private(&metadata, path)?;
+                read_pin(file, path)
+            }
             PinSource::Credential(name) => {
                 let path = credential_path(name)?;
-                read_pin(open_plain(&path)?, &path)
+                read_pin(open(&path)?.0, &path)
             }
-            PinSource::Terminal(question) => question.ask(|text| {
-                let mut memory = SecretMemory::new(PIN_LIMIT);
-                let length = prompt::at_terminal(text, memory.bytes_mut())?;
-                Ok((memory, length))
-            }),
-            PinSource::AskPassword(question) => question.ask(|text| {
-                prompt::by_systemd(text, |output| {
-                    let mut memory = SecretMemory::new(PIN_LIMIT);
-                    let length = read_all(output, memory.bytes_mut())?;
-                    Ok((memory, length))
-                })
-            }),
+            PinSource::Terminal(question) => question.ask(prompt::at_terminal),
+            PinSource::AskPassword(question) => question.ask(prompt::by_systemd),
         }
     }
 }
 
 impl Question {
-    fn ask(
-        &self,
-        answer: impl Fn(&str) -> io::Result<(SecretMemory, usize)>,
-    ) -> Result<Pin, PinError> {
-        let given = |text: &str| {
-            let (memory, read) = answer(text)?;
-            find_pin(memory, read).map_err(io::Error::other)
-        };
+    fn ask(&self, answer: impl Fn(&str, &mut [u8]) -> io::Result<usize>) -> Result<Pin, PinError> {
+        let given =
+            |text: &str| Pin::read(|buffer| answer(text, buffer))?.map_err(io::Error::other);
         let both = || {
             let pin = given(&self.text)?;
             if self.twice && given(&format!("{}, once more", self.text))? != pin {
