@@ -280,10 +280,6 @@ pub(crate) mod tests {
                 "CA certificate",
             ),
             (
-                der(&key, vec![usage()], nothing, sha256),
-                "basicConstraints",
-            ),
-            (
                 der(&key, vec![constraints(false)], nothing, sha256),
                 "digitalSignature",
             ),

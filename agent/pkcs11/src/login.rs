@@ -68,8 +68,13 @@ pub(crate) fn log_in(
         pins.trying()?;
     }
     let remedy = user.put_right(source);
-    accepted(session.login(CKU_USER, &pin))
-        .map_err(|failure| refusal(failure, &token.to_string(), &remedy))?;
+    accepted(session.login(CKU_USER, &pin)).map_err(|failure| match failure.code {
+        // Another process was logging in at the same instant. A wrong PIN is CKR_PIN_INCORRECT here, and locks nothing.
+        CKR_GENERAL_ERROR if token.is_softhsm() => {
+            failure.while_doing(format_args!("cannot log in to {token}"))
+        }
+        _ => refusal(failure, &token.to_string(), &remedy),
+    })?;
     let count_low = token.flags & CKF_USER_PIN_COUNT_LOW != 0;
     Ok(Login {
         context: Some(ContextLogin {
@@ -321,7 +326,12 @@ mod tests {
             let remedy = User::Agent.put_right(&source);
             refusal(Failure { function, code }, "pkcs11:token=lab", &remedy)
         };
-        for code in [CKR_PIN_INCORRECT, CKR_PIN_LOCKED, CKR_VENDOR_DEFINED + 3] {
+        for code in [
+            CKR_PIN_INCORRECT,
+            CKR_PIN_LOCKED,
+            CKR_GENERAL_ERROR,
+            CKR_VENDOR_DEFINED + 3,
+        ] {
             let error = refused(code, file());
             assert!(matches!(error, TokenError::PinRejected(_)), "{error}");
             for part in ["token=lab", "C_Login", "tried once", "/etc/lab.pin"] {

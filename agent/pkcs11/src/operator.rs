@@ -43,9 +43,11 @@ impl Operator {
                 certificate::import(&at(&key)?, &key, &certificate.0).map(Answer::Done)
             }
             Task::Delete { key } => delete::key(&at(&key)?, &key).map(Answer::Done),
-            Task::List { token } => {
-                list::tokens(places, &module, &token, pin.as_ref()).map(Answer::Tokens)
-            }
+            Task::List { token } => places
+                .patiently(&module, |places| {
+                    list::tokens(places, &module, &token, pin.as_ref())
+                })
+                .map(Answer::Tokens),
         }
     }
 }

@@ -1,12 +1,16 @@
 //! Which slot has the token that is wanted.
 
-use std::fmt;
+use std::time::Duration;
+use std::{fmt, thread};
 
 use cryptoki_sys::{CK_FLAGS, CK_SLOT_ID, CKF_TOKEN_INITIALIZED};
 use token::{Pkcs11Uri, TokenError, TokenMatch};
 
 use crate::error::Failure;
 use crate::raw::Module;
+
+/// How long a slot that cannot be read is left alone before it is read again.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// A token in its slot. `Display` is a URI that names it.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,7 +43,7 @@ pub(crate) fn all(module: &Module) -> Result<Slots, TokenError> {
     let mut tokens = Vec::new();
     let mut unreadable = Vec::new();
     for slot in slots {
-        match read(module, slot) {
+        match read_patiently(module, slot) {
             Ok(token) => tokens.push(token),
             // A broken card in one reader is no reason to refuse the token in the next.
             Err(failure) => unreadable.push((slot, failure)),
@@ -54,6 +58,14 @@ impl Slots {
         let initialized = self.tokens.iter().filter(|token| token.is_initialized());
         choose(initialized.cloned().collect(), &self.unreadable, wanted)
     }
+}
+
+/// SoftHSM's token cannot be read at the instant at which another process logs in to it.
+fn read_patiently(module: &Module, slot: CK_SLOT_ID) -> Result<Token, Failure> {
+    read(module, slot).or_else(|_| {
+        thread::sleep(PATIENCE);
+        read(module, slot)
+    })
 }
 
 fn read(module: &Module, slot: CK_SLOT_ID) -> Result<Token, Failure> {
@@ -188,6 +200,11 @@ impl Token {
                 slot_id: Some(self.slot),
                 ..self.name()
             })
+    }
+
+    /// Whether it is one of SoftHSM's.
+    pub(crate) fn is_softhsm(&self) -> bool {
+        self.attributes.manufacturer.as_deref() == Some("SoftHSM project")
     }
 
     /// `manufacturerID` and `model`.

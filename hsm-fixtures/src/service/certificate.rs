@@ -83,12 +83,8 @@ impl Certificate {
         if facts.version != X509Version::V3 {
             return Err("the leaf is not X.509 version 3".to_owned());
         }
-        match facts.basic_constraints {
-            None => return Err("the leaf has no basicConstraints".to_owned()),
-            Some((true, _)) => {
-                return Err("the leaf is a CA certificate (basicConstraints CA:TRUE)".to_owned());
-            }
-            Some((false, _)) => {}
+        if let Some((true, _)) = facts.basic_constraints {
+            return Err("the leaf is a CA certificate (basicConstraints CA:TRUE)".to_owned());
         }
         if !facts.digital_signature {
             return Err("the leaf's keyUsage lacks digitalSignature".to_owned());
@@ -280,6 +276,7 @@ mod tests {
             judge(
                 &rsa(2048),
                 &LeafSpec {
+                    basic_constraints: None,
                     extended_key_usage: None,
                     ..good
                 }
@@ -300,13 +297,6 @@ mod tests {
                     ..good()
                 },
                 "version 3",
-            ),
-            (
-                LeafSpec {
-                    basic_constraints: None,
-                    ..good()
-                },
-                "no basicConstraints",
             ),
             (
                 LeafSpec {

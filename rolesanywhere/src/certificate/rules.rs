@@ -25,11 +25,7 @@ pub(super) fn leaf(leaf: &Certificate) -> Vec<Objection> {
             "it is a CA certificate".to_owned(),
             "the first certificate must be the key's own",
         )),
-        Ok(Some((false, _))) => {}
-        Ok(None) => objections.push(refused(
-            "it lacks basicConstraints".to_owned(),
-            "AWS wants CA:FALSE in it",
-        )),
+        Ok(Some((false, _)) | None) => {}
         Err(fault) => objections.push(refused(fault.to_string(), REISSUE)),
     }
     match extensions::key_usage(leaf) {
@@ -71,6 +67,12 @@ pub(super) fn leaf_doubts(leaf: &Certificate) -> Vec<Objection> {
     let mut objections = Vec::new();
     let facts = SessionFacts::of(leaf);
     let identity = &facts.source_identity;
+    if let Ok(None) = extensions::basic_constraints(leaf) {
+        objections.push(warning(
+            "it has no basicConstraints".to_owned(),
+            "AWS's guide once demanded CA:FALSE, and now does where there is one: have the CA add it",
+        ));
+    }
     match leaf.common_name() {
         None => objections.push(warning(
             "its subject has no common name".to_owned(),
@@ -219,10 +221,6 @@ mod tests {
                 good().with(vec![constraints(true, None), signing(), san()]),
                 "CA certificate",
             ),
-            (
-                good().with(vec![signing(), san()]),
-                "lacks basicConstraints",
-            ),
             (good().with(vec![plain(), san()]), "digitalSignature"),
             (
                 good().with(vec![plain(), encipherment(), san()]),
@@ -293,6 +291,10 @@ mod tests {
         let subject = |subject| Issued { subject, ..good() };
         let organization: &'static str = Box::leak("o".repeat(64).into_boxed_str());
         let cases = [
+            (
+                good().with(vec![signing(), alternative("a")]),
+                "no basicConstraints",
+            ),
             (subject(vec![("O", "bank")]), "no common name"),
             (subject(vec![("CN", "web server")]), "\"CN=web server\""),
             (

@@ -12,7 +12,7 @@ use super::report;
 use crate::error::Failure;
 use crate::find;
 use crate::raw::Session;
-use crate::slot::{Slots, Token};
+use crate::slot::{self, Slots, Token};
 
 /// How many objects of each kind are told of one token: as many as an operator reads, and few enough for one
 /// answer with all their certificates.
@@ -25,7 +25,8 @@ pub(super) fn tokens(
     wanted: &Pkcs11Uri,
     pin: Option<&PinSource>,
 ) -> Result<Vec<TokenReport>, TokenError> {
-    let all = places.slots(path, &wanted.token)?;
+    let module = places.started(path)?;
+    let all = slot::all(&module)?;
     let matching: Vec<&Token> = all
         .tokens
         .iter()

@@ -37,9 +37,13 @@ pub(super) struct Place {
     pub(super) context_login: Option<Arc<ContextLogin>>,
 }
 
-/// How long to wait before each further look for a token that is not there: SoftHSM shows a token to nobody who
-/// starts, or asks, while another process logs in to it.
-const PATIENCE: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(250)];
+/// How long to wait before a task is tried again whose token was not there: SoftHSM shows a token to nobody who
+/// starts while another process logs in to it.
+const PATIENCE: [Duration; 3] = [
+    Duration::from_millis(50),
+    Duration::from_millis(150),
+    Duration::from_millis(400),
+];
 
 /// What a login came to.
 type Login = Result<(Arc<Session>, Option<Arc<ContextLogin>>), TokenError>;
@@ -52,26 +56,29 @@ impl Places {
         key: &Pkcs11Uri,
         pin: Option<&PinSource>,
     ) -> Result<Place, TokenError> {
-        let all = self.slots(module, &key.token)?;
-        let token = all.find(&key.token)?;
-        self.enter(module, &token, &all, pin)
+        self.patiently(module, |places| {
+            let all = slot::all(&*places.started(module)?)?;
+            let token = all.find(&key.token)?;
+            places.enter(module, &token, &all, pin)
+        })
     }
 
-    /// What is in the module's slots, when the tokens that are wanted are there or patience is at its end.
-    pub(super) fn slots(&mut self, path: &Path, wanted: &TokenMatch) -> Result<Slots, TokenError> {
-        let is_any = *wanted == TokenMatch::default();
+    /// Tries it again where it fails for want of a token; until the link has logged in, or was refused.
+    pub(super) fn patiently<T>(
+        &mut self,
+        path: &Path,
+        task: impl Fn(&mut Places) -> Result<T, TokenError>,
+    ) -> Result<T, TokenError> {
         for patience in PATIENCE {
-            let all = slot::all(&*self.started(path)?)?;
-            let is_there = !matches!(all.find(wanted), Err(TokenError::Gone(_)))
-                && (all.unreadable.is_empty() || !is_any);
-            let is_in_use = self.logins.keys().any(|(module, ..)| module == path);
-            if is_there || is_in_use {
-                return Ok(all);
+            let result = task(self);
+            let in_use = self.logins.keys().any(|(module, ..)| module == path);
+            if in_use || !matches!(result, Err(TokenError::Gone(_))) {
+                return result;
             }
             thread::sleep(patience);
-            self.modules.remove(path); // a module that is started sees what is new
+            self.modules.remove(path); // a module that is started anew sees what is new
         }
-        slot::all(&*self.started(path)?)
+        task(self)
     }
 
     /// The module, which stays started.
