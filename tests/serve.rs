@@ -286,6 +286,7 @@ fn a_unix_socket_and_one_from_systemd_serve_the_same() {
     assert_eq!(status["serve"]["status"], "ok");
     assert_eq!(status["serve"]["targets"][0]["served"], 2, "{status}");
     assert_eq!(status["agent"]["identities"][0]["state"], "ready");
+    assert_eq!(status["agent"]["identities"][0]["signatures"], 1);
 
     let pid = rustix::process::Pid::from_child(&running);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();

@@ -37,7 +37,7 @@ const HEADINGS: [&str; 7] = [
 ];
 
 /// As people read them.
-pub(crate) fn show(identities: &[Identity]) -> String {
+fn show(identities: &[Identity]) -> String {
     if identities.is_empty() {
         return NONE.to_owned();
     }
