@@ -171,12 +171,9 @@ impl Identities {
     }
 
     /// What the caller may see: what it may use; everything for root and the agent's own user.
-    pub fn list(&self, peer: &Peer, now: Timestamp) -> Vec<wire::Identity> {
-        self.identities
-            .iter()
+    pub fn shown_to(&self, peer: &Peer) -> impl Iterator<Item = &Identity> {
+        self.iter()
             .filter(|identity| identity.policy.shows_to(peer))
-            .map(|identity| identity.describe(now))
-            .collect()
     }
 
     /// The keepers of their tokens.
@@ -493,7 +490,7 @@ impl Identity {
         state.certificate().map(|certificate| certificate.not_after)
     }
 
-    /// As `ListIdentities` shows it.
+    /// As `ListIdentities` shows it, but for what was counted.
     pub fn describe(&self, now: Timestamp) -> wire::Identity {
         let state = self.keeper.state(self.key);
         let certificate = state.certificate().cloned();
@@ -538,6 +535,8 @@ impl Identity {
             state,
             message,
             warnings,
+            signatures: None,
+            last_signed: None,
         }
     }
 }
