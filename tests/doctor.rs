@@ -500,14 +500,14 @@ fn a_status_needs_no_server_and_tells_of_an_agent_that_is_gone() {
     };
     let (exit, text) = run(&[]);
     assert_eq!(exit, 0, "{text}");
-    assert!(text.contains("web   ready  EC-P-256"), "{text}");
+    assert!(text.contains("web       ready  1 "), "{text}");
     let (exit, text) = run(&["--json"]);
     let status: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(exit, 0, "{text}");
     assert_eq!(status["agent"]["identities"][0]["name"], "web");
     // Who names a server wants one.
     let (exit, text) = run(&["--listen=127.0.0.1:1"]);
-    assert!(exit == 7 && text.contains("web   ready"), "{text}");
+    assert!(exit == 7 && text.contains("web       ready"), "{text}");
     agent.stop().unwrap();
     let (exit, text) = run(&["--json"]);
     let status: Value = serde_json::from_str(&text).unwrap();

@@ -10,7 +10,9 @@ use hsm_fixtures::{Agent, KeyKind};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::agent::{Lab, Web, identities, log_with, request, sign, token_programs, until, venv};
+use crate::agent::{
+    Lab, Web, call, identities, log_with, request, sign, token_programs, until, venv,
+};
 use crate::renewal;
 
 /// The usual agent with a port for metrics, and that port.
@@ -123,6 +125,9 @@ fn every_request_is_counted_once_while_scrapes_go_on() {
 
     let scrape = Scrape::of(&port);
     assert_eq!(scrape.requests("web", "signed"), Some(80.0));
+    let listed = call(&socket, "ListIdentities", json!({}));
+    let web_now = &listed["parameters"]["identities"][0];
+    assert_eq!(web_now["signatures"], 80, "{web_now}");
     assert_eq!(scrape.requests("web", "NotPermitted"), Some(160.0));
     assert_eq!(scrape.requests("", "IdentityNotFound"), Some(80.0));
     let count = |name| scrape.value(name, &[]);

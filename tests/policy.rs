@@ -55,6 +55,7 @@ fn another_user_is_served_as_the_rules_say() {
         arguments.extend(more.iter().map(|word| (*word).to_owned()));
         arguments
     };
+    json_of(&web.credential_process().output().unwrap());
     let batch = hsm_fixtures::BATCH_ROLE_ARN;
     let short = ["--session-duration", "900"];
     json_of(&as_nobody(&web, &arguments(batch, &short)));
@@ -76,6 +77,7 @@ fn another_user_is_served_as_the_rules_say() {
     let listed = json_of(&as_nobody(&web, &list));
     assert_eq!(listed.as_array().unwrap().len(), 1);
     assert_eq!(listed[0]["name"], "web");
+    assert_eq!(listed[0]["signatures"], 3); // of all callers
 
     // We may use both.
     let output = web.scene.roleseal(&unnamed).unwrap().output().unwrap();

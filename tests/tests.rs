@@ -44,5 +44,6 @@ mod serve_clients; // the AWS CLI and boto3 by serve and exec, for longer than a
 mod serve_load; // many clients across a refresh
 mod serve_trouble; // a service that fails in every way while serve and exec hand out
 mod sessions; // sessions that are asked for once, kept in memory, and never wrong
+mod status; // roleseal status: what was signed, what is wrong, and until when it goes on
 mod tpm; // keys on a TPM: every kind signs, what that costs, wrong auth values, a TPM that goes away
 mod update; // the credentials file: written, kept fresh, whole whatever happens

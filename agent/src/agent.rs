@@ -4,13 +4,15 @@
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
+use jiff::Timestamp;
 use wire::Refusal;
 
 use crate::accounts::Accounts;
 use crate::config::Config;
-use crate::identity::Identities;
+use crate::identity::{Identities, Identity};
 use crate::launcher::TokenPrograms;
 use crate::metrics::Metrics;
+use crate::peer::Peer;
 use crate::rate::Rates;
 use crate::sandbox::Sandbox;
 
@@ -78,6 +80,19 @@ impl Agent {
                 .read()
                 .unwrap_or_else(PoisonError::into_inner),
         )
+    }
+
+    /// The identities that the caller may see, as `ListIdentities` shows them.
+    pub fn list(&self, peer: &Peer, now: Timestamp) -> Vec<wire::Identity> {
+        let counted = |identity: &Identity| {
+            let (signatures, last) = self.metrics.signed(&identity.name);
+            wire::Identity {
+                signatures: Some(signatures),
+                last_signed: last.map(|time| time.to_string()),
+                ..identity.describe(now)
+            }
+        };
+        self.identities().shown_to(peer).map(counted).collect()
     }
 
     /// Puts another configuration in force, all at once. Requests under way are finished with the old one.

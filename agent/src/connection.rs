@@ -151,7 +151,7 @@ fn answer<'a>(
     let replies = match call {
         Call::GetInfo => vec![Reply::Info(info())],
         Call::GetInterfaceDescription { interface } => vec![describe(interface)],
-        Call::ListIdentities => in_batches(agent.identities().list(peer, Timestamp::now()), more),
+        Call::ListIdentities => in_batches(agent.list(peer, Timestamp::now()), more),
         Call::GetCertificate { identity } => {
             let deadline = Instant::now() + REQUEST_DEADLINE;
             let identities = agent.identities();
@@ -241,7 +241,7 @@ fn sign_create_session<'a>(
         token_time: known.token_time,
         total_time: start.elapsed(),
     };
-    agent.metrics.decided(&decision);
+    agent.metrics.decided(&decision, Timestamp::now());
     decision.log();
     let reply = match result {
         Ok(headers) => Reply::Signed(headers),

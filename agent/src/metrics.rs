@@ -1,6 +1,7 @@
 //! What Prometheus may ask of the agent: counts that requests leave behind, and what is so at the time of
 //! a scrape. docs/metrics.md has the series.
 
+mod decided;
 mod server;
 
 use std::fmt;
@@ -19,18 +20,19 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use token::Pkcs11Uri;
 use token::link::Open;
-use wire::State;
+use wire::{Refusal, State};
 
 use crate::audit::{self, Decision};
 use crate::identity::Identities;
 use crate::keeper::Keeper;
+use decided::Decided;
 pub use server::{BindError, Server};
 
 /// All series, and what requests write of them.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    requests: Family<Request, Counter>,
+    requests: Family<Request, Decided>,
     token_seconds: Family<Token, Histogram>,
     renewals: Family<Renewal, Counter>,
     connections: Gauge,
@@ -140,24 +142,23 @@ impl Metrics {
         );
     }
 
-    /// Counts a request.
-    pub fn decided(&self, decision: &Decision) {
+    /// Counts a request that is decided now.
+    pub fn decided(&self, decision: &Decision, now: Timestamp) {
         let name = decision.identity.map(|identity| identity.name.as_str());
-        let Some(refusal) = decision.refusal else {
-            if let (Some(identity), Some(time)) = (decision.identity, decision.token_time) {
-                self.took(identity.keeper(), time);
-            }
-            return self.count(name.unwrap_or_default(), SIGNED);
-        };
-        self.count(name.unwrap_or_default(), refusal.name());
+        let outcome = decision.refusal.map_or(SIGNED, Refusal::name);
+        if let (None, Some(identity), Some(time)) =
+            (decision.refusal, decision.identity, decision.token_time)
+        {
+            self.took(identity.keeper(), time);
+        }
+        let request = Request::new(name.unwrap_or_default(), outcome);
+        self.requests.get_or_create(&request).count(now);
     }
 
-    fn count(&self, identity: &str, outcome: &'static str) {
-        let request = Request {
-            identity: identity.to_owned(),
-            outcome,
-        };
-        self.requests.get_or_create(&request).inc();
+    /// How many requests were signed for the identity, whoever asked, and when the last one was.
+    pub fn signed(&self, identity: &str) -> (u64, Option<Timestamp>) {
+        let signed = self.requests.get(&Request::new(identity, SIGNED));
+        signed.map_or((0, None), |signed| signed.read())
     }
 
     fn took(&self, keeper: &Keeper, time: Duration) {
@@ -200,9 +201,8 @@ impl Metrics {
                 self.renewals_of(&identity.name, RENEWED);
                 self.renewals_of(&identity.name, FAILED);
             }
-            let identity = identity.name.clone();
-            let outcome = SIGNED;
-            let _ = self.requests.get_or_create(&Request { identity, outcome });
+            let request = Request::new(&identity.name, SIGNED);
+            let _ = self.requests.get_or_create(&request);
         }
         let mut now = Registry::with_prefix("roleseal");
         now.register_collector(Box::new(Now(Arc::clone(identities))));
@@ -220,6 +220,15 @@ const FAILED: &str = "failed";
 
 /// The outcome of a request that was not refused.
 const SIGNED: &str = "signed";
+
+impl Request {
+    fn new(identity: &str, outcome: &'static str) -> Request {
+        Request {
+            identity: identity.to_owned(),
+            outcome,
+        }
+    }
+}
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {

@@ -20,7 +20,8 @@ pub(crate) fn run(socket: &Path, json: bool) -> Result<(), Error> {
     Ok(output::print_text(&text)?)
 }
 
-const NONE: &str = "\
+/// Where there is none.
+pub(crate) const NONE: &str = "\
 The agent has no identity that you may use.
 Its operator permits one to you with an [[identity.allow]] rule in the agent's configuration.
 ";
@@ -36,20 +37,22 @@ const HEADINGS: [&str; 7] = [
 ];
 
 /// As people read them.
-pub(crate) fn show(identities: &[Identity]) -> String {
+fn show(identities: &[Identity]) -> String {
     if identities.is_empty() {
         return NONE.to_owned();
     }
-    let remarks = |identity: &Identity| {
-        let warnings = identity.warnings.iter();
-        let warnings = warnings.map(|warning| format!("warning: {warning}"));
-        identity.message.iter().cloned().chain(warnings).collect()
-    };
     let rows: Vec<_> = identities
         .iter()
         .map(|identity| (row(identity), remarks(identity)))
         .collect();
     table(HEADINGS, &rows)
+}
+
+/// Why it does not sign, and what should not stay so.
+pub(crate) fn remarks(identity: &Identity) -> Vec<String> {
+    let warnings = identity.warnings.iter();
+    let warnings = warnings.map(|warning| format!("warning: {warning}"));
+    identity.message.iter().cloned().chain(warnings).collect()
 }
 
 fn row(identity: &Identity) -> [String; 7] {
@@ -65,8 +68,8 @@ fn row(identity: &Identity) -> [String; 7] {
     ]
 }
 
-/// The wire's words, so that the table and the JSON say the same.
-fn state(state: State) -> &'static str {
+/// The wire's words, so that the tables and the JSON say the same.
+pub(crate) fn state(state: State) -> &'static str {
     match state {
         State::Opening => "opening",
         State::Ready => "ready",
@@ -77,34 +80,44 @@ fn state(state: State) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// Of an agent that does not count.
+    pub(crate) fn identity(name: &str, state: State) -> Identity {
+        Identity {
+            name: name.into(),
+            key_algorithm: Some("EC-P-256".into()),
+            subject: Some("CN=web".into()),
+            issuer: Some("CN=ca".into()),
+            serial: Some("42".into()),
+            not_before: Some("2026-01-01T00:00:00Z".into()),
+            not_after: Some("2027-01-01T00:00:00Z".into()),
+            key_uri: "pkcs11:object=web".into(),
+            state,
+            message: (state != State::Ready).then(|| "it says why".into()),
+            warnings: vec![],
+            signatures: None,
+            last_signed: None,
+        }
+    }
 
     #[test]
     fn the_table_is_aligned_and_says_what_is_wrong() {
         let ready = Identity {
-            name: "web".into(),
-            key_algorithm: Some("EC-P-256".into()),
             subject: Some("CN=wéb".into()),
-            issuer: Some("CN=ca".into()),
-            serial: Some("42".into()),
-            not_before: None,
-            not_after: Some("2027-01-01T00:00:00Z".into()),
             key_uri: "pkcs11:token=lab;object=web".into(),
-            state: State::Ready,
-            message: None,
             warnings: vec!["the key is extractable".into()],
+            ..identity("web", State::Ready)
         };
         let locked = Identity {
-            name: "locked".into(),
             key_algorithm: None,
             subject: None,
             serial: None,
             not_after: None,
-            state: State::PinRejected,
+            key_uri: ready.key_uri.clone(),
             message: Some("the PIN was refused\nchange it".into()),
-            warnings: vec![],
-            ..ready.clone()
+            ..identity("locked", State::PinRejected)
         };
         assert_eq!(
             show(&[ready, locked]),

@@ -40,6 +40,7 @@ mod status;
 mod table;
 mod target;
 mod targets;
+mod time_left;
 mod trust_policy;
 mod update;
 mod within;

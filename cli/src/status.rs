@@ -1,9 +1,10 @@
 //! `roleseal status`
 
+mod agent;
+
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -12,14 +13,14 @@ use serde::Serialize;
 use thiserror::Error;
 use wire::Identity;
 
-use crate::agent::{self, AgentError};
 use crate::arguments::Common;
 use crate::endpoint::{Health, ListenAddress};
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::output;
 use crate::table::table;
 use crate::within::within;
-use crate::{identities, output};
+use agent::AgentStatus;
 
 /// Whose status is wanted.
 #[derive(Debug, Args)]
@@ -63,7 +64,7 @@ pub(crate) fn run(common: &Common, wanted: &StatusArguments) -> Result<(), Error
     let serve = ServeStatus::ask(wanted.listen.clone());
     let text = match wanted.json {
         true => json(&agent, &serve).map_err(io::Error::from)?,
-        false => format!("{}\n{}", agent.show(), serve.show()),
+        false => format!("{}\n{}", agent.show(Timestamp::now()), serve.show()),
     };
     output::print_text(&text)?;
     match &serve.health {
@@ -75,32 +76,6 @@ pub(crate) fn run(common: &Common, wanted: &StatusArguments) -> Result<(), Error
         Err(_) => return serve.health.map(|_| ()).map_err(Error::from),
     }
     agent.identities.map(|_| ()).map_err(Error::from)
-}
-
-/// What the agent tells.
-struct AgentStatus {
-    socket: PathBuf,
-    identities: Result<Vec<Identity>, AgentError>,
-}
-
-impl AgentStatus {
-    fn ask(socket: PathBuf) -> AgentStatus {
-        AgentStatus {
-            identities: agent::identities(&socket),
-            socket,
-        }
-    }
-
-    fn show(&self) -> String {
-        let socket = self.socket.display();
-        match &self.identities {
-            Ok(identities) => format!(
-                "roleseal-agent at {socket}\n{}",
-                identities::show(identities)
-            ),
-            Err(_) => format!("roleseal-agent at {socket}: no answer\n"),
-        }
-    }
 }
 
 /// What `roleseal serve` tells.
@@ -269,7 +244,7 @@ web     ok     12      2026-01-01T01:00:00Z  2026-01-01T00:40:00Z
         assert!(serve(Ok(None)).show().ends_with(": none runs\n"));
         assert!(
             agent()
-                .show()
+                .show(Timestamp::UNIX_EPOCH)
                 .starts_with("roleseal-agent at /s\nThe agent has no identity")
         );
     }

@@ -395,6 +395,8 @@ mod tests {
             state: State::PinRejected,
             message: Some("change the PIN".into()),
             warnings: vec!["extractable".into()],
+            signatures: Some(3),
+            last_signed: Some("2026-01-01T00:00:00Z".into()),
         };
         let refusal = Refusal::TokenUnavailable {
             retry_after_seconds: Some(3),
@@ -438,6 +440,23 @@ mod tests {
         for (call, reply) in cases {
             assert_eq!(decode_reply(&call, &encode_reply(&reply)), Ok(reply));
         }
+    }
+
+    #[test]
+    fn older_and_newer_agents_are_understood() {
+        let identity = |more: &str| {
+            let text = format!(
+                r#"{{"parameters":{{"identities":[{{"name":"web","keyUri":"k","state":"ready"{more}}}]}}}}"#
+            );
+            match decode_reply(&Call::ListIdentities, text.as_bytes()) {
+                Ok(Reply::Identities { mut identities, .. }) => identities.remove(0),
+                other => panic!("{other:?}"),
+            }
+        };
+        let old = identity("");
+        assert_eq!((old.signatures, &old.last_signed), (None, &None));
+        let new = identity(r#","signatures":7,"added":{"later":[]}"#);
+        assert_eq!(new.signatures, Some(7));
     }
 
     #[test]

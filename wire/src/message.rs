@@ -124,6 +124,13 @@ pub struct Identity {
     /// What works, but should not stay so.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// How many requests were signed for it, whoever asked, since the agent started; `None` from an
+    /// agent that does not count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signatures: Option<u64>,
+    /// When the last one was, RFC 3339, UTC; `None` before the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_signed: Option<String>,
 }
 
 /// Whether an identity can sign.

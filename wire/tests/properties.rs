@@ -49,10 +49,13 @@ fn identity() -> impl Strategy<Value = Identity> {
     let of_certificate = (of(text()), of(text()), of(text()), of(text()));
     let dates = (of(text()), of(text()));
     let of_key = (text(), state, of(text()), vec(text(), 0..3));
-    (text(), of_certificate, dates, of_key).prop_map(|(name, of_certificate, dates, of_key)| {
+    let counted = (of(any::<u64>()), of(text()));
+    let parts = (text(), of_certificate, dates, of_key, counted);
+    parts.prop_map(|(name, of_certificate, dates, of_key, counted)| {
         let (key_algorithm, subject, issuer, serial) = of_certificate;
         let (not_before, not_after) = dates;
         let (key_uri, state, message, warnings) = of_key;
+        let (signatures, last_signed) = counted;
         Identity {
             name,
             key_algorithm,
@@ -65,6 +68,8 @@ fn identity() -> impl Strategy<Value = Identity> {
             state,
             message,
             warnings,
+            signatures,
+            last_signed,
         }
     })
 }

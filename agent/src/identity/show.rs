@@ -13,12 +13,9 @@ use crate::peer::Peer;
 
 impl Identities {
     /// What the caller may see: what it may use; everything for root and the agent's own user.
-    pub fn list(&self, peer: &Peer, now: Timestamp) -> Vec<wire::Identity> {
-        self.identities
-            .iter()
+    pub fn shown_to(&self, peer: &Peer) -> impl Iterator<Item = &Identity> {
+        self.iter()
             .filter(|identity| identity.policy.shows_to(peer))
-            .map(|identity| identity.describe(now))
-            .collect()
     }
 }
 
@@ -51,7 +48,7 @@ impl Identity {
         Ok(self.settled_certificate(deadline)?.chain())
     }
 
-    /// As `ListIdentities` shows it.
+    /// As `ListIdentities` shows it, but for what was counted.
     pub fn describe(&self, now: Timestamp) -> wire::Identity {
         let state = self.keeper.state(self.key);
         let certificate = state.certificate().cloned();
@@ -93,6 +90,8 @@ impl Identity {
             state,
             message,
             warnings,
+            signatures: None,
+            last_signed: None,
         }
     }
 }

@@ -8,6 +8,7 @@ use wire::Identity;
 
 use super::finding::{Check, Finding};
 use crate::exit::Exit;
+use crate::time_left::rough;
 
 /// A certificate that ends sooner is due.
 const DUE: SignedDuration = SignedDuration::from_hours(10 * 24);
@@ -84,14 +85,6 @@ fn judge_end(name: &str, chain: &Chain, doubts: &[&Objection], now: Timestamp) -
     }
 }
 
-fn rough(left: SignedDuration) -> String {
-    match left.as_hours() {
-        ..1 => format!("{} min", left.as_mins()),
-        hours @ 1..48 => format!("{hours} h"),
-        hours => format!("{} days", hours / 24),
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose};
@@ -99,7 +92,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::doctor::finding::Outcome;
-    use crate::doctor::identity::tests::identity;
+    use crate::identities::tests::identity;
 
     /// A certificate and its key.
     pub(in crate::doctor) struct Made {

@@ -143,25 +143,10 @@ fn valid(identity: &Identity, now: Timestamp) -> bool {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
     use crate::doctor::finding::Outcome;
-
-    pub(in crate::doctor) fn identity(name: &str, state: State) -> Identity {
-        Identity {
-            name: name.into(),
-            key_algorithm: Some("EC-P-256".into()),
-            subject: Some("CN=web".into()),
-            issuer: Some("CN=ca".into()),
-            serial: Some("42".into()),
-            not_before: Some("2026-01-01T00:00:00Z".into()),
-            not_after: Some("2027-01-01T00:00:00Z".into()),
-            key_uri: "pkcs11:object=web".into(),
-            state,
-            message: (state != State::Ready).then(|| "it says why".into()),
-            warnings: vec![],
-        }
-    }
+    use crate::identities::tests::identity;
 
     fn now() -> Timestamp {
         "2026-06-01T00:00:00Z".parse().unwrap()
