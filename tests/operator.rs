@@ -11,7 +11,7 @@ use openssl::pkey::PKey;
 use openssl::x509::X509Req;
 use serde_json::{Value, json};
 
-use crate::agent::{Web, call, json_of, token_programs};
+use crate::agent::{Web, call, json_of, token_programs, until};
 
 const TYPES: [&str; 5] = ["ec-p256", "ec-p384", "rsa-2048", "rsa-3072", "rsa-4096"];
 
@@ -617,8 +617,9 @@ fn the_daemon_has_no_way_to_any_of_this() {
             "{answer}"
         );
     }
-    let programs = token_programs(&web.agent);
-    assert!(!programs.is_empty());
+    let programs = until("the token program starts", || {
+        Some(token_programs(&web.agent)).filter(|programs| !programs.is_empty())
+    });
     for program in programs {
         let line = std::fs::read_to_string(format!("/proc/{program}/cmdline")).unwrap();
         assert!(!line.contains("--operator"), "{line}");

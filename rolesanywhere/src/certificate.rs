@@ -1,6 +1,7 @@
 //! Certificates as IAM Roles Anywhere reads them: what identifies a leaf, what a session made with it is
 //! tagged with, and what the service would have against it ("Trust model", IAM Roles Anywhere user guide).
 
+mod ca;
 mod chain;
 mod extensions;
 mod file;
@@ -20,12 +21,12 @@ use der::{Decode, Encode};
 use jiff::Timestamp;
 use thiserror::Error;
 
+pub use ca::anchor_objections;
 pub use chain::{CHAIN_LIMIT, Chain};
 pub use extensions::AlternativeName;
 pub use file::{FILE_LIMIT, parse, parse_pem, read};
 pub use name::Attribute;
 pub use objection::{Objection, Severity, Whose};
-pub use path::anchor_objections;
 pub use public_key::{KeyKind, PublicKey};
 pub use rules::check_validity;
 pub use serial::Serial;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::{Span, SpanRelativeTo};
 use serde::Deserialize;
 
-use super::file::{AbsolutePath, Text};
+use super::value::{AbsolutePath, Text};
 use crate::certificate::LeafSource;
 use crate::renewal::Settings;
 

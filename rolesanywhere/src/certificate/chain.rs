@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Certificate, CertificateError, Objection, Whose, error, path, rules};
+use super::{Certificate, CertificateError, Objection, Whose, ca, error, path, rules};
 
 /// A leaf with its intermediates, as they are sent to AWS.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl Chain {
     pub fn check(&self) -> Result<(), CertificateError> {
         let mut objections = rules::leaf(&self.leaf);
         for link in &self.intermediates {
-            objections.extend(rules::is_ca(&link.certificate, &link.whose()));
+            objections.extend(ca::is_ca(&link.certificate, &link.whose()));
         }
         objections.extend(self.length());
         match objections.iter().find(|objection| objection.is_refusal()) {
@@ -84,7 +84,7 @@ impl Chain {
         objections.extend(rules::validity(&self.leaf, &Whose::Leaf, now));
         for link in &self.intermediates {
             let whose = link.whose();
-            objections.extend(rules::ca(&link.certificate, &whose));
+            objections.extend(ca::objections(&link.certificate, &whose));
             objections.extend(rules::validity(&link.certificate, &whose, now));
         }
         objections.extend(self.length());

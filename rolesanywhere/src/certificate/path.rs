@@ -3,12 +3,12 @@
 use jiff::Timestamp;
 
 use super::chain::Link;
-use super::{Certificate, Objection, Whose, extensions, rules, signature};
+use super::{Certificate, Objection, Whose, ca, signature};
 
 /// What is wrong with the order, as far as leaf and intermediates tell.
 pub(super) fn links(leaf: &Certificate, intermediates: &[Link]) -> Vec<Objection> {
     let mut way = Way::from(leaf, intermediates);
-    way.climb_to_the_end();
+    while way.climb() {}
     way.objections()
 }
 
@@ -29,7 +29,7 @@ pub(super) fn to_anchor(
             .filter(|(_, anchor)| may_have_issued(anchor, way.top));
         let judged = issuing.map(|(at, anchor)| {
             let whose = Whose::Anchor(at + 1, anchor.subject());
-            let faults = anchor_faults(anchor, &whose, way.below(), now);
+            let faults = ca::anchor_faults(anchor, &whose, way.below(), now);
             (anchor, whose, faults)
         });
         // Two certificates of one CA may be in a bundle while it changes its own.
@@ -71,32 +71,6 @@ fn may_have_issued(issuer: &Certificate, issued: &Certificate) -> bool {
     issuer.subject() == issued.issuer() && signature::is_signed_by(issued, issuer) != Some(false)
 }
 
-/// What AWS has against certificates as a trust anchor, the worst first.
-pub fn anchor_objections(anchors: &[Certificate], now: Timestamp) -> Vec<Objection> {
-    let mut objections: Vec<Objection> = anchors
-        .iter()
-        .enumerate()
-        .flat_map(|(at, anchor)| {
-            let whose = Whose::Anchor(at + 1, anchor.subject());
-            anchor_faults(anchor, &whose, 0, now)
-        })
-        .collect();
-    objections.sort_by_key(|objection| !objection.is_refusal());
-    objections
-}
-
-fn anchor_faults(
-    anchor: &Certificate,
-    whose: &Whose,
-    below: usize,
-    now: Timestamp,
-) -> Vec<Objection> {
-    let mut faults = rules::ca(anchor, whose);
-    faults.extend(rules::validity(anchor, whose, now));
-    faults.extend(path_length(anchor, whose, below));
-    faults
-}
-
 /// How far up the leaf's issuers were found.
 struct Way<'c> {
     intermediates: &'c [Link],
@@ -129,10 +103,6 @@ impl<'c> Way<'c> {
         signature::is_signed_by(self.top, issuer)
     }
 
-    fn climb_to_the_end(&mut self) {
-        while self.climb() {}
-    }
-
     /// One step up, if an intermediate leads there.
     fn climb(&mut self) -> bool {
         let named = |(at, link): &(usize, &'c Link)| {
@@ -146,12 +116,12 @@ impl<'c> Way<'c> {
         let Some((at, link, signed)) = candidate else {
             return false;
         };
+        let whose = link.whose();
         if signed.is_none() {
-            self.objections.push(unchecked(&link.whose(), self.top));
+            self.objections.push(unchecked(&whose, self.top));
         }
-        let (whose, below) = (link.whose(), self.below());
-        self.objections
-            .extend(path_length(&link.certificate, &whose, below));
+        let path_length = ca::path_length(&link.certificate, &whose, self.below());
+        self.objections.extend(path_length);
         self.top = &link.certificate;
         self.climbed.push(at);
         true
@@ -222,20 +192,6 @@ fn stray(link: &Link, all: &[Link], top: &Certificate) -> Objection {
     )
 }
 
-fn path_length(ca: &Certificate, whose: &Whose, below: usize) -> Option<Objection> {
-    let (_, limit) = extensions::basic_constraints(ca).ok().flatten()?;
-    let limit = usize::from(limit?);
-    (below > limit).then(|| {
-        let what =
-            format!("it allows {limit} CAs below it (pathLenConstraint), and there are {below}");
-        Objection::refused(
-            whose,
-            what,
-            "have the leaf issued by a CA that is nearer to it",
-        )
-    })
-}
-
 fn unchecked(whose: &Whose, issued: &Certificate) -> Objection {
     Objection::warning(
         whose,
@@ -251,65 +207,9 @@ fn unchecked(whose: &Whose, issued: &Certificate) -> Objection {
 #[cfg(test)]
 mod tests {
     use openssl::hash::MessageDigest;
-    use openssl::nid::Nid;
 
-    use super::super::testing::{
-        Issued, Key, NOON, certificate_signing, constraints, ec, ec_p256, rsa,
-    };
+    use super::super::testing::{Issued, NOON, Pki, ec_p256, objections, only};
     use super::super::{Chain, Severity};
-    use super::*;
-
-    /// A root, two intermediates below it, and a leaf of the lower one, each with its own kind of key.
-    struct Pki {
-        root: Key,
-        upper: Key,
-        lower: Key,
-        leaf: Key,
-    }
-
-    impl Pki {
-        fn new() -> Pki {
-            Pki {
-                root: rsa(2048),
-                upper: ec(Nid::SECP521R1),
-                lower: ec(Nid::SECP384R1),
-                leaf: ec_p256(),
-            }
-        }
-
-        fn root(&self) -> Issued<'_> {
-            Issued::ca(&self.root, "root", &self.root, "root")
-        }
-
-        fn upper(&self) -> Issued<'_> {
-            Issued::ca(&self.upper, "upper", &self.root, "root")
-        }
-
-        fn lower(&self) -> Issued<'_> {
-            Issued::ca(&self.lower, "lower", &self.upper, "upper")
-        }
-
-        fn leaf(&self) -> Issued<'_> {
-            Issued::leaf(&self.leaf).by(&self.lower, "lower")
-        }
-    }
-
-    fn objections(chain: &[&Issued], anchors: Option<&[&Issued]>) -> Vec<Objection> {
-        let chain = Chain::new(chain.iter().map(|one| one.read()).collect()).unwrap();
-        let anchors: Option<Vec<_>> =
-            anchors.map(|anchors| anchors.iter().map(|one| one.read()).collect());
-        chain.objections(anchors.as_deref(), NOON.parse().unwrap())
-    }
-
-    /// The only objection.
-    fn only(severity: Severity, chain: &[&Issued], anchors: Option<&[&Issued]>) -> String {
-        let objections = objections(chain, anchors);
-        assert!(
-            matches!(&objections[..], [one] if one.severity == severity),
-            "{objections:?}"
-        );
-        objections[0].to_string()
-    }
 
     #[test]
     fn a_whole_path_is_found_with_keys_of_every_kind() {
@@ -336,42 +236,6 @@ mod tests {
         for chain in [[&leaf, &elsewhere, &by_root], [&leaf, &by_root, &elsewhere]] {
             let text = only(Severity::Warning, &chain, Some(&[&root]));
             assert!(text.contains("not between the leaf"), "{text}");
-        }
-    }
-
-    #[test]
-    fn every_scheme_of_a_certificate_is_checked() {
-        let (rsa_key, p256, p384, p521) =
-            (rsa(2048), ec_p256(), ec(Nid::SECP384R1), ec(Nid::SECP521R1));
-        let key = ec_p256();
-        let (sha256, sha384, sha512) = (
-            MessageDigest::sha256(),
-            MessageDigest::sha384(),
-            MessageDigest::sha512(),
-        );
-        for (issuer, digest, known) in [
-            (&rsa_key, sha256, true),
-            (&rsa_key, sha384, true),
-            (&rsa_key, sha512, true),
-            (&p256, sha256, true),
-            (&p256, sha384, true),
-            (&p256, sha512, false),
-            (&p384, sha256, true),
-            (&p384, sha384, true),
-            (&p384, sha512, false),
-            (&p521, sha256, true),
-            (&p521, sha384, true),
-            (&p521, sha512, true),
-        ] {
-            let leaf = Issued {
-                digest,
-                ..Issued::leaf(&key).by(issuer, "ca")
-            }
-            .read();
-            let ca = Issued::ca(issuer, "ca", issuer, "ca").read();
-            assert_eq!(signature::is_signed_by(&leaf, &ca), known.then_some(true));
-            let other = Issued::ca(&key, "ca", &key, "ca").read();
-            assert_ne!(signature::is_signed_by(&leaf, &other), Some(true));
         }
     }
 
@@ -449,72 +313,6 @@ mod tests {
             ["intermediate 2 (CN=lower): it is there twice: remove it"]
         );
         assert!(!objections[0].is_refusal());
-    }
-
-    #[test]
-    fn an_anchor_must_be_a_valid_ca() {
-        let pki = Pki::new();
-        let (leaf, lower, upper) = (pki.leaf(), pki.lower(), pki.upper());
-        let sha1 = MessageDigest::sha1();
-        for (anchor, fault) in [
-            (
-                Issued {
-                    validity: ("20200101000000Z", "20260101000000Z"),
-                    ..pki.root()
-                },
-                "expired",
-            ),
-            (
-                Issued {
-                    digest: sha1,
-                    ..pki.root()
-                },
-                "SHA-1",
-            ),
-            (
-                pki.root()
-                    .with(vec![constraints(false, None), certificate_signing()]),
-                "not a CA",
-            ),
-            (
-                pki.root().with(vec![constraints(true, None)]),
-                "keyCertSign",
-            ),
-            (
-                pki.root()
-                    .with(vec![constraints(true, Some(1)), certificate_signing()]),
-                "allows 1 CAs",
-            ),
-        ] {
-            let said = only(
-                Severity::Refused,
-                &[&leaf, &lower, &upper],
-                Some(&[&anchor]),
-            );
-            assert!(said.contains("trust anchor 1 (CN=root): it"), "{said}");
-            assert!(said.contains(fault), "{said}");
-            // The old certificate does not matter where the new one is there, too.
-            assert_eq!(
-                objections(&[&leaf, &lower, &upper], Some(&[&anchor, &pki.root()])),
-                []
-            );
-        }
-        let narrow = pki
-            .upper()
-            .with(vec![constraints(true, Some(0)), certificate_signing()]);
-        let said = only(
-            Severity::Refused,
-            &[&leaf, &lower, &narrow],
-            Some(&[&pki.root()]),
-        );
-        assert!(said.contains("allows 0 CAs below it"), "{said}");
-        let wide = pki
-            .lower()
-            .with(vec![constraints(true, Some(0)), certificate_signing()]);
-        assert_eq!(
-            objections(&[&leaf, &wide, &upper], Some(&[&pki.root()])),
-            []
-        );
     }
 
     #[test]

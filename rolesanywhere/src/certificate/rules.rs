@@ -1,4 +1,4 @@
-//! The rules, each with its objection.
+//! The rules of a leaf, and of the time that any certificate is valid, each with its objection.
 
 use jiff::{SignedDuration, Timestamp};
 use x509_cert::certificate::Version;
@@ -59,7 +59,7 @@ pub(super) fn leaf(leaf: &Certificate) -> Vec<Objection> {
     objections
 }
 
-const REISSUE: &str = "have a new certificate issued";
+pub(super) const REISSUE: &str = "have a new certificate issued";
 
 /// What AWS takes of a leaf, and is seldom meant.
 pub(super) fn leaf_doubts(leaf: &Certificate) -> Vec<Objection> {
@@ -154,33 +154,7 @@ fn invalid(from: Timestamp, until: Timestamp, now: Timestamp) -> Option<(String,
     })
 }
 
-/// What makes a certificate a CA's.
-pub(super) fn is_ca(certificate: &Certificate, whose: &Whose) -> Option<Objection> {
-    let what = match extensions::basic_constraints(certificate) {
-        Ok(Some((true, _))) => return None,
-        Ok(_) => "it is not a CA certificate".to_owned(),
-        Err(fault) => fault.to_string(),
-    };
-    Some(Objection::refused(whose, what, "remove it"))
-}
-
-/// What PKIX, and so AWS, demands of a CA's certificate.
-pub(super) fn ca(certificate: &Certificate, whose: &Whose) -> Vec<Objection> {
-    let mut objections: Vec<Objection> = is_ca(certificate, whose).into_iter().collect();
-    match extensions::key_usage(certificate) {
-        Ok(Some(usage)) if usage.key_cert_sign() => {}
-        Ok(_) => objections.push(Objection::refused(
-            whose,
-            "its keyUsage lacks keyCertSign",
-            "have the CA's certificate issued anew",
-        )),
-        Err(fault) => objections.push(Objection::refused(whose, fault.to_string(), REISSUE)),
-    }
-    objections.extend(weak_signature(certificate, whose));
-    objections
-}
-
-fn weak_signature(certificate: &Certificate, whose: &Whose) -> Option<Objection> {
+pub(super) fn weak_signature(certificate: &Certificate, whose: &Whose) -> Option<Objection> {
     let hash = signature::scheme(certificate).err()?;
     let what = format!("it is signed with {hash}");
     Some(Objection::refused(
@@ -197,7 +171,7 @@ mod tests {
     use openssl::x509::extension as ext;
 
     use super::super::testing::{
-        Issued, NOON, alternative, certificate_signing, constraints, ec, ec_p256, rsa, signing,
+        Issued, NOON, alternative, constraints, ec, ec_p256, rsa, signing,
     };
     use super::super::{Chain, Severity};
 
@@ -379,52 +353,5 @@ mod tests {
             ..good()
         };
         assert_eq!(said(&young), []);
-    }
-
-    #[test]
-    fn each_rule_of_a_ca_is_broken_alone() {
-        let (key, ca_key) = (ec_p256(), ec_p256());
-        let ca = || Issued::ca(&ca_key, "ca", &ca_key, "root");
-        let plain = || constraints(true, None);
-        let leaf = Issued::leaf(&key).by(&ca_key, "ca");
-        let cases = [
-            (ca(), None),
-            (
-                ca().with(vec![constraints(false, None), certificate_signing()]),
-                Some("not a CA"),
-            ),
-            (ca().with(vec![certificate_signing()]), Some("not a CA")),
-            (ca().with(vec![plain(), signing()]), Some("keyCertSign")),
-            (ca().with(vec![plain()]), Some("keyCertSign")),
-            (
-                Issued {
-                    digest: MessageDigest::sha1(),
-                    ..ca()
-                },
-                Some("SHA-1"),
-            ),
-            (
-                Issued {
-                    validity: ("20250101000000Z", "20260101000000Z"),
-                    ..ca()
-                },
-                Some("expired"),
-            ),
-        ];
-        for (ca, fault) in cases {
-            let chain = Chain::new(vec![leaf.read(), ca.read()]).unwrap();
-            let objections = chain.objections(None, NOON.parse().unwrap());
-            let said: Vec<String> = objections.iter().map(ToString::to_string).collect();
-            match fault {
-                None => assert!(said.is_empty(), "{said:?}"),
-                Some(fault) => assert!(
-                    said.len() == 1
-                        && said[0].starts_with("intermediate 1 (CN=ca): it")
-                        && said[0].contains(fault)
-                        && objections[0].is_refusal(),
-                    "{fault}: {said:?}"
-                ),
-            }
-        }
     }
 }

@@ -138,3 +138,48 @@ fn signed_part(der: &[u8]) -> Option<&[u8]> {
     let certificate = AnyRef::decode(&mut reader).ok()?;
     SliceReader::new(certificate.value()).ok()?.tlv_bytes().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use openssl::hash::MessageDigest;
+    use openssl::nid::Nid;
+
+    use super::super::testing::{Issued, ec, ec_p256, rsa};
+    use super::*;
+
+    #[test]
+    fn every_scheme_of_a_certificate_is_checked() {
+        let (rsa_key, p256, p384, p521) =
+            (rsa(2048), ec_p256(), ec(Nid::SECP384R1), ec(Nid::SECP521R1));
+        let key = ec_p256();
+        let (sha256, sha384, sha512) = (
+            MessageDigest::sha256(),
+            MessageDigest::sha384(),
+            MessageDigest::sha512(),
+        );
+        for (issuer, digest, known) in [
+            (&rsa_key, sha256, true),
+            (&rsa_key, sha384, true),
+            (&rsa_key, sha512, true),
+            (&p256, sha256, true),
+            (&p256, sha384, true),
+            (&p256, sha512, false),
+            (&p384, sha256, true),
+            (&p384, sha384, true),
+            (&p384, sha512, false),
+            (&p521, sha256, true),
+            (&p521, sha384, true),
+            (&p521, sha512, true),
+        ] {
+            let leaf = Issued {
+                digest,
+                ..Issued::leaf(&key).by(issuer, "ca")
+            }
+            .read();
+            let ca = Issued::ca(issuer, "ca", issuer, "ca").read();
+            assert_eq!(is_signed_by(&leaf, &ca), known.then_some(true));
+            let other = Issued::ca(&key, "ca", &key, "ca").read();
+            assert_ne!(is_signed_by(&leaf, &other), Some(true));
+        }
+    }
+}

@@ -10,7 +10,7 @@ use openssl::rsa::Rsa;
 use openssl::x509::extension as ext;
 use openssl::x509::{X509, X509Builder, X509Extension, X509Name, X509NameBuilder};
 
-use super::Certificate;
+use super::{Certificate, Chain, Objection, Severity};
 
 /// Noon of the day: inside the validity of the certificates below.
 pub(super) const NOON: &str = "2026-11-23T12:00:00Z";
@@ -155,4 +155,56 @@ pub(super) fn alternative(dns: &str) -> X509Extension {
         .dns(dns)
         .build(&context)
         .unwrap()
+}
+
+/// A root, two intermediates below it, and a leaf of the lower one, each with its own kind of key.
+pub(super) struct Pki {
+    pub(super) root: Key,
+    pub(super) upper: Key,
+    pub(super) lower: Key,
+    pub(super) leaf: Key,
+}
+
+impl Pki {
+    pub(super) fn new() -> Pki {
+        Pki {
+            root: rsa(2048),
+            upper: ec(Nid::SECP521R1),
+            lower: ec(Nid::SECP384R1),
+            leaf: ec_p256(),
+        }
+    }
+
+    pub(super) fn root(&self) -> Issued<'_> {
+        Issued::ca(&self.root, "root", &self.root, "root")
+    }
+
+    pub(super) fn upper(&self) -> Issued<'_> {
+        Issued::ca(&self.upper, "upper", &self.root, "root")
+    }
+
+    pub(super) fn lower(&self) -> Issued<'_> {
+        Issued::ca(&self.lower, "lower", &self.upper, "upper")
+    }
+
+    pub(super) fn leaf(&self) -> Issued<'_> {
+        Issued::leaf(&self.leaf).by(&self.lower, "lower")
+    }
+}
+
+pub(super) fn objections(chain: &[&Issued], anchors: Option<&[&Issued]>) -> Vec<Objection> {
+    let chain = Chain::new(chain.iter().map(|one| one.read()).collect()).unwrap();
+    let anchors: Option<Vec<_>> =
+        anchors.map(|anchors| anchors.iter().map(|one| one.read()).collect());
+    chain.objections(anchors.as_deref(), NOON.parse().unwrap())
+}
+
+/// The only objection.
+pub(super) fn only(severity: Severity, chain: &[&Issued], anchors: Option<&[&Issued]>) -> String {
+    let objections = objections(chain, anchors);
+    assert!(
+        matches!(&objections[..], [one] if one.severity == severity),
+        "{objections:?}"
+    );
+    objections[0].to_string()
 }

@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
+use super::read_all;
+
 /// The terminal, with echo and signals off until it is dropped: a Ctrl-C must not leave it so.
 struct Silent {
     terminal: File,
@@ -83,12 +85,9 @@ fn type_into(mut keys: impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 /// As long as a command waits for a person: whatever ends the command before, nobody is asked for ever.
 const TIMEOUT: &str = "--timeout=600";
 
-/// Asks by `systemd-ask-password`: at the console, at a desktop, or wherever an agent of systemd's is. `read`
-/// gets its output.
-pub(super) fn by_systemd<T>(
-    question: &str,
-    read: impl FnOnce(&mut dyn Read) -> io::Result<T>,
-) -> io::Result<T> {
+/// Asks by `systemd-ask-password`: at the console, at a desktop, or wherever an agent of systemd's is. Writes
+/// its output into `buffer`, and says how long it is.
+pub(super) fn by_systemd(question: &str, buffer: &mut [u8]) -> io::Result<usize> {
     let mut asking = Command::new("systemd-ask-password")
         .args([TIMEOUT, "--icon=drive-harddisk", "--id=roleseal"])
         .arg(format!("{question}:"))
@@ -99,7 +98,7 @@ pub(super) fn by_systemd<T>(
             io::Error::other(format!("systemd-ask-password cannot be run: {error}"))
         })?;
     let answer = match asking.stdout.take() {
-        Some(mut output) => read(&mut output),
+        Some(output) => read_all(output, buffer),
         None => Err(io::ErrorKind::BrokenPipe.into()),
     };
     match asking.wait()? {

@@ -1,0 +1,155 @@
+//! The tokens of a configuration are opened, and those of the one before kept open where they are the same.
+
+use std::sync::Arc;
+
+use token::link::{Open, OpenKey, OpenPkcs11, OpenTpm};
+use token::{Pkcs11Uri, Tcti};
+
+use super::{Identities, Identity, Token};
+use crate::certificate::{LeafSource, Stamp};
+use crate::config::{Config, IdentityConfig, KeyConfig, Pkcs11Config, TokenConfig, TokenKind};
+use crate::keeper::{Heritage, Keeper, KeyOwner, RefusedPins};
+use crate::launcher::TokenPrograms;
+use crate::renewal::Schedule;
+
+impl Identities {
+    /// Starts to open the tokens of the configuration, with these token programs. What is the same as with
+    /// `previous` is kept open.
+    pub fn start(
+        config: Config,
+        programs: &TokenPrograms,
+        previous: Option<&Identities>,
+    ) -> std::io::Result<Identities> {
+        let mut places: Vec<Option<(Arc<Keeper>, usize)>> = vec![None; config.identities.len()];
+        let mut keepers = Vec::new();
+        let refused_pins = previous.map_or_else(RefusedPins::default, |previous| {
+            previous.refused_pins.clone()
+        });
+        for token in &config.tokens {
+            let token_now =
+                keep_or_start(token, &config.identities, programs, previous, &refused_pins)?;
+            for (key, identity) in token.identities.iter().enumerate() {
+                if let Some(place) = places.get_mut(*identity) {
+                    *place = Some((Arc::clone(&token_now.keeper), key));
+                }
+            }
+            keepers.push(token_now);
+        }
+        let identities = config
+            .identities
+            .into_iter()
+            .zip(places)
+            .filter_map(|(config, place)| {
+                let (keeper, key) = place?;
+                let renewal = keep_or_plan(&config, previous);
+                Some(Identity {
+                    renewal,
+                    name: config.name,
+                    endpoints: config.endpoints,
+                    policy: config.policy,
+                    certificate: config.certificate,
+                    key_uri: config.key.to_string(),
+                    keeper,
+                    key,
+                })
+            })
+            .collect();
+        Ok(Identities {
+            limits: config.limits,
+            refused_pins,
+            identities,
+            keepers,
+        })
+    }
+}
+
+/// When the certificate is renewed. How that went stays known across a reload.
+fn keep_or_plan(config: &IdentityConfig, previous: Option<&Identities>) -> Option<Arc<Schedule>> {
+    let (settings, source) = (config.renewal.clone()?, config.certificate.clone());
+    let named = |identity: &&Identity| identity.name == config.name;
+    let before = previous.and_then(|previous| previous.iter().find(named)?.renewal.clone());
+    match before {
+        Some(schedule) => {
+            schedule.reset(settings, source);
+            Some(schedule)
+        }
+        None => Some(Arc::new(Schedule::new(settings, source))),
+    }
+}
+
+/// The token's keeper: the one of before, if it has the same keys of the same token open, or a new one.
+fn keep_or_start(
+    token: &TokenConfig,
+    identities: &[IdentityConfig],
+    programs: &TokenPrograms,
+    previous: Option<&Identities>,
+    refused_pins: &RefusedPins,
+) -> std::io::Result<Token> {
+    let configs = || token.identities.iter().filter_map(|at| identities.get(*at));
+    let open = match &token.kind {
+        TokenKind::Pkcs11(token) => open_pkcs11(token, configs()),
+        TokenKind::Tpm(tcti) => open_tpm(tcti, configs()),
+    };
+    let key_files = Stamp::of(configs().filter_map(|config| config.key.file()));
+    let owners = configs()
+        .map(|config| KeyOwner {
+            identity: config.name.clone(),
+            certificate: config.certificate.clone(),
+        })
+        .collect();
+    let before = previous.map_or(&[][..], |previous| &previous.keepers);
+    let same = |token: &&Token| *token.keeper.open() == open && token.key_files == key_files;
+    if let Some(Token { keeper, .. }) = before.iter().find(same) {
+        keeper.set_owners(owners);
+        keeper.retry();
+        let keeper = Arc::clone(keeper);
+        return Ok(Token { keeper, key_files });
+    }
+    let heritage = Heritage {
+        ends: before
+            .iter()
+            .filter(|token| token.keeper.open().may_be_the_token_of(&open))
+            .map(|token| token.keeper.end())
+            .collect(),
+        refused_pins: refused_pins.clone(),
+    };
+    let keeper = Arc::new(Keeper::start(programs.clone(), open, owners, heritage)?);
+    Ok(Token { keeper, key_files })
+}
+
+fn open_pkcs11<'a>(
+    token: &Pkcs11Config,
+    identities: impl Iterator<Item = &'a IdentityConfig>,
+) -> Open {
+    let key = |config: &IdentityConfig| match &config.key {
+        KeyConfig::Pkcs11(uri) => Some(OpenKey {
+            uri: uri.clone(),
+            certificate: match &config.certificate.leaf {
+                LeafSource::File(_) => None,
+                LeafSource::Token(which) => Some(which.clone()),
+            },
+        }),
+        KeyConfig::Tpm(_) => None,
+    };
+    Open::Pkcs11(Box::new(OpenPkcs11 {
+        module: token.module.clone(),
+        token: Pkcs11Uri {
+            token: token.token.clone(),
+            ..Pkcs11Uri::default()
+        },
+        pin: token.pin.clone(),
+        sessions: token.sessions,
+        keys: identities.filter_map(key).collect(),
+    }))
+}
+
+fn open_tpm<'a>(tcti: &Tcti, identities: impl Iterator<Item = &'a IdentityConfig>) -> Open {
+    let key = |config: &IdentityConfig| match &config.key {
+        KeyConfig::Tpm(key) => Some(key.clone()),
+        KeyConfig::Pkcs11(_) => None,
+    };
+    Open::Tpm(OpenTpm {
+        tcti: tcti.clone(),
+        keys: identities.map(key).collect(),
+    })
+}

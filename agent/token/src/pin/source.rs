@@ -1,0 +1,134 @@
+//! Where a PIN comes from.
+
+use std::io;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::file::{check_private, credential_path, look_at, open, read_pin};
+use super::{Pin, prompt};
+
+/// Where a PIN is found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PinSource {
+    /// A file of its own: its content, without a closing line break.
+    File(PathBuf),
+    /// A systemd credential: a file of this name in `$CREDENTIALS_DIRECTORY`.
+    Credential(String),
+    /// The PIN itself, from a URI's `pin-value`.
+    Value(Pin),
+    /// A person at the terminal of an operator's command.
+    Terminal(Question),
+    /// A person, asked by `systemd-ask-password` for an operator's command.
+    AskPassword(Question),
+}
+
+/// What a person is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// Such as `PIN of pkcs11:token=lab`.
+    pub text: String,
+    /// Whether it is a new one, and asked for twice.
+    pub twice: bool,
+}
+
+/// Why a PIN cannot be read.
+#[derive(Debug, Error)]
+pub enum PinError {
+    /// Opening or reading failed.
+    #[error("cannot read the PIN from {path}: {error}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The file could show the PIN to others.
+    #[error(
+        "PIN file {path} has mode {mode:04o}, which gives access to others: run `chmod 600 {path}`"
+    )]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Not a plain file with one PIN.
+    #[error("PIN file {path} {fault}")]
+    Unfit {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        fault: &'static str,
+    },
+    /// systemd passed no credentials.
+    #[error(
+        "credential {0:?} is not there: start the agent by systemd with LoadCredential={0}:FILE"
+    )]
+    NoCredential(String),
+    /// No person gave it.
+    #[error("{question}: {error}; or name a file or a systemd credential that has it")]
+    NotGiven {
+        /// What was asked for.
+        question: String,
+        /// Why there is none.
+        error: io::Error,
+    },
+}
+
+impl PinSource {
+    /// Whether the PIN could be read by a token program, without opening its file: a confined agent may not.
+    pub fn check(&self) -> Result<(), PinError> {
+        match self {
+            PinSource::Value(_) | PinSource::Terminal(_) | PinSource::AskPassword(_) => Ok(()),
+            PinSource::File(path) => check_private(&look_at(path)?, path),
+            PinSource::Credential(name) => look_at(&credential_path(name)?).map(drop),
+        }
+    }
+
+    /// The file that it is in, where it is in one.
+    pub fn file(&self) -> Option<PathBuf> {
+        match self {
+            PinSource::Value(_) | PinSource::Terminal(_) | PinSource::AskPassword(_) => None,
+            PinSource::File(path) => Some(path.clone()),
+            PinSource::Credential(name) => credential_path(name).ok(),
+        }
+    }
+
+    /// The PIN.
+    pub fn read(&self) -> Result<Pin, PinError> {
+        match self {
+            PinSource::Value(pin) => Ok(pin.clone()),
+            PinSource::File(path) => {
+                let (file, metadata) = open(path)?;
+                check_private(&metadata, path)?;
+                read_pin(file, path)
+            }
+            PinSource::Credential(name) => {
+                let path = credential_path(name)?;
+                read_pin(open(&path)?.0, &path)
+            }
+            PinSource::Terminal(question) => question.ask(prompt::at_terminal),
+            PinSource::AskPassword(question) => question.ask(prompt::by_systemd),
+        }
+    }
+}
+
+impl Question {
+    fn ask(&self, answer: impl Fn(&str, &mut [u8]) -> io::Result<usize>) -> Result<Pin, PinError> {
+        let given =
+            |text: &str| Pin::read(|buffer| answer(text, buffer))?.map_err(io::Error::other);
+        let both = || {
+            let pin = given(&self.text)?;
+            if self.twice && given(&format!("{}, once more", self.text))? != pin {
+                return Err(io::Error::other("these are two different ones"));
+            }
+            Ok(pin)
+        };
+        both().map_err(|error| PinError::NotGiven {
+            question: self.text.clone(),
+            error,
+        })
+    }
+}
