@@ -10,6 +10,7 @@ use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use openssl::x509::{X509, X509NameBuilder, X509ReqBuilder};
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -70,12 +71,16 @@ fn issue(scene: &Scene, key: &PKey<Private>, spec: &LeafSpec, path: &Path) {
 }
 
 fn csr(key: &PKey<Private>) -> Vec<u8> {
+    csr_signed_by(key, key)
+}
+
+fn csr_signed_by(signer: &PKey<Private>, key: &PKey<Private>) -> Vec<u8> {
     let mut name = X509NameBuilder::new().unwrap();
     name.append_entry_by_text("CN", "web").unwrap();
     let mut builder = X509ReqBuilder::new().unwrap();
     builder.set_subject_name(&name.build()).unwrap();
     builder.set_pubkey(key).unwrap();
-    builder.sign(key, MessageDigest::sha256()).unwrap();
+    builder.sign(signer, MessageDigest::sha256()).unwrap();
     builder.build().to_pem().unwrap()
 }
 
@@ -284,6 +289,12 @@ fn it_is_done_by_hand_too() {
             String::from_utf8(text).unwrap(),
         )
     };
+    // Whoever can read a file can lock it, and keeps no renewal from running by that.
+    let _held = ["web.csr", "web.pem"].map(|name| {
+        let file = fs::File::open(scene.path(name)).unwrap();
+        flock(&file, FlockOperation::LockExclusive).unwrap();
+        file
+    });
     let old = serial_of(&path);
     let (code, said) = renew(&due.replace("10d", "1m"), &["--identity", "web"]);
     assert!(code == 0 && said.contains("not due"), "{code} {said}");
@@ -370,6 +381,7 @@ fn a_check_finds_what_would_keep_a_renewal_from_working() {
     let request = scene.path("web.csr");
     for (content, expected) in [
         (csr(&other), "another key"),
+        (csr_signed_by(&other, &key), "not its key's"),
         (b"nonsense".to_vec(), "BEGIN CERTIFICATE REQUEST"),
     ] {
         fs::write(&request, content).unwrap();

@@ -1,6 +1,7 @@
 //! Certificates as IAM Roles Anywhere reads them: what identifies a leaf, what a session made with it is
-//! tagged with, and what the service would have against it ("Trust model", IAM Roles Anywhere user guide).
+//! tagged with, and what the service would have against it ("Trust model", IAM Roles Anywhere user guide); and requests for them.
 
+mod certification_request;
 mod chain;
 mod extensions;
 mod file;
@@ -20,6 +21,7 @@ use der::{Decode, Encode};
 use jiff::Timestamp;
 use thiserror::Error;
 
+pub use certification_request::CertificationRequest;
 pub use chain::{CHAIN_LIMIT, Chain};
 pub use extensions::AlternativeName;
 pub use file::{FILE_LIMIT, parse, parse_pem, read};
@@ -38,7 +40,7 @@ pub struct Certificate {
     parsed: x509_cert::Certificate,
 }
 
-/// Why bytes are no certificate that can be used. The text names the fault and the remedy; the caller adds
+/// Why bytes are no certificate, or no request for one, that can be used. The text names the fault and the remedy; the caller adds
 /// which certificate it was.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0}")]

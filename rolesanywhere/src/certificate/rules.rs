@@ -181,7 +181,7 @@ pub(super) fn ca(certificate: &Certificate, whose: &Whose) -> Vec<Objection> {
 }
 
 fn weak_signature(certificate: &Certificate, whose: &Whose) -> Option<Objection> {
-    let hash = signature::scheme(certificate).err()?;
+    let hash = signature::scheme(certificate.parsed.signature_algorithm()).err()?;
     let what = format!("it is signed with {hash}");
     Some(Objection::refused(
         whose,
