@@ -4,7 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use hsm_fixtures::{AgentIdentity, AllowRule, LeafSpec, RenewConfig, Scene};
+use hsm_fixtures::{Agent, AgentIdentity, AllowRule, LeafSpec, RenewConfig, Scene};
 use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
@@ -15,7 +15,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::agent::{
-    Lab, copy_program, identities, json_of, log_with, request, serial, sign, until,
+    Lab, copy_program, identities, json_of, launcher, log_with, renewals, request, serial, sign,
+    until,
 };
 use crate::policy::NOBODY;
 use crate::reload::under_load;
@@ -358,6 +359,31 @@ fn a_renewal_ends_with_the_agent_and_is_the_only_one() {
         until("the agent ends", || {
             (!web.agent.process().is_running()).then_some(())
         });
+    }
+}
+
+#[test]
+fn of_a_renewal_nothing_outlives_the_launcher_or_the_program_that_is_killed() {
+    let launcher: fn(&Agent) -> i32 = launcher;
+    let program: fn(&Agent) -> i32 = |agent| {
+        let [program] = renewals(agent)[..] else {
+            panic!("no renewal, or several")
+        };
+        program
+    };
+    for whom in [launcher, program] {
+        let (mut lab, key) = lab();
+        let pid = lab.scene.path("pid");
+        let command = format!(
+            "sleep 1000 & echo $! > {0}.new; mv {0}.new {0}; wait",
+            pid.display()
+        );
+        add(&mut lab, &key, "web", &command);
+        let web = lab.start();
+        let pid = until("the command runs", || fs::read_to_string(&pid).ok());
+        let killed = Pid::from_raw(whom(&web.agent)).unwrap();
+        kill_process(killed, Signal::KILL).unwrap();
+        until("the command ends", || (!runs(pid.trim())).then_some(()));
     }
 }
 
