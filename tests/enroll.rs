@@ -1,5 +1,5 @@
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -9,6 +9,7 @@ use hsm_fixtures::{Agent, KeyKind, Scene, SoftHsm, Token, WEB_ROLE_ARN, programs
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::agent::{Lab, json_of, until};
+use crate::policy::NOBODY;
 use crate::renewal::ca;
 
 /// A blank token, and a configuration with nothing but a socket and a remark.
@@ -220,6 +221,29 @@ fn run_again_it_goes_on_and_makes_no_second_key() {
     assert_eq!(desk.keys(), 1);
     let _agent = start(scene);
     credentials(scene, "web");
+}
+
+/// As after a crash between the two: the key is made, and its file not given away yet.
+#[test]
+fn the_key_file_of_a_run_that_did_not_come_further_is_given_to_the_owner() {
+    let desk = Desk::new();
+    let scene = &desk.scene;
+    let tpm = scene.add_tpm().unwrap();
+    let issue = ca(scene);
+    let owners = [("chip", 0o600), ("shared", 0o640)].map(|(name, mode)| {
+        let file = scene.path(&format!("{name}.tss"));
+        let mut generate = scene.command(programs::agent().unwrap());
+        generate.args(["key", "generate", "--tpm", &tpm.tcti(), "--out"]);
+        done(&generate.arg(&file).output().unwrap());
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        let mut go_on = enroll(scene, name);
+        go_on.args(["--existing-key", "--owner", "nobody", "--issue", &issue]);
+        go_on.args(["--tpm", &tpm.tcti(), "--out"]);
+        done(&go_on.arg(&file).output().unwrap());
+        fs::metadata(&file).unwrap().uid()
+    });
+    // What its owner has shared with others on purpose stays as it is.
+    assert_eq!(owners, [NOBODY, 0]);
 }
 
 /// Whatever listens at the socket, only an agent gets the signal, which would end this program.

@@ -4,17 +4,19 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use hsm_fixtures::{AgentIdentity, AllowRule, LeafSpec, RenewConfig, Scene};
+use hsm_fixtures::{Agent, AgentIdentity, AllowRule, LeafSpec, RenewConfig, Scene};
 use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use openssl::x509::{X509, X509NameBuilder, X509ReqBuilder};
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::agent::{
-    Lab, copy_program, identities, json_of, log_with, request, serial, sign, until,
+    Lab, copy_program, identities, json_of, launcher, log_with, renewals, request, serial, sign,
+    until,
 };
 use crate::policy::NOBODY;
 use crate::reload::under_load;
@@ -70,12 +72,16 @@ fn issue(scene: &Scene, key: &PKey<Private>, spec: &LeafSpec, path: &Path) {
 }
 
 fn csr(key: &PKey<Private>) -> Vec<u8> {
+    csr_signed_by(key, key)
+}
+
+fn csr_signed_by(signer: &PKey<Private>, key: &PKey<Private>) -> Vec<u8> {
     let mut name = X509NameBuilder::new().unwrap();
     name.append_entry_by_text("CN", "web").unwrap();
     let mut builder = X509ReqBuilder::new().unwrap();
     builder.set_subject_name(&name.build()).unwrap();
     builder.set_pubkey(key).unwrap();
-    builder.sign(key, MessageDigest::sha256()).unwrap();
+    builder.sign(signer, MessageDigest::sha256()).unwrap();
     builder.build().to_pem().unwrap()
 }
 
@@ -284,6 +290,12 @@ fn it_is_done_by_hand_too() {
             String::from_utf8(text).unwrap(),
         )
     };
+    // Whoever can read a file can lock it, and keeps no renewal from running by that.
+    let _held = ["web.csr", "web.pem"].map(|name| {
+        let file = fs::File::open(scene.path(name)).unwrap();
+        flock(&file, FlockOperation::LockExclusive).unwrap();
+        file
+    });
     let old = serial_of(&path);
     let (code, said) = renew(&due.replace("10d", "1m"), &["--identity", "web"]);
     assert!(code == 0 && said.contains("not due"), "{code} {said}");
@@ -351,6 +363,31 @@ fn a_renewal_ends_with_the_agent_and_is_the_only_one() {
 }
 
 #[test]
+fn of_a_renewal_nothing_outlives_the_launcher_or_the_program_that_is_killed() {
+    let launcher: fn(&Agent) -> i32 = launcher;
+    let program: fn(&Agent) -> i32 = |agent| {
+        let [program] = renewals(agent)[..] else {
+            panic!("no renewal, or several")
+        };
+        program
+    };
+    for whom in [launcher, program] {
+        let (mut lab, key) = lab();
+        let pid = lab.scene.path("pid");
+        let command = format!(
+            "sleep 1000 & echo $! > {0}.new; mv {0}.new {0}; wait",
+            pid.display()
+        );
+        add(&mut lab, &key, "web", &command);
+        let web = lab.start();
+        let pid = until("the command runs", || fs::read_to_string(&pid).ok());
+        let killed = Pid::from_raw(whom(&web.agent)).unwrap();
+        kill_process(killed, Signal::KILL).unwrap();
+        until("the command ends", || (!runs(pid.trim())).then_some(()));
+    }
+}
+
+#[test]
 fn a_check_finds_what_would_keep_a_renewal_from_working() {
     let (mut lab, key) = lab();
     let path = add(&mut lab, &key, "web", "true");
@@ -370,6 +407,7 @@ fn a_check_finds_what_would_keep_a_renewal_from_working() {
     let request = scene.path("web.csr");
     for (content, expected) in [
         (csr(&other), "another key"),
+        (csr_signed_by(&other, &key), "not its key's"),
         (b"nonsense".to_vec(), "BEGIN CERTIFICATE REQUEST"),
     ] {
         fs::write(&request, content).unwrap();

@@ -13,7 +13,6 @@ pub(crate) mod install;
 pub(crate) mod lock;
 pub(crate) mod program;
 pub(crate) mod renew;
-mod request;
 mod schedule;
 mod timer;
 
@@ -21,10 +20,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rolesanywhere::certificate::{self, CertificationRequest};
 use serde::{Deserialize, Serialize};
 
 use crate::certificate::{Certificate, CertificateSource, LeafSource};
-pub use request::CertificateRequest;
 pub use schedule::Schedule;
 pub use timer::Timer;
 
@@ -76,7 +75,7 @@ mod seconds {
 /// What there is to renew.
 #[derive(Debug)]
 pub(crate) struct Present {
-    pub(crate) request: CertificateRequest,
+    pub(crate) request: CertificationRequest,
     /// `None` where there is no such file: it was deleted, or never made.
     pub(crate) certificate: Option<Certificate>,
 }
@@ -98,7 +97,7 @@ fn third(lifetime: jiff::SignedDuration) -> Duration {
 impl Present {
     /// Reads request and certificate, which must be of one key.
     pub(crate) fn read(source: &CertificateSource, settings: &Settings) -> Result<Present, String> {
-        let request = CertificateRequest::read(&settings.csr)?;
+        let request = read_request(&settings.csr)?;
         let path = file(source)?;
         if !path.exists() {
             let certificate = None;
@@ -115,7 +114,7 @@ impl Present {
             ));
         }
         let certificate = source.load(None)?;
-        if certificate.spki != request.spki {
+        if certificate.spki != request.public_key() {
             return Err(format!(
                 "{}: the certificate request is for another key than the certificate {}: make one for this \
                  key",
@@ -128,6 +127,24 @@ impl Present {
             certificate: Some(certificate),
         })
     }
+}
+
+/// The request of a file, which is PEM: the command is given the file as it is.
+fn read_request(path: &Path) -> Result<CertificationRequest, String> {
+    let remedy = match path.exists() {
+        true => "",
+        false => {
+            ": make it with the key (roleseal-agent csr --out), or say where it is: renew = { csr = … }"
+        }
+    };
+    certificate::read(path)
+        .and_then(|bytes| CertificationRequest::from_pem(&String::from_utf8_lossy(&bytes)))
+        .map_err(|error| {
+            format!(
+                "the certificate request {}: {error}{remedy}",
+                path.display()
+            )
+        })
 }
 
 /// The file of the leaf; only such certificates have settings.
@@ -153,6 +170,12 @@ pub(crate) fn objection_to_writing(certificate: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_missing_request_it_is_said_how_to_make_it() {
+        let error = read_request(Path::new("/nonexistent/web.csr")).unwrap_err();
+        assert!(error.contains("roleseal-agent csr --out"), "{error}");
+    }
 
     #[test]
     fn the_window_opens_a_while_before_the_end() {

@@ -1,7 +1,9 @@
 //! Certificates as IAM Roles Anywhere reads them: what identifies a leaf, what a session made with it is
-//! tagged with, and what the service would have against it ("Trust model", IAM Roles Anywhere user guide).
+//! tagged with, and what the service would have against it ("Trust model", IAM Roles Anywhere user guide); and
+//! requests for them.
 
 mod ca;
+mod certification_request;
 mod chain;
 mod extensions;
 mod file;
@@ -22,6 +24,7 @@ use jiff::Timestamp;
 use thiserror::Error;
 
 pub use ca::anchor_objections;
+pub use certification_request::CertificationRequest;
 pub use chain::{CHAIN_LIMIT, Chain};
 pub use extensions::AlternativeName;
 pub use file::{FILE_LIMIT, parse, parse_pem, read};
@@ -39,7 +42,7 @@ pub struct Certificate {
     parsed: x509_cert::Certificate,
 }
 
-/// Why bytes are no certificate that can be used. The text names the fault and the remedy; the caller adds
+/// Why bytes are no certificate, or no request for one, that can be used. The text names the fault and the remedy; the caller adds
 /// which certificate it was.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0}")]

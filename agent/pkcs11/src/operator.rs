@@ -42,7 +42,7 @@ impl Operator {
             Task::ImportCertificate { key, certificate } => {
                 certificate::import(&at(&key)?, &key, &certificate.0).map(Answer::Done)
             }
-            Task::Delete { key } => delete::key(&at(&key)?, &key).map(Answer::Done),
+            Task::Delete { key, shown } => delete::key(&at(&key)?, &key, &shown).map(Answer::Done),
             Task::List { token } => places
                 .patiently(&module, |places| {
                     list::tokens(places, &module, &token, pin.as_ref())

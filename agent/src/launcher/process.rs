@@ -209,7 +209,7 @@ impl Process {
             Ok(command) => command,
             Err(delay) => return Ok(Err(delay)),
         };
-        let child = command.stdout(renewals::log()?).process_group(0).spawn()?;
+        let child = command.stdout(renewals::log()?).spawn()?; // a session of its own it makes itself
         let pid = child.id().cast_signed();
         let kind = Kind::Renewal(link.try_clone()?);
         self.children.push(Running { child, kind });
@@ -233,6 +233,9 @@ impl Process {
         drain(&self.ended);
         let agent = &self.agent;
         self.children.retain_mut(|running| {
+            if matches!(running.kind, Kind::Renewal(_)) {
+                renewals::end_with(&running.child);
+            }
             let Ok(Some(status)) = running.child.try_wait() else {
                 return true;
             };

@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpgid, kill_process_group, waitid};
 
 use crate::config::IdentityName;
 use crate::renewal::program::REPORT;
@@ -70,6 +72,34 @@ impl Renewals {
         self.last.insert(identity.clone(), now);
         Ok(())
     }
+}
+
+/// When a renewal has ended, kills what is left of its session: one that was killed itself leaves its command
+/// behind. Before it is reaped: until then its number is nobody else's.
+pub(super) fn end_with(renewal: &Child) {
+    let leader = Pid::from_child(renewal);
+    let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    if !matches!(waitid(WaitId::Pid(leader), ended), Ok(Some(_))) {
+        return;
+    }
+    for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let number = process
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
+        if let Some(process) = number.and_then(Pid::from_raw)
+            && session_of(process) == leader.as_raw_pid()
+            && let Ok(group) = getpgid(Some(process))
+        {
+            let _ = kill_process_group(group, Signal::KILL); // it may have ended
+        }
+    }
+}
+
+/// 0 for the kernel's own, which rustix has no number for.
+fn session_of(process: Pid) -> i32 {
+    let process = nix::unistd::Pid::from_raw(process.as_raw_pid());
+    nix::unistd::getsid(Some(process)).map_or(0, nix::unistd::Pid::as_raw)
 }
 
 /// Its standard output: the log.

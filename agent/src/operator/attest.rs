@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use rolesanywhere::certificate::CertificationRequest;
 
 use super::attestation::{self, EndorsementCas, Verdict};
-use super::certification_request::CertificationRequest;
 use super::{Failure, output, read_file, read_text};
 
 /// What is done with attestations.
@@ -53,8 +53,8 @@ fn verify(arguments: &VerifyArguments) -> Result<(), Failure> {
         let path = path.display().to_string();
         move |what: String| Failure::failed(format!("{path}: {what}"))
     };
-    let request =
-        CertificationRequest::read(&read_file(&arguments.csr)?).map_err(fault(&arguments.csr))?;
+    let request = CertificationRequest::parse(&read_file(&arguments.csr)?)
+        .map_err(|error| fault(&arguments.csr)(error.to_string()))?;
     let attestation = attestation::from_json(&read_text(&arguments.attestation)?)
         .map_err(fault(&arguments.attestation))?;
     let cas = match &arguments.ek_ca {

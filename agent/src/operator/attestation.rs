@@ -4,13 +4,12 @@ mod endorsement;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use rolesanywhere::certificate::PublicKey;
+use rolesanywhere::certificate::{CertificationRequest, PublicKey};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use token::operator::Der;
 use token::operator::tpm::Attestation;
 
-use super::certification_request::CertificationRequest;
 use super::tpm_structures::attributes::{
     DECRYPT, FIXED_PARENT, FIXED_TPM, NAMED, RESTRICTED, SENSITIVE_DATA_ORIGIN, SIGN,
 };
@@ -56,7 +55,7 @@ const FORMAT: &str = "roleseal-attestation-1";
 
 /// What the statement of a request must say beside the key: the SHA-256 of its DER.
 pub(crate) fn qualifying_data(request: &CertificationRequest) -> Vec<u8> {
-    Sha256::digest(&request.der).to_vec()
+    Sha256::digest(request.der()).to_vec()
 }
 
 /// The text of its file.
@@ -121,7 +120,7 @@ pub(crate) fn judge(
         true,
         format!(
             "the request for {} is signed by its own key",
-            request.subject
+            request.subject()
         ),
     );
     if let Some(parts) = Parts::parse(attestation, &mut verdict) {
@@ -199,7 +198,7 @@ impl Parts {
         verdict.note(
             self.key
                 .public_key()
-                .is_ok_and(|key| key == request.public_key),
+                .is_ok_and(|key| key == request.public_key()),
             "the request's public key is that key's",
         );
     }

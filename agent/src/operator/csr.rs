@@ -4,10 +4,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
+use rolesanywhere::certificate::CertificationRequest;
 
 use super::attestation;
-use super::certification_request::{AltNameArguments, CertificationRequest, Subject, Wanted};
 use super::key_choice::KeyChoice;
+use super::new_request::{self, AltNameArguments, Subject, Wanted};
 use super::pins::in_file;
 use super::report::KeyJson;
 use super::token_key::{Report, TokenKey};
@@ -72,7 +73,7 @@ pub(super) fn run(arguments: &CsrArguments) -> Result<(), Failure> {
     } else if arguments.attest.is_some() {
         say_attributes(&key);
     }
-    let pem = request.to_pem()?;
+    let pem = to_pem(&request)?;
     match out {
         Some(file) => file.put(pem.as_bytes()),
         None => output::print(&pem),
@@ -86,7 +87,13 @@ pub(crate) fn request(
 ) -> Result<CertificationRequest, Failure> {
     let info = wanted.info(key.public_key()?)?;
     let signature = key.sign_request(info.clone())?;
-    CertificationRequest::assemble(&info, &signature)
+    new_request::assemble(&info, &signature)
+}
+
+/// The text of its file.
+pub(crate) fn to_pem(request: &CertificationRequest) -> Result<String, Failure> {
+    let pem = request.to_pem();
+    pem.map_err(|error| Failure::failed(format!("the request: {error}")))
 }
 
 fn attest(

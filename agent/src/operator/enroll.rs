@@ -9,11 +9,12 @@ mod plan;
 use std::path::PathBuf;
 
 use clap::Args;
+use rolesanywhere::certificate::CertificationRequest;
 
-use super::certification_request::{AltNameArguments, CertificationRequest, Subject, Wanted};
 use super::key::generate::NewKeyArguments;
+use super::new_request::{AltNameArguments, Subject, Wanted};
 use super::token_key::TokenKey;
-use super::{Failure, NewFile, csr, output, read_file};
+use super::{Failure, NewFile, csr, output, read_text};
 use crate::config::IdentityName;
 use configuration::Edit;
 use plan::Plan;
@@ -176,22 +177,23 @@ fn continue_with(
     step: &mut impl FnMut(String) -> Result<(), Failure>,
 ) -> Result<CertificationRequest, Failure> {
     let path = plan.request.display();
-    let bytes = read_file(&plan.request)?;
+    let text = read_text(&plan.request)?;
     let fault = |what: String| {
         Failure::failed(format!(
             "{path}: {what}: move it away, or name another --certificate"
         ))
     };
-    let request = CertificationRequest::read(&bytes).map_err(fault)?;
+    let request =
+        CertificationRequest::from_pem(&text).map_err(|error| fault(error.to_string()))?;
     let subject = arguments.subject.0.to_string();
-    if request.subject != subject {
+    if request.subject() != subject {
         return Err(fault(format!(
             "this request of an earlier run is for {}, and not for {subject}",
-            request.subject
+            request.subject()
         )));
     }
     let key = TokenKey::open(plan.place.clone())?;
-    if key.public_key()?.0 != request.public_key {
+    if key.public_key()?.0 != request.public_key() {
         return Err(fault(format!(
             "the request is for another key than {}",
             key.place()
@@ -210,6 +212,7 @@ fn begin(
     // Before a key is made that it would be for.
     let file = NewFile::begin(&plan.request, PUBLIC)?;
     if arguments.existing_key {
+        plan.give_key_file()?;
         step(format!("key: {}: the one that is there", plan.place))?;
     } else {
         let key = arguments.key.make().map_err(hint_at_existing_key)?;
@@ -221,7 +224,7 @@ fn begin(
         alt_names: arguments.alt_names.names(),
     };
     let request = csr::request(&mut TokenKey::open(plan.place.clone())?, &wanted)?;
-    file.put(request.to_pem()?.as_bytes())?;
+    file.put(csr::to_pem(&request)?.as_bytes())?;
     plan.give(&plan.request)?;
     step(format!("request: {}", plan.request.display()))?;
     Ok(request)

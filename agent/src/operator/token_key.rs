@@ -159,9 +159,13 @@ impl TokenKey {
         })
     }
 
-    /// Destroys the key with its public key and certificates on its PKCS#11 token. Says what has gone.
+    /// Destroys the key with its public key and certificates on its PKCS#11 token, if they are as reported. Says what has gone.
     pub(crate) fn delete(&mut self) -> Result<Vec<Pkcs11Uri>, Failure> {
-        self.change("deleting", |key| pkcs11::Task::Delete { key })
+        let Report::Pkcs11(shown) = &self.report else {
+            return Err(other_answer());
+        };
+        let shown = shown.clone();
+        self.change("deleting", |key| pkcs11::Task::Delete { key, shown })
     }
 
     fn change(

@@ -20,15 +20,20 @@ pub(crate) struct InstallError {
 /// as this process may give files away; a new one gets `mode`. A symbolic link stays, and what it names is
 /// replaced; but root follows none in the directory of somebody else.
 pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), InstallError> {
-    if let Some(uid) = someone_elses_link(path) {
-        return Err(InstallError {
+    replace_here(&place(path)?, content, mode)
+}
+
+/// Where [`replace`] writes, if it may.
+pub(crate) fn place(path: &Path) -> Result<PathBuf, InstallError> {
+    match someone_elses_link(path) {
+        None => Ok(target(path)),
+        Some(uid) => Err(InstallError {
             path: path.to_owned(),
             error: io::Error::other(format!(
                 "it is a symbolic link in a directory of user {uid}, where root follows none: run this as that user"
             )),
-        });
+        }),
     }
-    replace_here(&target(path), content, mode)
 }
 
 /// Whose directory the link is in, where root has to be careful.
@@ -44,7 +49,7 @@ pub(crate) fn replace_here(target: &Path, content: &[u8], mode: u32) -> Result<(
         path: target.to_owned(),
         error,
     };
-    let (directory, new) = new_beside(target).map_err(failed)?;
+    let new = New(beside(target, "new").map_err(failed)?);
     // One that a crash has left behind.
     match fs::remove_file(&new.0) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
@@ -59,7 +64,8 @@ pub(crate) fn replace_here(target: &Path, content: &[u8], mode: u32) -> Result<(
     write(&new.0, content, mode, old.as_ref()).map_err(failed)?;
     fs::rename(&new.0, target).map_err(failed)?;
     // So that it is there after a power cut. It is there now in any case.
-    let _ = File::open(directory).and_then(|directory| directory.sync_all());
+    let directory = target.parent().map(File::open);
+    let _ = directory.map(|opened| opened.and_then(|directory| directory.sync_all()));
     Ok(())
 }
 
@@ -77,12 +83,12 @@ impl Drop for New {
     }
 }
 
-fn new_beside(target: &Path) -> io::Result<(PathBuf, New)> {
-    let (Some(directory), Some(name)) = (target.parent(), target.file_name()) else {
-        return Err(io::Error::other("not a file's name"));
-    };
-    let name = format!(".{}.roleseal-new", name.display());
-    Ok((directory.to_owned(), New(directory.join(name))))
+/// The hidden file for that purpose in the directory of `target`.
+pub(super) fn beside(target: &Path, purpose: &str) -> io::Result<PathBuf> {
+    let name = target
+        .file_name()
+        .ok_or_else(|| io::Error::other("not a file's name"))?;
+    Ok(target.with_file_name(format!(".{}.roleseal-{purpose}", name.display())))
 }
 
 fn write(path: &Path, content: &[u8], mode: u32, old: Option<&Metadata>) -> io::Result<()> {

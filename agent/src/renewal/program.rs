@@ -55,7 +55,10 @@ impl Arguments {
     fn renew(&self) -> Result<Report, Failure> {
         let lost = |error: io::Error| Failure::failed(error.to_string());
         let link = match self.report {
-            true => Some(stdin().map_err(lost)?),
+            true => {
+                let _ = rustix::process::setsid(); // by which the launcher finds what is left of it
+                Some(stdin().map_err(lost)?)
+            }
             false => None,
         };
         // Before anything is started that it would have to end.

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::command::{self, Stop};
 use super::lock::Lock;
-use super::{CertificateRequest, Present, Report, install};
+use super::{Present, Report, install};
 use crate::certificate::{Certificate, CertificateSource, Stamp, read_file};
 use crate::config::IdentityConfig;
 use rolesanywhere::certificate::parse_pem;
@@ -30,25 +30,30 @@ pub(super) fn renew(identity: &IdentityConfig, force: bool, stop: &Stop) -> Resu
     let source = &identity.certificate;
     let path = super::file(source)?;
     let csr = &settings.csr;
-    let at = |error: std::io::Error| format!("the certificate request {}: {error}", csr.display());
-    CertificateRequest::read(csr)?;
-    let _lock = Lock::of(csr)
-        .map_err(at)?
+    let is_due = |present: &Present| {
+        let due_at = |old: &Certificate| settings.due_at(old.not_before, old.not_after);
+        let old = present.certificate.as_ref();
+        force || old.is_none_or(|old| Timestamp::now() >= due_at(old))
+    };
+    if !is_due(&Present::read(source, settings)?) {
+        return Ok(Report::NotDue);
+    }
+    let place = install::place(path).map_err(|error| error.to_string())?;
+    let _lock = Lock::on(&place)
+        .map_err(|error| format!("cannot lock {}: {error}", path.display()))?
         .ok_or("another renewal of it is under way")?;
-    // What another renewal has just put there is not due.
     let stamp = Stamp::of(source.files());
     let present = Present::read(source, settings)?;
-    if let (Some(old), false) = (&present.certificate, force)
-        && Timestamp::now() < settings.due_at(old.not_before, old.not_after)
-    {
-        return Ok(Report::NotDue);
+    if !is_due(&present) {
+        return Ok(Report::NotDue); // another renewal has just put it there
     }
     let environment = [
         ("ROLESEAL_IDENTITY", OsStr::new(&identity.name)),
         ("ROLESEAL_CERTIFICATE", path.as_os_str()),
         ("ROLESEAL_CSR", csr.as_os_str()),
     ];
-    let request = File::open(csr).map_err(at)?;
+    let request = File::open(csr)
+        .map_err(|error| format!("the certificate request {}: {error}", csr.display()))?;
     let answer = command::run(
         &settings.command,
         request,
@@ -86,7 +91,7 @@ pub(crate) fn check(
         all.extend(read_file(chain).map_err(|error| format!("{}: {error}", chain.display()))?);
     }
     let new = Certificate::new(all).map_err(|error| error.to_string())?;
-    if new.spki != present.request.spki {
+    if new.spki != present.request.public_key() {
         return Err("it is for another key than the certificate request".to_owned());
     }
     new.check_chain().map_err(|error| error.to_string())?;

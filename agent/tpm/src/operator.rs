@@ -62,8 +62,12 @@ fn perform(tpm: &mut Tpm, task: Task) -> Outcome<Answer> {
             let attestation = attest::attest(tpm, &key, endorsement_pin, &qualifying_data)?;
             Answer::Attestation(attestation)
         }
-        Task::Delete { handle, owner_pin } => {
-            persistent::remove(tpm, handle, owner_pin.as_ref())?;
+        Task::Delete {
+            handle,
+            shown,
+            owner_pin,
+        } => {
+            persistent::remove(tpm, handle, &shown, owner_pin.as_ref())?;
             Answer::Done
         }
     })

@@ -12,8 +12,7 @@ pub const FILE_LIMIT: u64 = 256 * 1024;
 
 /// What the bytes of a file, or of a pipe, hold: the certificates of a PEM text, or one in DER.
 pub fn parse(bytes: &[u8]) -> Result<Vec<Certificate>, CertificateError> {
-    const SEQUENCE: u8 = 0x30; // as text, the digit zero
-    if bytes.first() == Some(&SEQUENCE) && std::str::from_utf8(bytes).is_err() {
+    if is_der(bytes) {
         return Ok(vec![Certificate::from_der(bytes.to_vec())?]);
     }
     let text = String::from_utf8_lossy(bytes);
@@ -25,23 +24,36 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Certificate>, CertificateError> {
     numbered.collect()
 }
 
+/// Whether that is DER, and no text.
+pub(super) fn is_der(bytes: &[u8]) -> bool {
+    const SEQUENCE: u8 = 0x30; // as text, the digit zero
+    bytes.first() == Some(&SEQUENCE) && std::str::from_utf8(bytes).is_err()
+}
+
 /// The certificates of a PEM text, as DER. Text around them is left out, as OpenSSL writes it.
 pub fn parse_pem(text: &str) -> Result<Vec<Vec<u8>>, CertificateError> {
-    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
-    const END: &str = "-----END CERTIFICATE-----";
+    let ders = pem_blocks(text, "CERTIFICATE")?;
+    if ders.is_empty() {
+        return Err(error("there is no \"-----BEGIN CERTIFICATE-----\" in it"));
+    }
+    Ok(ders)
+}
+
+/// What has this label in a PEM text (RFC 7468), as DER.
+pub(super) fn pem_blocks(text: &str, label: &str) -> Result<Vec<Vec<u8>>, CertificateError> {
+    let begin = format!("-----BEGIN {label}-----");
+    let end = format!("-----END {label}-----");
     let mut rest = text;
     let mut ders = Vec::new();
-    while let Some((_, after)) = rest.split_once(BEGIN) {
+    while let Some((_, after)) = rest.split_once(&begin) {
+        let fault = |what| error(format!("{} {}{what}", label.to_lowercase(), ders.len() + 1));
         let (body, after) = after
-            .split_once(END)
-            .ok_or_else(|| error(format!("certificate {} is cut off", ders.len() + 1)))?;
-        let (_, der) = der::pem::decode_vec(format!("{BEGIN}{body}{END}\n").as_bytes())
-            .map_err(|fault| error(format!("certificate {}: {fault}", ders.len() + 1)))?;
+            .split_once(&end)
+            .ok_or_else(|| fault(" is cut off".to_owned()))?;
+        let (_, der) = der::pem::decode_vec(format!("{begin}{body}{end}\n").as_bytes())
+            .map_err(|error| fault(format!(": {error}")))?;
         ders.push(der);
         rest = after;
-    }
-    if ders.is_empty() {
-        return Err(error(format!("there is no \"{BEGIN}\" in it")));
     }
     Ok(ders)
 }

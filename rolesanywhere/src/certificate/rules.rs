@@ -155,7 +155,7 @@ fn invalid(from: Timestamp, until: Timestamp, now: Timestamp) -> Option<(String,
 }
 
 pub(super) fn weak_signature(certificate: &Certificate, whose: &Whose) -> Option<Objection> {
-    let hash = signature::scheme(certificate).err()?;
+    let hash = signature::scheme(certificate.parsed.signature_algorithm()).err()?;
     let what = format!("it is signed with {hash}");
     Some(Objection::refused(
         whose,

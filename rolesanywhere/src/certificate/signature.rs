@@ -1,7 +1,8 @@
-//! The signature on a certificate: which scheme, and whether a CA made it.
+//! The signature on a certificate, or on a request for one: which scheme, and whether a CA made it.
 
 use der::asn1::{AnyRef, ContextSpecific, ObjectIdentifier};
 use der::{Decode, Reader, SliceReader, TagNumber};
+use x509_cert::spki::AlgorithmIdentifierOwned;
 
 use super::Certificate;
 use super::public_key::{CA_RSA_BITS, PublicKey};
@@ -14,7 +15,7 @@ pub(super) enum Hash {
     Sha512,
 }
 
-/// How a certificate is signed.
+/// How a certificate, or a request for one, is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scheme {
     RsaPkcs1(Hash),
@@ -87,9 +88,8 @@ pub(super) fn name(certificate: &Certificate) -> String {
     known.map_or(oid, |(_, name, _)| (*name).to_owned())
 }
 
-/// How it is signed; the error names the hash that is too weak.
-pub(super) fn scheme(certificate: &Certificate) -> Result<Scheme, &'static str> {
-    let algorithm = certificate.parsed.signature_algorithm();
+/// Which scheme that is; the error names the hash that is too weak.
+pub(super) fn scheme(algorithm: &AlgorithmIdentifierOwned) -> Result<Scheme, &'static str> {
     if algorithm.oid == RSASSA_PSS {
         let parameters = algorithm.parameters.as_ref();
         return pss(parameters.map(AnyRef::from));
@@ -122,7 +122,7 @@ fn pss(parameters: Option<AnyRef<'_>>) -> Result<Scheme, &'static str> {
 /// Whether `issuer` signed it; `None` where that cannot be told here, for its key or its scheme.
 pub(super) fn is_signed_by(certificate: &Certificate, issuer: &Certificate) -> Option<bool> {
     let key = PublicKey::of(issuer, CA_RSA_BITS).ok()?;
-    let scheme = scheme(certificate).ok()?;
+    let scheme = scheme(certificate.parsed.signature_algorithm()).ok()?;
     // What was signed names its scheme, too (RFC 5280, 4.1.1.2).
     if certificate.tbs().signature() != certificate.parsed.signature_algorithm() {
         return Some(false);
@@ -132,8 +132,8 @@ pub(super) fn is_signed_by(certificate: &Certificate, issuer: &Certificate) -> O
     key.verifies_as(scheme, text, signature)
 }
 
-/// The bytes that are signed, as they came: the first element of `SEQUENCE { tbsCertificate, … }`.
-fn signed_part(der: &[u8]) -> Option<&[u8]> {
+/// The bytes that are signed, as they came: the first element of `SEQUENCE { tbsCertificate, … }`, or of a request.
+pub(super) fn signed_part(der: &[u8]) -> Option<&[u8]> {
     let mut reader = SliceReader::new(der).ok()?;
     let certificate = AnyRef::decode(&mut reader).ok()?;
     SliceReader::new(certificate.value()).ok()?.tlv_bytes().ok()

@@ -1,6 +1,7 @@
 //! Destroying a key with what belongs to it.
 
 use cryptoki_sys::*;
+use token::operator::pkcs11::KeyReport;
 use token::{ObjectMatch, Pkcs11Uri, TokenError};
 
 use super::place::Place;
@@ -10,9 +11,20 @@ use crate::find;
 
 /// Destroys the one private key that the URI names, then its public key and certificates. In that order: as
 /// long as the key works, so does its certificate.
-pub(super) fn key(place: &Place, key: &Pkcs11Uri) -> Result<Vec<Pkcs11Uri>, TokenError> {
+pub(super) fn key(
+    place: &Place,
+    key: &Pkcs11Uri,
+    shown: &KeyReport,
+) -> Result<Vec<Pkcs11Uri>, TokenError> {
     let failed = |failure: Failure| failure.while_doing(format_args!("cannot read {key}"));
     let private = find::private_key(&place.session, key)?;
+    let found = report::private_key(&place.session, &place.name, private).map_err(failed)?;
+    if found != *shown {
+        return Err(TokenError::Unusable(format!(
+            "{key}: the key or its certificates are not those that were shown any more: nothing was destroyed; \
+             run the command again, and look at what is there now"
+        )));
+    }
     let uri = |object, class| report::name(&place.session, &place.name, object, class);
     let mut doomed = vec![(private, uri(private, "private").map_err(failed)?)];
     if let Some(belongings) = belongings(place, private).map_err(failed)? {

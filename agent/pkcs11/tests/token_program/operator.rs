@@ -83,6 +83,19 @@ impl Operator {
         }
     }
 
+    /// The task to delete the key as it is now.
+    fn deletion(&mut self, key: &Pkcs11Uri) -> Task {
+        Task::Delete {
+            key: key.clone(),
+            shown: Box::new(self.key(&key.to_string())),
+        }
+    }
+
+    fn delete(&mut self, key: &Pkcs11Uri) -> Vec<String> {
+        let task = self.deletion(key);
+        self.done(task)
+    }
+
     fn list(&mut self, token: &str) -> Vec<TokenReport> {
         let token = uri(token);
         match self.ask(Task::List { token }) {

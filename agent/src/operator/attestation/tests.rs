@@ -14,7 +14,7 @@ use openssl::x509::{X509, X509NameBuilder};
 use token::Signature;
 use token::operator::PublicKeyInfo;
 
-use crate::operator::certification_request::{Subject, Wanted};
+use crate::operator::new_request::{Subject, Wanted, assemble};
 
 const KEY: u32 = FIXED_TPM | FIXED_PARENT | SENSITIVE_DATA_ORIGIN | SIGN;
 
@@ -126,7 +126,7 @@ fn request(key: &PKey<Private>) -> CertificationRequest {
     let info = wanted.info(&public).unwrap();
     let mut signer = Signer::new(MessageDigest::sha256(), key).unwrap();
     let signature = signer.sign_oneshot_to_vec(&info).unwrap();
-    CertificationRequest::assemble(&info, &Signature(signature)).unwrap()
+    assemble(&info, &Signature(signature)).unwrap()
 }
 
 fn certificate(

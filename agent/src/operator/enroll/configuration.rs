@@ -12,10 +12,10 @@ use super::plan::{Plan, pin_of};
 use crate::accounts::Accounts;
 use crate::certificate::LeafSource;
 use crate::config::Config;
+use crate::operator::Failure;
 use crate::operator::key_choice::absolute;
 use crate::operator::report::toml_string;
 use crate::operator::token_key::KeyPlace;
-use crate::operator::{Failure, NewFile};
 use crate::renewal::install;
 use crate::renewal::lock::Lock;
 
@@ -192,16 +192,10 @@ pub(super) fn plan(
 /// Adds the identity, unless somebody has changed the file since.
 pub(super) fn add(plan: &Plan) -> Result<(), Failure> {
     let config = plan.config.display();
-    let lock = match Lock::of(&plan.config) {
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Ok(Some(lock)) => Some(lock),
-        Ok(None) => {
-            return Err(Failure::failed(format!(
-                "{config} is being changed by another command"
-            )));
-        }
-        Err(error) => return Err(Failure::failed(format!("cannot lock {config}: {error}"))),
-    };
+    let place = install::place(&plan.config).map_err(|error| Failure::failed(error.to_string()))?;
+    let _lock = Lock::on(&place)
+        .map_err(|error| Failure::failed(format!("cannot lock {config}: {error}")))?
+        .ok_or_else(|| Failure::failed(format!("{config} is being changed by another command")))?;
     // It may be another one by now: a person had to certify something meanwhile.
     let (edit, _) = self::plan(
         &plan.config,
@@ -211,17 +205,9 @@ pub(super) fn add(plan: &Plan) -> Result<(), Failure> {
         &plan.block,
     )?;
     match edit {
-        Edit::Add(text) => write(&plan.config, &text, lock.is_some()),
-        Edit::Present | Edit::LacksPin => Ok(()),
-    }
-}
-
-/// What was not there to be locked is not replaced: another command may have made it meanwhile.
-fn write(config: &Path, text: &str, locked: bool) -> Result<(), Failure> {
-    match locked {
-        true => install::replace(config, text.as_bytes(), MODE)
+        Edit::Add(text) => install::replace(&plan.config, text.as_bytes(), MODE)
             .map_err(|error| Failure::failed(error.to_string())),
-        false => NewFile::begin(config, MODE)?.put(text.as_bytes()),
+        Edit::Present | Edit::LacksPin => Ok(()),
     }
 }
 
@@ -272,17 +258,6 @@ mod tests {
         let config = directory.path().join("agent.toml");
         let (edit, _) = plan(&config, "web", &place, Path::new("/v/web.pem"), BLOCK).unwrap();
         assert_eq!(edit, Edit::LacksPin);
-    }
-
-    #[test]
-    fn what_came_there_meanwhile_is_not_replaced() {
-        let directory = tempfile::tempdir().unwrap();
-        let config = directory.path().join("agent.toml");
-        write(&config, "first", false).unwrap();
-        assert!(write(&config, "second", false).is_err());
-        assert_eq!(fs::read_to_string(&config).unwrap(), "first");
-        write(&config, "first, second", true).unwrap();
-        assert_eq!(fs::read_to_string(&config).unwrap(), "first, second");
     }
 
     fn planned(old: &str) -> Result<Edit, String> {

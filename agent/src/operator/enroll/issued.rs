@@ -5,14 +5,15 @@ use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rolesanywhere::certificate::CertificationRequest;
+
 use super::EnrollArguments;
 use super::plan::Plan;
 use crate::certificate::{Certificate, CertificateSource, LeafSource};
-use crate::operator::certification_request::CertificationRequest;
 use crate::operator::program::{held_signal, hold_signals};
 use crate::operator::{Failure, output, read_text};
 use crate::renewal::command::{self, CommandError, Stop};
-use crate::renewal::{CertificateRequest, Present, install, renew};
+use crate::renewal::{Present, install, renew};
 
 /// How long a command may take: a CA may have somebody look at a first request.
 const COMMAND_LIMIT: Duration = Duration::from_secs(600);
@@ -68,10 +69,7 @@ impl Judge {
     fn new(plan: &Plan, request: &CertificationRequest) -> Judge {
         Judge {
             present: Present {
-                request: CertificateRequest {
-                    spki: request.public_key.clone(),
-                    subject: request.subject.clone(),
-                },
+                request: request.clone(),
                 certificate: None,
             },
             source: CertificateSource {

@@ -103,7 +103,6 @@ impl Plan {
         if directory.is_dir() {
             return Ok(());
         }
-        // Of mode 0700: whoever can open the request can lock it, and so keep it from being renewed.
         fs::create_dir(directory).map_err(|error| {
             Failure::failed(format!("cannot make {}: {error}", directory.display()))
         })?;
@@ -121,16 +120,22 @@ impl Plan {
         })
     }
 
-    /// A key of a TPM is in a file that only its owner can read.
+    /// A key of a TPM may be in a file that only this user can read: as it was just made, or by an earlier run
+    /// that did not come further.
     pub(super) fn give_key_file(&self) -> Result<(), Failure> {
-        match &self.place {
-            KeyPlace::Tpm { key, .. } => match &key.source {
-                TpmKeySource::File(path) => self.give(path),
-                TpmKeySource::Handle(_) => Ok(()),
-            },
-            KeyPlace::Pkcs11 { .. } => Ok(()),
+        let KeyPlace::Tpm { key, .. } = &self.place else {
+            return Ok(());
+        };
+        match &key.source {
+            TpmKeySource::File(path) if is_for_this_user_alone(path) => self.give(path),
+            _ => Ok(()),
         }
     }
+}
+
+fn is_for_this_user_alone(path: &Path) -> bool {
+    fs::symlink_metadata(path)
+        .is_ok_and(|file| file.uid() == geteuid().as_raw() && file.mode() & 0o077 == 0)
 }
 
 /// In a directory of the agent's user, something else may have the name by now: what is elsewhere too, by a

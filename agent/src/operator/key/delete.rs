@@ -111,6 +111,7 @@ impl DeleteArguments {
         ask(terminal, &KeyJson::of_tpm(key, None).to_string())?;
         request.task = tpm::Task::Delete {
             handle,
+            shown: Box::new(key.clone()),
             owner_pin: in_file(&self.owner_pin_file),
         };
         match program.ask(&request, patience)? {

@@ -62,10 +62,13 @@ pub enum Task {
         certificate: Der,
     },
     /// Destroys a private key, then its public key and certificates: what has its `CKA_ID`, and its label
-    /// too where another private key has that id. Answer: [`Answer::Done`].
+    /// too where another private key has that id. Refused where it is not as it was shown. Answer:
+    /// [`Answer::Done`].
     Delete {
         /// The key.
         key: Pkcs11Uri,
+        /// The answer to [`Task::Key`] that a person has agreed to.
+        shown: Box<KeyReport>,
     },
 }
 

@@ -44,10 +44,13 @@ pub enum Task {
         /// bytes.
         qualifying_data: Der,
     },
-    /// Removes the key from a persistent handle (TPM2_EvictControl). Answer: [`Answer::Done`].
+    /// Removes the key from a persistent handle (TPM2_EvictControl). Refused where it is not as it was shown.
+    /// Answer: [`Answer::Done`].
     Delete {
         /// The handle.
         handle: u32,
+        /// What [`Task::List`] said of it, which a person has agreed to.
+        shown: Box<KeyReport>,
         /// The auth value of the owner hierarchy.
         owner_pin: Option<PinSource>,
     },

@@ -1,12 +1,13 @@
 //! Persistent handles: what is at one, and TPM2_EvictControl, which puts a key there and removes it.
 
 use token::operator::Outcome;
+use token::operator::tpm::KeyReport;
 use token::{PinSource, TokenError};
 use tss_esapi::handles::{KeyHandle, PersistentTpmHandle};
 use tss_esapi::interface_types::dynamic_handles::Persistent;
 use tss_esapi::interface_types::resource_handles::{Hierarchy, Provision};
 
-use super::report::algorithm;
+use super::report::{self, algorithm};
 use crate::auth::Proof;
 use crate::error::{Failure, rc};
 use crate::parent::find_persistent;
@@ -50,10 +51,21 @@ pub(super) fn store(
     evict(tpm, handle, owner_pin, &doing, |tpm| tpm.handle(object))
 }
 
-/// Removes the key that is there.
-pub(super) fn remove(tpm: &mut Tpm, handle: u32, owner_pin: Option<&PinSource>) -> Outcome<()> {
+/// Removes the key that is there, if it is the one that was shown.
+pub(super) fn remove(
+    tpm: &mut Tpm,
+    handle: u32,
+    shown: &KeyReport,
+    owner_pin: Option<&PinSource>,
+) -> Outcome<()> {
     check(handle)?;
-    let (key, _) = find_persistent(tpm, handle)?;
+    let (key, public) = find_persistent(tpm, handle)?;
+    if report::of(Some(handle), &public) != *shown {
+        return Err(TokenError::Unusable(format!(
+            "handle {handle:#010x}: the key is not the one that was shown any more: nothing was deleted; run \
+             the command again, and look at what is there now"
+        )));
+    }
     let doing = format!("cannot delete the key at handle {handle:#010x}");
     evict(tpm, handle, owner_pin, &doing, |_| Ok(key))
 }

@@ -53,6 +53,12 @@ impl Operator {
         self.ask(Task::Key(key.clone())).map(key_of)
     }
 
+    /// What the list says of the key there.
+    pub(crate) fn shown(&mut self, handle: u32) -> KeyReport {
+        let mut keys = self.list().keys.into_iter();
+        keys.find(|key| key.handle == Some(handle)).unwrap()
+    }
+
     pub(crate) fn list(&mut self) -> TpmReport {
         match self.ask(Task::List) {
             Ok(Answer::Tpm(report)) => report,

@@ -161,7 +161,7 @@ fn a_crash_in_the_middle_ends_the_link_and_leaves_a_whole_key() {
     let report = operator.key(NEW);
     assert_eq!(report.warnings, Vec::<String>::new());
     operator.request(&report, "new");
-    let destroyed = operator.done(Task::Delete { key: report.uri });
+    let destroyed = operator.delete(&report.uri);
     assert_eq!(destroyed.len(), 2, "{destroyed:?}");
 }
 
@@ -229,12 +229,13 @@ fn a_certificate_stays_until_its_successor_is_there() {
 fn a_deletion_that_fails_says_how_far_it_came() {
     let lab = Lab::new();
     let key = uri("pkcs11:token=lab;object=web");
+    let deletion = operator(&lab).deletion(&key);
     lab.inject("C_DestroyObject return CKR_DEVICE_ERROR");
-    let text = operator(&lab).refusal(Task::Delete { key: key.clone() });
+    let text = operator(&lab).refusal(deletion.clone());
     assert!(text.contains("nothing was destroyed"), "{text}");
     assert!(lab.store.objects("privkey").contains("web"));
     lab.inject("C_DestroyObject return CKR_DEVICE_ERROR after 1");
-    let text = operator(&lab).refusal(Task::Delete { key });
+    let text = operator(&lab).refusal(deletion);
     for part in [
         "destroyed pkcs11:token=lab;object=web;type=private;id=%01,",
         "not pkcs11:token=lab;object=web;type=public;id=%01",

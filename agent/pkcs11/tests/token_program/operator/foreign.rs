@@ -17,7 +17,7 @@ fn p11_kit_proxy_does_all_tasks() {
     let tokens = operator.list("pkcs11:token=lab");
     assert_eq!(tokens[0].keys.len(), 1);
     assert_eq!(tokens[0].keys[0].certificates.len(), 1);
-    assert_eq!(operator.done(Task::Delete { key: report.uri }).len(), 3);
+    assert_eq!(operator.delete(&report.uri).len(), 3);
     assert!(operator.program.end().success());
 }
 
@@ -48,9 +48,7 @@ fn nss_softoken_does_all_tasks() {
     let tokens = operator.list(token);
     assert_eq!(tokens[0].keys.len(), 3, "{tokens:?}");
     for key in &tokens[0].keys {
-        operator.done(Task::Delete {
-            key: key.uri.clone(),
-        });
+        operator.delete(&key.uri);
     }
     assert!(operator.list(token)[0].keys.is_empty());
     assert!(operator.program.end().success());

@@ -14,7 +14,7 @@ fn a_link_logs_in_once() {
     operator.key("pkcs11:object=web");
     operator.pin = None;
     assert!(operator.list("pkcs11:token=lab")[0].logged_in);
-    assert_eq!(operator.done(Task::Delete { key: report.uri }).len(), 2);
+    assert_eq!(operator.delete(&report.uri).len(), 2);
     assert!(operator.program.end().success());
     let calls = spy.calls();
     assert_eq!(count(&calls, "C_Login"), 1, "{calls:?}");
@@ -32,17 +32,18 @@ fn a_wrong_pin_is_tried_once_whatever_the_tasks() {
     store.generate("EC:prime256v1", "01", "web", &[]);
     let spy = Spy::new(&store);
     let mut operator = Operator::with(&store, &spy.module, &spy.environment);
+    let key = uri("pkcs11:token=lab;object=web");
+    let deletion = Operator::new(&store).deletion(&key);
     let right = operator.pin.take();
     let wrong = store.file("wrong.pin", "4321\n");
     operator.pin = Some(PinSource::File(wrong));
-    let key = uri("pkcs11:token=lab;object=web");
     let tasks = [
         Task::List {
             token: uri("pkcs11:token=lab"),
         },
-        Task::Key { key: key.clone() },
+        Task::Key { key },
         generate("pkcs11:token=lab;object=new", KeyType::EcP256),
-        Task::Delete { key },
+        deletion,
     ];
     for task in tasks.clone().into_iter().chain(tasks) {
         let error = operator.ask(task).unwrap_err();

@@ -107,7 +107,12 @@ fn twenty_tasks_leave_nothing_behind() {
         operator.key(&kept).unwrap();
         let handle = 0x8100_0101 + round;
         let owner_pin = None;
-        let deleted = operator.ask(Task::Delete { handle, owner_pin });
+        let shown = Box::new(operator.shown(handle));
+        let deleted = operator.ask(Task::Delete {
+            handle,
+            shown,
+            owner_pin,
+        });
         assert_eq!(deleted, Ok(Answer::Done));
         assert_eq!(tpm.handles(), "", "round {round}");
     }

@@ -43,8 +43,10 @@ fn a_key_is_kept_used_and_deleted() {
     assert_eq!(operator.key(&kept).unwrap().public_key, report.public_key);
     sign_with_all(&tpm, vec![("kept", ECDSA, kept)]);
 
+    let shown = Box::new(operator.shown(HANDLE));
     let delete = |owner: &str| Task::Delete {
         handle: HANDLE,
+        shown: shown.clone(),
         owner_pin: pin(owner),
     };
     let evictions = || tpm.commands().iter().filter(|code| **code == 0x120).count();
@@ -60,4 +62,28 @@ fn a_key_is_kept_used_and_deleted() {
     operator.end();
     assert_eq!(tpm.tool("tpm2_getcap handles-persistent"), "- 0x81000001\n");
     assert_eq!(tpm.handles(), "");
+}
+
+/// While a person thinks about it.
+#[test]
+fn a_key_that_is_not_the_one_that_was_shown_stays() {
+    let tpm = Swtpm::start();
+    let mut operator = Operator::on(&tpm);
+    let mut new = new_key(KeyType::EcP256);
+    new.persist = Some(HANDLE);
+    operator.generate(new.clone()).unwrap();
+    let delete = |shown| Task::Delete {
+        handle: HANDLE,
+        shown: Box::new(shown),
+        owner_pin: None,
+    };
+    let first = operator.shown(HANDLE);
+    let done = operator.ask(delete(first.clone()));
+    assert_eq!(done, Ok(Answer::Done));
+    operator.generate(new).unwrap();
+    let text = fault(operator.ask(delete(first)));
+    assert!(text.contains("not the one that was shown"), "{text}");
+    let second = operator.shown(HANDLE);
+    assert_eq!(operator.ask(delete(second)), Ok(Answer::Done));
+    operator.end();
 }

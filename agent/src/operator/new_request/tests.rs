@@ -55,7 +55,7 @@ fn request(key: &PKey<Private>, arguments: &[&str]) -> CertificationRequest {
         token::operator::check_certification_request(&info, &public(key)),
         Ok(())
     );
-    CertificationRequest::assemble(&info, &sign(key, &info)).unwrap()
+    assemble(&info, &sign(key, &info)).unwrap()
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn openssl_reads_what_was_asked_for() {
     ];
     for key in keys() {
         let request = request(&key, &names);
-        assert_eq!(request.subject, "CN=web\\, too,O=Example,C=DE");
+        assert_eq!(request.subject(), "CN=web\\, too,O=Example,C=DE");
         let read = X509Req::from_pem(request.to_pem().unwrap().as_bytes()).unwrap();
         assert!(read.verify(&key).unwrap());
         assert!(read.public_key().unwrap().public_eq(&key));
@@ -96,7 +96,7 @@ fn openssl_reads_what_was_asked_for() {
 fn without_other_names_there_is_no_such_extension() {
     let key = ec(Nid::X9_62_PRIME256V1);
     let request = request(&key, &["--subject=CN=web"]);
-    let read = X509Req::from_der(&request.der).unwrap();
+    let read = X509Req::from_der(request.der()).unwrap();
     let text = String::from_utf8(read.to_text().unwrap()).unwrap();
     assert!(!text.contains("Alternative"), "{text}");
 }
@@ -143,32 +143,7 @@ fn another_keys_signature_is_none() {
             .unwrap()
             .info(&public(&key))
             .unwrap();
-        let failure = CertificationRequest::assemble(&info, &sign(&other, &info)).unwrap_err();
+        let failure = assemble(&info, &sign(&other, &info)).unwrap_err();
         assert!(failure.to_string().contains("not its key's"), "{failure}");
-    }
-}
-
-#[test]
-fn no_byte_of_a_request_can_be_changed() {
-    for key in keys() {
-        let good = request(&key, &["--subject=CN=web", "--dns=web.example.org"]);
-        for at in 0..good.der.len() {
-            let mut bad = good.der.clone();
-            bad[at] ^= 1 << (at % 8);
-            assert!(CertificationRequest::from_der(&bad).is_err(), "byte {at}");
-        }
-        assert!(CertificationRequest::from_der(&good.der[..good.der.len() - 1]).is_err());
-        assert!(CertificationRequest::from_der(&[&good.der[..], &[0]].concat()).is_err());
-        let pem = good.to_pem().unwrap();
-        assert_eq!(CertificationRequest::read(pem.as_bytes()), Ok(good.clone()));
-        assert_eq!(CertificationRequest::read(&good.der), Ok(good.clone()));
-        let old = pem.replace(LABEL, OLD_LABEL);
-        assert_eq!(CertificationRequest::read(old.as_bytes()), Ok(good));
-        let other = pem.replace(LABEL, "CERTIFICATE");
-        assert!(
-            CertificationRequest::read(other.as_bytes())
-                .unwrap_err()
-                .contains("CERTIFICATE")
-        );
     }
 }
