@@ -1,8 +1,6 @@
 //! The role's trust policy, from a file, laid against this certificate: AWS itself does not say what of it
 //! said no.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use rolesanywhere::certificate::{Chain, SessionFacts};
@@ -11,6 +9,7 @@ use trust_policy::{SessionRequest, TrustPolicy};
 use super::finding::{Check, Finding};
 use super::session::Ended;
 use crate::exit::Exit;
+use crate::input;
 use crate::target::Target;
 
 /// IAM stores far less; more is another file.
@@ -19,9 +18,7 @@ const FILE_LIMIT: u64 = 64 * 1024;
 /// The document, or what is wrong with the file.
 pub(super) fn read(path: &Path) -> Result<TrustPolicy, String> {
     let shown = path.display();
-    let mut text = String::new();
-    File::open(path)
-        .and_then(|file| file.take(FILE_LIMIT).read_to_string(&mut text))
+    let text = input::read_text(path, FILE_LIMIT)
         .map_err(|error| format!("cannot read {shown}: {error}"))?;
     TrustPolicy::parse(&text).map_err(|error| format!("{shown}: {error}"))
 }

@@ -92,7 +92,7 @@ const PRIVATE_KEY: &str = "a private key: give the certificate";
 /// The same of DER, by what comes first in the outer SEQUENCE.
 fn other_der(bytes: &[u8]) -> Option<&'static str> {
     let length = usize::from(*bytes.get(1)?);
-    let long = length.checked_sub(0x80).unwrap_or_default();
+    let long = length.saturating_sub(0x80);
     match bytes.get(2 + long..)? {
         [0x06, ..] => Some(PKCS7), // an OBJECT IDENTIFIER
         [0x02, 1, 3, ..] => {
