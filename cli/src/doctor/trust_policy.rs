@@ -78,6 +78,10 @@ pub(super) fn judge(
     }
     let detail = decision.reason();
     match granted {
+        true if decision.undecided() => Finding::skipped(
+            Check::TrustPolicy,
+            format!("AWS gave a session, and the document is not judged to the end here: {detail}"),
+        ),
         true => Finding::warning(
             Check::TrustPolicy,
             format!("AWS gave a session, though by this document: {detail}"),
@@ -159,6 +163,22 @@ mod tests {
             // Something else said no.
             assert_eq!(judged(&fine, &denied()).outcome, Outcome::Warning);
         }
+    }
+
+    #[test]
+    fn what_is_not_known_here_contradicts_no_session() {
+        let region = r#""StringEquals":{"aws:RequestedRegion":"eu-central-1""#;
+        let unknown = policy(ALL, &format!("{region}}}"));
+        let finding = judged(&unknown, &granted());
+        assert_eq!(finding.outcome, Outcome::Skipped);
+        assert!(finding.detail.contains("aws:RequestedRegion"));
+        // It may be what said no.
+        let refused = Outcome::Failed(Exit::RefusedByAws);
+        assert_eq!(judged(&unknown, &denied()).outcome, refused);
+        // What is known says no as well.
+        let cn = r#","aws:PrincipalTag/x509Subject/CN":"db"}"#;
+        let wrong = policy(ALL, &format!("{region}{cn}"));
+        assert_eq!(judged(&wrong, &granted()).outcome, Outcome::Warning);
     }
 
     #[test]
