@@ -283,7 +283,7 @@ fn a_file_that_is_waited_for_can_be_given_up() {
         "--trust-anchor=c",
     ];
     for (command, more) in [("service", &[][..]), ("explain", &explain)] {
-        let mut fixtures = scene.command(&hsm_fixtures::programs::fixtures().unwrap());
+        let mut fixtures = scene.command(hsm_fixtures::programs::fixtures().unwrap());
         let mut child = fixtures
             .args([command, "--config"])
             .arg(&pipe)
