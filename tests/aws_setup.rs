@@ -299,6 +299,22 @@ fn the_template_is_what_cloudformation_reads() {
 }
 
 #[test]
+fn a_stack_has_a_name_that_cloudformation_takes() {
+    let scene = Scene::new().unwrap();
+    let ca = scene.pki().root_path().display().to_string();
+    let name = ["--name", "1_web", "--format", "cloudformation"];
+    let arguments = [&["aws-setup", "--ca-file", &ca], &name[..]].concat();
+    let output = scene.roleseal(&arguments).unwrap().output().unwrap();
+    let template = String::from_utf8(output.stdout).unwrap();
+    let commands = template.lines().filter(|line| line.starts_with("# aws"));
+    let stacks: Vec<&str> = commands
+        .map(|line| line.split("--stack-name ").nth(1).unwrap())
+        .map(|rest| rest.split(' ').next().unwrap())
+        .collect();
+    assert_eq!(stacks, ["roleseal-1-web"; 2]); // [a-zA-Z][-a-zA-Z0-9]*
+}
+
+#[test]
 fn the_terraform_file_is_one() {
     let scene = Scene::new().unwrap();
     let file = aws_setup(&scene, "terraform");
@@ -355,7 +371,11 @@ fn what_aws_would_refuse_is_not_set_up() {
     let web = scene.path("web.pem").display().to_string();
     let empty = scene.write("empty.pem", "").unwrap().display().to_string();
     for (arguments, code, expected) in [
-        (vec!["--ca-file", &web], 6, "it is not a CA certificate"),
+        (
+            vec!["--ca-file", &web],
+            6,
+            "web.pem:\n  trust anchor 1 (CN=web,O=roleseal fixtures): it is not a CA certificate",
+        ),
         (
             vec!["--ca-file", &stranger, "--certificate", &web],
             6,
@@ -381,7 +401,7 @@ fn what_aws_would_refuse_is_not_set_up() {
             1,
             "no Statement",
         ),
-        (vec!["--ca-file", &empty], 1, "there is no"),
+        (vec!["--ca-file", &empty], 1, "empty.pem: it is empty"),
         (vec!["--ca-file", &root, "--by", "cn"], 2, "--certificate"),
         (
             vec!["--ca-file", &root, "--role-name", "a'b"],

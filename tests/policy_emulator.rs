@@ -1,9 +1,14 @@
+use std::fs::OpenOptions;
+use std::os::unix::process::ExitStatusExt;
 use std::process::Output;
 
 use hsm_fixtures::{
     AttributeMapping, CertificateField, Decision, Issuer, KeyKind, KeySpec, LeafSpec, PROFILE_ARN,
     Role, Scene, ServiceConfig, TRUST_ANCHOR_ARN, WEB_ROLE_ARN,
 };
+
+use rustix::fs::{CWD, Mode, mkfifoat};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::agent::json_of;
 
@@ -263,4 +268,32 @@ fn a_file_is_all_that_the_service_and_its_explanation_need() {
         log.contains("sts:TagSession: allowed by Statement[0]"),
         "{log}"
     );
+}
+
+/// While it reads a pipe, Ctrl-C and SIGTERM end it as any program.
+#[test]
+fn a_file_that_is_waited_for_can_be_given_up() {
+    let scene = Scene::new().unwrap();
+    let pipe = scene.path("service.toml");
+    mkfifoat(CWD, &pipe, Mode::RUSR | Mode::WUSR).unwrap();
+    let explain = [
+        "--cert=web.pem",
+        "--role=a",
+        "--profile=b",
+        "--trust-anchor=c",
+    ];
+    for (command, more) in [("service", &[][..]), ("explain", &explain)] {
+        let mut fixtures = scene.command(hsm_fixtures::programs::fixtures().unwrap());
+        let mut child = fixtures
+            .args([command, "--config"])
+            .arg(&pipe)
+            .args(more)
+            .spawn()
+            .unwrap();
+        let writer = OpenOptions::new().write(true).open(&pipe).unwrap(); // once the other end is open
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        drop(writer);
+        let ended = child.wait().unwrap();
+        assert_eq!(ended.signal(), Some(Signal::TERM.as_raw()), "{command}");
+    }
 }

@@ -6,8 +6,6 @@ mod shell;
 mod terraform;
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -25,6 +23,7 @@ use crate::arguments::Common;
 use crate::certificate_source::{self, CertificateArguments, SourceError};
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::input;
 use crate::output;
 use crate::trust_policy::{Binding, Node, Reference, policy};
 
@@ -33,8 +32,8 @@ use crate::trust_policy::{Binding, Node, Reference, policy};
 pub(crate) enum AwsSetupError {
     #[error(transparent)]
     Source(#[from] SourceError),
-    #[error("AWS would refuse it:\n{0}")]
-    WouldBeRefused(String),
+    #[error("AWS would refuse {}:\n{faults}", .file.display())]
+    WouldBeRefused { file: PathBuf, faults: String },
     #[error("{0}")]
     Unbound(String),
     #[error("session policy {}: {fault}", .file.display())]
@@ -45,7 +44,7 @@ impl AwsSetupError {
     pub(crate) fn exit(&self) -> Exit {
         match self {
             AwsSetupError::Source(error) => error.exit(),
-            AwsSetupError::WouldBeRefused(_) => Exit::RefusedByAws,
+            AwsSetupError::WouldBeRefused { .. } => Exit::RefusedByAws,
             AwsSetupError::Unbound(_) => Exit::Usage,
             AwsSetupError::SessionPolicy { .. } => Exit::Failed,
         }
@@ -72,7 +71,8 @@ struct Setup {
 pub(crate) fn run(common: &Common, wanted: &AwsSetupArguments) -> Result<(), Error> {
     let anchors = certificate_source::read(&wanted.ca_file).map_err(AwsSetupError::from)?;
     let mut remarks = Vec::new();
-    judge(anchor_objections(&anchors, Timestamp::now()), &mut remarks)?;
+    let objections = anchor_objections(&anchors, Timestamp::now());
+    judge(&wanted.ca_file, objections, &mut remarks)?;
     let binding = binding(wanted, &anchors, &mut remarks)?;
     let session_policy = wanted.session_policy.as_deref().map(session_policy);
     let setup = Setup {
@@ -81,7 +81,7 @@ pub(crate) fn run(common: &Common, wanted: &AwsSetupArguments) -> Result<(), Err
             .role_name
             .as_ref()
             .map_or_else(|| wanted.name.to_string(), ToString::to_string),
-        bundle: bundle(&anchors)?,
+        bundle: bundle(&wanted.ca_file, &anchors)?,
         trust_policy: policy(
             &binding,
             Node::Reference(Reference::Anchor),
@@ -135,12 +135,17 @@ fn binding(
         identity: None,
     };
     let chain = files.chain(Path::new(""))?;
-    judge(chain.objections(Some(anchors), Timestamp::now()), remarks)?;
+    let objections = chain.objections(Some(anchors), Timestamp::now());
+    judge(file, objections, remarks)?;
     Binding::of(&SessionFacts::of(chain.leaf()), &wanted.by).map_err(AwsSetupError::Unbound)
 }
 
 /// An error if one of them is a refusal; the others are remarks.
-fn judge(objections: Vec<Objection>, remarks: &mut Vec<String>) -> Result<(), AwsSetupError> {
+fn judge(
+    file: &Path,
+    objections: Vec<Objection>,
+    remarks: &mut Vec<String>,
+) -> Result<(), AwsSetupError> {
     let (refused, doubts): (Vec<_>, Vec<_>) =
         objections.into_iter().partition(Objection::is_refusal);
     if refused.is_empty() {
@@ -148,7 +153,10 @@ fn judge(objections: Vec<Objection>, remarks: &mut Vec<String>) -> Result<(), Aw
         return Ok(());
     }
     let lines: Vec<String> = refused.iter().map(ToString::to_string).collect();
-    Err(AwsSetupError::WouldBeRefused(lines.join("\n")))
+    Err(AwsSetupError::WouldBeRefused {
+        file: file.to_owned(),
+        faults: lines.join("\n"),
+    })
 }
 
 /// STS takes 2,048 characters of a session policy.
@@ -162,9 +170,7 @@ fn session_policy(file: &Path) -> Result<String, AwsSetupError> {
         file: file.to_owned(),
         fault,
     };
-    let mut text = String::new();
-    File::open(file)
-        .and_then(|file| file.take(FILE_LIMIT).read_to_string(&mut text))
+    let text = input::read_text(file, FILE_LIMIT)
         .map_err(|fault| error(format!("cannot read it: {fault}")))?;
     let document: serde_json::Value =
         serde_json::from_str(&text).map_err(|fault| error(format!("it is not JSON: {fault}")))?;
@@ -202,15 +208,18 @@ fn compact(json: &str) -> String {
 /// Roles Anywhere takes so many characters of a bundle (SourceData, API reference): two of RSA-4096 have 4,000.
 const BUNDLE_LIMIT: usize = 8000;
 
-fn bundle(anchors: &[Certificate]) -> Result<String, AwsSetupError> {
+fn bundle(file: &Path, anchors: &[Certificate]) -> Result<String, AwsSetupError> {
     let text: String = anchors.iter().map(pem).collect();
     match text.len() > BUNDLE_LIMIT {
-        true => Err(AwsSetupError::WouldBeRefused(format!(
-            "the {} certificates of the CA have {} characters, and AWS takes at most {BUNDLE_LIMIT}: keep only those \
+        true => Err(AwsSetupError::WouldBeRefused {
+            file: file.to_owned(),
+            faults: format!(
+                "its {} certificates have {} characters, and AWS takes at most {BUNDLE_LIMIT}: keep only those \
              that certificates of the role lead to",
-            anchors.len(),
-            text.len()
-        ))),
+                anchors.len(),
+                text.len()
+            ),
+        }),
         false => Ok(text),
     }
 }
@@ -245,7 +254,7 @@ mod tests {
         let one = crate::doctor::tests::certificate();
         let length = pem(&one).len();
         let fitting = BUNDLE_LIMIT / length;
-        let of = |count| bundle(&vec![one.clone(); count]);
+        let of = |count| bundle(Path::new("ca.pem"), &vec![one.clone(); count]);
         assert_eq!(of(fitting).unwrap().len(), fitting * length);
         let error = of(fitting + 1).unwrap_err();
         assert_eq!(error.exit(), Exit::RefusedByAws);

@@ -1,6 +1,5 @@
 //! Where a certificate to look at comes from: files, a pipe, or an identity of the agent.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -11,6 +10,7 @@ use thiserror::Error;
 
 use crate::agent::{self, AgentError};
 use crate::exit::Exit;
+use crate::input;
 
 /// Which certificate is meant. With neither, it is that of the only identity that the caller may use.
 #[derive(Debug, Clone, Args)]
@@ -78,26 +78,16 @@ pub(crate) fn of_identity(socket: &Path, identity: Option<&str>) -> Result<Chain
 /// The certificates of a file, or of standard input.
 pub(crate) fn read(file: &Path) -> Result<Vec<Certificate>, SourceError> {
     let bytes = match file.as_os_str() == "-" {
-        true => piped(),
-        false => certificate::read(file),
+        true => input::read_limited(std::io::stdin().lock(), FILE_LIMIT),
+        false => input::read(file, FILE_LIMIT),
     };
-    let certificates = bytes.and_then(|bytes| certificate::parse(&bytes));
+    let certificates = bytes
+        .map_err(|fault| CertificateError::new(format!("cannot read it: {fault}")))
+        .and_then(|bytes| certificate::parse(&bytes));
     certificates.map_err(|error| SourceError::File {
         place: shown(file),
         error,
     })
-}
-
-fn piped() -> Result<Vec<u8>, CertificateError> {
-    let mut bytes = Vec::new();
-    let mut stdin = std::io::stdin().lock().take(FILE_LIMIT + 1);
-    match stdin.read_to_end(&mut bytes) {
-        Ok(length) if length as u64 <= FILE_LIMIT => Ok(bytes),
-        Ok(_) => Err(CertificateError::new(format!(
-            "it has more than {FILE_LIMIT} bytes"
-        ))),
-        Err(fault) => Err(CertificateError::new(format!("cannot read it: {fault}"))),
-    }
 }
 
 fn shown(file: &Path) -> String {

@@ -257,12 +257,15 @@ fn examine_network(
     let http = match Http::new(&target.route) {
         Ok(http) => http,
         Err(error) => {
+            let untrusted = "it is not known which CAs to trust";
+            skip(&[Check::Name, Check::Connection], untrusted, findings);
             findings.push(Finding::told(
                 Check::Tls,
                 error.exit(),
                 &error.to_string(),
                 TRUST,
             ));
+            skip(&[Check::Clock], untrusted, findings);
             skip(&[Check::Session], "there is no way to AWS", findings);
             return None;
         }

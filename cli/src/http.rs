@@ -3,8 +3,6 @@
 mod error;
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +12,7 @@ use ureq::Agent;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use wire::UnsignedRequest;
 
+use crate::input;
 use crate::proxy::Proxy;
 use crate::target::Route;
 
@@ -156,10 +155,11 @@ fn read_ca_bundle(path: &Path) -> Result<RootCerts, HttpError> {
         path: path.to_owned(),
         fault,
     };
-    let pem = read_limited(path).map_err(|error| HttpError::CaBundleUnreadable {
-        path: path.to_owned(),
-        error,
-    })?;
+    let pem =
+        input::read(path, CA_BUNDLE_LIMIT).map_err(|error| HttpError::CaBundleUnreadable {
+            path: path.to_owned(),
+            error,
+        })?;
     let mut certificates = Vec::new();
     for item in parse_pem(&pem) {
         match item {
@@ -176,20 +176,6 @@ fn read_ca_bundle(path: &Path) -> Result<RootCerts, HttpError> {
 
 /// The bundle of all public CAs has some 200 KiB: more is a mistake, such as a device.
 const CA_BUNDLE_LIMIT: u64 = 8 * 1024 * 1024;
-
-fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?
-        .take(CA_BUNDLE_LIMIT + 1)
-        .read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > CA_BUNDLE_LIMIT {
-        true => Err(io::Error::new(
-            ErrorKind::FileTooLarge,
-            format!("it has more than {CA_BUNDLE_LIMIT} bytes"),
-        )),
-        false => Ok(bytes),
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -25,6 +25,7 @@ mod exec;
 mod exit;
 mod http;
 mod identities;
+mod input;
 mod inspect;
 mod kept;
 mod one_session;

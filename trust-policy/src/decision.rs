@@ -103,6 +103,23 @@ impl Decision {
         matches!(self.verdict, Verdict::Allowed { .. })
     }
 
+    /// Whether it is denied only because of what AWS does not document: with other values there, it could be allowed.
+    #[must_use]
+    pub fn undecided(&self) -> bool {
+        let speaks = |report: &&StatementReport| report.principal.fits && report.action.fits;
+        let all = |report: &StatementReport, held: fn(&Outcome) -> bool| {
+            report.conditions.iter().all(|one| held(&one.outcome))
+        };
+        let (mut allowed, mut denied) = (false, false);
+        for report in self.statements.iter().filter(speaks) {
+            match report.effect {
+                Effect::Allow => allowed |= all(report, |outcome| *outcome != Outcome::Failed),
+                Effect::Deny => denied |= all(report, |outcome| *outcome == Outcome::Held),
+            }
+        }
+        !self.allowed() && allowed && !denied
+    }
+
     /// The verdict in one line, with the statement and what decided in it.
     #[must_use]
     pub fn reason(&self) -> String {

@@ -95,6 +95,12 @@ impl RolesAnywhereDecision {
         self.decisions.iter().all(Decision::allowed)
     }
 
+    /// Whether nothing but what AWS does not document stands against it.
+    #[must_use]
+    pub fn undecided(&self) -> bool {
+        !self.allowed() && self.failing().all(Decision::undecided)
+    }
+
     /// Those that are not allowed.
     pub fn failing(&self) -> impl Iterator<Item = &Decision> {
         self.decisions.iter().filter(|decision| !decision.allowed())
@@ -216,6 +222,31 @@ mod tests {
             let decision = deny(condition).for_roles_anywhere(&context());
             assert!(decision.allowed(), "{}", decision.reason());
         }
+    }
+
+    #[test]
+    fn what_is_not_known_decides_only_where_nothing_else_does() {
+        let undecided = |more: &str| {
+            let text = format!(
+                r#"{{"Version": "2012-10-17", "Statement": [{{"Effect": "Allow", "Principal": {{"Service":
+                "rolesanywhere.amazonaws.com"}}, {more}}}]}}"#
+            );
+            let policy = TrustPolicy::parse(&text).unwrap();
+            policy.for_roles_anywhere(&context()).undecided()
+        };
+        let region = r#""Condition": {"StringEquals": {"aws:RequestedRegion": "eu-central-1""#;
+        let all = format!(r#""Action": "sts:*", {region}"#);
+        assert!(undecided(&format!("{all}}}}}")));
+        let tag = r#""aws:PrincipalTag/x509Subject/CN": "batch""#;
+        assert!(!undecided(&format!("{all}, {tag}}}}}")));
+        assert!(!undecided(r#""Action": "sts:*""#), "it is allowed");
+        let one = r#""Action": "sts:AssumeRole""#;
+        assert!(!undecided(&format!("{one}, {region}}}}}")));
+        let deny = r#"{"Effect": "Deny", "Principal": "*", "Action": "sts:*""#;
+        assert!(!undecided(&format!("{all}}}}}}}, {deny}")));
+        assert!(undecided(&format!(
+            r#""Action": "sts:*"}}, {deny}, {region}}}}}"#
+        )));
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub(super) fn render(setup: &Setup) -> String {
         .map_or(String::new(), |policy| {
             format!("      SessionPolicy: {}\n", quoted_json(policy))
         });
+    // The name of a stack begins with a letter and has no underscore.
+    let stack = format!("roleseal-{}", name.to_string().replace('_', "-"));
     let target = target(
         name,
         "${Role.Arn}",
@@ -31,8 +33,8 @@ pub(super) fn render(setup: &Setup) -> String {
         "${TrustAnchor.TrustAnchorArn}",
     );
     format!(
-        "# aws cloudformation deploy{region} --stack-name {name} --template-file FILE --capabilities CAPABILITY_NAMED_IAM
-# aws cloudformation describe-stacks{region} --stack-name {name} --output text \\
+        "# aws cloudformation deploy{region} --stack-name {stack} --template-file FILE --capabilities CAPABILITY_NAMED_IAM
+# aws cloudformation describe-stacks{region} --stack-name {stack} --output text \\
 #   --query \"Stacks[0].Outputs[?OutputKey=='Target'].OutputValue\"   prints the target for roleseal's targets.toml
 AWSTemplateFormatVersion: \"2010-09-09\"
 Description: \"IAM Roles Anywhere: trust anchor, role and profile {name}\"

@@ -54,7 +54,7 @@ pub(super) fn choose<'i>(
     if names.is_empty() {
         return refused(
             "the agent shows this user none".to_owned(),
-            format!("{RULE}, for an identity of this user's own"),
+            format!("None is for this user: {RULE}"),
         );
     }
     match wanted {
@@ -77,8 +77,8 @@ pub(super) fn choose<'i>(
     }
 }
 
-const RULE: &str = "its operator lets a user use an identity with users or groups of an [[identity.allow]] \
-                    rule in agent.toml";
+const RULE: &str = "the agent's operator lets a user use an identity by users or groups of an \
+                    [[identity.allow]] rule in agent.toml";
 
 fn shown(identity: &Identity) -> String {
     let known = |member: &Option<String>| member.clone().unwrap_or_else(|| "unknown".to_owned());

@@ -1,8 +1,6 @@
 //! The role's trust policy, from a file, laid against this certificate: AWS itself does not say what of it
 //! said no.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use rolesanywhere::certificate::{Chain, SessionFacts};
@@ -11,6 +9,7 @@ use trust_policy::{SessionRequest, TrustPolicy};
 use super::finding::{Check, Finding};
 use super::session::Ended;
 use crate::exit::Exit;
+use crate::input;
 use crate::target::Target;
 
 /// IAM stores far less; more is another file.
@@ -19,9 +18,7 @@ const FILE_LIMIT: u64 = 64 * 1024;
 /// The document, or what is wrong with the file.
 pub(super) fn read(path: &Path) -> Result<TrustPolicy, String> {
     let shown = path.display();
-    let mut text = String::new();
-    File::open(path)
-        .and_then(|file| file.take(FILE_LIMIT).read_to_string(&mut text))
+    let text = input::read_text(path, FILE_LIMIT)
         .map_err(|error| format!("cannot read {shown}: {error}"))?;
     TrustPolicy::parse(&text).map_err(|error| format!("{shown}: {error}"))
 }
@@ -81,6 +78,10 @@ pub(super) fn judge(
     }
     let detail = decision.reason();
     match granted {
+        true if decision.undecided() => Finding::skipped(
+            Check::TrustPolicy,
+            format!("AWS gave a session, and the document is not judged to the end here: {detail}"),
+        ),
         true => Finding::warning(
             Check::TrustPolicy,
             format!("AWS gave a session, though by this document: {detail}"),
@@ -162,6 +163,22 @@ mod tests {
             // Something else said no.
             assert_eq!(judged(&fine, &denied()).outcome, Outcome::Warning);
         }
+    }
+
+    #[test]
+    fn what_is_not_known_here_contradicts_no_session() {
+        let region = r#""StringEquals":{"aws:RequestedRegion":"eu-central-1""#;
+        let unknown = policy(ALL, &format!("{region}}}"));
+        let finding = judged(&unknown, &granted());
+        assert_eq!(finding.outcome, Outcome::Skipped);
+        assert!(finding.detail.contains("aws:RequestedRegion"));
+        // It may be what said no.
+        let refused = Outcome::Failed(Exit::RefusedByAws);
+        assert_eq!(judged(&unknown, &denied()).outcome, refused);
+        // What is known says no as well.
+        let cn = r#","aws:PrincipalTag/x509Subject/CN":"db"}"#;
+        let wrong = policy(ALL, &format!("{region}{cn}"));
+        assert_eq!(judged(&wrong, &granted()).outcome, Outcome::Warning);
     }
 
     #[test]

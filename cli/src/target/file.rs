@@ -1,7 +1,6 @@
 //! The targets files: the user's own, then the system's.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +8,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{Settings, TargetError, TargetName};
+use crate::input;
 
 /// Where the system's targets are.
 const SYSTEM_FILE: &str = "/etc/roleseal/targets.toml";
@@ -110,7 +110,7 @@ impl TargetFiles {
             line: None,
             fault,
         };
-        let text = match read_limited(path) {
+        let text = match input::read_text(path, FILE_LIMIT) {
             Ok(text) => text,
             Err(fault) if fault.kind() == ErrorKind::NotFound && !self.named => return Ok(None),
             Err(fault) => return Err(error(format!("cannot read it: {fault}"))),
@@ -141,17 +141,6 @@ struct Document {
     target: BTreeMap<TargetName, Spanned<Settings>>,
 }
 
-fn read_limited(path: &Path) -> std::io::Result<String> {
-    use std::io::Read;
-    let mut text = String::new();
-    let file = fs::File::open(path)?;
-    if file.take(FILE_LIMIT).read_to_string(&mut text)? as u64 == FILE_LIMIT {
-        let fault = format!("it has more than {FILE_LIMIT} bytes");
-        return Err(std::io::Error::new(ErrorKind::FileTooLarge, fault));
-    }
-    Ok(text)
-}
-
 fn line(text: &str, offset: usize) -> usize {
     let before = text.as_bytes().get(..offset).unwrap_or_default();
     1 + before.iter().filter(|byte| **byte == b'\n').count()
@@ -159,6 +148,8 @@ fn line(text: &str, offset: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const WEB: &str = "[target.web]\nidentity = \"web\"\n";

@@ -193,12 +193,12 @@ fn what_is_no_certificate_is_named_by_its_file() {
     for (arguments, expected, code) in [
         (
             &["key.pem"][..],
-            "key.pem: there is no \"-----BEGIN CERTIFICATE-----\"",
+            "key.pem: there is no \"-----BEGIN CERTIFICATE-----\" in it, but a private key",
             1,
         ),
         (&["absent.pem"], "absent.pem: cannot read it", 1),
-        (&["/dev/zero"], "not a file of at most", 1),
-        (&["-"], "standard input: there is no", 1),
+        (&["/dev/zero"], "it has more than 262144 bytes", 1),
+        (&["-"], "standard input: it is empty", 1),
         (&["--identity=web"], "cannot connect to roleseal-agent", 3),
         (&["--identity=web", "key.pem"], "cannot be used with", 2),
     ] {

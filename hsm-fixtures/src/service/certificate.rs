@@ -100,21 +100,27 @@ impl Certificate {
     /// Applies the rules for a CA with `below` intermediates between it and the leaf.
     pub(crate) fn check_ca(&self, below: usize, now: Timestamp) -> Result<(), String> {
         let name = format!("CA {}", self.facts.subject_text);
-        match self.facts.basic_constraints {
-            Some((true, limit)) => {
-                if limit.is_some_and(|limit| below > usize::try_from(limit).unwrap_or(usize::MAX)) {
-                    return Err(format!(
-                        "{name} allows fewer intermediates below it (pathLenConstraint)"
-                    ));
-                }
-            }
-            _ => return Err(format!("{name} is no CA (basicConstraints CA:TRUE)")),
+        self.check_is_ca()?;
+        let limit = self.facts.basic_constraints.and_then(|(_, limit)| limit);
+        if limit.is_some_and(|limit| below > usize::try_from(limit).unwrap_or(usize::MAX)) {
+            return Err(format!(
+                "{name} allows fewer intermediates below it (pathLenConstraint)"
+            ));
+        }
+        self.check_signature_algorithm(&name)?;
+        self.check_validity(&name, now)
+    }
+
+    /// Applies the rules for every CA, whenever and wherever.
+    pub(crate) fn check_is_ca(&self) -> Result<(), String> {
+        let name = format!("CA {}", self.facts.subject_text);
+        if !matches!(self.facts.basic_constraints, Some((true, _))) {
+            return Err(format!("{name} is no CA (basicConstraints CA:TRUE)"));
         }
         if !self.facts.key_cert_sign {
             return Err(format!("{name}'s keyUsage lacks keyCertSign"));
         }
-        self.check_signature_algorithm(&name)?;
-        self.check_validity(&name, now)
+        Ok(())
     }
 
     /// Whether `issuer` bears the name that this certificate says, and its key made the signature.

@@ -46,7 +46,10 @@ impl Explained {
         let registry = Registry::new(config)?;
         let mut certificates =
             Certificate::bundle_from_pem(&question.certificates_pem).map_err(anyhow::Error::msg)?;
-        ensure!(!certificates.is_empty(), "there is no certificate");
+        ensure!(
+            !certificates.is_empty(),
+            "the client's certificate: there is none in PEM form"
+        );
         let leaf = certificates.remove(0);
         // The agent does not send roots either.
         certificates.retain(|certificate| !certificate.is_issued_by(certificate));

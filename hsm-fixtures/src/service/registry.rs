@@ -53,7 +53,7 @@ impl Registry {
             config.clock_offset.abs() < SignedDuration::from_hours(24 * 365 * 100),
             "the clock offset is over a hundred years"
         );
-        Ok(Registry {
+        let registry = Registry {
             anchors: config
                 .trust_anchors
                 .iter()
@@ -73,7 +73,11 @@ impl Registry {
                 .iter()
                 .map(|role| read_role(role).with_context(|| format!("role {}", role.arn)))
                 .collect::<Result<_>>()?,
-        })
+        };
+        ensure_once("trust anchor", &registry.anchors)?;
+        ensure_once("profile", &registry.profiles)?;
+        ensure_once("role", &registry.roles)?;
+        Ok(registry)
     }
 
     pub(crate) fn anchor(&self, arn: &Arn) -> Result<&KnownAnchor, Refusal> {
@@ -99,6 +103,18 @@ impl Registry {
     }
 }
 
+/// Of two that are called the same, one would count for nothing.
+fn ensure_once<T>(kind: &str, known: &[(Arn, T)]) -> Result<()> {
+    for (at, (arn, _)) in known.iter().enumerate() {
+        let before = known.iter().take(at);
+        ensure!(
+            before.into_iter().all(|(other, _)| other != arn),
+            "{kind} {arn} is there twice"
+        );
+    }
+    Ok(())
+}
+
 fn find<'r, T>(known: &'r [(Arn, T)], arn: &Arn) -> Option<&'r T> {
     known
         .iter()
@@ -115,10 +131,14 @@ fn read_anchor(anchor: &TrustAnchor) -> Result<(Arn, KnownAnchor)> {
         "its bundle has {} certificates; {BUNDLE} are allowed",
         bundle.len()
     );
+    for certificate in &bundle {
+        certificate.check_is_ca().map_err(anyhow::Error::msg)?;
+    }
     let crls = anchor
         .crls
         .iter()
-        .map(|bytes| read_crl(bytes, &bundle))
+        .enumerate()
+        .map(|(at, bytes)| read_crl(bytes, &bundle).with_context(|| format!("CRL {}", at + 1)))
         .collect::<Result<_>>()?;
     let enabled = anchor.enabled;
     Ok((
@@ -184,6 +204,7 @@ mod tests {
         };
         const ANCHOR: &str = "arn:aws:rolesanywhere:eu-central-1:123456789012:trust-anchor/1";
         const PROFILE: &str = "arn:aws:rolesanywhere:eu-central-1:123456789012:profile/1";
+        const ROLE: &str = "arn:aws:iam::123456789012:role/web";
         assert!(refused(|config| config.roles.push(Role::new(PROFILE))).contains("IAM role"));
         assert!(
             refused(|config| config.profiles.push(Profile::new(ANCHOR, &[]))).contains("a profile")
@@ -203,5 +224,26 @@ mod tests {
             })
             .contains("no certificate")
         );
+        let root = pki.root_pem().unwrap();
+        let anchor = || TrustAnchor::new(ANCHOR, &root);
+        let with_anchors = |anchors: Vec<TrustAnchor>| {
+            let mut config = ServiceConfig::new(pki.tls_identity().unwrap());
+            config.trust_anchors = anchors;
+            format!("{:#}", Registry::new(&config).err().unwrap())
+        };
+        let said = with_anchors(vec![anchor(), anchor()]);
+        assert_eq!(said, format!("trust anchor {ANCHOR} is there twice"));
+        let leaf = TrustAnchor::new(ANCHOR, &pki.tls_identity().unwrap().certificate_pem);
+        assert!(with_anchors(vec![leaf]).contains("is no CA"));
+        let mut unlisted = anchor();
+        unlisted.crls = vec![Vec::new(), root.clone().into_bytes()];
+        let said = with_anchors(vec![unlisted]);
+        assert!(said.contains("CRL 1: no CRL in PEM or DER"), "{said}");
+        let twice = |config: &mut ServiceConfig| {
+            config.profiles = vec![Profile::new(PROFILE, &[]); 2];
+        };
+        assert!(refused(twice).contains("profile/1 is there twice"));
+        let twice = |config: &mut ServiceConfig| config.roles = vec![Role::new(ROLE); 2];
+        assert!(refused(twice).contains("role/web is there twice"));
     }
 }

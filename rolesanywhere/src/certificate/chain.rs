@@ -65,7 +65,8 @@ impl Chain {
 
     /// Whether AWS could ever accept it: what to know before a key is used with it, whatever the time.
     pub fn check(&self) -> Result<(), CertificateError> {
-        let mut objections = rules::leaf(&self.leaf);
+        let mut objections: Vec<Objection> = self.misplaced_leaf().into_iter().collect();
+        objections.extend(rules::leaf(&self.leaf));
         for link in &self.intermediates {
             objections.extend(ca::is_ca(&link.certificate, &link.whose()));
         }
@@ -79,6 +80,9 @@ impl Chain {
     /// All that speaks against it at `now`, the worst first. With the certificates of a trust anchor, also
     /// whether it leads to one of them.
     pub fn objections(&self, anchors: Option<&[Certificate]>, now: Timestamp) -> Vec<Objection> {
+        if let Some(misplaced) = self.misplaced_leaf() {
+            return vec![misplaced]; // all else would be said of the wrong certificates
+        }
         let mut objections = rules::leaf(&self.leaf);
         objections.extend(rules::leaf_doubts(&self.leaf));
         objections.extend(rules::validity(&self.leaf, &Whose::Leaf, now));
@@ -94,6 +98,23 @@ impl Chain {
         });
         objections.sort_by_key(|objection| !objection.is_refusal());
         objections
+    }
+
+    /// Where a CA's certificate is first, and the only one that is none comes behind it.
+    fn misplaced_leaf(&self) -> Option<Objection> {
+        let is_ca = |certificate| ca::is_ca(certificate, &Whose::Chain).is_none();
+        let mut others = self.intermediates().filter(|one| !is_ca(one));
+        let (Some(leaf), None) = (others.next(), others.next()) else {
+            return None;
+        };
+        let (first, leaf) = (self.leaf.subject(), leaf.subject());
+        is_ca(&self.leaf).then(|| {
+            Objection::refused(
+                &Whose::Chain,
+                format!("the order is wrong: {first}, a CA, comes before {leaf}"),
+                "put the key's own certificate first, and each CA's behind the one that it issued",
+            )
+        })
     }
 
     fn length(&self) -> Option<Objection> {
@@ -131,6 +152,28 @@ mod tests {
         assert_eq!(chain.intermediates().collect::<Vec<_>>(), [&ca]);
         assert_eq!(chain.objections(None, NOON.parse().unwrap()), []);
         assert!(Chain::new(vec![]).is_err());
+    }
+
+    #[test]
+    fn a_leaf_that_is_not_first_is_named() {
+        let (key, ca_key) = (ec_p256(), ec_p256());
+        let leaf = Issued::leaf(&key).by(&ca_key, "ca").read();
+        let ca = Issued::ca(&ca_key, "ca", &key, "root").read();
+        let root = Issued::ca(&key, "root", &key, "root").read();
+        for wrong in [vec![ca.clone(), leaf.clone()], vec![root, ca, leaf]] {
+            let chain = Chain::new(wrong).unwrap();
+            let [only] = &chain.objections(None, NOON.parse().unwrap())[..] else {
+                panic!("not one objection");
+            };
+            assert!(only.is_refusal());
+            let said = only.to_string();
+            assert!(said.contains("comes before CN=web"), "{said}");
+            assert!(
+                said.contains("put the key's own certificate first"),
+                "{said}"
+            );
+            assert_eq!(chain.check().unwrap_err().to_string(), said);
+        }
     }
 
     #[test]

@@ -13,7 +13,14 @@ pub const FILE_LIMIT: u64 = 256 * 1024;
 /// What the bytes of a file, or of a pipe, hold: the certificates of a PEM text, or one in DER.
 pub fn parse(bytes: &[u8]) -> Result<Vec<Certificate>, CertificateError> {
     if is_der(bytes) {
-        return Ok(vec![Certificate::from_der(bytes.to_vec())?]);
+        let certificate = Certificate::from_der(bytes.to_vec());
+        return match (certificate, other_der(bytes)) {
+            (Err(_), Some(other)) => Err(error(format!("not an X.509 certificate, but {other}"))),
+            (certificate, _) => Ok(vec![certificate?]),
+        };
+    }
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return Err(error("it is UTF-16: save it as UTF-8"));
     }
     let text = String::from_utf8_lossy(bytes);
     let ders = parse_pem(&text)?;
@@ -34,7 +41,13 @@ pub(super) fn is_der(bytes: &[u8]) -> bool {
 pub fn parse_pem(text: &str) -> Result<Vec<Vec<u8>>, CertificateError> {
     let ders = pem_blocks(text, "CERTIFICATE")?;
     if ders.is_empty() {
-        return Err(error("there is no \"-----BEGIN CERTIFICATE-----\" in it"));
+        return Err(error(match text.trim().is_empty() {
+            true => "it is empty".to_owned(),
+            false => format!(
+                "there is no \"-----BEGIN CERTIFICATE-----\" in it{}",
+                other_pem(text)
+            ),
+        }));
     }
     Ok(ders)
 }
@@ -50,7 +63,7 @@ pub(super) fn pem_blocks(text: &str, label: &str) -> Result<Vec<Vec<u8>>, Certif
         let (body, after) = after
             .split_once(&end)
             .ok_or_else(|| fault(" is cut off".to_owned()))?;
-        let (_, der) = der::pem::decode_vec(format!("{begin}{body}{end}\n").as_bytes())
+        let (_, der) = der::pem::decode_vec(format!("{begin}\n{}{end}\n", lines(body)).as_bytes())
             .map_err(|error| fault(format!(": {error}")))?;
         ders.push(der);
         rest = after;
@@ -58,26 +71,78 @@ pub(super) fn pem_blocks(text: &str, label: &str) -> Result<Vec<Vec<u8>>, Certif
     Ok(ders)
 }
 
+/// The lines of RFC 7468: a certificate may be indented in a YAML file, or have lost its line breaks in a variable.
+fn lines(body: &str) -> String {
+    const WIDTH: usize = 64;
+    let body: Vec<char> = body.split_whitespace().flat_map(str::chars).collect();
+    let lines = body.chunks(WIDTH);
+    lines.flat_map(|line| line.iter().chain(&['\n'])).collect()
+}
+
+/// What is there instead of certificates, and what to do.
+fn other_pem(text: &str) -> String {
+    let label = text.split_once("-----BEGIN ");
+    let Some((label, _)) = label.and_then(|(_, label)| label.split_once("-----")) else {
+        return String::new();
+    };
+    let other = match label {
+        "PKCS7" | "CMS" => PKCS7,
+        "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST" => {
+            "a request for one: give the certificate that the CA made of it"
+        }
+        "TRUSTED CERTIFICATE" | "X509 CERTIFICATE" => {
+            "OpenSSL's own form: openssl x509 -in FILE writes the usual one"
+        }
+        key if key.ends_with("PRIVATE KEY") => PRIVATE_KEY,
+        _ => return String::new(),
+    };
+    format!(", but {other}")
+}
+
+const PKCS7: &str = "PKCS#7: openssl pkcs7 -print_certs -in FILE writes its certificates (with -inform DER where it is no \
+                     text)";
+const PRIVATE_KEY: &str = "a private key: give the certificate";
+
+/// The same of DER, by what comes first in the outer SEQUENCE.
+fn other_der(bytes: &[u8]) -> Option<&'static str> {
+    let length = usize::from(*bytes.get(1)?);
+    let long = length.saturating_sub(0x80);
+    match bytes.get(2 + long..)? {
+        [0x06, ..] => Some(PKCS7), // an OBJECT IDENTIFIER
+        [0x02, 1, 3, ..] => {
+            Some("PKCS#12: openssl pkcs12 -nokeys -in FILE writes its certificates")
+        }
+        [0x02, 1, 0 | 1, 0x02 | 0x04 | 0x30, ..] => Some(PRIVATE_KEY), // RFC 8017, 5915 and 5208
+        _ => None,
+    }
+}
+
 /// The bytes of a file of certificates.
 pub fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
-    let unreadable = |fault: String| error(format!("cannot read it: {fault}"));
-    let not_a_file = || unreadable(format!("not a file of at most {FILE_LIMIT} bytes"));
-    let metadata = std::fs::metadata(path).map_err(|fault| unreadable(fault.to_string()))?;
+    let unreadable = |fault: &dyn std::fmt::Display| error(format!("cannot read it: {fault}"));
+    let metadata = std::fs::metadata(path).map_err(|fault| unreadable(&fault))?;
+    if metadata.is_dir() {
+        return Err(unreadable(&"it is a directory"));
+    }
     if !metadata.is_file() {
-        return Err(not_a_file()); // to open a pipe would wait for its other end
+        // To open a pipe would wait for its other end.
+        return Err(unreadable(&"it is a pipe, a socket or a device"));
     }
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(FILE_LIMIT + 1).read_to_end(&mut bytes))
-        .map_err(|fault| unreadable(fault.to_string()))?;
+        .map_err(|fault| unreadable(&fault))?;
     match bytes.len() as u64 > FILE_LIMIT {
-        true => Err(not_a_file()),
+        true => Err(unreadable(&format!("it has more than {FILE_LIMIT} bytes"))),
         false => Ok(bytes),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use openssl::pkcs7::{Pkcs7, Pkcs7Flags};
+    use openssl::pkcs12::Pkcs12;
+    use openssl::stack::Stack;
     use openssl::x509::X509;
 
     use super::super::testing::{Issued, ec_p256};
@@ -85,7 +150,8 @@ mod tests {
 
     #[test]
     fn files_hold_pem_among_other_text_or_der() {
-        let der = Issued::leaf(&ec_p256()).der();
+        let key = ec_p256();
+        let der = Issued::leaf(&key).der();
         let pem = String::from_utf8(X509::from_der(&der).unwrap().to_pem().unwrap()).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("web.pem");
@@ -102,8 +168,36 @@ mod tests {
         assert_eq!(ders(pem.replace('\n', "\r\n").as_bytes()), [&*der]);
         assert_eq!(ders(format!("0 {pem}").as_bytes()), [&*der]);
         assert_eq!(ders(&der), [&*der]);
+        let indented = pem.replace('\n', "\n    ");
+        assert_eq!(ders(indented.as_bytes()), [&*der]);
+        assert_eq!(ders(pem.replace('\n', "").as_bytes()), [&*der]);
+        let relabelled = |label: &str| pem.replace("CERTIFICATE", label).into_bytes();
+        let x509 = X509::from_der(&der).unwrap();
+        let none = Stack::new().unwrap();
+        let pkcs7 = Pkcs7::sign(&x509, &key, &none, b"", Pkcs7Flags::BINARY).unwrap();
+        let pkcs7 = pkcs7.to_der().unwrap();
+        let mut pkcs12 = Pkcs12::builder();
+        let pkcs12 = pkcs12.pkey(&key).cert(&x509).build2("").unwrap();
+        let pkcs12 = pkcs12.to_der().unwrap();
         for (bytes, fault) in [
-            (Vec::new(), "there is no"),
+            (Vec::new(), "it is empty"),
+            (b" \n".into(), "it is empty"),
+            (b"\xff\xfe-\0".into(), "UTF-16"),
+            (
+                b"MIIB".into(),
+                "there is no \"-----BEGIN CERTIFICATE-----\" in it",
+            ),
+            (
+                relabelled("PKCS7"),
+                "in it, but PKCS#7: openssl pkcs7 -print_certs",
+            ),
+            (relabelled("CERTIFICATE REQUEST"), "a request for one"),
+            (relabelled("TRUSTED CERTIFICATE"), "openssl x509"),
+            (relabelled("EC PRIVATE KEY"), "a private key"),
+            (pkcs7, "not an X.509 certificate, but PKCS#7"),
+            (pkcs12, "not an X.509 certificate, but PKCS#12"),
+            (key.private_key_to_der().unwrap(), "but a private key"),
+            (key.private_key_to_pkcs8().unwrap(), "but a private key"),
             (
                 pem.replace("-----END", "").into(),
                 "certificate 1 is cut off",
@@ -114,12 +208,21 @@ mod tests {
             ),
             (der[..der.len() - 1].to_vec(), "not an X.509 certificate"),
             ([&der[..], b"x"].concat(), "not an X.509 certificate"),
-            (vec![b'x'; FILE_LIMIT as usize + 1], "not a file of at most"),
+            (
+                vec![b'x'; FILE_LIMIT as usize + 1],
+                "it has more than 262144 bytes",
+            ),
         ] {
             let message = read(&bytes).unwrap_err().to_string();
             assert!(message.contains(fault), "{message}");
         }
-        assert!(super::read(directory.path()).is_err());
-        assert!(super::read(Path::new("/nonexistent.pem")).is_err());
+        for (path, fault) in [
+            (directory.path(), "it is a directory"),
+            (Path::new("/dev/zero"), "a device"),
+            (Path::new("/nonexistent.pem"), "No such file"),
+        ] {
+            let message = super::read(path).unwrap_err().to_string();
+            assert!(message.contains(fault), "{message}");
+        }
     }
 }

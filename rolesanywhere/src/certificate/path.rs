@@ -175,7 +175,9 @@ fn stray(link: &Link, all: &[Link], top: &Certificate) -> Objection {
     if all.iter().any(|other| twice(&other)) {
         return Objection::warning(&whose, "it is there twice", "remove it");
     }
-    if link.certificate.subject() == top.issuer() {
+    // One that did sign it was not asked: the trust anchor is the same CA.
+    let is_named = link.certificate.subject() == top.issuer();
+    if is_named && signature::is_signed_by(top, &link.certificate) == Some(false) {
         return Objection::refused(
             &whose,
             format!(
@@ -223,6 +225,13 @@ mod tests {
         // A trust anchor need not be a root, nor be first in its bundle.
         assert_eq!(objections(&[&leaf, &lower], Some(&[&root, &upper])), []);
         assert_eq!(objections(&[&leaf], Some(&[&lower])), []);
+        // To send the anchor, too, is of no use, and does no harm.
+        for chain in [&[&leaf, &lower][..], &[&leaf, &lower, &upper]] {
+            let said = objections(chain, Some(&[&lower]));
+            assert!(said.iter().all(|one| !one.is_refusal()), "{said:?}");
+            let of_lower = &said[0].to_string();
+            assert!(of_lower.contains("is not between"), "{of_lower}");
+        }
         // Without an anchor, an end is as good as any other.
         assert_eq!(objections(&[&leaf, &lower], None), []);
         assert_eq!(objections(&[&leaf], None), []);

@@ -50,7 +50,7 @@ pub(crate) struct ExplainArguments {
 }
 
 /// `hsm-fixtures service`.
-pub(crate) fn service(interrupt: &Interrupt, arguments: &ServiceArguments) -> Result<()> {
+pub(crate) fn service(arguments: &ServiceArguments) -> Result<()> {
     let own = tempfile::tempdir().context("cannot make a temporary directory")?;
     let mut ca = None;
     let config = ServiceConfig::from_file(&arguments.config, || {
@@ -64,6 +64,7 @@ pub(crate) fn service(interrupt: &Interrupt, arguments: &ServiceArguments) -> Re
     if ca.is_none() && arguments.write_ca.is_some() {
         bail!("--write-ca: the file names a TLS certificate, so no CA is made");
     }
+    let interrupt = Interrupt::install()?; // not before: a file may be a pipe that is waited for
     let service = Service::start(ServiceConfig {
         verbose: true,
         explain: arguments.explain,

@@ -67,9 +67,8 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
-    let interrupt = Interrupt::install()?;
     match command {
-        Command::Demo => demo::run(&interrupt),
+        Command::Demo => demo::run(&Interrupt::install()?),
         Command::Up { dir, spy, tpm } => {
             let dir = dir.as_deref();
             let wish = lab::Wish {
@@ -78,12 +77,12 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 tpm,
                 verbose: true,
             };
-            up::run(&interrupt, &wish)
+            up::run(&Interrupt::install()?, &wish)
         }
         Command::Softhsm(arguments) => pieces::softhsm(&arguments),
-        Command::Tpm(arguments) => pieces::tpm(&interrupt, &arguments),
+        Command::Tpm(arguments) => pieces::tpm(&Interrupt::install()?, &arguments),
         Command::Pki(arguments) => pieces::pki(&arguments),
-        Command::Service(arguments) => local_service::service(&interrupt, &arguments),
+        Command::Service(arguments) => local_service::service(&arguments),
         Command::Explain(arguments) => return local_service::explain(&arguments),
     }?;
     Ok(ExitCode::SUCCESS)
