@@ -124,6 +124,7 @@ fn a_listing_has_what_its_uri_names() {
 fn what_stands_wrong_is_told_with_what_is_right() {
     let desk = Desk::new();
     desk.scene.write("web.tss", "no key").unwrap();
+    desk.text("key generate --tpm TCTI --persist 0x81000101");
     for (line, code, expected) in [
         (
             "key list --uri pkcs11:token=b\u{fc}ro#1 --module MODULE",
@@ -131,6 +132,11 @@ fn what_stands_wrong_is_told_with_what_is_right() {
             "write token=b%C3%BCro%231",
         ),
         ("key list --module /nowhere/p11.so", 1, "--module"),
+        (
+            "key generate --tpm TCTI --out new.tss --parent 0x81000101",
+            1,
+            "under 0x81000101, which has to be a storage key",
+        ),
         (
             "csr --key web.tss --tpm TCTI --subject CN=web",
             1,

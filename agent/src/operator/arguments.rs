@@ -158,6 +158,7 @@ mod tests {
             ),
             ("x key delete --handle 0x80000000", "persistent"),
             ("x key delete --yes", "--handle"),
+            ("x key list --pin-credential ../pin", "--pin-file"),
             ("x csr --subject CN=web", "--uri"),
             ("x csr --uri pkcs11:object=web", "--subject"),
             (

@@ -94,7 +94,8 @@ const EXAMPLES: &str = "\
 Examples:
   roleseal-agent enroll --name web --uri 'pkcs11:token=lab;object=web' \\
     --module /usr/lib/vendor/libpkcs11.so --pin-file /etc/roleseal-pins/lab \\
-    --subject 'CN=web,O=Example' --issue /etc/roleseal/ca --renew --allow-user web
+    --subject 'CN=web,O=Example' --issue /etc/roleseal/ca --renew \\
+    --allow-user web
   roleseal-agent enroll --name web --tpm --out /etc/roleseal/web.tss \\
     --subject CN=web --cert /root/web.crt";
 

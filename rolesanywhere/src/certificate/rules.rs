@@ -281,7 +281,9 @@ mod tests {
             ..good()
         });
         assert!(
-            first[0].1.contains("v3") && first[1].0 == Severity::Warning,
+            first[0].1.contains("v3")
+                && first[0].1.contains("-copy_extensions")
+                && first[1].0 == Severity::Warning,
             "{first:?}"
         );
     }

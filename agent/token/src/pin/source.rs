@@ -64,7 +64,7 @@ pub enum PinError {
     },
     /// systemd passed no credentials.
     #[error(
-        "credential {0:?} is not there: start the agent by systemd with LoadCredential={0}:FILE"
+        "credential {0:?} is not there: systemd has to start this, with LoadCredential={0}:FILE"
     )]
     NoCredential(String),
     /// No person gave it.
