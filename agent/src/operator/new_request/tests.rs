@@ -109,7 +109,7 @@ fn what_is_escaped_is_part_of_a_name() {
         (&format!("CN={}", "ä".repeat(64)), &"ä".repeat(64)),
     ] {
         let request = request(key, &[&format!("--subject={subject}")]);
-        let read = X509Req::from_der(&request.der).unwrap();
+        let read = X509Req::from_der(request.der()).unwrap();
         let mut names = read.subject_name().entries_by_nid(Nid::COMMONNAME);
         let name = names.next().unwrap().data().as_slice();
         assert_eq!(std::str::from_utf8(name).unwrap(), expected);
