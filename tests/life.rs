@@ -96,7 +96,7 @@ fn check_says_what_is_wrong_and_where() {
     let good = fs::read_to_string(web.scene.path("agent.toml")).unwrap();
     let output = check(&web, &good);
     assert!(output.status.success());
-    assert!(String::from_utf8_lossy(&output.stdout).contains("no fault"));
+    assert!(String::from_utf8_lossy(&output.stdout).contains(": 1 identity, no fault"));
 
     fs::copy(web.scene.path("lab.pin"), web.scene.path("open.pin")).unwrap();
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);

@@ -1,3 +1,4 @@
+mod mistakes;
 mod terminal;
 
 use std::path::{Path, PathBuf};

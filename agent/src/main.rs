@@ -205,8 +205,11 @@ fn check(path: &Path) -> Result<(), Box<dyn Error>> {
     for warning in check::warnings(&config) {
         eprintln!("roleseal-agent: warning: {warning}");
     }
-    let count = config.identities.len();
-    println!("{}: {count} identities, no fault found", path.display());
+    let count = match config.identities.len() {
+        1 => "1 identity".to_owned(),
+        count => format!("{count} identities"),
+    };
+    println!("{}: {count}, no fault found", path.display());
     Ok(())
 }
 

@@ -62,6 +62,17 @@ fn a_pin_is_asked_for_and_not_shown() {
 }
 
 #[test]
+fn a_key_that_is_no_character_costs_no_try() {
+    let desk = Desk::new();
+    let arrow = format!("\u{1b}[D{PIN}\n");
+    let outcome = typed(&desk, GENERATE, &[(ASKED, &arrow)]);
+    assert_eq!(outcome["code"], 1, "{outcome}");
+    assert!(shown(&outcome).contains("no PIN was tried"), "{outcome}");
+    let listed = desk.json("key list --module MODULE --uri pkcs11:token=lab --json");
+    assert_eq!(listed["tokens"][0]["warnings"], json!([]), "{listed}");
+}
+
+#[test]
 fn a_new_auth_value_is_asked_for_twice() {
     let desk = Desk::new();
     let line = "key generate --tpm TCTI --out web.tss --pin-prompt";
@@ -98,6 +109,8 @@ fn a_new_auth_value_is_asked_for_twice() {
 fn a_command_that_is_ended_leaves_neither_child_nor_silence() {
     let desk = Desk::new();
     let outcome = typed(&desk, GENERATE, &[(ASKED, "12\u{3}")]);
+    assert_eq!(outcome["code"], -2, "{outcome}");
+    let outcome = typed(&desk, GENERATE, &[(ASKED, "12\u{4}")]);
     assert_eq!(outcome["code"], 1, "{outcome}");
     assert!(shown(&outcome).contains("no PIN was given"), "{outcome}");
 

@@ -67,7 +67,10 @@ pub(crate) fn log_in(
         pins.check(None, &token.identity(), &[&pin])?;
         pins.trying()?;
     }
-    let remedy = user.put_right(source);
+    let mut remedy = user.put_right(source);
+    if pin.has_blank_end() {
+        remedy += "; what was tried has a blank at its beginning or end";
+    }
     accepted(session.login(CKU_USER, &pin)).map_err(|failure| match failure.code {
         // Another process was logging in at the same instant. A wrong PIN is CKR_PIN_INCORRECT here, and locks nothing.
         CKR_GENERAL_ERROR if token.is_softhsm() => {

@@ -78,15 +78,15 @@ fn load(path: &Path) -> Result<Library, TokenError> {
     }
     if !bare && let Err(error) = path.metadata() {
         return Err(TokenError::Unusable(format!(
-            "PKCS#11 module {module} cannot be read: {error}; {}, or correct pkcs11-module \
-             (or module-path in the key's URI)",
+            "PKCS#11 module {module} cannot be read: {error}; {}, or correct the module's name \
+             (--module, module-path in the key's URI, or pkcs11-module)",
             remedy(path)
         )));
     }
     Library::load(path).map_err(|error| {
         TokenError::Unusable(format!(
-            "{module} cannot be loaded as a PKCS#11 module: {error}; {}, or correct pkcs11-module \
-             (or module-path in the key's URI)",
+            "{module} cannot be loaded as a PKCS#11 module: {error}; {}, or correct the module's name \
+             (--module, module-path in the key's URI, or pkcs11-module)",
             remedy(path)
         ))
     })

@@ -68,6 +68,38 @@ mod tests {
         Line::command().debug_assert();
     }
 
+    /// At a terminal of 80 columns: a line that clap has broken runs as two.
+    #[test]
+    fn examples_can_be_copied() {
+        fn look_at(command: &clap::Command) {
+            let help = command.get_after_long_help().map(ToString::to_string);
+            for line in help.iter().flat_map(|help| help.lines()) {
+                assert!(line.chars().count() <= 80, "{line}");
+            }
+            command.get_subcommands().for_each(look_at);
+        }
+        look_at(&Line::command());
+    }
+
+    #[test]
+    fn each_option_stands_where_it_belongs() {
+        let command = Line::command();
+        for (path, options) in [
+            (["key", "generate"].as_slice(), ["json"].as_slice()),
+            (&["enroll"], &["existing_key", "dry_run"]),
+        ] {
+            let command = path.iter().fold(&command, |command, name| {
+                command.find_subcommand(name).unwrap()
+            });
+            for option in options {
+                let arguments = command.get_arguments();
+                let found = arguments.filter(|argument| argument.get_id() == option);
+                let headings: Vec<_> = found.map(|argument| argument.get_help_heading()).collect();
+                assert_eq!(headings, [None], "{option}");
+            }
+        }
+    }
+
     #[test]
     fn each_kind_of_line_is_taken() {
         for line in [
@@ -82,6 +114,7 @@ mod tests {
             "x key delete --uri pkcs11:token=lab;object=web --yes",
             "x key delete --tpm --handle 0x81000101",
             "x key delete --handle 0x81000101",
+            "x csr --key web.tss --tpm --subject CN=web",
             "x csr --uri pkcs11:token=lab;object=web --subject CN=web --dns a --dns b --out f",
             "x csr --key web.tss --tpm swtpm:port=4000 --subject CN=web --attest web",
             "x csr --handle 0x81000101 --subject CN=web",
@@ -124,6 +157,8 @@ mod tests {
                 "cannot be used with",
             ),
             ("x key delete --handle 0x80000000", "persistent"),
+            ("x key delete --yes", "--handle"),
+            ("x key list --pin-credential ../pin", "--pin-file"),
             ("x csr --subject CN=web", "--uri"),
             ("x csr --uri pkcs11:object=web", "--subject"),
             (

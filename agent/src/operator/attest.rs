@@ -21,7 +21,8 @@ pub(crate) enum AttestCommand {
 
 const EXAMPLES: &str = "\
 Example:
-  roleseal-agent attest verify --csr web.csr --attestation web.json --ek-ca tpm-vendor-ca.pem";
+  roleseal-agent attest verify --csr web.csr --attestation web.json \\
+    --ek-ca tpm-vendor-ca.pem";
 
 /// What to check.
 #[derive(Debug, Args)]

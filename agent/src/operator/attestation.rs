@@ -78,7 +78,14 @@ pub(crate) fn to_json(attestation: &Attestation) -> serde_json::Result<String> {
 
 /// From the text of its file. The error says what is wrong with it.
 pub(crate) fn from_json(text: &str) -> Result<Attestation, String> {
-    let document: Document = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    // Not the error's own text: it shows what there is, such as the PIN in a file that was named by mistake.
+    let document: Document = serde_json::from_str(text).map_err(|error| {
+        format!(
+            "this is not what `roleseal-agent csr --attest` writes (line {}, column {})",
+            error.line(),
+            error.column()
+        )
+    })?;
     if document.format != FORMAT {
         return Err(format!(
             "its format is {:?} and not {FORMAT:?}",

@@ -25,7 +25,8 @@ pub(crate) enum CertCommand {
 const EXAMPLES: &str = "\
 Example:
   roleseal-agent cert import --uri 'pkcs11:token=lab;object=web' --cert web.pem
-Intermediates stay in a file: chain = \"/etc/roleseal/chain.pem\" in the identity's configuration.";
+Intermediates stay in a file, which the identity's configuration names:
+  chain = \"/etc/roleseal/chain.pem\"";
 
 /// Which certificate, and where.
 #[derive(Debug, Args)]
@@ -59,12 +60,14 @@ fn import(arguments: &ImportArguments) -> Result<(), Failure> {
     let mut key = TokenKey::open(place)?;
     if key.public_key().is_ok_and(|key| key.0 != public_key) {
         return Err(fault(&format!(
-            "it is another key's than {}: have it issued for the request of this key",
+            "its first certificate is another key's than {}: put the key's own first, or have one issued for \
+             the request of this key",
             key.place()
         )));
     }
     for uri in key.import_certificate(der)? {
-        output::print(&format!("stored {uri}\n"))?;
+        let stored = format!("stored {uri}");
+        output::print_done(&stored, &format!("{stored}\n"))?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `roleseal-agent csr`.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use rolesanywhere::certificate::CertificationRequest;
@@ -16,10 +16,14 @@ use super::{Failure, NewFile, output};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  roleseal-agent csr --uri 'pkcs11:token=lab;object=web' --subject 'CN=web,O=Example' --out web.csr
-  roleseal-agent csr --key /etc/roleseal/web.tss --subject 'CN=web' --dns web.example.org | openssl req -text
-  roleseal-agent csr --handle 0x81000101 --subject 'CN=web' --out web.csr --attest web
-With --attest, the one who issues the certificate can check that the key cannot leave its TPM:
+  roleseal-agent csr --uri 'pkcs11:token=lab;object=web' \\
+    --subject 'CN=web,O=Example' --out web.csr
+  roleseal-agent csr --key /etc/roleseal/web.tss --subject 'CN=web' \\
+    --dns web.example.org | openssl req -text
+  roleseal-agent csr --handle 0x81000101 --subject 'CN=web' --out web.csr \\
+    --attest web
+With --attest, whoever issues the certificate can check that the key cannot
+leave its TPM:
   roleseal-agent attest verify --csr web.csr --attestation web.json";
 
 /// Which key, and what to ask for.
@@ -56,6 +60,7 @@ pub(super) fn run(arguments: &CsrArguments) -> Result<(), Failure> {
     let out = arguments
         .out
         .as_deref()
+        .filter(|path| *path != Path::new("-")) // standard output, as everywhere
         .map(|path| NewFile::begin(path, PUBLIC))
         .transpose()?;
     let attestation = match (&arguments.attest, &arguments.key.uri) {
@@ -129,7 +134,7 @@ fn say_attributes(key: &TokenKey) {
     }
 }
 
-fn json_of(prefix: &std::path::Path) -> PathBuf {
+fn json_of(prefix: &Path) -> PathBuf {
     let mut name = OsString::from(prefix);
     name.push(".json");
     PathBuf::from(name)

@@ -29,11 +29,14 @@ pub(crate) struct EnrollArguments {
     /// The identity
     #[arg(long, value_name = "NAME")]
     name: IdentityName,
-    #[command(flatten)]
-    key: NewKeyArguments,
     /// Use the key that is there, and make none
     #[arg(long)]
     existing_key: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    key: NewKeyArguments,
     /// Whom the certificate is to name, as in RFC 4514: 'CN=web,O=Example'
     #[arg(long, value_name = "NAME", help_heading = "The certificate")]
     subject: Subject,
@@ -85,16 +88,16 @@ pub(crate) struct EnrollArguments {
     /// Give what is written to this user [default: roleseal, if there is that user and root runs this]
     #[arg(long, value_name = "USER", help_heading = "The configuration")]
     owner: Option<String>,
-    /// Say what would be done, and do nothing
-    #[arg(long)]
-    dry_run: bool,
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  roleseal-agent enroll --name web --uri 'pkcs11:token=lab;object=web' --module /usr/lib/vendor/libpkcs11.so \\
-    --pin-file /etc/roleseal-pins/lab --subject 'CN=web,O=Example' --issue /etc/roleseal/ca --renew --allow-user web
-  roleseal-agent enroll --name web --tpm --out /etc/roleseal/web.tss --subject CN=web --cert /root/web.crt";
+  roleseal-agent enroll --name web --uri 'pkcs11:token=lab;object=web' \\
+    --module /usr/lib/vendor/libpkcs11.so --pin-file /etc/roleseal-pins/lab \\
+    --subject 'CN=web,O=Example' --issue /etc/roleseal/ca --renew \\
+    --allow-user web
+  roleseal-agent enroll --name web --tpm --out /etc/roleseal/web.tss \\
+    --subject CN=web --cert /root/web.crt";
 
 /// A request is nobody's secret.
 const PUBLIC: u32 = 0o644;
@@ -130,9 +133,8 @@ fn go_on(plan: &Plan) -> &'static str {
 /// Says each step when it is done.
 fn enroll(arguments: &EnrollArguments, plan: &Plan, done: &mut Vec<String>) -> Result<(), Failure> {
     let mut step = |text: String| {
-        output::print(&format!("{text}\n"))?;
-        done.push(text);
-        Ok::<(), Failure>(())
+        done.push(text.clone());
+        output::print(&format!("{text}\n"))
     };
     plan.make_directory()?;
     let request = match plan.request_is_there() {

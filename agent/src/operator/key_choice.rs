@@ -29,9 +29,9 @@ pub(crate) struct KeyChoice {
     pub(crate) handle: Option<Handle>,
     #[command(flatten)]
     pub(crate) module: ModuleArgument,
-    /// How to reach the TPM
-    #[arg(long, value_name = "TCTI", default_value_t = Tcti::default(), conflicts_with = "uri")]
-    pub(crate) tpm: Tcti,
+    /// How to reach the TPM [default: device:/dev/tpmrm0]
+    #[arg(long, value_name = "TCTI", num_args = 0..=1, default_missing_value = "device:/dev/tpmrm0", conflicts_with = "uri")]
+    pub(crate) tpm: Option<Tcti>,
     #[command(flatten)]
     pub(crate) pin: PinArguments,
     #[command(flatten)]
@@ -68,7 +68,8 @@ impl KeyChoice {
             (None, Some(Handle(handle))) => TpmKeySource::Handle(handle),
             (None, None) => return Err(Failure::usage("name a key: --uri, --key or --handle")),
         };
-        place_in_tpm(self.tpm.clone(), source, &self.pin, Some(&self.tpm_pins))
+        let tcti = self.tpm.clone().unwrap_or_default();
+        place_in_tpm(tcti, source, &self.pin, Some(&self.tpm_pins))
     }
 }
 

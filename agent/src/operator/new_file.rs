@@ -29,6 +29,12 @@ impl NewFile {
         let Some(name) = path.file_name() else {
             return Err(fault("is no name of a file".to_owned()));
         };
+        if path == Path::new("-") {
+            return Err(fault(
+                "this does not go to standard output: name a file (one of that name is ./-)"
+                    .to_owned(),
+            ));
+        }
         let mut hidden = std::ffi::OsString::from(".");
         hidden.push(name);
         hidden.push(format!(".{:016x}", fastrand::u64(..)));
@@ -126,5 +132,7 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
         assert!(NewFile::begin(&directory.path().join("no/such"), 0o600).is_err());
+        let failure = NewFile::begin(Path::new("-"), 0o600).unwrap_err();
+        assert!(failure.to_string().contains("standard output"), "{failure}");
     }
 }

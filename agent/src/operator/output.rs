@@ -17,11 +17,21 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     printed.map_err(|error| Failure::failed(format!("cannot write to standard output: {error}")))
 }
 
+/// Prints what came of something that cannot be undone: where that fails, `done` is said all the same.
+pub(crate) fn print_done(done: &str, text: &str) -> Result<(), Failure> {
+    print(text).map_err(|failure| Failure::failed(format!("{done}, but {failure}")))
+}
+
 /// Prints a result as JSON.
 pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    print(&json(value)?)
+}
+
+/// A result as JSON.
+pub(crate) fn json(value: &impl Serialize) -> Result<String, Failure> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|error| Failure::failed(format!("cannot write JSON: {error}")))?;
-    print(&format!("{text}\n"))
+    Ok(text + "\n")
 }
 
 /// Says something on standard error.

@@ -19,7 +19,7 @@ pub(crate) struct PinArguments {
     #[arg(long, value_name = "FILE", group = "pin-source")]
     pin_file: Option<PathBuf>,
     /// Read it from this systemd credential
-    #[arg(long, value_name = "NAME", group = "pin-source")]
+    #[arg(long, value_name = "NAME", group = "pin-source", value_parser = credential_name)]
     pin_credential: Option<String>,
     /// Have systemd-ask-password ask for it
     #[arg(long, group = "pin-source")]
@@ -116,6 +116,17 @@ impl PinArguments {
         let source = self.source(&format!("{what} of {key}"), new);
         source.iter().try_for_each(check_terminal)?;
         Ok(source)
+    }
+}
+
+/// A file's name, since whatever else would be read without a look at its mode.
+fn credential_name(text: &str) -> Result<String, &'static str> {
+    match text {
+        "" | "." | ".." => Err("the credential has no name"),
+        name if name.contains('/') => {
+            Err("a credential is named, not a path: --pin-file takes a path")
+        }
+        name => Ok(name.to_owned()),
     }
 }
 

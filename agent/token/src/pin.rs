@@ -34,6 +34,11 @@ impl Pin {
         self.memory.bytes().get(..self.length).unwrap_or_default()
     }
 
+    /// Whether it has a blank at an end, which nobody sees in a file.
+    pub fn has_blank_end(&self) -> bool {
+        self.secret().trim_ascii() != self.secret()
+    }
+
     /// From what `read` writes, which says how much that is; or what is wrong with it.
     fn read(
         read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
@@ -53,11 +58,17 @@ impl Pin {
     }
 }
 
+/// What some editors put in front of UTF-8.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// The one PIN in the first `read` bytes, without a closing line break; or what is wrong with them.
 fn find_pin(memory: SecretMemory, read: usize) -> Result<Pin, &'static str> {
     let text = memory.bytes().get(..read).unwrap_or_default();
     if std::str::from_utf8(text).is_err() {
         return Err("is no text (UTF-8)");
+    }
+    if text.starts_with(BYTE_ORDER_MARK) {
+        return Err("starts with a byte order mark, which is part of no PIN: write it without one");
     }
     let line = text.strip_suffix(b"\n").unwrap_or(text);
     let pin = line.strip_suffix(b"\r").unwrap_or(line);

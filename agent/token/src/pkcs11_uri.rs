@@ -69,6 +69,9 @@ pub enum UriError {
     /// The same attribute twice.
     #[error("attribute {0:?} is given more than once")]
     Repeated(String),
+    /// A value with a character that may not stand for itself, and how to write it.
+    #[error("attribute {0:?} has a character that must be percent-encoded: write {0}={1}")]
+    Unencoded(String, String),
     /// A value that does not fit.
     #[error("attribute {0:?} {1}")]
     Value(String, &'static str),
@@ -181,7 +184,10 @@ fn bytes(name: &str, value: &str) -> Result<Vec<u8>, UriError> {
     // but nobody reads them otherwise in a path).
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-._~:[]@!$'()*+,=&/?|%".contains(c);
     if !value.chars().all(allowed) {
-        return Err(malformed("has a character that must be percent-encoded"));
+        return Err(match name {
+            "pin-value" => malformed("has a character that must be percent-encoded"),
+            _ => UriError::Unencoded(name.to_owned(), encoded(value, allowed)),
+        });
     }
     for (at, _) in value.match_indices('%') {
         let digits = value.get(at + 1..at + 3).unwrap_or_default();
@@ -190,6 +196,19 @@ fn bytes(name: &str, value: &str) -> Result<Vec<u8>, UriError> {
         }
     }
     Ok(percent_decode_str(value).collect())
+}
+
+/// The value, with all else than these characters percent-encoded.
+fn encoded(value: &str, allowed: impl Fn(char) -> bool) -> String {
+    let one = |c: char| match allowed(c) {
+        true => c.to_string(),
+        false => {
+            let mut bytes = [0; 4];
+            let bytes = c.encode_utf8(&mut bytes).bytes();
+            bytes.map(|byte| format!("%{byte:02X}")).collect()
+        }
+    };
+    value.chars().map(one).collect()
 }
 
 fn text(name: &str, value: &str) -> Result<String, UriError> {

@@ -61,8 +61,8 @@ fn remedy(tcti: &Tcti) -> &'static str {
              libtss2-tcti-device (on Debian, `apt install libtss2-tcti-device0`)"
         }
         Tcti::Swtpm(_) => {
-            "start swtpm there; it also needs libtss2-tcti-swtpm (on Debian, \
-             `apt install libtss2-tcti-swtpm0`)"
+            "start swtpm there, with its control channel (--ctrl) at the next port; it also needs \
+             libtss2-tcti-swtpm (on Debian, `apt install libtss2-tcti-swtpm0`)"
         }
         Tcti::Mssim(_) => {
             "start the simulator there; it also needs libtss2-tcti-mssim (on Debian, \
@@ -94,6 +94,7 @@ mod tests {
         // Port 1 of the loopback: nobody listens.
         let text = refusal("swtpm:host=127.0.0.1,port=1");
         assert!(text.contains("start swtpm there"), "{text}");
+        assert!(text.contains("at the next port"), "{text}");
         let text = refusal("device:/dev/null");
         assert!(text.contains("device:/dev/null"), "{text}");
     }

@@ -75,8 +75,8 @@ impl KeyFile {
     pub fn parse(text: &str) -> Result<KeyFile, String> {
         let Some((_, rest)) = text.split_once(BEGIN) else {
             return Err(format!(
-                "there is no \"{BEGIN}\" in it: make a key with `openssl genpkey -provider tpm2`, or \
-                 with tpm2_create and tpm2_encodeobject"
+                "there is no \"{BEGIN}\" in it: `roleseal-agent key generate --tpm` makes such a \
+                 file, as do `openssl genpkey -provider tpm2` and tpm2_encodeobject"
             ));
         };
         let (body, rest) = rest.split_once(END).ok_or("it is cut off")?;

@@ -18,7 +18,9 @@ pub(super) fn leaf(leaf: &Certificate) -> Vec<Objection> {
     let mut objections = Vec::new();
     if leaf.tbs().version() != Version::V3 {
         let what = "it is not an X.509 v3 certificate".to_owned();
-        return vec![refused(what, "AWS takes no other")];
+        let remedy = "AWS takes no other; have the CA put the extensions in that the request asks for \
+                      (`openssl x509 -req` does with -copy_extensions copy)";
+        return vec![refused(what, remedy)];
     }
     match extensions::basic_constraints(leaf) {
         Ok(Some((true, _))) => objections.push(refused(
@@ -279,7 +281,9 @@ mod tests {
             ..good()
         });
         assert!(
-            first[0].1.contains("v3") && first[1].0 == Severity::Warning,
+            first[0].1.contains("v3")
+                && first[0].1.contains("-copy_extensions")
+                && first[1].0 == Severity::Warning,
             "{first:?}"
         );
     }

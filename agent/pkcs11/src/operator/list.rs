@@ -18,7 +18,7 @@ use crate::slot::{self, Slots, Token};
 /// answer with all their certificates.
 const LIST_LIMIT: usize = 250;
 
-/// Every token that matches, and every slot that cannot be read where all are asked for.
+/// Every token that matches, with the objects on it that do, and every slot that cannot be read where all are asked for.
 pub(super) fn tokens(
     places: &mut Places,
     path: &Path,
@@ -43,8 +43,8 @@ pub(super) fn tokens(
     let several = ready.count() > 1;
     for token in matching {
         reports.push(match several {
-            false => of_token(places, path, token, &all, pin)?,
-            true => of_one_of_several(places, path, token, &all, pin),
+            false => of_token(places, path, token, &all, &wanted.object, pin)?,
+            true => of_one_of_several(places, path, token, &all, &wanted.object, pin),
         });
     }
     Ok(reports)
@@ -75,9 +75,10 @@ fn of_one_of_several(
     path: &Path,
     token: &Token,
     all: &Slots,
+    wanted: &ObjectMatch,
     pin: Option<&PinSource>,
 ) -> TokenReport {
-    let mut report = of_token(places, path, token, all, None).unwrap_or_else(|error| {
+    let mut report = of_token(places, path, token, all, wanted, None).unwrap_or_else(|error| {
         let mut report = without_objects(token, all);
         report.warnings.push(error.to_string());
         report
@@ -96,6 +97,7 @@ fn of_token(
     path: &Path,
     token: &Token,
     all: &Slots,
+    wanted: &ObjectMatch,
     pin: Option<&PinSource>,
 ) -> Result<TokenReport, TokenError> {
     let mut report = without_objects(token, all);
@@ -108,7 +110,7 @@ fn of_token(
     } else {
         Arc::new(open_session(&places.started(path)?, token)?)
     };
-    add_objects(&mut report, &session, &token.shortest(&all.tokens))
+    add_objects(&mut report, &session, &token.shortest(&all.tokens), wanted)
         .map_err(|failure| failure.while_doing(format_args!("cannot list what is on {token}")))?;
     Ok(report)
 }
@@ -183,9 +185,10 @@ fn add_objects(
     report: &mut TokenReport,
     session: &Session,
     name: &TokenMatch,
+    wanted: &ObjectMatch,
 ) -> Result<(), Failure> {
-    let private = objects(report, session, CKO_PRIVATE_KEY, "private keys")?;
-    let public = objects(report, session, CKO_PUBLIC_KEY, "public keys")?;
+    let private = objects(report, session, CKO_PRIVATE_KEY, wanted)?;
+    let public = objects(report, session, CKO_PUBLIC_KEY, wanted)?;
     // Wherever p11-kit is, one of its tokens has the system's CA certificates: a hundred and more.
     let is_read_only = report
         .flags
@@ -193,7 +196,7 @@ fn add_objects(
         .any(|flag| flag == "CKF_WRITE_PROTECTED");
     let certificates = match private.is_empty() && public.is_empty() && is_read_only {
         true => Vec::new(),
-        false => objects(report, session, CKO_CERTIFICATE, "certificates")?,
+        false => objects(report, session, CKO_CERTIFICATE, wanted)?,
     };
     for key in &private {
         report.keys.push(report::private_key(session, name, *key)?);
@@ -216,15 +219,22 @@ fn add_objects(
     Ok(())
 }
 
-/// All objects of a class that are told of; with a warning where that is not all of them.
+/// All matching objects of a class that are told of; with a warning where that is not all of them.
 fn objects(
     report: &mut TokenReport,
     session: &Session,
     class: CK_OBJECT_CLASS,
-    what: &str,
+    wanted: &ObjectMatch,
 ) -> Result<Vec<CK_OBJECT_HANDLE>, Failure> {
-    let any = ObjectMatch::default();
-    let mut found = find::objects_up_to(LIST_LIMIT + 1, session, class, &any)?;
+    let (name, what) = match class {
+        CKO_PRIVATE_KEY => ("private", "private keys"),
+        CKO_PUBLIC_KEY => ("public", "public keys"),
+        _ => ("cert", "certificates"),
+    };
+    if wanted.class.as_ref().is_some_and(|class| class != name) {
+        return Ok(Vec::new());
+    }
+    let mut found = find::objects_up_to(LIST_LIMIT + 1, session, class, wanted)?;
     if found.len() > LIST_LIMIT {
         found.truncate(LIST_LIMIT);
         report.warnings.push(format!(

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use rolesanywhere::printable;
 use token::Tcti;
 use token::operator::tpm;
@@ -25,14 +25,10 @@ A key in a file is deleted with its file.";
 
 /// Which key.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which-key").args(["uri", "handle"]).required(true))]
 pub(crate) struct DeleteArguments {
     /// The key on a PKCS#11 token (RFC 7512), such as 'pkcs11:token=lab;object=web'
-    #[arg(
-        long,
-        value_name = "URI",
-        required_unless_present = "handle",
-        conflicts_with = "handle"
-    )]
+    #[arg(long, value_name = "URI")]
     uri: Option<UriText>,
     #[command(flatten)]
     module: ModuleArgument,
@@ -79,10 +75,9 @@ impl DeleteArguments {
             terminal,
             &format!("{shown}  with its public key and certificates\n"),
         )?;
-        for uri in key.delete()? {
-            output::print(&format!("deleted {uri}\n"))?;
-        }
-        Ok(())
+        let gone = key.delete()?;
+        let gone: Vec<String> = gone.iter().map(|uri| format!("deleted {uri}")).collect();
+        say_gone(&gone.join("\n"))
     }
 
     fn in_tpm(&self, Handle(handle): Handle, terminal: Option<File>) -> Result<(), Failure> {
@@ -115,10 +110,14 @@ impl DeleteArguments {
             owner_pin: in_file(&self.owner_pin_file),
         };
         match program.ask(&request, patience)? {
-            tpm::Answer::Done => output::print(&format!("deleted handle:{name}\n")),
+            tpm::Answer::Done => say_gone(&format!("deleted handle:{name}")),
             _ => Err(other_answer()),
         }
     }
+}
+
+fn say_gone(gone: &str) -> Result<(), Failure> {
+    output::print_done(gone, &format!("{gone}\n"))
 }
 
 fn terminal() -> Result<File, Failure> {

@@ -22,21 +22,24 @@ use crate::operator::{Failure, NewFile, output};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  roleseal-agent key generate --uri 'pkcs11:token=lab;object=web' --module /usr/lib/vendor/libpkcs11.so
+  roleseal-agent key generate --uri 'pkcs11:token=lab;object=web' \\
+    --module /usr/lib/vendor/libpkcs11.so
   roleseal-agent key generate --tpm --out /etc/roleseal/web.tss
   roleseal-agent key generate --tpm --persist 0x81000101 --type rsa-2048
-  roleseal-agent key generate --tpm --out web.tss --pcr 7 --pin-file /etc/roleseal-pins/web
+  roleseal-agent key generate --tpm --out web.tss --pcr 7 \\
+    --pin-file /etc/roleseal-pins/web
 then:
-  roleseal-agent csr --key /etc/roleseal/web.tss --subject 'CN=web,O=Example' --out web.csr";
+  roleseal-agent csr --key /etc/roleseal/web.tss --subject 'CN=web,O=Example' \\
+    --out web.csr";
 
 /// Which key to make, and what to print.
 #[derive(Debug, Args)]
 pub(crate) struct GenerateArguments {
-    #[command(flatten)]
-    key: NewKeyArguments,
     /// Print the key's report as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    key: NewKeyArguments,
 }
 
 /// Which key to make, and where.
@@ -83,10 +86,11 @@ const PCR_COUNT: u8 = 24;
 
 pub(super) fn run(arguments: &GenerateArguments) -> Result<(), Failure> {
     let key = arguments.key.make()?;
-    if arguments.json {
-        return output::print_json(&key);
-    }
-    output::print(&format!("{key}{}", next_steps(&key)))
+    let text = match arguments.json {
+        true => output::json(&key)?,
+        false => format!("{key}{}", next_steps(&key)),
+    };
+    output::print_done(&format!("the key {} is made", key.key), &text)
 }
 
 impl NewKeyArguments {

@@ -22,7 +22,8 @@ Examples:
 /// Which tokens.
 #[derive(Debug, Args)]
 pub(crate) struct ListArguments {
-    /// Only tokens that this URI matches (RFC 7512) [default: pkcs11:, every token of the module]
+    /// Only tokens that this URI matches, and on them only objects that it matches (RFC 7512) [default: pkcs11:,
+    /// everything that the module shows]
     #[arg(long, value_name = "URI")]
     uri: Option<UriText>,
     #[command(flatten)]

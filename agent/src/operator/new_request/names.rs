@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use clap::Args;
-use der::Tagged;
-use der::asn1::{Ia5String, Ia5StringRef, PrintableStringRef, Utf8StringRef};
+use der::asn1::{
+    Any, Ia5String, Ia5StringRef, ObjectIdentifier, PrintableStringRef, Utf8StringRef,
+};
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::name::Name;
 
@@ -37,9 +38,6 @@ struct Uri(Ia5String);
 #[derive(Debug, Clone)]
 struct Email(Ia5String);
 
-/// RFC 5280, ub-common-name and its like: most have 64; no name of a subject has more.
-const VALUE_LIMIT: usize = 256;
-
 /// The longest other name, in bytes: SPIFFE IDs have up to 2048.
 const NAME_LIMIT: usize = 2048;
 
@@ -70,38 +68,103 @@ impl FromStr for Subject {
         if text.is_empty() {
             return Err(format!("a subject has at least one name: {USAGE}"));
         }
-        let name: Name = text
-            .parse()
-            .map_err(|_| format!("not a subject: {USAGE}"))?;
-        for attribute in name.iter() {
-            let value = &attribute.value;
-            let text = PrintableStringRef::try_from(value).map(|text| text.as_str().to_owned());
-            let text = text
-                .or_else(|_| Utf8StringRef::try_from(value).map(|text| text.as_str().to_owned()));
-            let text = text
-                .or_else(|_| Ia5StringRef::try_from(value).map(|text| text.as_str().to_owned()));
-            let fault = match text {
-                Ok(text) if text.is_empty() => "is empty",
-                Ok(text) if text.len() > VALUE_LIMIT => "is too long",
-                Ok(text) if text.chars().any(char::is_control) => "has a control character",
-                Ok(text) if text.trim() != text => "begins or ends with a blank",
-                Ok(text) if attribute.oid == COUNTRY && text.len() != 2 => {
-                    "is no code of two letters"
-                }
-                Ok(_) => continue,
-                Err(_) => "has a character that this attribute does not take",
-            };
-            let tag = value.tag();
+        if let Some(special) = unescaped(text, SPECIAL).next() {
+            let special = special.1;
             return Err(format!(
-                "the value of {} ({tag}) {fault}: {USAGE}",
-                attribute.oid
+                "{special} has to be written \\{special}, where it is part of a name: {USAGE}"
             ));
+        }
+        let name: Name = text.parse().map_err(|_| match unknown_attribute(text) {
+            Some(unknown) => format!("there is no attribute {unknown:?}: {USAGE}"),
+            None => format!("not a subject: {USAGE}"),
+        })?;
+        for attribute in name.iter() {
+            if let Some(fault) = fault_of(&attribute.oid, &attribute.value) {
+                return Err(format!("{} {fault}: {USAGE}", name_of(&attribute.oid)));
+            }
         }
         Ok(Subject(name))
     }
 }
 
-const COUNTRY: der::asn1::ObjectIdentifier = der::asn1::ObjectIdentifier::new_unwrap("2.5.4.6");
+/// Beside the comma and the plus, RFC 4514 has these as themselves with a `\` alone: they quote a name, separate
+/// names and mark one up in older writings.
+const SPECIAL: &[char] = &['"', ';', '<', '>'];
+
+/// Where one of these characters stands without a `\` before it.
+fn unescaped<'a>(
+    text: &'a str,
+    wanted: &'a [char],
+) -> impl Iterator<Item = (usize, char)> + use<'a> {
+    let mut after_escape = false;
+    text.char_indices().filter(move |(_, c)| {
+        let escaped = after_escape;
+        after_escape = !escaped && *c == '\\';
+        !escaped && wanted.contains(c)
+    })
+}
+
+/// The first name of an attribute that nobody knows.
+fn unknown_attribute(text: &str) -> Option<&str> {
+    let mut start = 0;
+    let ends = unescaped(text, &[',', '+']).map(|(at, _)| at);
+    let mut names = ends.chain([text.len()]).filter_map(|end| {
+        let part = text.get(std::mem::replace(&mut start, end + 1)..end)?;
+        Some(part.split_once('=')?.0)
+    });
+    names.find(|name| format!("{name}=DE").parse::<Name>().is_err()) // DE: also a country
+}
+
+fn fault_of(oid: &ObjectIdentifier, value: &Any) -> Option<String> {
+    let text = PrintableStringRef::try_from(value).map(|text| text.as_str().to_owned());
+    let text =
+        text.or_else(|_| Utf8StringRef::try_from(value).map(|text| text.as_str().to_owned()));
+    let text = text.or_else(|_| Ia5StringRef::try_from(value).map(|text| text.as_str().to_owned()));
+    let Ok(text) = text else {
+        return Some("has a character that this attribute does not take".to_owned());
+    };
+    let fault = match text.chars().count() {
+        0 => "is empty",
+        length if length > limit_of(oid) => {
+            return Some(format!(
+                "has {length} characters, and X.509 takes no more than {}",
+                limit_of(oid)
+            ));
+        }
+        length if *oid == COUNTRY && length != 2 => "is no code of two letters",
+        _ if text.chars().any(char::is_control) => "has a control character",
+        _ if text.trim() != text => "begins or ends with a blank",
+        _ => return None,
+    };
+    Some(fault.to_owned())
+}
+
+const COUNTRY: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.6");
+
+/// The usual attributes by their short names, with what RFC 5280 (appendix A.1) takes at the most.
+const ATTRIBUTES: [(&str, ObjectIdentifier, usize); 8] = [
+    ("CN", ObjectIdentifier::new_unwrap("2.5.4.3"), 64),
+    ("serialNumber", ObjectIdentifier::new_unwrap("2.5.4.5"), 64),
+    ("C", COUNTRY, OTHER_LIMIT), // two, which has an error of its own
+    ("L", ObjectIdentifier::new_unwrap("2.5.4.7"), 128),
+    ("ST", ObjectIdentifier::new_unwrap("2.5.4.8"), 128),
+    ("O", ObjectIdentifier::new_unwrap("2.5.4.10"), 64),
+    ("OU", ObjectIdentifier::new_unwrap("2.5.4.11"), 64),
+    ("title", ObjectIdentifier::new_unwrap("2.5.4.12"), 64),
+];
+
+/// No other attribute of a subject has more.
+const OTHER_LIMIT: usize = 256;
+
+fn name_of(oid: &ObjectIdentifier) -> String {
+    let known = ATTRIBUTES.iter().find(|(_, known, _)| known == oid);
+    known.map_or_else(|| oid.to_string(), |(name, ..)| (*name).to_owned())
+}
+
+fn limit_of(oid: &ObjectIdentifier) -> usize {
+    let known = ATTRIBUTES.iter().find(|(_, known, _)| known == oid);
+    known.map_or(OTHER_LIMIT, |(.., limit)| *limit)
+}
 
 impl FromStr for DnsName {
     type Err = String;
@@ -116,6 +179,9 @@ impl FromStr for DnsName {
             (at == 0 && label == "*")
                 || (plain && whole && !label.starts_with('-') && !label.ends_with('-'))
         };
+        if text.parse::<IpAddr>().is_ok() {
+            return Err("an IP address, and no DNS name: give it by --ip".to_owned());
+        }
         if text.len() > 253 || !text.split('.').enumerate().all(fits) {
             return Err("not a DNS name; write names in other scripts as xn--…".to_owned());
         }

@@ -102,23 +102,47 @@ fn without_other_names_there_is_no_such_extension() {
 }
 
 #[test]
+fn what_is_escaped_is_part_of_a_name() {
+    let [key, ..] = &keys()[..] else { panic!() };
+    for (subject, expected) in [
+        ("CN=\\\"a\\\"\\;b\\<c\\>\\\\", "\"a\";b<c>\\"),
+        (&format!("CN={}", "ä".repeat(64)), &"ä".repeat(64)),
+    ] {
+        let request = request(key, &[&format!("--subject={subject}")]);
+        let read = X509Req::from_der(request.der()).unwrap();
+        let mut names = read.subject_name().entries_by_nid(Nid::COMMONNAME);
+        let name = names.next().unwrap().data().as_slice();
+        assert_eq!(std::str::from_utf8(name).unwrap(), expected);
+    }
+}
+
+#[test]
 fn names_that_are_none_are_refused() {
     for (argument, expected) in [
         ("--subject=", "at least one"),
         ("--subject=web", "RFC 4514"),
         ("--subject=/CN=web", "RFC 4514"),
         ("--subject=CN=web, O=Example", "RFC 4514"),
-        ("--subject=CN=", "is empty"),
+        ("--subject=CN=", "CN is empty"),
         ("--subject=CN=web,C=DEU", "two letters"),
         ("--subject=CN=web,C=D*", "does not take"),
         ("--subject=CN= web", "blank"),
         ("--subject=CN=web\\0a", "control"),
-        ("--subject=COLOUR=red", "RFC 4514"),
+        ("--subject=COLOUR=red", "no attribute \"COLOUR\""),
+        ("--subject=CN=web\\,1,COLOUR=red", "no attribute \"COLOUR\""),
+        ("--subject=CN=web, O=Example", "no attribute \" O\""),
+        ("--subject=CN=\"a b\"", "written \\\""),
+        ("--subject=CN=web;O=Example", "written \\;"),
+        ("--subject=CN=<web>", "written \\<"),
+        (&format!("--subject=CN={}", "a".repeat(65)), "CN has 65"),
+        (&format!("--subject=OU={}", "ä".repeat(65)), "OU has 65"),
+        (&format!("--subject=ST={}", "a".repeat(129)), "ST has 129"),
         ("--dns=", "DNS name"),
         ("--dns=a..b", "DNS name"),
         ("--dns=a.*.b", "DNS name"),
         ("--dns=web.example.org:443", "DNS name"),
         ("--dns=bücher.example", "DNS name"),
+        ("--dns=192.0.2.1", "--ip"),
         ("--san-uri=web", "scheme"),
         ("--san-uri=spiffe://a b", "scheme"),
         ("--email=web", "e-mail"),

@@ -118,6 +118,7 @@ mod tests {
             (b"1\n\n", "more than one"),
             (&[b'1'; 2000], "more than one"),
             (b"\xff\xfe", "UTF-8"),
+            ("\u{feff}1234\n".as_bytes(), "byte order mark"),
         ] {
             let message = read(content, 0o600).unwrap_err();
             assert!(message.contains(fault), "{message}");

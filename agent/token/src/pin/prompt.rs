@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::process::{Command, Stdio};
 
+use rustix::process::{Signal, kill_current_process_group};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use super::read_all;
@@ -39,7 +40,16 @@ pub(super) fn at_terminal(question: &str, buffer: &mut [u8]) -> io::Result<usize
     write!(silent.terminal, "{question}: ")?;
     let typed = type_into(&silent.terminal, buffer);
     writeln!(silent.terminal)?;
+    drop(silent);
+    if typed.as_ref().is_err_and(is_interrupt) {
+        // What the terminal would have done, had it not been silent: the whole command ends.
+        kill_current_process_group(Signal::INT)?;
+    }
     typed
+}
+
+fn is_interrupt(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Interrupted
 }
 
 /// A line, with the keys that a terminal's own line editing has.
@@ -48,6 +58,7 @@ fn type_into(mut keys: impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     const END: u8 = 0x04;
     const BACKSPACE: u8 = 0x08;
     const KILL: u8 = 0x15;
+    const WORD: u8 = 0x17;
     const DELETE: u8 = 0x7f;
     let mut length = 0;
     loop {
@@ -60,7 +71,13 @@ fn type_into(mut keys: impl Read, buffer: &mut [u8]) -> io::Result<usize> {
         };
         match key {
             b'\n' | b'\r' => return Ok(length),
-            INTERRUPT | END => return Err(io::Error::other("no PIN was given")),
+            INTERRUPT => {
+                return Err(io::Error::new(
+                    io::ErrorKind::Interrupted,
+                    "no PIN was given",
+                ));
+            }
+            END => return Err(io::Error::other("no PIN was given")),
             BACKSPACE | DELETE => {
                 // A character of UTF-8, and not its last byte alone.
                 while length > 0 {
@@ -70,7 +87,13 @@ fn type_into(mut keys: impl Read, buffer: &mut [u8]) -> io::Result<usize> {
                     }
                 }
             }
-            KILL => length = 0,
+            KILL | WORD => length = 0,
+            // An arrow, Ctrl-Z: nobody sees that it became part of the PIN, which costs a try.
+            key if key.is_ascii_control() => {
+                return Err(io::Error::other(
+                    "a key was pressed that is no character, and no PIN was tried",
+                ));
+            }
             key => {
                 let Some(place) = buffer.get_mut(length) else {
                     return Err(io::Error::other("it is too long for a PIN"));
@@ -125,6 +148,7 @@ mod tests {
             (b"123\x7f4\n", "124"),
             (b"123\x08\x08\x08\x08\x084\n", "4"),
             (b"123\x154\n", "4"),
+            (b"123\x174\n", "4"),
             ("1é\u{7f}2\n".as_bytes(), "12"),
             (b"12345678\n", "12345678"),
         ] {
@@ -135,6 +159,9 @@ mod tests {
             (b"\x04", "no PIN"),
             (b"12", "no PIN"),
             (b"123456789\n", "too long"),
+            (b"\x1b[D1234\n", "no character"),
+            (b"12\x1a34\n", "no character"),
+            (b"12\t34\n", "no character"),
         ] {
             let error = typed(keys).unwrap_err();
             assert!(error.contains(expected), "{error}");

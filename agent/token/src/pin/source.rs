@@ -64,11 +64,11 @@ pub enum PinError {
     },
     /// systemd passed no credentials.
     #[error(
-        "credential {0:?} is not there: start the agent by systemd with LoadCredential={0}:FILE"
+        "credential {0:?} is not there: systemd has to start this, with LoadCredential={0}:FILE"
     )]
     NoCredential(String),
     /// No person gave it.
-    #[error("{question}: {error}; or name a file or a systemd credential that has it")]
+    #[error("{question}: {error}: start again, or name a file or a systemd credential that has it")]
     NotGiven {
         /// What was asked for.
         question: String,
@@ -117,8 +117,10 @@ impl PinSource {
 
 impl Question {
     fn ask(&self, answer: impl Fn(&str, &mut [u8]) -> io::Result<usize>) -> Result<Pin, PinError> {
-        let given =
-            |text: &str| Pin::read(|buffer| answer(text, buffer))?.map_err(io::Error::other);
+        let given = |text: &str| {
+            Pin::read(|buffer| answer(text, buffer))?
+                .map_err(|fault| io::Error::other(format!("it {fault}")))
+        };
         let both = || {
             let pin = given(&self.text)?;
             if self.twice && given(&format!("{}, once more", self.text))? != pin {

@@ -57,7 +57,13 @@ pub(super) fn generate(tpm: &mut Tpm, new: &NewKey) -> Outcome<KeyReport> {
     let parent = parents.open(tpm, parent_handle, &key)?;
     let template = template(new.key_type, &auth, pcr_policy::digest(&policy));
     let template = template.map_err(|error| failed(Failure::new(CREATE, error)))?;
-    let made = create(tpm, &parent, &template, &auth)?;
+    let doing = match new.parent {
+        Some(handle) => {
+            format!("cannot make the key under {handle:#010x}, which has to be a storage key")
+        }
+        None => "cannot make the key".to_owned(),
+    };
+    let made = create(tpm, &parent, &template, &auth, &doing)?;
     let (public, private) = areas::marshal(&made.out_public, &made.out_private)
         .map_err(|error| failed(Failure::new(CREATE, error)))?;
     let file = KeyFile {
@@ -205,21 +211,17 @@ fn create(
     parent: &Parent,
     template: &Public,
     auth: &Auth,
+    doing: &str,
 ) -> Outcome<CreateKeyResult> {
     let session = match auth.is_empty() {
         true => tpm.session_for(&parent.proof)?,
         false => tpm.hmac_session().map_err(failed)?,
     };
-    tpm.run_proving(
-        &parent.proof,
-        "cannot make the key",
-        session,
-        |tpm, session| {
-            let handle = tpm.handle(parent.object)?;
-            tpm.run_in_room(session, CREATE, Some(parent.object), |context| {
-                let auth = Some(auth.clone()).filter(|auth| !auth.is_empty());
-                context.create(handle, template.clone(), auth, None, None, None)
-            })
-        },
-    )
+    tpm.run_proving(&parent.proof, doing, session, |tpm, session| {
+        let handle = tpm.handle(parent.object)?;
+        tpm.run_in_room(session, CREATE, Some(parent.object), |context| {
+            let auth = Some(auth.clone()).filter(|auth| !auth.is_empty());
+            context.create(handle, template.clone(), auth, None, None, None)
+        })
+    })
 }

@@ -1,0 +1,149 @@
+//! What people get wrong, and what they are told.
+
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
+use hsm_fixtures::PIN;
+
+use super::{Desk, certify, hex};
+
+const ON_TOKEN: &str = "--uri pkcs11:token=lab;object=web --module MODULE --pin-file PIN";
+
+/// A line that prints to a full disk.
+fn with_full_output(desk: &Desk, line: &str) -> String {
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let output = desk.command(line).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{line}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn what_was_done_is_said_where_it_cannot_be_printed() {
+    let desk = Desk::new();
+    for line in ["key generate", "key generate --json"] {
+        let uri = format!("pkcs11:token=lab;object=web-{}", line.len());
+        let line = format!("{line} --uri {uri} --module MODULE --pin-file PIN");
+        let told = with_full_output(&desk, &line);
+        assert!(
+            told.contains(&format!("the key {uri} is made, but")),
+            "{told}"
+        );
+        assert!(desk.keys_on_token().contains(&uri));
+    }
+    desk.text(&format!("key generate {ON_TOKEN}"));
+    let made = desk.json(&format!("key list {ON_TOKEN} --json"));
+    let pem = made["tokens"][0]["keys"][0]["publicKey"].as_str().unwrap();
+    let key = openssl::pkey::PKey::public_key_from_pem(pem.as_bytes()).unwrap();
+    certify(&desk, &key.public_key_to_der().unwrap());
+    let told = with_full_output(&desk, &format!("cert import {ON_TOKEN} --cert web.pem"));
+    assert!(
+        told.contains("stored pkcs11:token=lab;object=web;type=cert"),
+        "{told}"
+    );
+    let told = with_full_output(&desk, &format!("key delete {ON_TOKEN} --yes"));
+    for class in ["private", "public", "cert"] {
+        let gone = format!("deleted pkcs11:token=lab;object=web;type={class}");
+        assert!(told.contains(&gone), "{told}");
+    }
+}
+
+#[test]
+fn a_pin_file_with_what_nobody_sees_is_told_of() {
+    let desk = Desk::new();
+    let generate = |content: String| {
+        desk.scene.write("pin", &content).unwrap();
+        let private = Permissions::from_mode(0o600);
+        std::fs::set_permissions(desk.path("pin"), private).unwrap();
+        let line = "key generate --uri pkcs11:token=lab;object=web --module MODULE --pin-file pin";
+        desk.failure(line, 1)
+    };
+    let told = generate(format!("\u{feff}{PIN}\n"));
+    assert!(told.contains("byte order mark"), "{told}");
+    // It was not tried.
+    let listed = desk.json("key list --module MODULE --uri pkcs11:token=lab --json");
+    assert_eq!(listed["tokens"][0]["warnings"].as_array().unwrap().len(), 0);
+    let told = generate(format!("{PIN} \n"));
+    assert!(
+        told.contains("has a blank at its beginning or end"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_pin_file_in_the_place_of_an_attestation_is_not_shown() {
+    let desk = Desk::new();
+    desk.text(&format!("key generate {ON_TOKEN}"));
+    desk.text(&format!("csr {ON_TOKEN} --subject CN=web --out web.csr"));
+    desk.scene.write("pin", PIN).unwrap();
+    let told = desk.failure("attest verify --csr web.csr --attestation pin", 1);
+    assert!(told.contains("csr --attest"), "{told}");
+    assert!(!told.contains(PIN), "{told}");
+}
+
+#[test]
+fn a_minus_is_standard_output_or_refused() {
+    let desk = Desk::new();
+    desk.text(&format!("key generate {ON_TOKEN}"));
+    let request = desk.text(&format!("csr {ON_TOKEN} --subject CN=web --out -"));
+    assert!(
+        request.starts_with("-----BEGIN CERTIFICATE REQUEST"),
+        "{request}"
+    );
+    let told = desk.failure("key generate --tpm TCTI --out -", 1);
+    assert!(told.contains("./-"), "{told}");
+    assert!(!desk.path("-").exists());
+}
+
+#[test]
+fn a_listing_has_what_its_uri_names() {
+    let desk = Desk::new();
+    desk.text(&format!("key generate {ON_TOKEN}"));
+    desk.text(&format!(
+        "key generate {}",
+        ON_TOKEN.replace("web", "other")
+    ));
+    assert_eq!(desk.keys_on_token().len(), 2);
+    let keys = |uri: &str| {
+        let line = format!("key list --uri {uri} --module MODULE --pin-file PIN --json");
+        super::keys(&desk.json(&line)["tokens"][0])
+    };
+    assert_eq!(
+        keys("pkcs11:token=lab;object=web"),
+        ["pkcs11:token=lab;object=web"]
+    );
+    assert_eq!(keys("pkcs11:token=lab;object=neither"), [""; 0]);
+    assert_eq!(keys("pkcs11:token=lab;type=cert"), [""; 0]);
+    assert_eq!(keys("pkcs11:token=lab;type=private").len(), 2);
+    assert_eq!(
+        keys(&format!("pkcs11:token=lab;id=%{}", hex(&[0]))),
+        [""; 0]
+    );
+}
+
+#[test]
+fn what_stands_wrong_is_told_with_what_is_right() {
+    let desk = Desk::new();
+    desk.scene.write("web.tss", "no key").unwrap();
+    desk.text("key generate --tpm TCTI --persist 0x81000101");
+    for (line, code, expected) in [
+        (
+            "key list --uri pkcs11:token=b\u{fc}ro#1 --module MODULE",
+            2,
+            "write token=b%C3%BCro%231",
+        ),
+        ("key list --module /nowhere/p11.so", 1, "--module"),
+        (
+            "key generate --tpm TCTI --out new.tss --parent 0x81000101",
+            1,
+            "under 0x81000101, which has to be a storage key",
+        ),
+        (
+            "csr --key web.tss --tpm TCTI --subject CN=web",
+            1,
+            "roleseal-agent key generate --tpm",
+        ),
+    ] {
+        let told = desk.failure(line, code);
+        assert!(told.contains(expected), "{line}: {told}");
+    }
+}
