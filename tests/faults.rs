@@ -224,6 +224,20 @@ fn a_pin_that_a_signature_finds_refused_is_not_tried_again() {
     stage.end_refusing(refused);
 }
 
+/// SoftHSM's answer while another process logs in.
+#[test]
+fn nobody_notices_a_login_of_a_signature_that_never_looked_at_the_pin() {
+    let key = KeySpec {
+        always_authenticate: true,
+        ..KeySpec::new("web", KeyKind::EcP256)
+    };
+    let stage = Stage::prepared(&key, &[]);
+    let busy = "C_Login return CKR_GENERAL_ERROR times 1";
+    let answers = ask(&stage.web.scene, ROUNDS, || stage.inject(&[busy]));
+    assert_eq!(answers, vec![Answer::Signed; answers.len()]);
+    stage.end_serving(busy);
+}
+
 #[test]
 fn no_pin_is_tried_where_the_next_one_could_lock() {
     each(["CKF_USER_PIN_FINAL_TRY", "CKF_USER_PIN_LOCKED"], |flag| {

@@ -565,6 +565,29 @@ fn a_token_that_cannot_be_read_for_an_instant_is_found() {
     }
 }
 
+/// Whatever a login ends with, it is not made again, and nobody is asked again.
+#[test]
+fn a_login_that_fails_is_made_once() {
+    let desk = Desk::new();
+    let faulty = FaultyModule::new(desk.scene.dir()).unwrap();
+    for code in ["CKR_DEVICE_REMOVED", "CKR_GENERAL_ERROR"] {
+        faulty.inject(&[&format!("C_Login return {code}")]).unwrap();
+        for line in [
+            "key list --uri pkcs11:token=lab --pin-file PIN --module",
+            "key generate --uri pkcs11:token=lab;object=web --pin-file PIN --module",
+        ] {
+            let before = faulty.count("C_Login").unwrap();
+            let mut command = desk.command(line);
+            command.arg(faulty.module()).envs(faulty.env());
+            let output = command.output().unwrap();
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{stderr}");
+            assert!(stderr.contains(code), "{stderr}");
+            assert_eq!(faulty.count("C_Login").unwrap() - before, 1, "{line}");
+        }
+    }
+}
+
 #[test]
 fn a_module_that_crashes_is_told_of() {
     let desk = Desk::new();

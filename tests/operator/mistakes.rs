@@ -129,7 +129,7 @@ fn what_stands_wrong_is_told_with_what_is_right() {
         (
             "key list --uri pkcs11:token=b\u{fc}ro#1 --module MODULE",
             2,
-            "write token=b%C3%BCro%231",
+            "write %C3%BC for it",
         ),
         ("key list --module /nowhere/p11.so", 1, "--module"),
         (

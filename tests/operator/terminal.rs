@@ -68,6 +68,7 @@ fn a_key_that_is_no_character_costs_no_try() {
     let outcome = typed(&desk, GENERATE, &[(ASKED, &arrow)]);
     assert_eq!(outcome["code"], 1, "{outcome}");
     assert!(shown(&outcome).contains("no PIN was tried"), "{outcome}");
+    assert!(!shown(&outcome).contains(PIN), "{outcome}");
     let listed = desk.json("key list --module MODULE --uri pkcs11:token=lab --json");
     assert_eq!(listed["tokens"][0]["warnings"], json!([]), "{listed}");
 }

@@ -24,6 +24,7 @@ pub(crate) struct ContextLogin {
     /// What puts a refused PIN right.
     remedy: String,
     token: String,
+    is_softhsm: bool,
     /// Why the PIN was refused. Locked while a signature is under way: a wrong PIN is tried by one worker
     /// alone, and nothing comes between a right one and its signature.
     refused: RwLock<Option<TokenError>>,
@@ -71,19 +72,15 @@ pub(crate) fn log_in(
     if pin.has_blank_end() {
         remedy += "; what was tried has a blank at its beginning or end";
     }
-    accepted(session.login(CKU_USER, &pin)).map_err(|failure| match failure.code {
-        // Another process was logging in at the same instant. A wrong PIN is CKR_PIN_INCORRECT here, and locks nothing.
-        CKR_GENERAL_ERROR if token.is_softhsm() => {
-            failure.while_doing(format_args!("cannot log in to {token}"))
-        }
-        _ => refusal(failure, &token.to_string(), &remedy),
-    })?;
+    accepted(session.login(CKU_USER, &pin))
+        .map_err(|failure| refusal(failure, &token.to_string(), &remedy, token.is_softhsm()))?;
     let count_low = token.flags & CKF_USER_PIN_COUNT_LOW != 0;
     Ok(Login {
         context: Some(ContextLogin {
             pin,
             remedy,
             token: token.to_string(),
+            is_softhsm: token.is_softhsm(),
             refused: RwLock::new(None),
         }),
         warning: count_low.then(|| {
@@ -168,9 +165,15 @@ impl Alone<'_> {
     }
 
     fn latch(&mut self, key: &str, result: Result<(), Failure>) -> Result<(), TokenError> {
-        let ContextLogin { token, remedy, .. } = self.login;
-        let result = accepted(result)
-            .map_err(|failure| refusal(failure, &format!("{key} on {token}"), remedy));
+        let ContextLogin {
+            token,
+            remedy,
+            is_softhsm,
+            ..
+        } = self.login;
+        let what = format!("{key} on {token}");
+        let result =
+            accepted(result).map_err(|failure| refusal(failure, &what, remedy, *is_softhsm));
         if let Err(error @ TokenError::PinRejected(_)) = &result {
             *self.refused = Some(error.clone());
         }
@@ -186,7 +189,7 @@ fn accepted(result: Result<(), Failure>) -> Result<(), Failure> {
     }
 }
 
-fn refusal(failure: Failure, what: &str, remedy: &str) -> TokenError {
+fn refusal(failure: Failure, what: &str, remedy: &str, is_softhsm: bool) -> TokenError {
     if failure.code == CKR_USER_PIN_NOT_INITIALIZED {
         return failure.while_doing(format_args!(
             "{what} has no user PIN yet: have the security officer set one (pkcs11-tool --init-pin)"
@@ -194,6 +197,12 @@ fn refusal(failure: Failure, what: &str, remedy: &str) -> TokenError {
     }
     if never_looked_at_the_pin(failure.code) {
         return failure.while_doing(format_args!("cannot log in to {what}"));
+    }
+    // A wrong PIN is CKR_PIN_INCORRECT with SoftHSM, and locks nothing.
+    if is_softhsm && failure.code == CKR_GENERAL_ERROR {
+        return failure.while_doing(format_args!(
+            "cannot log in to {what} while another process does, or it is damaged"
+        ));
     }
     let first = match failure.code {
         CKR_PIN_LOCKED => "have the security officer unlock it, ",
@@ -327,7 +336,12 @@ mod tests {
         let refused = |code, source| {
             let function = "C_Login";
             let remedy = User::Agent.put_right(&source);
-            refusal(Failure { function, code }, "pkcs11:token=lab", &remedy)
+            refusal(
+                Failure { function, code },
+                "pkcs11:token=lab",
+                &remedy,
+                false,
+            )
         };
         for code in [
             CKR_PIN_INCORRECT,
@@ -380,6 +394,7 @@ mod tests {
             pin: Pin::from("1234".to_owned()),
             remedy: User::Operator.put_right(&file()),
             token: "pkcs11:token=lab".to_owned(),
+            is_softhsm: false,
             refused: RwLock::new(None),
         };
         let function = "C_Login";

@@ -43,11 +43,9 @@ impl Operator {
                 certificate::import(&at(&key)?, &key, &certificate.0).map(Answer::Done)
             }
             Task::Delete { key, shown } => delete::key(&at(&key)?, &key, &shown).map(Answer::Done),
-            Task::List { token } => places
-                .patiently(&module, |places| {
-                    list::tokens(places, &module, &token, pin.as_ref())
-                })
-                .map(Answer::Tokens),
+            Task::List { token } => {
+                list::tokens(places, &module, &token, pin.as_ref()).map(Answer::Tokens)
+            }
         }
     }
 }

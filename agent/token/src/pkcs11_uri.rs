@@ -69,8 +69,8 @@ pub enum UriError {
     /// The same attribute twice.
     #[error("attribute {0:?} is given more than once")]
     Repeated(String),
-    /// A value with a character that may not stand for itself, and how to write it.
-    #[error("attribute {0:?} has a character that must be percent-encoded: write {0}={1}")]
+    /// A value with a character that may not stand for itself, and how to write that.
+    #[error("attribute {0:?} has a character that must be percent-encoded: write {1} for it")]
     Unencoded(String, String),
     /// A value that does not fit.
     #[error("attribute {0:?} {1}")]
@@ -183,11 +183,9 @@ fn bytes(name: &str, value: &str) -> Result<Vec<u8>, UriError> {
     // RFC 7512, section 2.3: everything but these is percent-encoded ("/" and "?" in the query only,
     // but nobody reads them otherwise in a path).
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-._~:[]@!$'()*+,=&/?|%".contains(c);
-    if !value.chars().all(allowed) {
-        return Err(match name {
-            "pin-value" => malformed("has a character that must be percent-encoded"),
-            _ => UriError::Unencoded(name.to_owned(), encoded(value, allowed)),
-        });
+    if let Some(one) = value.chars().find(|c| !allowed(*c)) {
+        // Not the value: where a separator was forgotten, a PIN is in it.
+        return Err(UriError::Unencoded(name.to_owned(), encoded(one)));
     }
     for (at, _) in value.match_indices('%') {
         let digits = value.get(at + 1..at + 3).unwrap_or_default();
@@ -198,17 +196,11 @@ fn bytes(name: &str, value: &str) -> Result<Vec<u8>, UriError> {
     Ok(percent_decode_str(value).collect())
 }
 
-/// The value, with all else than these characters percent-encoded.
-fn encoded(value: &str, allowed: impl Fn(char) -> bool) -> String {
-    let one = |c: char| match allowed(c) {
-        true => c.to_string(),
-        false => {
-            let mut bytes = [0; 4];
-            let bytes = c.encode_utf8(&mut bytes).bytes();
-            bytes.map(|byte| format!("%{byte:02X}")).collect()
-        }
-    };
-    value.chars().map(one).collect()
+/// Percent-encoded.
+fn encoded(c: char) -> String {
+    let mut bytes = [0; 4];
+    let bytes = c.encode_utf8(&mut bytes).bytes();
+    bytes.map(|byte| format!("%{byte:02X}")).collect()
 }
 
 fn text(name: &str, value: &str) -> Result<String, UriError> {
@@ -391,8 +383,12 @@ mod tests {
             ("pkcs11:library-version=1.0", "module-path"),
             ("pkcs11:Object=web", "not known"),
             ("pkcs11:object=web?object=web", "not known"),
-            ("pkcs11:object=a b", "percent-encoded"),
-            ("pkcs11:object=ä", "percent-encoded"),
+            ("pkcs11:object=a b", "percent-encoded: write %20 for it"),
+            ("pkcs11:object=ä", "percent-encoded: write %C3%A4 for it"),
+            (
+                "pkcs11:object=web pin-value=98765",
+                "percent-encoded: write %20 for it",
+            ),
             ("pkcs11:object=a%2", "two hex digits"),
             ("pkcs11:object=a%", "two hex digits"),
             ("pkcs11:object=%2g", "two hex digits"),

@@ -12,7 +12,7 @@ use super::report;
 use crate::error::Failure;
 use crate::find;
 use crate::raw::Session;
-use crate::slot::{self, Slots, Token};
+use crate::slot::{Slots, Token};
 
 /// How many objects of each kind are told of one token: as many as an operator reads, and few enough for one
 /// answer with all their certificates.
@@ -25,8 +25,7 @@ pub(super) fn tokens(
     wanted: &Pkcs11Uri,
     pin: Option<&PinSource>,
 ) -> Result<Vec<TokenReport>, TokenError> {
-    let module = places.started(path)?;
-    let all = slot::all(&module)?;
+    let all = places.slots(path, &wanted.token)?;
     let matching: Vec<&Token> = all
         .tokens
         .iter()
@@ -190,11 +189,13 @@ fn add_objects(
     let private = objects(report, session, CKO_PRIVATE_KEY, wanted)?;
     let public = objects(report, session, CKO_PUBLIC_KEY, wanted)?;
     // Wherever p11-kit is, one of its tokens has the system's CA certificates: a hundred and more.
-    let is_read_only = report
-        .flags
-        .iter()
-        .any(|flag| flag == "CKF_WRITE_PROTECTED");
-    let certificates = match private.is_empty() && public.is_empty() && is_read_only {
+    let has_cas_alone = private.is_empty()
+        && public.is_empty()
+        && report
+            .flags
+            .iter()
+            .any(|flag| flag == "CKF_WRITE_PROTECTED");
+    let certificates = match has_cas_alone && *wanted == ObjectMatch::default() {
         true => Vec::new(),
         false => objects(report, session, CKO_CERTIFICATE, wanted)?,
     };

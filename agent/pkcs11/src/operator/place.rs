@@ -37,8 +37,8 @@ pub(super) struct Place {
     pub(super) context_login: Option<Arc<ContextLogin>>,
 }
 
-/// How long to wait before a task is tried again whose token was not there: SoftHSM shows a token to nobody who
-/// starts while another process logs in to it.
+/// How long to wait before each further look for a token: SoftHSM shows it to nobody who starts while another
+/// process logs in to it.
 const PATIENCE: [Duration; 3] = [
     Duration::from_millis(50),
     Duration::from_millis(150),
@@ -56,29 +56,25 @@ impl Places {
         key: &Pkcs11Uri,
         pin: Option<&PinSource>,
     ) -> Result<Place, TokenError> {
-        self.patiently(module, |places| {
-            let all = slot::all(&*places.started(module)?)?;
-            let token = all.find(&key.token)?;
-            places.enter(module, &token, &all, pin)
-        })
+        let all = self.slots(module, &key.token)?;
+        let token = all.find(&key.token)?;
+        self.enter(module, &token, &all, pin)
     }
 
-    /// Tries it again where it fails for want of a token; until the link has logged in, or was refused.
-    pub(super) fn patiently<T>(
-        &mut self,
-        path: &Path,
-        task: impl Fn(&mut Places) -> Result<T, TokenError>,
-    ) -> Result<T, TokenError> {
+    /// What is in the module's slots; of SoftHSM's, when the token that is wanted is there or patience has an end.
+    pub(super) fn slots(&mut self, path: &Path, wanted: &TokenMatch) -> Result<Slots, TokenError> {
         for patience in PATIENCE {
-            let result = task(self);
+            let all = slot::all(&*self.started(path)?)?;
+            let may_be_hidden = matches!(all.find(wanted), Err(TokenError::Gone(_)))
+                && all.tokens.iter().any(Token::is_softhsm);
             let in_use = self.logins.keys().any(|(module, ..)| module == path);
-            if in_use || !matches!(result, Err(TokenError::Gone(_))) {
-                return result;
+            if !may_be_hidden || in_use {
+                return Ok(all);
             }
             thread::sleep(patience);
             self.modules.remove(path); // a module that is started anew sees what is new
         }
-        task(self)
+        slot::all(&*self.started(path)?)
     }
 
     /// The module, which stays started.

@@ -52,7 +52,8 @@ fn is_interrupt(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::Interrupted
 }
 
-/// A line, with the keys that a terminal's own line editing has.
+/// A line, with the keys that a terminal's own line editing has. Read to its end whatever is wrong with it: what
+/// is typed after that would be shown.
 fn type_into(mut keys: impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     const INTERRUPT: u8 = 0x03;
     const END: u8 = 0x04;
@@ -61,6 +62,7 @@ fn type_into(mut keys: impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     const WORD: u8 = 0x17;
     const DELETE: u8 = 0x7f;
     let mut length = 0;
+    let mut fault = None;
     loop {
         let mut key = [0];
         let [key] = match keys.read(&mut key) {
@@ -70,7 +72,7 @@ fn type_into(mut keys: impl Read, buffer: &mut [u8]) -> io::Result<usize> {
             Err(error) => return Err(error),
         };
         match key {
-            b'\n' | b'\r' => return Ok(length),
+            b'\n' | b'\r' => return fault.map_or(Ok(length), |fault| Err(io::Error::other(fault))),
             INTERRUPT => {
                 return Err(io::Error::new(
                     io::ErrorKind::Interrupted,
@@ -87,20 +89,18 @@ fn type_into(mut keys: impl Read, buffer: &mut [u8]) -> io::Result<usize> {
                     }
                 }
             }
-            KILL | WORD => length = 0,
+            KILL | WORD => (length, fault) = (0, None),
             // An arrow, Ctrl-Z: nobody sees that it became part of the PIN, which costs a try.
             key if key.is_ascii_control() => {
-                return Err(io::Error::other(
-                    "a key was pressed that is no character, and no PIN was tried",
-                ));
+                fault = Some("a key was pressed that is no character, and no PIN was tried");
             }
-            key => {
-                let Some(place) = buffer.get_mut(length) else {
-                    return Err(io::Error::other("it is too long for a PIN"));
-                };
-                *place = key;
-                length += 1;
-            }
+            key => match buffer.get_mut(length) {
+                Some(place) => {
+                    *place = key;
+                    length += 1;
+                }
+                None => fault = fault.or(Some("it is too long for a PIN")),
+            },
         }
     }
 }
@@ -151,6 +151,7 @@ mod tests {
             (b"123\x174\n", "4"),
             ("1é\u{7f}2\n".as_bytes(), "12"),
             (b"12345678\n", "12345678"),
+            (b"12\x1b[D34\x1534\n", "34"),
         ] {
             assert_eq!(typed(keys).as_deref(), Ok(expected), "{keys:?}");
         }
@@ -165,6 +166,14 @@ mod tests {
         ] {
             let error = typed(keys).unwrap_err();
             assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_typed_after_a_fault_is_read_as_silently() {
+        for mut keys in [&b"12\x1b[D345678\nls\n"[..], b"123456789\nls\n"] {
+            type_into(&mut keys, &mut [0; 8]).unwrap_err();
+            assert_eq!(keys, b"ls\n");
         }
     }
 }
