@@ -167,7 +167,9 @@ fn on_faulty_module(sessions: u32) -> (Web, FaultyModule) {
     lab.config.identity.push(keyless);
     let faulty = FaultyModule::new(lab.scene.dir()).unwrap();
     lab.config.pkcs11_module = faulty.module().to_owned();
-    lab.config.identity[0].sessions = Some(sessions);
+    for identity in &mut lab.config.identity {
+        identity.sessions = Some(sessions); // the token has as many as one of them wants
+    }
     lab.config.identity[0].allow[0].users.push(NOBODY);
     let text = lab.config.to_toml().unwrap();
     let file = lab.scene.write("agent.toml", &text).unwrap();
