@@ -2,8 +2,10 @@
 
 use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 
 use hsm_fixtures::PIN;
+use rustix::process::Signal;
 
 use super::{Desk, certify, hex};
 
@@ -45,6 +47,90 @@ fn what_was_done_is_said_where_it_cannot_be_printed() {
         let gone = format!("deleted pkcs11:token=lab;object=web;type={class}");
         assert!(told.contains(&gone), "{told}");
     }
+}
+
+/// A line whose reader has gone.
+fn without_reader(desk: &Desk, line: &str) -> (Option<i32>, String) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = desk.command(line).stdout(writer).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    (output.status.signal(), told)
+}
+
+#[test]
+fn a_reader_that_has_gone_has_seen_enough_but_hears_of_what_was_done() {
+    let desk = Desk::new();
+    let made = "key generate --tpm TCTI --out web.tss";
+    let (signal, told) = without_reader(&desk, made);
+    assert_eq!(signal, None);
+    assert!(told.contains("web.tss is made, but"), "{told}");
+    desk.text("csr --key web.tss --tpm TCTI --subject CN=web --out web.csr --attest web");
+    for line in [
+        "key list --tpm TCTI",
+        "key list --tpm TCTI --json",
+        "csr --key web.tss --tpm TCTI --subject CN=web",
+        "attest verify --csr web.csr --attestation web.json",
+    ] {
+        let ended = without_reader(&desk, line);
+        assert_eq!(
+            ended,
+            (Some(Signal::PIPE.as_raw()), String::new()),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn an_attestation_is_written_where_the_line_says() {
+    let desk = Desk::new();
+    desk.text("key generate --tpm TCTI --out web.tss");
+    for (name, file) in [
+        ("one", "one.json"),
+        ("two.json", "two.json"),
+        ("three.csr", "three.csr.json"),
+    ] {
+        let request = "csr --key web.tss --tpm TCTI --subject CN=web";
+        desk.text(&format!("{request} --attest {name}"));
+        assert!(desk.path(file).exists(), "{file}");
+    }
+    assert!(!desk.path("two.json.json").exists());
+}
+
+#[test]
+fn a_proof_that_a_token_cannot_give_is_refused_before_a_pin_is_tried() {
+    let desk = Desk::new();
+    desk.text(&format!("key generate {ON_TOKEN}"));
+    desk.scene.write("wrong", "wrong-pin").unwrap();
+    let private = Permissions::from_mode(0o600);
+    std::fs::set_permissions(desk.path("wrong"), private).unwrap();
+    let key = ON_TOKEN.replace("PIN", "wrong");
+    let line = format!("csr {key} --subject CN=web --out web.csr --attest web.json");
+    let told = desk.failure(&line, 2);
+    assert!(told.contains("--attest is for keys of a TPM"), "{told}");
+    assert!(told.contains("key list --login"), "{told}");
+    assert!(!desk.path("web.csr").exists() && !desk.path("web.json").exists());
+    let listed = desk.json("key list --module MODULE --uri pkcs11:token=lab --json");
+    assert_eq!(listed["tokens"][0]["warnings"], serde_json::json!([]));
+}
+
+#[test]
+fn a_key_is_followed_by_the_place_that_enroll_and_renewal_have_for_its_certificate() {
+    let desk = Desk::new();
+    let told = desk.text(&format!("key generate {ON_TOKEN}"));
+    let line = "certificate = \"/var/lib/roleseal/web.pem\"";
+    assert!(told.contains(line), "{told}");
+}
+
+#[test]
+fn a_refused_auth_value_is_told_with_the_commands_own_option() {
+    let desk = Desk::new();
+    desk.scene.write("pin", PIN).unwrap();
+    let private = Permissions::from_mode(0o600);
+    std::fs::set_permissions(desk.path("pin"), private).unwrap();
+    desk.text("key generate --tpm TCTI --out web.tss --pin-file pin");
+    let told = desk.failure("csr --key web.tss --tpm TCTI --subject CN=web", 1);
+    assert!(told.contains("give --pin-file"), "{told}");
 }
 
 #[test]

@@ -26,7 +26,7 @@ const EXAMPLES: &str = "\
 Example:
   roleseal-agent cert import --uri 'pkcs11:token=lab;object=web' --cert web.pem
 Intermediates stay in a file, which the identity's configuration names:
-  chain = \"/etc/roleseal/chain.pem\"";
+  chain = \"/var/lib/roleseal/chain.pem\"";
 
 /// Which certificate, and where.
 #[derive(Debug, Args)]

@@ -1,6 +1,7 @@
 //! `roleseal-agent csr`.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -10,8 +11,7 @@ use super::attestation;
 use super::key_choice::KeyChoice;
 use super::new_request::{self, AltNameArguments, Subject, Wanted};
 use super::pins::in_file;
-use super::report::KeyJson;
-use super::token_key::{Report, TokenKey};
+use super::token_key::TokenKey;
 use super::{Failure, NewFile, output};
 
 pub(super) const EXAMPLES: &str = "\
@@ -21,7 +21,7 @@ Examples:
   roleseal-agent csr --key /etc/roleseal/web.tss --subject 'CN=web' \\
     --dns web.example.org | openssl req -text
   roleseal-agent csr --handle 0x81000101 --subject 'CN=web' --out web.csr \\
-    --attest web
+    --attest web.json
 With --attest, whoever issues the certificate can check that the key cannot
 leave its TPM:
   roleseal-agent attest verify --csr web.csr --attestation web.json";
@@ -39,8 +39,9 @@ pub(crate) struct CsrArguments {
     /// Write the request (PEM) to this new file [default: standard output]
     #[arg(long, value_name = "FILE", help_heading = "The request")]
     out: Option<PathBuf>,
-    /// Have the TPM attest the key, to the new file PREFIX.json
-    #[arg(long, value_name = "PREFIX", help_heading = "Attestation")]
+    /// Have the TPM attest the key, and write that to this new file, whose name gets .json where it does not
+    /// end in it
+    #[arg(long, value_name = "FILE", help_heading = "Attestation")]
     attest: Option<PathBuf>,
     /// The endorsement hierarchy's auth value, where it has one
     #[arg(
@@ -55,7 +56,16 @@ pub(crate) struct CsrArguments {
 /// A request and an attestation are nobody's secret.
 const PUBLIC: u32 = 0o644;
 
+/// Why there is no attestation of a key on a PKCS#11 token.
+const NO_STATEMENT: &str = "\
+--attest is for keys of a TPM: a PKCS#11 token makes no statement of a key that others could check. What it says \
+of the key to its own host (CKA_ALWAYS_SENSITIVE, CKA_NEVER_EXTRACTABLE, CKA_LOCAL) `roleseal-agent key list --login` \
+shows. For the request alone, leave --attest out";
+
 pub(super) fn run(arguments: &CsrArguments) -> Result<(), Failure> {
+    if arguments.attest.is_some() && arguments.key.uri.is_some() {
+        return Err(Failure::usage(NO_STATEMENT));
+    }
     let place = arguments.key.place()?;
     let out = arguments
         .out
@@ -63,10 +73,11 @@ pub(super) fn run(arguments: &CsrArguments) -> Result<(), Failure> {
         .filter(|path| *path != Path::new("-")) // standard output, as everywhere
         .map(|path| NewFile::begin(path, PUBLIC))
         .transpose()?;
-    let attestation = match (&arguments.attest, &arguments.key.uri) {
-        (Some(prefix), None) => Some(NewFile::begin(&json_of(prefix), PUBLIC)?),
-        _ => None,
-    };
+    let attestation = arguments
+        .attest
+        .as_deref()
+        .map(|path| NewFile::begin(&json_of(path), PUBLIC))
+        .transpose()?;
     let wanted = Wanted {
         subject: arguments.subject.0.clone(),
         alt_names: arguments.alt_names.names(),
@@ -75,8 +86,6 @@ pub(super) fn run(arguments: &CsrArguments) -> Result<(), Failure> {
     let request = request(&mut key, &wanted)?;
     if let Some(file) = attestation {
         attest(&mut key, &request, arguments, file)?;
-    } else if arguments.attest.is_some() {
-        say_attributes(&key);
     }
     let pem = to_pem(&request)?;
     match out {
@@ -108,9 +117,7 @@ fn attest(
     file: NewFile,
 ) -> Result<(), Failure> {
     let pin = in_file(&arguments.endorsement_pin_file);
-    let Some(attestation) = key.attest(pin, attestation::qualifying_data(request))? else {
-        return Ok(());
-    };
+    let attestation = key.attest(pin, attestation::qualifying_data(request))?;
     let verdict = attestation::judge(request, &attestation, None);
     if let Some(fault) = verdict.findings.iter().find(|finding| !finding.holds) {
         return Err(Failure::failed(format!(
@@ -123,19 +130,11 @@ fn attest(
     file.put(json.as_bytes())
 }
 
-/// What a PKCS#11 token says of a key, it says to its own host alone.
-fn say_attributes(key: &TokenKey) {
-    if let Report::Pkcs11(report) = key.report() {
-        let key = KeyJson::of_token(report);
-        output::note(&format!(
-            "no attestation was written: PKCS#11 has none that others could check. This is what the token \
-             says of the key, and it is the token's word alone:\n{key}"
-        ));
+/// `web` and `web.json` both mean `web.json`.
+fn json_of(path: &Path) -> PathBuf {
+    let mut name = OsString::from(path);
+    if !name.as_bytes().ends_with(b".json") {
+        name.push(".json");
     }
-}
-
-fn json_of(prefix: &Path) -> PathBuf {
-    let mut name = OsString::from(prefix);
-    name.push(".json");
     PathBuf::from(name)
 }

@@ -134,7 +134,7 @@ fn go_on(plan: &Plan) -> &'static str {
 fn enroll(arguments: &EnrollArguments, plan: &Plan, done: &mut Vec<String>) -> Result<(), Failure> {
     let mut step = |text: String| {
         done.push(text.clone());
-        output::print(&format!("{text}\n"))
+        output::print_step(&format!("{text}\n"))
     };
     plan.make_directory()?;
     let request = match plan.request_is_there() {
@@ -162,7 +162,7 @@ fn enroll(arguments: &EnrollArguments, plan: &Plan, done: &mut Vec<String>) -> R
             plan.name
         ))?,
         Edit::LacksPin => {
-            return output::print(&format!(
+            return output::print_step(&format!(
                 "configuration: not written: the agent has nobody to ask for the PIN. Keep it in a file of mode \
                  0600 (or in a systemd credential), and add to {config}:\n\n{}",
                 plan.block

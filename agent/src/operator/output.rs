@@ -4,22 +4,38 @@ use std::io::{self, Write};
 
 use rolesanywhere::printable;
 use serde::Serialize;
+use signal_hook::consts::SIGPIPE;
 
 use super::Failure;
 
-/// Prints a result.
+/// Prints what somebody wanted to see. A reader that has gone has seen enough: the command ends as others do
+/// then, without a word.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
-    let text = printable(text);
-    let mut stdout = io::stdout().lock();
-    let printed = stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush());
-    printed.map_err(|error| Failure::failed(format!("cannot write to standard output: {error}")))
+    write(text).map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::Interrupted(SIGPIPE),
+        _ => not_printed(&error),
+    })
+}
+
+/// Prints a step of a longer way, which nobody may break off by closing a pipe without being told how far it came.
+pub(crate) fn print_step(text: &str) -> Result<(), Failure> {
+    write(text).map_err(|error| not_printed(&error))
 }
 
 /// Prints what came of something that cannot be undone: where that fails, `done` is said all the same.
 pub(crate) fn print_done(done: &str, text: &str) -> Result<(), Failure> {
-    print(text).map_err(|failure| Failure::failed(format!("{done}, but {failure}")))
+    print_step(text).map_err(|failure| Failure::failed(format!("{done}, but {failure}")))
+}
+
+fn write(text: &str) -> io::Result<()> {
+    let text = printable(text);
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
+fn not_printed(error: &io::Error) -> Failure {
+    Failure::failed(format!("cannot write to standard output: {error}"))
 }
 
 /// Prints a result as JSON.

@@ -13,6 +13,10 @@ use token::{PinSource, Tcti};
 use super::pins::TpmPinArguments;
 use crate::config::DEFAULT_MODULE;
 
+/// Where certificates are, unless somebody wants them elsewhere: what the systemd unit lets the agent write to
+/// (`StateDirectory=`).
+pub(crate) const CERTIFICATES: &str = "/var/lib/roleseal";
+
 /// A key.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -195,7 +199,7 @@ pub(crate) fn next_steps(key: &KeyJson) -> String {
     format!(
         "\nNext, a request for its certificate, for your CA:\n  {command} --subject 'CN={}' --out {}\n\
          Then, in /etc/roleseal/agent.toml:\n  [[identity]]\n  name = {name}\n  key = {}\n{settings}  \
-         certificate = \"/etc/roleseal/{}.pem\"  # the leaf, then intermediates\n",
+         certificate = \"{CERTIFICATES}/{}.pem\"  # the leaf, then intermediates\n",
         key.name(),
         quoted(&format!("{}.csr", key.name())),
         toml_string(&key.key),

@@ -122,14 +122,14 @@ impl TokenKey {
         }
     }
 
-    /// Has the TPM certify the key; `None` for a PKCS#11 token, which has no such statement.
+    /// Has the TPM certify the key.
     pub(crate) fn attest(
         &mut self,
         endorsement_pin: Option<PinSource>,
         qualifying_data: Vec<u8>,
-    ) -> Result<Option<tpm::Attestation>, Failure> {
+    ) -> Result<tpm::Attestation, Failure> {
         let KeyPlace::Tpm { tcti, key } = &self.place else {
-            return Ok(None);
+            return Err(Failure::usage(format!("{} is in no TPM", self.place)));
         };
         let mut pins = self.place.pins();
         pins.push(endorsement_pin.as_ref());
@@ -143,7 +143,7 @@ impl TokenKey {
             },
         };
         match self.program.ask(&request, patience)? {
-            tpm::Answer::Attestation(attestation) => Ok(Some(attestation)),
+            tpm::Answer::Attestation(attestation) => Ok(attestation),
             _ => Err(other_answer()),
         }
     }

@@ -18,7 +18,7 @@ pub(crate) struct Proof {
     pub(crate) is_good: bool,
     /// Its TPM name, or whatever else is its own; which the auth value was refused by.
     pub(crate) entity: Vec<u8>,
-    /// For people: `the auth value of /etc/roleseal/web.tss (pin)`.
+    /// For people: `its auth value (pin)`.
     pub(crate) what: String,
 }
 

@@ -252,8 +252,11 @@ impl Loaded {
             ));
         }
         let what = match &key.pin {
-            Some(_) => "its auth value (pin)",
-            None => "its empty auth value (set pin, where it has one)",
+            Some(_) => format!("its auth value ({})", tpm.caller.pin()),
+            None => format!(
+                "its empty auth value (give {}, where it has one)",
+                tpm.caller.pin()
+            ),
         };
         let mut warnings = scheme::warnings(&self.public);
         if !attributes.no_da() {
@@ -261,7 +264,7 @@ impl Loaded {
             let lockout = tpm.lockout().map_err(failed)?;
             let auth_is_tried = self.policy.as_ref().is_none_or(Policy::proves_auth);
             if auth_is_tried && !self.empty_auth {
-                lockout.check(what)?;
+                lockout.check(&what)?;
             }
             warnings.extend(lockout.warning());
         }
@@ -269,7 +272,7 @@ impl Loaded {
             is_good: key.pins_are_good,
             entity: tpm.entity(self.object),
             auth: self.auth,
-            what: what.to_owned(),
+            what,
         };
         if self.policy.is_none() {
             tpm.session_for(&proof)?; // now, not at the first signature

@@ -91,7 +91,8 @@ fn open(tpm: &mut Tpm, wanted: &Wanted) -> Result<Parent, TokenError> {
 
 fn persistent(tpm: &mut Tpm, wanted: &Wanted) -> Result<Parent, TokenError> {
     let handle = wanted.handle;
-    let what = format!("the auth value of its parent {handle:#010x} (parent-pin)");
+    let setting = tpm.caller.parent_pin();
+    let what = format!("the auth value of its parent {handle:#010x} ({setting})");
     let proof = Proof {
         is_good: wanted.pins_are_good,
         auth: auth::read(wanted.pin.as_ref())?,
@@ -126,22 +127,21 @@ pub(crate) fn find_persistent(
 }
 
 fn primary(tpm: &mut Tpm, wanted: &Wanted, hierarchy: Hierarchy) -> Result<Parent, TokenError> {
+    let (parent_pin, owner_pin) = (tpm.caller.parent_pin(), tpm.caller.owner_pin());
     if wanted.pin.is_some() {
-        return Err(TokenError::Unusable(
-            "parent-pin is for a parent at a persistent handle, but this one is derived anew: leave it \
-             out, and set owner-pin where its hierarchy has an auth value"
-                .to_owned(),
-        ));
+        return Err(TokenError::Unusable(format!(
+            "{parent_pin} is for a parent at a persistent handle, but this one is derived anew: leave it \
+             out, and give {owner_pin} where its hierarchy has an auth value"
+        )));
     }
     if hierarchy == Hierarchy::Null && wanted.owner_pin.is_some() {
-        return Err(TokenError::Unusable(
-            "its parent is derived in the null hierarchy, which has no auth value: leave owner-pin out"
-                .to_owned(),
-        ));
+        return Err(TokenError::Unusable(format!(
+            "its parent is derived in the null hierarchy, which has no auth value: leave {owner_pin} out"
+        )));
     }
     let owner = Proof {
         is_good: wanted.pins_are_good,
-        ..Proof::of_hierarchy(hierarchy, wanted.owner_pin.as_ref(), "owner-pin")?
+        ..Proof::of_hierarchy(hierarchy, wanted.owner_pin.as_ref(), owner_pin)?
     };
     let doing = format!("cannot derive its parent in hierarchy {hierarchy:?}");
     let failed = |failure: Failure| failure.while_doing(&doing);

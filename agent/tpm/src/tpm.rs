@@ -49,6 +49,30 @@ pub(crate) enum Caller {
     Operator,
 }
 
+/// What it calls the place of an auth value: the daemon a setting, a command an option.
+impl Caller {
+    pub(crate) fn pin(self) -> &'static str {
+        match self {
+            Caller::Agent => "pin",
+            Caller::Operator => "--pin-file, --pin-prompt …",
+        }
+    }
+
+    pub(crate) fn parent_pin(self) -> &'static str {
+        match self {
+            Caller::Agent => "parent-pin",
+            Caller::Operator => "--parent-pin-file",
+        }
+    }
+
+    pub(crate) fn owner_pin(self) -> &'static str {
+        match self {
+            Caller::Agent => "owner-pin",
+            Caller::Operator => "--owner-pin-file",
+        }
+    }
+}
+
 /// How long the TPM may ask for patience, in one command: less than the keeper has.
 const PATIENCE: Duration = Duration::from_secs(5);
 

@@ -369,7 +369,10 @@ fn every_wrong_auth_value_is_refused_by_name() {
     let mut owner = tpm.file("owner");
     owner.owner_pin = pin("guess");
     let (mut program, reports) = Program::open(&tpm, vec![tpm.file("silent"), policy, owner]);
-    for (number, expected) in [(0, "set pin"), (1, "its auth value (pin)")] {
+    for (number, expected) in [
+        (0, "give pin, where it has one"),
+        (1, "its auth value (pin)"),
+    ] {
         let error = program.sign(number, ECDSA).unwrap_err();
         let again = program.sign(number, ECDSA).unwrap_err();
         assert_eq!(error, again);

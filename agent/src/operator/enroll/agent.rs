@@ -48,7 +48,7 @@ pub(super) fn reload_and_wait(plan: &Plan) -> Result<(), Failure> {
     let socket = &plan.socket;
     match listener(socket)? {
         Listener::Nobody => {
-            return output::print(&format!(
+            return output::print_step(&format!(
                 "agent: none runs at {}: start it, such as by `systemctl enable --now roleseal-agent.socket \
                  roleseal-agent.service`\n",
                 socket.display()
@@ -127,7 +127,9 @@ fn wait(plan: &Plan) -> Result<(), Failure> {
         let identity = listed.into_iter().find(|identity| identity.name == *name);
         match identity.as_ref().map(|identity| identity.state) {
             Some(State::Ready) => {
-                return output::print(&format!("agent: reloaded at {socket}: {name} is ready\n"));
+                return output::print_step(&format!(
+                    "agent: reloaded at {socket}: {name} is ready\n"
+                ));
             }
             Some(State::PinRejected | State::Unusable) => {
                 let why = identity.and_then(|identity| identity.message);

@@ -15,6 +15,7 @@ use super::EnrollArguments;
 use super::configuration::{self, Edit};
 use crate::operator::Failure;
 use crate::operator::key_choice::absolute;
+use crate::operator::report::CERTIFICATES;
 use crate::operator::token_key::KeyPlace;
 
 /// Where everything is.
@@ -37,9 +38,6 @@ pub(super) struct Plan {
     issue: Option<String>,
 }
 
-/// Where certificates are, as the systemd unit has it (`StateDirectory=`).
-const DIRECTORY: &str = "/var/lib/roleseal";
-
 /// The user that the packages make for the agent.
 const USUAL_OWNER: &str = "roleseal";
 
@@ -48,7 +46,7 @@ impl Plan {
         let name = arguments.name.to_string();
         let certificate = match &arguments.certificate {
             Some(path) => absolute(path)?,
-            None => Path::new(DIRECTORY).join(format!("{name}.pem")),
+            None => Path::new(CERTIFICATES).join(format!("{name}.pem")),
         };
         let request = certificate.with_extension("csr");
         if request == certificate {

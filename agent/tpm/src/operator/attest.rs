@@ -35,8 +35,8 @@ pub(super) fn attest(
             data.len()
         )));
     }
-    let endorsement =
-        Proof::of_hierarchy(Hierarchy::Endorsement, endorsement_pin, "endorsement-pin")?;
+    let option = "--endorsement-pin-file";
+    let endorsement = Proof::of_hierarchy(Hierarchy::Endorsement, endorsement_pin, option)?;
     let found = load(tpm, key)?;
     let doing = format!("cannot attest {}", found.name);
     let failed = |failure: Failure| failure.while_doing(&doing);

@@ -79,7 +79,7 @@ fn evict(
     key: impl FnOnce(&mut Tpm) -> Result<KeyHandle, Failure>,
 ) -> Outcome<()> {
     let command = "TPM2_EvictControl";
-    let owner = Proof::of_hierarchy(Hierarchy::Owner, owner_pin, "owner-pin")?;
+    let owner = Proof::of_hierarchy(Hierarchy::Owner, owner_pin, tpm.caller.owner_pin())?;
     let place = PersistentTpmHandle::new(handle)
         .map_err(|error| Failure::new(command, error).while_doing(doing))?;
     let session = tpm.session_for(&owner)?;

@@ -212,7 +212,7 @@ fn wrong_auth_values_are_tried_once_and_never_into_the_lockout() {
     for _ in 0..2 {
         let text = refused_pin(operator.attest(&web, Some("guess")));
         assert!(
-            text.contains("hierarchy Endorsement (endorsement-pin)"),
+            text.contains("hierarchy Endorsement (--endorsement-pin-file)"),
             "{text}"
         );
     }
@@ -221,7 +221,10 @@ fn wrong_auth_values_are_tried_once_and_never_into_the_lockout() {
     for guess in ["one", "two"] {
         wrong.pin = pin(guess);
         let text = refused_pin(operator.attest(&wrong, Some("endorsement-secret")));
-        assert!(text.contains("its auth value (pin)"), "{text}");
+        assert!(
+            text.contains("its auth value (--pin-file, --pin-prompt …)"),
+            "{text}"
+        );
     }
     // The third failure would lock it.
     wrong.pin = pin("three");

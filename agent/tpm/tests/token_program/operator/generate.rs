@@ -99,7 +99,7 @@ fn what_no_tpm_makes_is_refused_by_name() {
         ),
         (
             with(|new| new.parent_pin = pin("x")),
-            "parent-pin is for a parent",
+            "leave it out, and give --owner-pin-file",
         ),
         (
             with(|new| new.pin = Some(PinSource::File("/nowhere/pin".into()))),
@@ -159,7 +159,10 @@ fn a_keys_auth_value_is_needed_counted_and_never_on_the_bus() {
     let info = tpm.request_info("derived");
     for _ in 0..2 {
         let text = refused_pin(operator.sign_request(&wrong, &info));
-        assert!(text.contains("its auth value (pin)"), "{text}");
+        assert!(
+            text.contains("its auth value (--pin-file, --pin-prompt …)"),
+            "{text}"
+        );
         assert!(text.contains("run the command again"), "{text}");
     }
     operator.end();
@@ -193,7 +196,7 @@ fn a_key_is_bound_to_pcrs() {
     without.pin = None;
     let info = tpm.request_info("pcrs-and-auth");
     let text = refused_pin(operator.sign_request(&without, &info));
-    assert!(text.contains("set pin"), "{text}");
+    assert!(text.contains("give --pin-file, --pin-prompt …"), "{text}");
 
     tpm.tool(
         "tpm2_pcrextend 16:sha256=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",

@@ -23,7 +23,7 @@ fn a_key_is_kept_used_and_deleted() {
     new.owner_pin = pin("guess");
     for _ in 0..2 {
         let text = refused_pin(operator.generate(new.clone()));
-        assert!(text.contains("(owner-pin)"), "{text}");
+        assert!(text.contains("(--owner-pin-file)"), "{text}");
     }
     new.owner_pin = pin("owner-secret");
     new.pin = pin("key-secret");
@@ -53,7 +53,7 @@ fn a_key_is_kept_used_and_deleted() {
     let before = evictions();
     for _ in 0..2 {
         let text = refused_pin(operator.ask(delete("another guess")));
-        assert!(text.contains("(owner-pin)"), "{text}");
+        assert!(text.contains("(--owner-pin-file)"), "{text}");
     }
     assert_eq!(evictions() - before, 1);
     assert_eq!(operator.ask(delete("owner-secret")), Ok(Answer::Done));

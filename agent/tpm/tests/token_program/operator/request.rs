@@ -65,5 +65,8 @@ fn each_pin_is_read_once_for_all_tasks() {
     operator.sign_request(&web, &info).unwrap();
     operator.end();
     let text = refused_pin(Operator::on(&tpm).sign_request(&web, &info));
-    assert!(text.contains("its auth value (pin)"), "{text}");
+    assert!(
+        text.contains("its auth value (--pin-file, --pin-prompt …)"),
+        "{text}"
+    );
 }
