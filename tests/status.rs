@@ -1,5 +1,10 @@
-use hsm_fixtures::{BATCH_ROLE_ARN, KeyKind, Scene};
+use std::ffi::OsStr;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+use hsm_fixtures::{BATCH_ROLE_ARN, KeyKind, Scene, WEB_ROLE_ARN};
 use jiff::Timestamp;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::agent::{Lab, Web, in_memory, json_of, request, sign, until};
@@ -11,6 +16,34 @@ fn status(scene: &Scene, more: &[&str]) -> String {
     let arguments = [&["status", "--socket", &socket], more].concat();
     let output = scene.roleseal(&arguments).unwrap().output().unwrap();
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// How `roleseal` ends whose reader has gone, and what it says.
+fn without_reader(scene: &Scene, arguments: &[impl AsRef<OsStr>]) -> (ExitStatus, String) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut roleseal = scene.roleseal(arguments).unwrap();
+    let output = roleseal.stdout(writer).output().unwrap();
+    (output.status, String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn a_reader_that_has_gone_has_seen_enough_unless_it_was_to_have_credentials() {
+    let web = Lab::new(KeyKind::EcP256).start();
+    let socket = web.scene.socket().display().to_string();
+    for arguments in [
+        &["status", "--socket", &socket][..],
+        &["identities", "--socket", &socket, "--json"],
+        &["completions", "bash"],
+    ] {
+        let (status, told) = without_reader(&web.scene, arguments);
+        assert_eq!(status.signal(), Some(Signal::PIPE.as_raw()), "{told}");
+        assert_eq!(told, "", "{arguments:?}");
+    }
+    let session = web.scene.credential_process("web", WEB_ROLE_ARN);
+    let (status, told) = without_reader(&web.scene, &session);
+    assert_eq!(status.code(), Some(1), "{told}");
+    assert!(told.contains("cannot write to standard output"), "{told}");
 }
 
 /// How many requests were signed for the identity, and when the last one was.

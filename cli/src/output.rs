@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use rolesanywhere::printable;
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use serde::Serialize;
+use signal_hook::consts::SIGPIPE;
+use signal_hook::low_level::emulate_default_handler;
 
 use crate::credentials::Credentials;
 use crate::error::Error;
@@ -19,9 +21,14 @@ pub(crate) fn print_secret(text: &SecretString) -> io::Result<()> {
     print(text.expose_secret().as_bytes())
 }
 
-/// Prints a text.
+/// Prints a text that somebody wanted to see. A reader that has gone has seen enough: the program ends as others do
+/// then, without a word.
 pub(crate) fn print_text(text: &str) -> io::Result<()> {
-    print(printable(text).as_bytes())
+    print(printable(text).as_bytes()).inspect_err(|error| {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            let _ = emulate_default_handler(SIGPIPE); // it does not come back
+        }
+    })
 }
 
 /// Says on standard error why a command failed.
