@@ -217,21 +217,6 @@ fn identities_are_shown_whatever_their_state() {
 }
 
 #[test]
-fn a_closed_pipe_is_an_error_and_no_panic() {
-    let scene = Scene::new();
-    let _agent = scene.agent(r#"{"parameters":{"identities":[]}}"#);
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    let output = scene
-        .roleseal(&["identities"])
-        .stdout(writer)
-        .output()
-        .unwrap();
-    assert_eq!(exit(&output), 1, "{output:?}");
-    assert!(text(&output.stderr).starts_with("roleseal: cannot write to standard output"));
-}
-
-#[test]
 fn the_help_tells_the_exit_codes_and_the_environment() {
     let scene = Scene::new();
     for arguments in [&["--help"][..], &["credential-process", "--help"]] {
