@@ -1,16 +1,18 @@
-use std::fs::OpenOptions;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
-use std::process::Output;
+use std::path::Path;
+use std::process::{Child, Output};
 
 use hsm_fixtures::{
     AttributeMapping, CertificateField, Decision, Issuer, KeyKind, KeySpec, LeafSpec, PROFILE_ARN,
     Role, Scene, ServiceConfig, TRUST_ANCHOR_ARN, WEB_ROLE_ARN,
 };
 
-use rustix::fs::{CWD, Mode, mkfifoat};
+use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::agent::json_of;
+use crate::agent::{json_of, until};
 
 const ALL: &str = r#"["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"]"#;
 
@@ -270,6 +272,20 @@ fn a_file_is_all_that_the_service_and_its_explanation_need() {
     );
 }
 
+/// The pipe's end to write to, once the child has opened the other one.
+fn until_reads(child: &mut Child, pipe: &Path) -> OwnedFd {
+    until("the pipe is open", || {
+        match rustix::fs::open(pipe, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty()) {
+            Err(Errno::NXIO) => {
+                let ended = child.try_wait().unwrap();
+                assert_eq!(ended, None, "it ended without reading the pipe");
+                None
+            }
+            opened => Some(opened.unwrap()),
+        }
+    })
+}
+
 /// While it reads a pipe, Ctrl-C and SIGTERM end it as any program.
 #[test]
 fn a_file_that_is_waited_for_can_be_given_up() {
@@ -290,7 +306,7 @@ fn a_file_that_is_waited_for_can_be_given_up() {
             .args(more)
             .spawn()
             .unwrap();
-        let writer = OpenOptions::new().write(true).open(&pipe).unwrap(); // once the other end is open
+        let writer = until_reads(&mut child, &pipe);
         kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
         drop(writer);
         let ended = child.wait().unwrap();
