@@ -311,7 +311,7 @@ fn a_stack_has_a_name_that_cloudformation_takes() {
         .map(|line| line.split("--stack-name ").nth(1).unwrap())
         .map(|rest| rest.split(' ').next().unwrap())
         .collect();
-    assert_eq!(stacks, ["roleseal-1-web"; 2]); // [a-zA-Z][-a-zA-Z0-9]*
+    assert_eq!(stacks, ["roleseal--1-web-8"; 2]); // [a-zA-Z][-a-zA-Z0-9]*
 }
 
 #[test]

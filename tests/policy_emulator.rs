@@ -1,16 +1,19 @@
-use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
-use std::process::Output;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Output};
 
 use hsm_fixtures::{
     AttributeMapping, CertificateField, Decision, Issuer, KeyKind, KeySpec, LeafSpec, PROFILE_ARN,
     Role, Scene, ServiceConfig, TRUST_ANCHOR_ARN, WEB_ROLE_ARN,
 };
 
-use rustix::fs::{CWD, Mode, mkfifoat};
+use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::agent::json_of;
+use crate::agent::{json_of, until};
 
 const ALL: &str = r#"["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"]"#;
 
@@ -239,8 +242,7 @@ fn a_file_is_all_that_the_service_and_its_explanation_need() {
         .stdout(std::process::Stdio::piped())
         .stderr(std::fs::File::create(&log).unwrap());
     let mut service = command.spawn().unwrap();
-    let mut lines =
-        std::io::BufRead::lines(std::io::BufReader::new(service.stdout.take().unwrap()));
+    let mut lines = BufReader::new(service.stdout.take().unwrap()).lines();
     let url = lines.next().unwrap().unwrap();
     let ca = lines.next().unwrap().unwrap();
     let identity = hsm_fixtures::AgentIdentity {
@@ -270,30 +272,88 @@ fn a_file_is_all_that_the_service_and_its_explanation_need() {
     );
 }
 
-/// While it reads a pipe, Ctrl-C and SIGTERM end it as any program.
+/// The pipe's end to write to, once the child has opened the other one.
+fn until_reads(child: &mut Child, pipe: &Path) -> OwnedFd {
+    until("the pipe is open", || {
+        match rustix::fs::open(pipe, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty()) {
+            Err(Errno::NXIO) => {
+                let ended = child.try_wait().unwrap();
+                assert_eq!(ended, None, "it ended without reading the pipe");
+                None
+            }
+            opened => Some(opened.unwrap()),
+        }
+    })
+}
+
+/// While it reads a pipe, Ctrl-C and SIGTERM end it as any program, and no key or directory of it stays behind.
 #[test]
 fn a_file_that_is_waited_for_can_be_given_up() {
     let scene = Scene::new().unwrap();
-    let pipe = scene.path("service.toml");
+    let pipe = scene.path("pipe");
     mkfifoat(CWD, &pipe, Mode::RUSR | Mode::WUSR).unwrap();
+    let names_pipe =
+        format!("profile = []\n[[trust-anchor]]\narn = \"{TRUST_ANCHOR_ARN}\"\nbundle = \"pipe\"");
+    let file = scene.write("service.toml", &names_pipe).unwrap();
+    let temporary = scene.path("tmp");
+    std::fs::create_dir(&temporary).unwrap();
     let explain = [
         "--cert=web.pem",
         "--role=a",
         "--profile=b",
         "--trust-anchor=c",
     ];
-    for (command, more) in [("service", &[][..]), ("explain", &explain)] {
+    for (command, config, more) in [
+        ("service", &pipe, &[][..]),
+        ("service", &file, &[]),
+        ("explain", &pipe, &explain),
+        ("explain", &file, &explain),
+    ] {
         let mut fixtures = scene.command(hsm_fixtures::programs::fixtures().unwrap());
         let mut child = fixtures
             .args([command, "--config"])
-            .arg(&pipe)
+            .arg(config)
             .args(more)
+            .env("TMPDIR", &temporary)
             .spawn()
             .unwrap();
-        let writer = OpenOptions::new().write(true).open(&pipe).unwrap(); // once the other end is open
+        let writer = until_reads(&mut child, &pipe);
         kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
         drop(writer);
         let ended = child.wait().unwrap();
         assert_eq!(ended.signal(), Some(Signal::TERM.as_raw()), "{command}");
+        let left = files_of(&temporary);
+        assert!(left.is_empty(), "{command}: {left:?}");
     }
+}
+
+#[test]
+fn a_service_that_ends_takes_its_ca_with_it() {
+    let scene = Scene::new().unwrap();
+    let empty = "trust-anchor = []\nprofile = []";
+    let file = scene.write("service.toml", empty).unwrap();
+    let temporary = scene.path("tmp");
+    std::fs::create_dir(&temporary).unwrap();
+    let mut fixtures = scene.command(hsm_fixtures::programs::fixtures().unwrap());
+    let mut child = fixtures
+        .args(["service", "--config"])
+        .arg(&file)
+        .env("TMPDIR", &temporary)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let ca = lines.nth(1).unwrap().unwrap();
+    let pem = std::fs::read_to_string(&ca).unwrap();
+    assert!(pem.starts_with("-----BEGIN CERTIFICATE-----"), "{pem}");
+    assert_eq!(files_of(&temporary), [Path::new(&ca)]); // and no key
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
+    let left = files_of(&temporary);
+    assert!(left.is_empty(), "{left:?}");
+}
+
+fn files_of(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap();
+    entries.map(|entry| entry.unwrap().path()).collect()
 }

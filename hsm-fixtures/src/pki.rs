@@ -22,6 +22,8 @@ pub use leaf_spec::{Digest, Issuer, LeafSpec, Purpose};
 /// Certificates are valid from a little before now: other machines' clocks, and the second that just began.
 const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
 
+const ROOT: &str = "roleseal fixtures: root CA";
+
 /// A root CA and an intermediate CA below it.
 ///
 /// The directory holds `root.pem`, `root.key`, `intermediate.pem` and `intermediate.key`; `root.pem` is at the same
@@ -41,7 +43,7 @@ impl Pki {
     pub fn create(dir: &Path) -> Result<Pki> {
         fs::create_dir_all(dir)
             .with_context(|| format!("cannot make the directory {}", dir.display()))?;
-        let root = Authority::root("roleseal fixtures: root CA")?;
+        let root = Authority::root(ROOT)?;
         let intermediate = Authority::below(&root, "roleseal fixtures: intermediate CA")?;
         root.write(dir, "root")?;
         intermediate.write(dir, "intermediate")?;
@@ -144,19 +146,7 @@ impl Pki {
     ///
     /// Only where OpenSSL fails.
     pub fn tls_identity(&self) -> Result<TlsIdentity> {
-        let key = generate_key()?;
-        let spec = LeafSpec {
-            extended_key_usage: Some(Purpose::ServerAuth),
-            dns_names: vec!["localhost".to_owned()],
-            ip_addresses: vec!["127.0.0.1".to_owned(), "::1".to_owned()],
-            issuer: Issuer::Root,
-            ..LeafSpec::new("localhost")
-        };
-        let leaf = self.leaf(&key.public_key_to_der()?, &spec)?;
-        Ok(TlsIdentity {
-            certificate_pem: leaf.pem,
-            key_pem: String::from_utf8(key.private_key_to_pem_pkcs8()?)?,
-        })
+        TlsIdentity::issue(&self.root)
     }
 }
 
@@ -201,6 +191,32 @@ pub struct TlsIdentity {
 }
 
 impl TlsIdentity {
+    /// The same as [`Pki::tls_identity`], and the certificate, PEM, of the CA that was made for it. Nothing is written,
+    /// and the CA's key is kept nowhere.
+    ///
+    /// # Errors
+    ///
+    /// Only where OpenSSL fails.
+    pub fn with_own_ca() -> Result<(TlsIdentity, String)> {
+        let root = Authority::root(ROOT)?;
+        Ok((TlsIdentity::issue(&root)?, pem(&root.certificate)?))
+    }
+
+    fn issue(root: &Authority) -> Result<TlsIdentity> {
+        let key = generate_key()?;
+        let public_key = PKey::public_key_from_der(&key.public_key_to_der()?)?;
+        let spec = LeafSpec {
+            extended_key_usage: Some(Purpose::ServerAuth),
+            dns_names: vec!["localhost".to_owned()],
+            ip_addresses: vec!["127.0.0.1".to_owned(), "::1".to_owned()],
+            ..LeafSpec::new("localhost")
+        };
+        Ok(TlsIdentity {
+            certificate_pem: pem(&root.issue(&public_key, &spec)?)?,
+            key_pem: String::from_utf8(key.private_key_to_pem_pkcs8()?)?,
+        })
+    }
+
     /// Writes the key to `path`, for its owner alone.
     ///
     /// # Errors

@@ -1,12 +1,14 @@
 //! The local Roles Anywhere from a file: `service`, and `explain` for one decision of it.
 
 use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use hsm_fixtures::{Explained, Pki, Question, Service, ServiceConfig};
+use hsm_fixtures::{Explained, Question, Service, ServiceConfig, TlsIdentity};
+use tempfile::NamedTempFile;
 
 use crate::interrupt::Interrupt;
 
@@ -19,7 +21,7 @@ pub(crate) struct ServiceArguments {
     #[arg(long)]
     explain: bool,
     /// Where to write the CA that clients have to trust, where the file names no TLS certificate; by default, into a
-    /// temporary directory.
+    /// temporary file.
     #[arg(long, value_name = "FILE")]
     write_ca: Option<PathBuf>,
 }
@@ -51,42 +53,56 @@ pub(crate) struct ExplainArguments {
 
 /// `hsm-fixtures service`.
 pub(crate) fn service(arguments: &ServiceArguments) -> Result<()> {
-    let own = tempfile::tempdir().context("cannot make a temporary directory")?;
-    let mut ca = None;
+    let mut made = None;
     let config = ServiceConfig::from_file(&arguments.config, || {
-        let pki = Pki::create(own.path())?;
-        ca = Some(match &arguments.write_ca {
-            Some(path) => write_ca(&pki, path)?,
-            None => pki.root_path(),
-        });
-        pki.tls_identity()
+        let (tls, ca) = TlsIdentity::with_own_ca()?;
+        made = Some(ca);
+        Ok(tls)
     })?;
-    if ca.is_none() && arguments.write_ca.is_some() {
-        bail!("--write-ca: the file names a TLS certificate, so no CA is made");
-    }
+    let written = match (&arguments.write_ca, &made) {
+        (Some(_), None) => {
+            bail!("--write-ca: the file names a TLS certificate, so no CA is made")
+        }
+        (Some(path), Some(ca)) => Some(write_ca(path, ca)?),
+        (None, _) => None,
+    };
     let interrupt = Interrupt::install()?; // not before: a file may be a pipe that is waited for
+    let temporary = match (&written, &made) {
+        (None, Some(ca)) => Some(temporary_ca(ca).context("cannot make a temporary file")?),
+        _ => None,
+    };
     let service = Service::start(ServiceConfig {
         verbose: true,
         explain: arguments.explain,
         ..config
     })?;
     println!("{}", service.url());
-    if let Some(ca) = ca {
+    let temporary = temporary.as_ref().map(NamedTempFile::path);
+    if let Some(ca) = written.as_deref().or(temporary) {
         println!("{}", ca.display());
     }
     interrupt.wait_while(|| Ok(()))
 }
 
-fn write_ca(pki: &Pki, path: &Path) -> Result<PathBuf> {
-    fs::write(path, pki.root_pem()?).with_context(|| format!("cannot write {}", path.display()))?;
+fn write_ca(path: &Path, ca: &str) -> Result<PathBuf> {
+    fs::write(path, ca).with_context(|| format!("cannot write {}", path.display()))?;
     fs::canonicalize(path).with_context(|| format!("cannot find {}", path.display()))
+}
+
+/// A file that goes with what is returned.
+fn temporary_ca(ca: &str) -> io::Result<NamedTempFile> {
+    let mut file = tempfile::Builder::new()
+        .prefix("ca-")
+        .suffix(".pem")
+        .tempfile()?;
+    file.write_all(ca.as_bytes())?;
+    Ok(file)
 }
 
 /// `hsm-fixtures explain`.
 pub(crate) fn explain(arguments: &ExplainArguments) -> Result<ExitCode> {
-    let own = tempfile::tempdir().context("cannot make a temporary directory")?;
     let config = ServiceConfig::from_file(&arguments.config, || {
-        Pki::create(own.path())?.tls_identity()
+        TlsIdentity::with_own_ca().map(|(tls, _)| tls)
     })?;
     let cert = &arguments.cert;
     let question = Question {
