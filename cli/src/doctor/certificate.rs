@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp};
-use rolesanywhere::certificate::{Certificate, Chain, Objection};
+use rolesanywhere::certificate::{Certificate, Chain, Objection, Whose};
 use wire::Identity;
 
 use super::finding::{Check, Finding};
@@ -66,7 +66,7 @@ fn judge_end(name: &str, chain: &Chain, doubts: &[&Objection], now: Timestamp) -
         rough(left)
     );
     if !doubts.is_empty() {
-        let doubts: Vec<_> = doubts.iter().map(|one| one.what.as_str()).collect();
+        let doubts: Vec<_> = doubts.iter().map(|one| doubt(one)).collect();
         let doubts = doubts.join("; ");
         detail += &format!("\nroleseal inspect --identity {name} also says: {doubts}");
     }
@@ -79,6 +79,13 @@ fn judge_end(name: &str, chain: &Chain, doubts: &[&Objection], now: Timestamp) -
             "Have it renewed now: AWS refuses it from then on. The agent takes over a new file by itself.",
         ),
         false => Finding::ok(Check::Certificate, detail),
+    }
+}
+
+fn doubt(objection: &Objection) -> String {
+    match &objection.whose {
+        Whose::Leaf | Whose::Chain => objection.what.clone(),
+        other => format!("{other}: {}", objection.what),
     }
 }
 
@@ -203,7 +210,9 @@ pub(super) mod tests {
         assert_eq!(both.outcome, Outcome::Ok, "{both:?}");
         let detail = both.detail;
         assert!(detail.contains("CN=web is good until 2027"), "{detail}");
-        assert!(detail.contains("does not need it"), "{detail}");
+        let old =
+            "intermediate 1 (CN=ca): it expired on 2026-01-01T00:00:00Z, and the path does not";
+        assert!(detail.contains(old), "{detail}");
         let old = judged(&[2026]);
         assert_eq!(old.outcome, Outcome::Failed(Exit::TokenTrouble), "{old:?}");
     }
