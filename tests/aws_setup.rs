@@ -404,6 +404,11 @@ fn what_aws_would_refuse_is_not_set_up() {
         (vec!["--ca-file", &empty], 1, "empty.pem: it is empty"),
         (vec!["--ca-file", &root, "--by", "cn"], 2, "--certificate"),
         (
+            vec!["--ca-file", &root, "--region", "eu-central"],
+            2,
+            "'--region <REGION>': \"eu-central\" is not an AWS region; write one like eu-central-1",
+        ),
+        (
             vec!["--ca-file", &root, "--role-name", "a'b"],
             2,
             "a role's name has",

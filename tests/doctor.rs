@@ -421,6 +421,12 @@ fn each_way_to_lose_the_network_has_its_name() {
     );
     let unknown = proxy("http://no-such-proxy.invalid:3128", &[]);
     unknown.fails("name", 7, "no-such-proxy.invalid", "proxy");
+    let malformed = [("HTTPS_PROXY", "socks5://s3cret:1")];
+    let report = proxy("", &malformed);
+    report.fails("target", 2, "$HTTPS_PROXY is no proxy", "environment");
+    assert_eq!(report.state("proxy"), "skipped");
+    let report = proxy("none", &malformed);
+    assert_eq!(report.exit, 0, "{}", report.text);
 
     scene.service().stop_listening().unwrap();
     let report = examine(scene, &[]);

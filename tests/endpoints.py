@@ -1,7 +1,8 @@
 """Prints where botocore would send CreateSession, as a JSON array: every region of every partition, with and
-without FIPS and dual-stack."""
+without FIPS and dual-stack. Names such as aws-global, which do not match the partition's pattern, are no regions."""
 
 import json
+import re
 
 from botocore.endpoint_provider import EndpointProvider
 from botocore.exceptions import EndpointProviderError
@@ -14,7 +15,7 @@ provider = EndpointProvider(rules, partitions)
 
 cases = []
 for partition in partitions["partitions"]:
-    for region in partition["regions"]:
+    for region in filter(re.compile(partition["regionRegex"]).match, partition["regions"]):
         for fips in (False, True):
             for dual_stack in (False, True):
                 try:

@@ -18,7 +18,7 @@ fn endpoints_are_those_of_botocore() {
         .map(|case| case["partition"].to_string())
         .collect();
     assert!(
-        partitions.len() >= 8 && cases.len() >= 200,
+        partitions.len() >= 8 && cases.len() >= 180,
         "{partitions:?}"
     );
 

@@ -83,6 +83,46 @@ fn another_anchor_is_a_refusal() {
 }
 
 #[test]
+fn standard_input_is_read_for_one_file() {
+    let scene = Scene::new().unwrap();
+    let root = scene.pki().root_path().display().to_string();
+    let setup = ["aws-setup", "--name", "web", "--format", "cli"];
+    let anchor = "arn:aws:rolesanywhere:eu-central-1:123456789012:trust-anchor/1b";
+    for arguments in [
+        vec!["inspect", "-", "-"],
+        vec!["inspect", "-", "--trust-anchor", "-"],
+        vec![
+            "trust-policy",
+            "--trust-anchor-arn",
+            anchor,
+            "-",
+            &root,
+            "-",
+        ],
+        [&setup[..], &["--ca-file", "-", "--certificate", "-"]].concat(),
+    ] {
+        let mut roleseal = scene.roleseal(&arguments).unwrap();
+        roleseal.stdin(std::fs::File::open(&root).unwrap());
+        let output = roleseal.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(
+            said.contains("standard input (-) is named for two files"),
+            "{said}"
+        );
+        assert_eq!(output.stdout, b"");
+    }
+    let mut once = scene
+        .roleseal(&["inspect", &root, "--trust-anchor", "-"])
+        .unwrap();
+    let output = once
+        .stdin(std::fs::File::open(&root).unwrap())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(6), "{output:?}");
+}
+
+#[test]
 fn certificates_are_shown_to_those_who_may_use_them() {
     let mut lab = Lab::new(KeyKind::EcP256);
     let mut other = lab.config.identity[0].clone();

@@ -53,13 +53,7 @@ impl CreateSession {
                 .iter()
                 .any(|endpoint| endpoint.host() == unsigned.host)
         {
-            return Err(refused(
-                RequestFault::Host,
-                format!(
-                    "host {:?} is not the endpoint of {region}: to permit it, add \"https://HOST\" to the identity's endpoints",
-                    shown(&unsigned.host)
-                ),
-            ));
+            return Err(foreign_host(&unsigned.host, &region));
         }
         let Body {
             duration,
@@ -216,6 +210,18 @@ fn shown(text: &str) -> String {
     text.chars().take(160).collect()
 }
 
+fn foreign_host(host: &str, region: &Region) -> Refusal {
+    let seen = shown(host);
+    let remedy = match format!("https://{host}").parse::<Endpoint>() {
+        Ok(endpoint) if endpoint.host() == seen => {
+            format!("to permit it, add \"{endpoint}\" to the identity's endpoints")
+        }
+        _ => "it must be a name in lower case, with a port only where that is not 443".to_owned(),
+    };
+    let fault = format!("host {seen:?} is not the endpoint of {region}: {remedy}");
+    refused(RequestFault::Host, fault)
+}
+
 fn unknown(name: &str) -> Refusal {
     let fault = format!("parameter {:?} is not one of CreateSession", shown(name));
     refused(RequestFault::UnknownParameter, fault)
@@ -360,6 +366,26 @@ pub(crate) mod tests {
         ] {
             assert_eq!(host(other), Host, "{other}");
         }
+        let remedy = |host: &str| {
+            let refused = parse(|request| request.host = host.into()).unwrap_err().1;
+            let (fault, remedy) = refused.split_once(": ").unwrap();
+            assert_eq!(
+                fault,
+                format!("host {host:?} is not the endpoint of eu-central-1")
+            );
+            remedy.to_owned()
+        };
+        for host in ["localhost:8444", "[::1]", "sts.eu-central-1.amazonaws.com"] {
+            assert_eq!(
+                remedy(host),
+                format!("to permit it, add \"https://{host}\" to the identity's endpoints")
+            );
+        }
+        for host in ["", "LOCALHOST", "localhost:443", "localhost/sessions"] {
+            assert!(remedy(host).contains("in lower case"), "{host}");
+        }
+        let long = parse(|request| request.host = "a".repeat(10_000));
+        assert!(long.unwrap_err().1.len() < 400);
         for region in ["", "eu-west-1", "EU-CENTRAL-1", "eu-central-1 "] {
             assert_eq!(
                 parse(|request| request.region = region.into())

@@ -69,6 +69,8 @@ struct Setup {
 }
 
 pub(crate) fn run(common: &Common, wanted: &AwsSetupArguments) -> Result<(), Error> {
+    let files = std::iter::once(&wanted.ca_file).chain(&wanted.certificate);
+    certificate_source::check_standard_input(files).map_err(AwsSetupError::from)?;
     let anchors = certificate_source::read(&wanted.ca_file).map_err(AwsSetupError::from)?;
     let mut remarks = Vec::new();
     let objections = anchor_objections(&anchors, Timestamp::now());

@@ -26,6 +26,10 @@ pub(crate) struct CertificateArguments {
 /// Why there is no certificate.
 #[derive(Debug, Error)]
 pub(crate) enum SourceError {
+    #[error(
+        "standard input (-) is named for two files, and is read once\nGive one of them by its path."
+    )]
+    StandardInputTwice,
     #[error("{place}: {error}")]
     File {
         place: String,
@@ -40,6 +44,7 @@ pub(crate) enum SourceError {
 impl SourceError {
     pub(crate) fn exit(&self) -> Exit {
         match self {
+            SourceError::StandardInputTwice => Exit::Usage,
             SourceError::File { .. } => Exit::Failed,
             SourceError::Agent(error) => error.exit(),
             SourceError::Garbled(_) => Exit::AgentUnreachable,
@@ -77,7 +82,7 @@ pub(crate) fn of_identity(socket: &Path, identity: Option<&str>) -> Result<Chain
 
 /// The certificates of a file, or of standard input.
 pub(crate) fn read(file: &Path) -> Result<Vec<Certificate>, SourceError> {
-    let bytes = match file.as_os_str() == "-" {
+    let bytes = match is_standard_input(file) {
         true => input::read_limited(std::io::stdin().lock(), FILE_LIMIT),
         false => input::read(file, FILE_LIMIT),
     };
@@ -90,8 +95,26 @@ pub(crate) fn read(file: &Path) -> Result<Vec<Certificate>, SourceError> {
     })
 }
 
+/// An error where several of the files that [`read`] is to read are standard input.
+pub(crate) fn check_standard_input<'p>(
+    files: impl IntoIterator<Item = &'p PathBuf>,
+) -> Result<(), SourceError> {
+    match files
+        .into_iter()
+        .filter(|file| is_standard_input(file))
+        .count()
+    {
+        0 | 1 => Ok(()),
+        _ => Err(SourceError::StandardInputTwice),
+    }
+}
+
+fn is_standard_input(file: &Path) -> bool {
+    file.as_os_str() == "-"
+}
+
 fn shown(file: &Path) -> String {
-    match file.as_os_str() == "-" {
+    match is_standard_input(file) {
         true => "standard input".to_owned(),
         false => file.display().to_string(),
     }

@@ -26,7 +26,7 @@ use wire::{Client, Identity};
 use crate::agent::{self, AgentError};
 use crate::arguments::Common;
 use crate::certificate_source::of_identity;
-use crate::environment::Environment;
+use crate::environment::{Environment, ProxyWord};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::http::Http;
@@ -252,8 +252,10 @@ fn examine_network(
         skip(&behind, "there is no target", findings);
         return None;
     };
+    // A malformed one is not asked here: --proxy or the target goes before it, or there was no target.
     let word = environment.proxy_word(target.session.endpoint.host());
-    findings.push(target::judge_proxy(wish, target, word));
+    let word = word.unwrap_or(ProxyWord::None);
+    findings.push(target::judge_proxy(wish, target, &word));
     let http = match Http::new(&target.route) {
         Ok(http) => http,
         Err(error) => {

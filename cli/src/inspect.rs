@@ -67,6 +67,8 @@ struct Inspection {
 }
 
 pub(crate) fn run(common: &Common, wanted: &InspectArguments) -> Result<(), Error> {
+    let files = wanted.certificate.files.iter().chain(&wanted.trust_anchor);
+    certificate_source::check_standard_input(files).map_err(InspectError::from)?;
     let chain = wanted.certificate.chain(&common.socket());
     let chain = chain.map_err(InspectError::from)?;
     let anchors = match &wanted.trust_anchor {

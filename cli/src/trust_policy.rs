@@ -14,7 +14,7 @@ pub(crate) use binding::{Binding, By};
 pub(crate) use document::{Node, Reference, Style, policy, quoted_json};
 
 use crate::arguments::Common;
-use crate::certificate_source::{CertificateArguments, SourceError};
+use crate::certificate_source::{self, CertificateArguments, SourceError};
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -87,6 +87,7 @@ pub(crate) fn run(common: &Common, wanted: TrustPolicyArguments) -> Result<(), E
     let Some(anchor) = anchor else {
         return Ok(()); // clap has demanded one of the two
     };
+    certificate_source::check_standard_input(&certificate.files).map_err(TrustPolicyError::from)?;
     let chain = certificate.chain(&socket).map_err(TrustPolicyError::from)?;
     let facts = SessionFacts::of(chain.leaf());
     let binding = Binding::of(&facts, &wanted.by).map_err(TrustPolicyError::Unbound)?;

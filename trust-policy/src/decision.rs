@@ -123,17 +123,17 @@ impl Decision {
     /// The verdict in one line, with the statement and what decided in it.
     #[must_use]
     pub fn reason(&self) -> String {
-        format!("{} {}", self.action, self.outcome())
+        format!("{} is {}", self.action, self.outcome())
     }
 
-    /// [`Decision::reason`] without the action.
+    /// [`Decision::reason`] without the action and the verb.
     pub(crate) fn outcome(&self) -> String {
         let report = |index: usize| self.statements.get(index);
         let name = |index: usize| report(index).map(StatementReport::name).unwrap_or_default();
         match self.verdict {
-            Verdict::Allowed { statement } => format!("is allowed by {}", name(statement)),
+            Verdict::Allowed { statement } => format!("allowed by {}", name(statement)),
             Verdict::ExplicitlyDenied { statement } => {
-                let mut line = format!("is denied by {}", name(statement));
+                let mut line = format!("denied by {}", name(statement));
                 for condition in report(statement)
                     .iter()
                     .flat_map(|report| &report.conditions)
@@ -143,7 +143,7 @@ impl Decision {
                 line
             }
             Verdict::ImplicitlyDenied => {
-                format!("is allowed by no statement: {}", self.near_misses())
+                format!("allowed by no statement: {}", self.near_misses())
             }
         }
     }

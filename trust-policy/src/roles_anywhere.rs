@@ -124,7 +124,10 @@ impl RolesAnywhereDecision {
         }
         let lines: Vec<String> = told
             .iter()
-            .map(|(actions, outcome)| format!("{} {outcome}", actions.join(", ")))
+            .map(|(actions, outcome)| match actions[..] {
+                [action] => format!("{action} is {outcome}"),
+                _ => format!("{} are {outcome}", actions.join(", ")),
+            })
             .collect();
         lines.join("; ")
     }
@@ -275,7 +278,7 @@ mod tests {
         .for_roles_anywhere(&context());
         assert_eq!(
             decision.reason(),
-            "sts:AssumeRole, sts:TagSession, sts:SetSourceIdentity is allowed by no statement: Statement[0] \"web\": \
+            "sts:AssumeRole, sts:TagSession, sts:SetSourceIdentity are allowed by no statement: Statement[0] \"web\": \
              StringEquals aws:PrincipalTag/x509Subject/CN \"batch\", the request has \"web\""
         );
     }

@@ -310,12 +310,12 @@ pub fn check_proof(
     ))
 }
 
-/// A text to prove a key with: of now, for a request that does not exist.
+/// A text to prove a key with: of now, for a request that does not exist, in a region that does not either.
 pub fn proof(certificate: &Certificate) -> Result<StringToSign, String> {
     Ok(StringToSign {
         algorithm: certificate.algorithm(),
         date: AmzDate::from(Timestamp::now()),
-        region: "proof-of-possession".parse()?,
+        region: "proof-of-possession-0".parse()?,
         request_hash: [0; 32],
     })
 }

@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp};
-use rolesanywhere::certificate::{Certificate, Chain, Objection};
+use rolesanywhere::certificate::{Certificate, Chain, Objection, Whose};
 use wire::Identity;
 
 use super::finding::{Check, Finding};
@@ -50,12 +50,9 @@ fn refusal(name: &str, objection: &Objection) -> Finding {
 /// The certificate that ends first counts, whichever it is.
 fn judge_end(name: &str, chain: &Chain, doubts: &[&Objection], now: Timestamp) -> Finding {
     let leaf = chain.leaf();
-    let (first, end) = chain
-        .intermediates()
-        .map(|one| (one.subject(), one.not_after()))
-        .chain([(leaf.subject(), leaf.not_after())])
-        .min_by_key(|(_, end)| *end)
-        .unwrap_or_else(|| (leaf.subject(), leaf.not_after()));
+    let first = chain.path(now).min_by_key(|one| one.not_after());
+    let first = first.unwrap_or(leaf);
+    let (subject, end) = (first.subject(), first.not_after());
     let left = end.duration_since(now);
     let chain_length = match chain.intermediates().len() {
         0 => "no intermediate".to_owned(),
@@ -63,13 +60,13 @@ fn judge_end(name: &str, chain: &Chain, doubts: &[&Objection], now: Timestamp) -
         several => format!("{several} intermediates"),
     };
     let mut detail = format!(
-        "{name}: {} by {}, {chain_length}; {first} is good until {end} ({})",
+        "{name}: {} by {}, {chain_length}; {subject} is good until {end} ({})",
         leaf.subject(),
         leaf.issuer(),
         rough(left)
     );
     if !doubts.is_empty() {
-        let doubts: Vec<_> = doubts.iter().map(|one| one.what.as_str()).collect();
+        let doubts: Vec<_> = doubts.iter().map(|one| doubt(one)).collect();
         let doubts = doubts.join("; ");
         detail += &format!("\nroleseal inspect --identity {name} also says: {doubts}");
     }
@@ -85,9 +82,19 @@ fn judge_end(name: &str, chain: &Chain, doubts: &[&Objection], now: Timestamp) -
     }
 }
 
+fn doubt(objection: &Objection) -> String {
+    match &objection.whose {
+        Whose::Leaf | Whose::Chain => objection.what.clone(),
+        other => format!("{other}: {}", objection.what),
+    }
+}
+
 #[cfg(test)]
 pub(super) mod tests {
-    use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose};
+    use rcgen::{
+        BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+        KeyPair, KeyUsagePurpose,
+    };
     use wire::State;
 
     use super::*;
@@ -101,29 +108,50 @@ pub(super) mod tests {
     }
 
     impl Made {
-        /// As AWS wants it, by itself, for the year 2026.
+        /// As AWS wants it, by a CA of its own, for the year 2026.
         pub(in crate::doctor) fn leaf(cn: &str, serial: u64) -> Made {
             Made::with(cn, serial, |_| {})
         }
 
         fn with(cn: &str, serial: u64, change: impl FnOnce(&mut CertificateParams)) -> Made {
+            let ca = Issuer::new(ca("ca", 2027), KeyPair::generate().unwrap());
+            Made::by(&ca, cn, serial, change)
+        }
+
+        fn by(
+            ca: &Issuer<KeyPair>,
+            cn: &str,
+            serial: u64,
+            change: impl FnOnce(&mut CertificateParams),
+        ) -> Made {
             let key = KeyPair::generate().unwrap();
             let mut leaf = CertificateParams::default();
             leaf.distinguished_name.push(DnType::CommonName, cn);
             leaf.serial_number = Some(serial.into());
             leaf.not_before = rcgen::date_time_ymd(2026, 1, 1);
             leaf.not_after = rcgen::date_time_ymd(2027, 1, 1);
-            leaf.is_ca = rcgen::IsCa::ExplicitNoCa;
+            leaf.is_ca = IsCa::ExplicitNoCa;
             leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
             leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
             change(&mut leaf);
-            let der = leaf.self_signed(&key).unwrap().der().to_vec();
+            let der = leaf.signed_by(&key, ca).unwrap().der().to_vec();
             Made { der, key }
         }
 
         pub(in crate::doctor) fn chain(&self) -> Result<Chain, String> {
             Chain::new(vec![from_base64(&base64(&self.der))?]).map_err(|fault| fault.to_string())
         }
+    }
+
+    /// A CA from 2025 to the beginning of a year.
+    fn ca(cn: &str, until: i32) -> CertificateParams {
+        let mut ca = CertificateParams::default();
+        ca.distinguished_name.push(DnType::CommonName, cn);
+        ca.not_before = rcgen::date_time_ymd(2025, 1, 1);
+        ca.not_after = rcgen::date_time_ymd(until, 1, 1);
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        ca.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        ca
     }
 
     pub(in crate::doctor) fn base64(der: &[u8]) -> String {
@@ -160,6 +188,33 @@ pub(super) mod tests {
         ] {
             assert_eq!(judged(&short, now)[0].outcome, expected, "{now}");
         }
+    }
+
+    #[test]
+    fn an_old_intermediate_beside_the_new_one_is_not_the_end() {
+        let root = Issuer::new(ca("root", 2030), KeyPair::generate().unwrap());
+        let lower = Issuer::new(ca("ca", 2030), KeyPair::generate().unwrap());
+        let web = Made::by(&lower, "web", 1, |_| {});
+        let judged = |years: &[i32]| {
+            let of_lower = years.iter().map(|year| {
+                let made = ca("ca", *year).signed_by(lower.key(), &root).unwrap();
+                made.der().to_vec()
+            });
+            let ders = std::iter::once(web.der.clone()).chain(of_lower);
+            let chain = ders.map(|der| Certificate::from_der(der).unwrap());
+            let chain = Chain::new(chain.collect()).map_err(|fault| fault.to_string());
+            let now = "2026-06-01T00:00:00Z".parse().unwrap();
+            judge(&identity("web", State::Ready), &chain, now).remove(0)
+        };
+        let both = judged(&[2026, 2030]);
+        assert_eq!(both.outcome, Outcome::Ok, "{both:?}");
+        let detail = both.detail;
+        assert!(detail.contains("CN=web is good until 2027"), "{detail}");
+        let old =
+            "intermediate 1 (CN=ca): it expired on 2026-01-01T00:00:00Z, and the path does not";
+        assert!(detail.contains(old), "{detail}");
+        let old = judged(&[2026]);
+        assert_eq!(old.outcome, Outcome::Failed(Exit::TokenTrouble), "{old:?}");
     }
 
     #[test]

@@ -138,11 +138,7 @@ fn foreign_region(target: &Target) -> Option<Region> {
 }
 
 /// Which proxy the request goes through, and why.
-pub(super) fn judge_proxy(
-    wish: &Wish,
-    target: &Target,
-    word: Result<ProxyWord, String>,
-) -> Finding {
+pub(super) fn judge_proxy(wish: &Wish, target: &Target, word: &ProxyWord) -> Finding {
     let host = target.session.endpoint.host();
     let detail = match (&wish.proxy, word) {
         (Some(ProxySetting::None), _) => {
@@ -154,16 +150,15 @@ pub(super) fn judge_proxy(
                 proxy.shown()
             )
         }
-        (None, Ok(ProxyWord::Use { proxy, from })) => {
+        (None, ProxyWord::Use { proxy, from }) => {
             format!("{} for {host}: ${from} says so", proxy.shown())
         }
-        (None, Ok(ProxyWord::Excepted { by, from })) => {
+        (None, ProxyWord::Excepted { by, from }) => {
             format!("none for {host}: ${by} excepts it from ${from}")
         }
-        (None, Ok(ProxyWord::None)) => {
+        (None, ProxyWord::None) => {
             format!("none for {host}: neither --proxy, the target nor $HTTPS_PROXY names one")
         }
-        (None, Err(fault)) => return Finding::told(Check::Proxy, Exit::Usage, &fault, CORRECT),
     };
     Finding::ok(Check::Proxy, detail)
 }
@@ -227,17 +222,17 @@ mod tests {
             from: "HTTPS_PROXY",
         };
         for (setting, word, expected) in [
-            (Some("none"), Ok(used()), "the target says \"none\""),
-            (Some("http://u:s3cret@q:2"), Ok(used()), "http://q:2 for"),
+            (Some("none"), used(), "the target says \"none\""),
+            (Some("http://u:s3cret@q:2"), used(), "http://q:2 for"),
             (
                 None,
-                Ok(used()),
+                used(),
                 "http://p:1 for rolesanywhere.eu-central-1.amazonaws.com: $https_proxy",
             ),
-            (None, Ok(excepted), "$NO_PROXY excepts it from $HTTPS_PROXY"),
-            (None, Ok(ProxyWord::None), "neither --proxy"),
+            (None, excepted, "$NO_PROXY excepts it from $HTTPS_PROXY"),
+            (None, ProxyWord::None, "neither --proxy"),
         ] {
-            let finding = judge_proxy(&wish(None, setting), &target, word);
+            let finding = judge_proxy(&wish(None, setting), &target, &word);
             assert_eq!(finding.outcome, Outcome::Ok);
             assert!(finding.detail.contains(expected), "{}", finding.detail);
             assert!(!finding.detail.contains("s3cret"), "{}", finding.detail);

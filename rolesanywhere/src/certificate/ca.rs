@@ -34,8 +34,9 @@ pub(super) fn path_length(ca: &Certificate, whose: &Whose, below: usize) -> Opti
     let (_, limit) = extensions::basic_constraints(ca).ok().flatten()?;
     let limit = usize::from(limit?);
     (below > limit).then(|| {
-        let what =
-            format!("it allows {limit} CAs below it (pathLenConstraint), and there are {below}");
+        let what = format!(
+            "its pathLenConstraint is {limit}, less than the number of CAs below it, {below}"
+        );
         Objection::refused(
             whose,
             what,
@@ -158,7 +159,7 @@ mod tests {
             (
                 pki.root()
                     .with(vec![constraints(true, Some(1)), certificate_signing()]),
-                "allows 1 CAs",
+                "pathLenConstraint is 1, less",
             ),
         ] {
             let said = only(
@@ -182,7 +183,7 @@ mod tests {
             &[&leaf, &lower, &narrow],
             Some(&[&pki.root()]),
         );
-        assert!(said.contains("allows 0 CAs below it"), "{said}");
+        assert!(said.contains("pathLenConstraint is 0, less"), "{said}");
         let wide = pki
             .lower()
             .with(vec![constraints(true, Some(0)), certificate_signing()]);

@@ -63,6 +63,11 @@ impl Chain {
         self.intermediates.iter().map(|link| &link.certificate)
     }
 
+    /// The leaf and the intermediates that lead up from it, of which AWS wants each to be valid.
+    pub fn path(&self, now: Timestamp) -> impl Iterator<Item = &Certificate> {
+        std::iter::once(&self.leaf).chain(path::upwards(&self.leaf, &self.intermediates, now))
+    }
+
     /// Whether AWS could ever accept it: what to know before a key is used with it, whatever the time.
     pub fn check(&self) -> Result<(), CertificateError> {
         let mut objections: Vec<Objection> = self.misplaced_leaf().into_iter().collect();
@@ -89,11 +94,10 @@ impl Chain {
         for link in &self.intermediates {
             let whose = link.whose();
             objections.extend(ca::objections(&link.certificate, &whose));
-            objections.extend(rules::validity(&link.certificate, &whose, now));
         }
         objections.extend(self.length());
         objections.extend(match anchors {
-            None => path::links(&self.leaf, &self.intermediates),
+            None => path::links(&self.leaf, &self.intermediates, now),
             Some(anchors) => path::to_anchor(&self.leaf, &self.intermediates, anchors, now),
         });
         objections.sort_by_key(|objection| !objection.is_refusal());

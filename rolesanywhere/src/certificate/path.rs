@@ -3,24 +3,39 @@
 use jiff::Timestamp;
 
 use super::chain::Link;
-use super::{Certificate, Objection, Whose, ca, signature};
+use super::{Certificate, Objection, Whose, ca, rules, signature};
 
 /// What is wrong with the order, as far as leaf and intermediates tell.
-pub(super) fn links(leaf: &Certificate, intermediates: &[Link]) -> Vec<Objection> {
-    let mut way = Way::from(leaf, intermediates);
+pub(super) fn links(leaf: &Certificate, intermediates: &[Link], now: Timestamp) -> Vec<Objection> {
+    let mut way = Way::from(leaf, intermediates, now);
     while way.climb() {}
-    way.objections()
+    let mut objections = way.objections();
+    objections.extend(self_signed(leaf));
+    objections
 }
 
-/// The same, and whether it ends at a trust anchor that may be one.
+/// The intermediates that lead up from the leaf.
+pub(super) fn upwards<'c>(
+    leaf: &'c Certificate,
+    intermediates: &'c [Link],
+    now: Timestamp,
+) -> impl Iterator<Item = &'c Certificate> {
+    let mut way = Way::from(leaf, intermediates, now);
+    std::iter::from_fn(move || way.climb().then_some(way.top))
+}
+
+/// What is wrong with the order, and whether it ends at a trust anchor that may be one.
 pub(super) fn to_anchor(
     leaf: &Certificate,
     intermediates: &[Link],
     anchors: &[Certificate],
     now: Timestamp,
 ) -> Vec<Objection> {
-    let mut way = Way::from(leaf, intermediates);
-    way.leading = leading(intermediates, anchors);
+    let mut way = Way::from(leaf, intermediates, now);
+    way.leading = leading(intermediates, anchors, |_| true);
+    way.leading_validly = leading(intermediates, anchors, |one| {
+        rules::invalid(one, now).is_none()
+    });
     let mut objections = Vec::new();
     loop {
         let issuing = anchors
@@ -51,16 +66,22 @@ pub(super) fn to_anchor(
     objections
 }
 
-/// The places of the intermediates that lead to an anchor: a CA may have certificates of several others, of which
-/// some lead elsewhere.
-fn leading(intermediates: &[Link], anchors: &[Certificate]) -> Vec<usize> {
+/// The places of the intermediates that lead to an anchor over those that count: a CA may have certificates of
+/// several others, of which some lead elsewhere.
+fn leading(
+    intermediates: &[Link],
+    anchors: &[Certificate],
+    counts: impl Fn(&Certificate) -> bool,
+) -> Vec<usize> {
     let mut leading = Vec::new();
     let mut issuers: Vec<&Certificate> = anchors.iter().collect();
     while let Some(issuer) = issuers.pop() {
         for (at, link) in intermediates.iter().enumerate() {
-            if !leading.contains(&at) && may_have_issued(issuer, &link.certificate) {
+            let certificate = &link.certificate;
+            let is_new = counts(certificate) && !leading.contains(&at);
+            if is_new && may_have_issued(issuer, certificate) {
                 leading.push(at);
-                issuers.push(&link.certificate);
+                issuers.push(certificate);
             }
         }
     }
@@ -74,22 +95,27 @@ fn may_have_issued(issuer: &Certificate, issued: &Certificate) -> bool {
 /// How far up the leaf's issuers were found.
 struct Way<'c> {
     intermediates: &'c [Link],
+    now: Timestamp,
     /// The certificate whose issuer is sought next.
     top: &'c Certificate,
     /// The places in `intermediates` of those that were climbed over, from the leaf upwards.
     climbed: Vec<usize>,
-    /// The places of those that are to be preferred.
+    /// The places of those that lead to an anchor, which are to be preferred.
     leading: Vec<usize>,
+    /// The places of those that do so over valid ones only, which are to be preferred to these.
+    leading_validly: Vec<usize>,
     objections: Vec<Objection>,
 }
 
 impl<'c> Way<'c> {
-    fn from(leaf: &'c Certificate, intermediates: &'c [Link]) -> Way<'c> {
+    fn from(leaf: &'c Certificate, intermediates: &'c [Link], now: Timestamp) -> Way<'c> {
         Way {
             intermediates,
+            now,
             top: leaf,
             climbed: Vec::new(),
             leading: Vec::new(),
+            leading_validly: Vec::new(),
             objections: Vec::new(),
         }
     }
@@ -112,7 +138,7 @@ impl<'c> Way<'c> {
         let candidate = candidates
             .map(|(at, link)| (at, link, self.top_is_signed_by(&link.certificate)))
             .filter(|(.., signed)| *signed != Some(false))
-            .min_by_key(|(at, _, signed)| (!self.leading.contains(at), std::cmp::Reverse(*signed)));
+            .max_by_key(|(at, link, signed)| self.preference(*at, &link.certificate, *signed));
         let Some((at, link, signed)) = candidate else {
             return false;
         };
@@ -122,13 +148,36 @@ impl<'c> Way<'c> {
         }
         let path_length = ca::path_length(&link.certificate, &whose, self.below());
         self.objections.extend(path_length);
+        let validity = rules::validity(&link.certificate, &whose, self.now);
+        self.objections.extend(validity);
         self.top = &link.certificate;
         self.climbed.push(at);
         true
     }
 
+    /// How good a step it is. A CA that renews its certificate keeps its name and key: the one that ends last is the
+    /// new one.
+    fn preference(
+        &self,
+        at: usize,
+        issuer: &Certificate,
+        signed: Option<bool>,
+    ) -> impl Ord + use<> {
+        (
+            self.leading_validly.contains(&at),
+            self.leading.contains(&at),
+            rules::invalid(issuer, self.now).is_none(),
+            signed,
+            issuer.not_after(),
+            std::cmp::Reverse(at),
+        )
+    }
+
     /// Why it goes no further, and not to an anchor.
     fn dead_end(&self, anchors: &[Certificate]) -> Objection {
+        if let Some(objection) = self_signed(self.top) {
+            return objection;
+        }
         let issuer = self.top.issuer();
         let subject = self.top.subject();
         let names_it = |certificate: &Certificate| certificate.subject() == issuer;
@@ -161,7 +210,7 @@ impl<'c> Way<'c> {
         for (at, link) in self.intermediates.iter().enumerate() {
             if !self.climbed.contains(&at) {
                 self.objections
-                    .push(stray(link, self.intermediates, self.top));
+                    .push(stray(link, self.intermediates, self.top, self.now));
             }
         }
         self.objections
@@ -169,7 +218,7 @@ impl<'c> Way<'c> {
 }
 
 /// An intermediate that did not lead up from the leaf.
-fn stray(link: &Link, all: &[Link], top: &Certificate) -> Objection {
+fn stray(link: &Link, all: &[Link], top: &Certificate, now: Timestamp) -> Objection {
     let whose = link.whose();
     let twice = |other: &&Link| other.number < link.number && other.certificate == link.certificate;
     if all.iter().any(|other| twice(&other)) {
@@ -187,11 +236,23 @@ fn stray(link: &Link, all: &[Link], top: &Certificate) -> Objection {
             "get the certificate of the CA's key that did",
         );
     }
-    Objection::warning(
-        &whose,
-        "it is not between the leaf and its trust anchor",
-        "remove it",
-    )
+    let what = match rules::invalid(&link.certificate, now) {
+        Some((fault, _)) => format!("{fault}, and the path does not need it"),
+        None => "it is not between the leaf and its trust anchor".to_owned(),
+    };
+    Objection::warning(&whose, what, "remove it")
+}
+
+/// A leaf that ends the path itself: a trust anchor is a CA, and a leaf is none.
+fn self_signed(leaf: &Certificate) -> Option<Objection> {
+    let is_its_own = leaf.is_self_issued() && leaf.is_signed_by(leaf) == Some(true);
+    is_its_own.then(|| {
+        Objection::refused(
+            &Whose::Leaf,
+            "it is self-signed, and a trust anchor must be a CA",
+            "have one issued by the CA that is, or will be, the trust anchor",
+        )
+    })
 }
 
 fn unchecked(whose: &Whose, issued: &Certificate) -> Objection {
@@ -308,6 +369,131 @@ mod tests {
                 "{said}"
             );
         }
+    }
+
+    #[test]
+    fn an_intermediate_that_is_not_valid_counts_where_the_path_needs_it() {
+        let pki = Pki::new();
+        let (leaf, lower, upper, root) = (pki.leaf(), pki.lower(), pki.upper(), pki.root());
+        let past = ("20250101000000Z", "20260101000000Z");
+        let expired = |ca| Issued {
+            validity: past,
+            ..ca
+        };
+        let (old_lower, old_upper) = (expired(pki.lower()), expired(pki.upper()));
+        let next = Issued {
+            validity: ("20261201000000Z", "20280101000000Z"),
+            ..pki.lower()
+        };
+        for anchors in [None, Some(&[&root][..])] {
+            for (chain, what) in [
+                ([&leaf, &old_lower, &lower, &upper], "1 (CN=lower): it exp"),
+                ([&leaf, &lower, &old_lower, &upper], "2 (CN=lower): it exp"),
+                ([&leaf, &lower, &upper, &old_upper], "3 (CN=upper): it exp"),
+                ([&leaf, &next, &lower, &upper], "1 (CN=lower): it is not va"),
+            ] {
+                let said = only(Severity::Warning, &chain, anchors);
+                assert!(said.contains(what), "{said}");
+                assert!(
+                    said.ends_with(", and the path does not need it: remove it"),
+                    "{said}"
+                );
+            }
+            let other = expired(Issued::ca(&pki.leaf, "other", &pki.leaf, "elsewhere"));
+            let said = only(Severity::Warning, &[&leaf, &lower, &upper, &other], anchors);
+            assert!(said.contains("does not need it"), "{said}");
+            for chain in [[&leaf, &old_lower, &upper], [&leaf, &lower, &old_upper]] {
+                let said = only(Severity::Refused, &chain, anchors);
+                assert!(said.ends_with("it expired on 2026-01-01T00:00:00Z: install a new one"));
+            }
+        }
+        // The path ends below it.
+        let said = only(
+            Severity::Warning,
+            &[&leaf, &lower, &old_upper],
+            Some(&[&upper]),
+        );
+        assert!(said.contains("2 (CN=upper): it expired"), "{said}");
+        // Of two, one is needed.
+        let said = objections(&[&leaf, &old_lower, &old_lower, &upper], None);
+        let refusals = said.iter().filter(|one| one.is_refusal()).count();
+        assert_eq!((refusals, said.len()), (1, 2), "{said:?}");
+    }
+
+    #[test]
+    fn of_several_paths_to_the_anchor_a_valid_one_counts() {
+        let pki = Pki::new();
+        let (leaf, lower, upper, root) = (pki.leaf(), pki.lower(), pki.upper(), pki.root());
+        let short_cut = Issued {
+            validity: ("20250101000000Z", "20260101000000Z"),
+            ..Issued::ca(&pki.lower, "lower", &pki.root, "root")
+        };
+        for chain in [
+            [&leaf, &short_cut, &lower, &upper],
+            [&leaf, &lower, &upper, &short_cut],
+        ] {
+            let said = only(Severity::Warning, &chain, Some(&[&root]));
+            assert!(said.contains("does not need it"), "{said}");
+        }
+        // The valid one leads elsewhere.
+        let said = objections(&[&leaf, &lower, &short_cut], Some(&[&root]));
+        assert!(said[0].is_refusal(), "{said:?}");
+        assert!(said[0].to_string().contains("2 (CN=lower): it expired"));
+        let expired_upper = Issued {
+            validity: short_cut.validity,
+            ..pki.upper()
+        };
+        let valid = Issued::ca(&pki.lower, "lower", &pki.root, "root");
+        for chain in [
+            [&leaf, &lower, &expired_upper, &valid],
+            [&leaf, &valid, &lower, &expired_upper],
+        ] {
+            let said = objections(&chain, Some(&[&root]));
+            assert!(said.iter().all(|one| !one.is_refusal()), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn of_two_certificates_of_a_ca_the_one_that_ends_last_counts() {
+        let pki = Pki::new();
+        let (leaf, lower) = (pki.leaf(), pki.lower());
+        let ending = Issued {
+            validity: ("20260101000000Z", "20261124000000Z"),
+            ..pki.lower()
+        };
+        for (chain, number) in [([&leaf, &ending, &lower], 1), ([&leaf, &lower, &ending], 2)] {
+            let said = only(Severity::Warning, &chain, None);
+            assert!(
+                said.contains(&format!(
+                    "intermediate {number} (CN=lower): it is not between"
+                )),
+                "{said}"
+            );
+        }
+        let said = only(Severity::Warning, &[&leaf, &ending], None);
+        assert!(said.contains("expires soon"), "{said}");
+    }
+
+    #[test]
+    fn a_leaf_does_not_vouch_for_itself() {
+        let pki = Pki::new();
+        let root = pki.root();
+        let own = Issued::leaf(&pki.leaf).by(&pki.leaf, "web");
+        for anchors in [None, Some(&[&root][..])] {
+            let said = only(Severity::Refused, &[&own], anchors);
+            assert!(said.starts_with("it is self-signed"), "{said}");
+        }
+        let said = objections(&[&own], Some(&[&own]));
+        assert!(
+            said[0]
+                .to_string()
+                .contains("trust anchor 1 (CN=web): it is not a CA")
+        );
+        // Of a CA that has its name.
+        let issued = Issued::leaf(&pki.leaf).by(&pki.root, "web");
+        let ca = Issued::ca(&pki.root, "web", &pki.root, "web");
+        assert_eq!(objections(&[&issued], None), []);
+        assert_eq!(objections(&[&issued], Some(&[&ca])), []);
     }
 
     #[test]

@@ -123,10 +123,10 @@ pub(super) fn validity(
     whose: &Whose,
     now: Timestamp,
 ) -> Option<Objection> {
-    let (from, until) = (certificate.not_before(), certificate.not_after());
-    if let Some((what, remedy)) = invalid(from, until, now) {
+    if let Some((what, remedy)) = invalid(certificate, now) {
         return Some(Objection::refused(whose, what, remedy));
     }
+    let (from, until) = (certificate.not_before(), certificate.not_after());
     let soon = SOON.min(from.duration_until(until) / 5);
     (now.duration_until(until) < soon).then(|| {
         let what = format!("it expires soon, on {until}");
@@ -140,13 +140,18 @@ pub fn check_validity(
     until: Timestamp,
     now: Timestamp,
 ) -> Result<(), CertificateError> {
-    match invalid(from, until, now) {
+    match outside(from, until, now) {
         None => Ok(()),
         Some((what, remedy)) => Err(error(format!("{what}: {remedy}"))),
     }
 }
 
-fn invalid(from: Timestamp, until: Timestamp, now: Timestamp) -> Option<(String, &'static str)> {
+/// Why it is not valid at `now`, and what to do.
+pub(super) fn invalid(certificate: &Certificate, now: Timestamp) -> Option<(String, &'static str)> {
+    outside(certificate.not_before(), certificate.not_after(), now)
+}
+
+fn outside(from: Timestamp, until: Timestamp, now: Timestamp) -> Option<(String, &'static str)> {
     if now > until {
         return Some((format!("it expired on {until}"), "install a new one"));
     }
