@@ -91,18 +91,22 @@ impl FromStr for Region {
     }
 }
 
-/// Words and a number: what the region patterns of all partitions have in common. New regions begin with words that
-/// no pattern of today knows.
+/// Words, of which none has begun with a digit yet, and a number: what the region patterns of all partitions have in
+/// common. New regions begin with words that no pattern of today knows.
 fn has_form(text: &str) -> bool {
-    let all = |part: &str, is: fn(&u8) -> bool| !part.is_empty() && part.bytes().all(|b| is(&b));
+    let is_word = |word: &str| {
+        word.starts_with(|c: char| c.is_ascii_lowercase())
+            && word
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+    };
     let Some((words, number)) = text.rsplit_once('-') else {
         return false;
     };
     words.contains('-')
-        && words
-            .split('-')
-            .all(|word| all(word, u8::is_ascii_lowercase))
-        && all(number, u8::is_ascii_digit)
+        && words.split('-').all(is_word)
+        && !number.is_empty()
+        && number.bytes().all(|b| b.is_ascii_digit())
 }
 
 impl fmt::Display for Region {
@@ -160,7 +164,7 @@ mod tests {
             "eu-central-",
             "eu-central-1a",
             "eu-central-1-lab",
-            "eu-c3ntral-1",
+            "eu-3central-1",
         ] {
             assert!(text.parse::<Region>().is_err(), "{text}");
         }

@@ -172,11 +172,12 @@ proptest! {
 
     /// Whatever is wrong with a URI, its error does not show the PIN in it.
     #[test]
-    fn errors_do_not_show_pins(rest in "[a-z0-9&=%;?/-]{0,12}", behind: bool) {
+    fn errors_do_not_show_pins(rest in "[a-z0-9&=%;?/ -]{0,12}", place in 0..3) {
         const PIN: &str = "93751048";
-        let text = match behind {
-            true => format!("pkcs11:?{rest}&pin-value={PIN}"),
-            false => format!("pkcs11:?pin-value={PIN}{rest}"),
+        let text = match place {
+            0 => format!("pkcs11:?{rest}&pin-value={PIN}"),
+            1 => format!("pkcs11:?pin-value={PIN}{rest}"),
+            _ => format!("pkcs11:object=web{rest} pin-value={PIN}"), // a separator is missing
         };
         let said = match text.parse::<Pkcs11Uri>() {
             Ok(uri) => format!("{uri} {uri:?}"),
@@ -220,7 +221,7 @@ fn signable() -> impl Strategy<Value = [String; 5]> {
         algorithm,
         day,
         time,
-        "[a-z][a-z0-9]{0,8}-[a-z0-9]{1,9}",
+        "[a-z]{1,9}(-[a-z][a-z0-9]{0,8}){1,3}-[0-9]{1,3}",
         "[0-9a-f]{64}",
     )
         .prop_map(
