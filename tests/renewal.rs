@@ -72,16 +72,16 @@ fn issue(scene: &Scene, key: &PKey<Private>, spec: &LeafSpec, path: &Path) {
 }
 
 fn csr(key: &PKey<Private>) -> Vec<u8> {
-    csr_signed_by(key, key)
+    csr_signed(key, key, MessageDigest::sha256())
 }
 
-fn csr_signed_by(signer: &PKey<Private>, key: &PKey<Private>) -> Vec<u8> {
+fn csr_signed(signer: &PKey<Private>, key: &PKey<Private>, digest: MessageDigest) -> Vec<u8> {
     let mut name = X509NameBuilder::new().unwrap();
     name.append_entry_by_text("CN", "web").unwrap();
     let mut builder = X509ReqBuilder::new().unwrap();
     builder.set_subject_name(&name.build()).unwrap();
     builder.set_pubkey(key).unwrap();
-    builder.sign(signer, MessageDigest::sha256()).unwrap();
+    builder.sign(signer, digest).unwrap();
     builder.build().to_pem().unwrap()
 }
 
@@ -387,6 +387,88 @@ fn of_a_renewal_nothing_outlives_the_launcher_or_the_program_that_is_killed() {
     }
 }
 
+/// In a directory of the agent's user: he is told of root's renewal while it runs, and renews after it.
+#[test]
+fn what_root_leaves_behind_keeps_the_agents_user_from_nothing() {
+    let (mut lab, key) = lab();
+    let pid = lab.scene.path("pid");
+    let command = format!(
+        "test $(id -u) != 0 || {{ echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000; }}; echo renewed >&2",
+        pid.display()
+    );
+    let path = add(&mut lab, &key, "web", &command);
+    lab.config.identity[0].pin = None; // whose file is not for everybody
+    let scene = &lab.scene;
+    let directory = scene.path("state");
+    fs::create_dir(&directory).unwrap();
+    std::os::unix::fs::chown(&directory, Some(NOBODY), None).unwrap();
+    for extension in ["pem", "csr"] {
+        let old = path.with_extension(extension);
+        fs::rename(&old, directory.join(old.file_name().unwrap())).unwrap();
+    }
+    lab.config.identity[0].certificate = directory.join("web.pem");
+    let file = scene.write("agent.toml", &lab.config.to_toml().unwrap());
+    for (path, mode) in [(scene.dir(), 0o711), (&file.unwrap(), 0o644)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let copy = scene.path("roleseal-agent");
+    copy_program(hsm_fixtures::programs::agent().unwrap(), &copy);
+    let renew = |uid| {
+        let mut command = scene.command(&copy);
+        command.args(["renew", "--identity=web", "--config"]);
+        command.arg(scene.path("agent.toml")).uid(uid);
+        command
+    };
+    let says = || String::from_utf8(renew(NOBODY).output().unwrap().stderr).unwrap();
+    let mut roots = renew(0).spawn().unwrap();
+    let pid = until("the command runs", || fs::read_to_string(&pid).ok());
+    let said = says();
+    assert!(said.contains("another renewal"), "{said}");
+    roots.kill().unwrap();
+    roots.wait().unwrap();
+    let command = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+    let _ = kill_process(command, Signal::KILL); // it may have ended with its program
+    assert!(directory.join(".web.pem.roleseal-lock").exists());
+    let said = says();
+    assert!(said.starts_with("renewed\n"), "{said}");
+}
+
+/// Its CA may verify what cannot be verified here.
+#[test]
+fn a_request_that_cannot_be_verified_here_renews_and_a_check_warns_of_it() {
+    for (digest, expected) in [
+        (
+            MessageDigest::sha512(),
+            "in a way that cannot be verified here",
+        ),
+        (MessageDigest::sha1(), "with SHA-1, which is too weak"),
+    ] {
+        let (mut lab, key) = lab();
+        let command = ca(&lab.scene);
+        let path = add(&mut lab, &key, "web", &command);
+        let before = serial_of(&path);
+        let request = csr_signed(&key, &key, digest);
+        fs::write(path.with_extension("csr"), request).unwrap();
+        let file = lab
+            .scene
+            .write("agent.toml", &lab.config.to_toml().unwrap());
+        let mut check = lab.scene.agent_command(&file.unwrap()).unwrap();
+        let output = check.arg("--check").output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        let expected = format!("web.csr: it is signed {expected}");
+        assert!(
+            said.contains("warning") && said.contains(&expected),
+            "{said}"
+        );
+        let web = lab.start();
+        until("it is renewed", || {
+            (serial_of(&path) != before).then_some(())
+        });
+        assert_eq!(warnings(&identities(&web.scene)[0]), "[]");
+    }
+}
+
 #[test]
 fn a_check_finds_what_would_keep_a_renewal_from_working() {
     let (mut lab, key) = lab();
@@ -405,9 +487,10 @@ fn a_check_finds_what_would_keep_a_renewal_from_working() {
     assert_eq!(check(&good), (true, String::new()));
     let other = PKey::from_ec_key(EcKey::generate(key.ec_key().unwrap().group()).unwrap()).unwrap();
     let request = scene.path("web.csr");
+    let sha256 = MessageDigest::sha256();
     for (content, expected) in [
         (csr(&other), "another key"),
-        (csr_signed_by(&other, &key), "not its key's"),
+        (csr_signed(&other, &key, sha256), "not its key's"),
         (b"nonsense".to_vec(), "BEGIN CERTIFICATE REQUEST"),
     ] {
         fs::write(&request, content).unwrap();

@@ -42,17 +42,14 @@ pub fn faults(config: &Config, sandbox: Option<&Sandbox>) -> Vec<String> {
 
 /// What is no fault, but may become one.
 pub fn warnings(config: &Config) -> Vec<String> {
-    let renewed = config
-        .identities
-        .iter()
-        .filter(|identity| identity.renewal.is_some());
-    renewed
-        .filter_map(|identity| {
-            let path = identity.certificate.files().next()?;
-            let objection = renewal::objection_to_writing(path)?;
-            Some(format!("identity {:?}: {objection}", identity.name))
-        })
-        .collect()
+    let renewed = config.identities.iter().filter_map(|identity| {
+        let settings = identity.renewal.as_ref()?;
+        let path = identity.certificate.files().next()?;
+        let objection = renewal::objection_to_writing(path);
+        let all = objection.into_iter().chain(renewal::doubt(settings));
+        Some(all.map(|warning| format!("identity {:?}: {warning}", identity.name)))
+    });
+    renewed.flatten().collect()
 }
 
 /// The certificate request. A confined agent need not be able to read it.

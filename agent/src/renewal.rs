@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rolesanywhere::certificate::{self, CertificationRequest};
+use rolesanywhere::certificate::{self, CertificationRequest, Proof};
 use serde::{Deserialize, Serialize};
 
 use crate::certificate::{Certificate, CertificateSource, LeafSource};
@@ -97,9 +97,9 @@ fn third(lifetime: jiff::SignedDuration) -> Duration {
 impl Present {
     /// Reads request and certificate, which must be of one key.
     pub(crate) fn read(source: &CertificateSource, settings: &Settings) -> Result<Present, String> {
-        let request = read_request(&settings.csr)?;
+        let (request, _) = read_request(&settings.csr)?;
         let path = file(source)?;
-        if !path.exists() {
+        if is_missing(path) {
             let certificate = None;
             return Ok(Present {
                 request,
@@ -130,15 +130,15 @@ impl Present {
 }
 
 /// The request of a file, which is PEM: the command is given the file as it is.
-fn read_request(path: &Path) -> Result<CertificationRequest, String> {
-    let remedy = match path.exists() {
-        true => "",
-        false => {
+fn read_request(path: &Path) -> Result<(CertificationRequest, Proof), String> {
+    let remedy = match is_missing(path) {
+        true => {
             ": make it with the key (roleseal-agent csr --out), or say where it is: renew = { csr = … }"
         }
+        false => "",
     };
     certificate::read(path)
-        .and_then(|bytes| CertificationRequest::from_pem(&String::from_utf8_lossy(&bytes)))
+        .and_then(|bytes| CertificationRequest::from_pem_for_ca(&String::from_utf8_lossy(&bytes)))
         .map_err(|error| {
             format!(
                 "the certificate request {}: {error}{remedy}",
@@ -147,12 +147,27 @@ fn read_request(path: &Path) -> Result<CertificationRequest, String> {
         })
 }
 
+/// Whether there is no such file; one that this user may not see is not missing.
+fn is_missing(path: &Path) -> bool {
+    matches!(path.try_exists(), Ok(false))
+}
+
 /// The file of the leaf; only such certificates have settings.
 pub(crate) fn file(source: &CertificateSource) -> Result<&Path, String> {
     match &source.leaf {
         LeafSource::File(path) => Ok(path),
         LeafSource::Token(_) => Err("its certificate is on the token".to_owned()),
     }
+}
+
+/// Why it cannot be told that the certificate request is its key's, which a CA may find out.
+pub(crate) fn doubt(settings: &Settings) -> Option<String> {
+    let (_, proof) = read_request(&settings.csr).ok()?;
+    let path = settings.csr.display();
+    let why = proof.err()?;
+    Some(format!(
+        "the certificate request {path}: {why}; renewals use it as it is"
+    ))
 }
 
 /// Why a new certificate could not be put in its place, as far as this process can tell.
@@ -175,6 +190,16 @@ mod tests {
     fn of_a_missing_request_it_is_said_how_to_make_it() {
         let error = read_request(Path::new("/nonexistent/web.csr")).unwrap_err();
         assert!(error.contains("roleseal-agent csr --out"), "{error}");
+    }
+
+    /// A file where a directory should be, since root may enter every directory.
+    #[test]
+    fn what_cannot_be_reached_is_not_missing() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = read_request(&file.path().join("web.csr")).unwrap_err();
+        assert!(!error.contains("make it"), "{error}");
+        assert!(!is_missing(&file.path().join("web.pem")));
+        assert!(is_missing(Path::new("/nonexistent/web.pem")));
     }
 
     #[test]

@@ -24,7 +24,7 @@ use jiff::Timestamp;
 use thiserror::Error;
 
 pub use ca::anchor_objections;
-pub use certification_request::CertificationRequest;
+pub use certification_request::{CertificationRequest, Proof};
 pub use chain::{CHAIN_LIMIT, Chain};
 pub use extensions::AlternativeName;
 pub use file::{FILE_LIMIT, parse, parse_pem, read};

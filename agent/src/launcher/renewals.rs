@@ -1,14 +1,16 @@
 //! Renewals, as the launcher starts them: the agent's own program with a configuration that was fixed when the
 //! launcher was started. The agent says only whose certificate it is, and is not heard too often.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpgid, kill_process_group, waitid};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+};
 
 use crate::config::IdentityName;
 use crate::renewal::program::REPORT;
@@ -74,26 +76,44 @@ impl Renewals {
     }
 }
 
+/// How often the session of a renewal that has ended is looked through: what is killed starts nothing more, so
+/// that only what others start meanwhile is left for the next look.
+const LOOKS: usize = 16;
+
 /// When a renewal has ended, kills what is left of its session: one that was killed itself leaves its command
-/// behind. Before it is reaped: until then its number is nobody else's.
+/// behind. Before it is reaped: until then its number, and so its session's, is nobody else's.
 pub(super) fn end_with(renewal: &Child) {
     let leader = Pid::from_child(renewal);
     let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     if !matches!(waitid(WaitId::Pid(leader), ended), Ok(Some(_))) {
         return;
     }
-    for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let number = process
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok());
-        if let Some(process) = number.and_then(Pid::from_raw)
-            && session_of(process) == leader.as_raw_pid()
-            && let Ok(group) = getpgid(Some(process))
-        {
-            let _ = kill_process_group(group, Signal::KILL); // it may have ended
+    let mut killed = HashSet::from([leader]);
+    for _ in 0..LOOKS {
+        let before = killed.len();
+        let found = processes().filter(|process| !killed.contains(process));
+        let found: Vec<Pid> = found
+            .filter(|process| kill_if_of(leader, *process))
+            .collect();
+        killed.extend(found);
+        if killed.len() == before {
+            return;
         }
     }
+}
+
+fn processes() -> impl Iterator<Item = Pid> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
+}
+
+/// Whether the process was of that leader's session. It is held first: its number may become another one's at
+/// any time.
+fn kill_if_of(leader: Pid, process: Pid) -> bool {
+    let Ok(held) = pidfd_open(process, PidfdFlags::empty()) else {
+        return false;
+    };
+    session_of(process) == leader.as_raw_pid() && pidfd_send_signal(&held, Signal::KILL).is_ok()
 }
 
 /// 0 for the kernel's own, which rustix has no number for.
@@ -112,6 +132,8 @@ pub(super) fn log() -> std::io::Result<Stdio> {
 mod tests {
     use super::*;
     use std::fs::File;
+
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     fn renewals() -> Renewals {
         Renewals::new("/bin/agent".into(), "/etc/a b.toml".into())
@@ -132,6 +154,32 @@ mod tests {
             "--report",
         ];
         assert_eq!(arguments, expected);
+    }
+
+    /// Also where more is started while it is being ended.
+    #[test]
+    fn of_its_session_nothing_is_left_and_others_stay() {
+        let mut other = Command::new("sleep").arg("60").spawn().unwrap();
+        let many = "(n=0; while [ $n -lt 500 ]; do sleep 60 & n=$((n+1)); done) &";
+        let mut leader = Command::new("setsid")
+            .args(["sh", "-c", many])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(Pid::from_child(&leader)), ended).unwrap();
+        end_with(&leader);
+        let all_have_it = leader.stderr.take().unwrap();
+        let mut events = [PollFd::new(&all_have_it, PollFlags::empty())];
+        let limit = Timespec {
+            tv_sec: 10,
+            tv_nsec: 0,
+        };
+        assert_eq!(poll(&mut events, Some(&limit)), Ok(1));
+        leader.wait().unwrap();
+        assert_eq!(other.try_wait().unwrap(), None);
+        other.kill().unwrap();
+        other.wait().unwrap();
     }
 
     #[test]

@@ -18,6 +18,9 @@ pub struct CertificationRequest {
     subject: String,
 }
 
+/// Whether its key has been seen to sign it, and why not.
+pub type Proof = Result<(), CertificateError>;
+
 const LABEL: &str = "CERTIFICATE REQUEST";
 /// What Microsoft and old OpenSSL write.
 const OLD_LABEL: &str = "NEW CERTIFICATE REQUEST";
@@ -25,24 +28,35 @@ const OLD_LABEL: &str = "NEW CERTIFICATE REQUEST";
 impl CertificationRequest {
     /// Reads one and verifies its signature.
     pub fn from_der(der: &[u8]) -> Result<CertificationRequest, CertificateError> {
+        proven(CertificationRequest::read(der)?)
+    }
+
+    fn read(der: &[u8]) -> Result<(CertificationRequest, Proof), CertificateError> {
         let malformed =
             |fault: der::Error| error(format!("not a PKCS#10 certificate request: {fault}"));
         let request = CertReq::from_der(der).map_err(malformed)?;
         let public_key = request.info.public_key.to_der().map_err(malformed)?;
-        verify(&request, der, &PublicKey::from_der(&public_key)?)?;
-        Ok(CertificationRequest {
+        let proof = verify(&request, der, &PublicKey::from_der(&public_key)?)?;
+        let request = CertificationRequest {
             der: der.to_vec(),
             public_key,
             subject: request.info.subject.to_string(),
-        })
+        };
+        Ok((request, proof))
     }
 
     /// The one request of a PEM text. Text around it is left out, as OpenSSL writes it.
     pub fn from_pem(text: &str) -> Result<CertificationRequest, CertificateError> {
+        proven(CertificationRequest::from_pem_for_ca(text)?)
+    }
+
+    /// The same for a CA, which verifies the signature itself, and perhaps one that cannot be verified here.
+    /// One that is wrong is an error here, too.
+    pub fn from_pem_for_ca(text: &str) -> Result<(CertificationRequest, Proof), CertificateError> {
         let mut ders = pem_blocks(text, LABEL)?;
         ders.extend(pem_blocks(text, OLD_LABEL)?);
         match ders.as_slice() {
-            [der] => CertificationRequest::from_der(der),
+            [der] => CertificationRequest::read(der),
             [] => Err(error(format!(
                 "there is no \"-----BEGIN {LABEL}-----\" in it"
             ))),
@@ -83,24 +97,33 @@ impl CertificationRequest {
     }
 }
 
-fn verify(request: &CertReq, der: &[u8], key: &PublicKey) -> Result<(), CertificateError> {
+fn proven(
+    (request, proof): (CertificationRequest, Proof),
+) -> Result<CertificationRequest, CertificateError> {
+    proof.map(|()| request)
+}
+
+fn verify(request: &CertReq, der: &[u8], key: &PublicKey) -> Result<Proof, CertificateError> {
     let unknown =
         || error("it is signed in a way that cannot be verified here: sign it with SHA-256");
-    let scheme = scheme(&request.algorithm).map_err(|hash| {
-        error(format!(
-            "it is signed with {hash}, which is too weak: sign it with SHA-256"
-        ))
-    })?;
+    let scheme = match scheme(&request.algorithm) {
+        Ok(scheme) => scheme,
+        Err(hash) => {
+            return Ok(Err(error(format!(
+                "it is signed with {hash}, which is too weak: sign it with SHA-256"
+            ))));
+        }
+    };
     let parameters = request.algorithm.parameters.as_ref();
     if !matches!(scheme, Scheme::RsaPss(_)) && parameters.is_some_and(|some| *some != Any::null()) {
-        return Err(unknown());
+        return Ok(Err(unknown()));
     }
     let text = signed_part(der).unwrap_or_default();
     let signature = request.signature.as_bytes().unwrap_or_default();
     match key.verifies_as(scheme, text, signature) {
-        Some(true) => Ok(()),
+        Some(true) => Ok(Ok(())),
         Some(false) => Err(error("its signature is not its key's")),
-        None => Err(unknown()),
+        None => Ok(Err(unknown())),
     }
 }
 
@@ -148,6 +171,32 @@ mod tests {
         assert!(unknown.contains("cannot be verified"), "{unknown}");
         let short = fault(&signed(&rsa(1024), &key, MessageDigest::sha256()));
         assert!(short.contains("1024 bits"), "{short}");
+    }
+
+    #[test]
+    fn a_ca_is_given_what_cannot_be_verified_here_and_nothing_that_is_wrong() {
+        let for_ca = |signer: &Key, key: &Key, digest| {
+            let der = signed(key, signer, digest);
+            let pem = der::pem::encode_string(LABEL, LineEnding::LF, &der).unwrap();
+            CertificationRequest::from_pem_for_ca(&pem)
+        };
+        let (p256, sha256) = (ec_p256(), MessageDigest::sha256());
+        for key in &keys() {
+            let proof = |digest| {
+                let (request, proof) = for_ca(key, key, digest).unwrap();
+                assert_eq!(request.public_key(), key.public_key_to_der().unwrap());
+                proof.map_err(|fault| fault.to_string())
+            };
+            assert_eq!(proof(sha256), Ok(()));
+            let weak = proof(MessageDigest::sha1()).unwrap_err();
+            assert!(weak.contains("SHA-1"), "{weak}");
+            let wrong = for_ca(&p256, key, sha256).unwrap_err().to_string();
+            assert!(wrong.contains("not its key's"), "{wrong}");
+        }
+        let (_, proof) = for_ca(&p256, &p256, MessageDigest::sha512()).unwrap();
+        let unknown = proof.unwrap_err().to_string();
+        assert!(unknown.contains("cannot be verified"), "{unknown}");
+        assert!(for_ca(&rsa(2048), &p256, MessageDigest::sha512()).is_err());
     }
 
     #[test]
