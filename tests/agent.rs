@@ -107,15 +107,16 @@ impl Web {
     }
 }
 
-/// The serial number that the identity `web` signs with, as the agent lists it.
+/// The serial number that the identity `web` signs with, as the agent lists it; once its token has been opened.
 pub(crate) fn serial(scene: &Scene) -> String {
-    let listed = call(&scene.socket(), "ListIdentities", json!({}));
-    let identities = listed["parameters"]["identities"].as_array().unwrap();
-    let web = identities.iter().find(|identity| identity["name"] == "web");
-    web.unwrap()["serial"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned()
+    until("the token of web is opened", || {
+        let listed = call(&scene.socket(), "ListIdentities", json!({}));
+        let identities = listed["parameters"]["identities"].as_array().unwrap();
+        let web = identities.iter().find(|identity| identity["name"] == "web");
+        let web = web.unwrap();
+        let serial = web["serial"].as_str().unwrap_or_default();
+        (web["state"] != "opening").then(|| serial.to_owned())
+    })
 }
 
 /// Polls until there is a result; what it waits for is in the panic.
