@@ -387,6 +387,19 @@ fn of_a_renewal_nothing_outlives_the_launcher_or_the_program_that_is_killed() {
     }
 }
 
+/// A copy of roleseal-agent that every user may run, with the scene's configuration, `agent.toml`.
+fn for_everybody(lab: &mut Lab) -> PathBuf {
+    lab.config.identity[0].pin = None; // whose file is not for everybody
+    let scene = &lab.scene;
+    let file = scene.write("agent.toml", &lab.config.to_toml().unwrap());
+    for (path, mode) in [(scene.dir(), 0o711), (&file.unwrap(), 0o644)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let program = scene.path("roleseal-agent");
+    copy_program(hsm_fixtures::programs::agent().unwrap(), &program);
+    program
+}
+
 /// In a directory of the agent's user: he is told of root's renewal while it runs, and renews after it.
 #[test]
 fn what_root_leaves_behind_keeps_the_agents_user_from_nothing() {
@@ -397,7 +410,6 @@ fn what_root_leaves_behind_keeps_the_agents_user_from_nothing() {
         pid.display()
     );
     let path = add(&mut lab, &key, "web", &command);
-    lab.config.identity[0].pin = None; // whose file is not for everybody
     let scene = &lab.scene;
     let directory = scene.path("state");
     fs::create_dir(&directory).unwrap();
@@ -407,14 +419,10 @@ fn what_root_leaves_behind_keeps_the_agents_user_from_nothing() {
         fs::rename(&old, directory.join(old.file_name().unwrap())).unwrap();
     }
     lab.config.identity[0].certificate = directory.join("web.pem");
-    let file = scene.write("agent.toml", &lab.config.to_toml().unwrap());
-    for (path, mode) in [(scene.dir(), 0o711), (&file.unwrap(), 0o644)] {
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    }
-    let copy = scene.path("roleseal-agent");
-    copy_program(hsm_fixtures::programs::agent().unwrap(), &copy);
+    let program = for_everybody(&mut lab);
+    let scene = &lab.scene;
     let renew = |uid| {
-        let mut command = scene.command(&copy);
+        let mut command = scene.command(&program);
         command.args(["renew", "--identity=web", "--config"]);
         command.arg(scene.path("agent.toml")).uid(uid);
         command
@@ -514,16 +522,10 @@ fn a_check_finds_what_would_keep_a_renewal_from_working() {
 fn a_check_warns_of_a_directory_that_cannot_be_written() {
     let (mut lab, key) = lab();
     add(&mut lab, &key, "web", "true");
+    let program = for_everybody(&mut lab);
     let scene = &lab.scene;
-    lab.config.identity[0].pin = None; // whose file is not for everybody
-    let file = scene.write("agent.toml", &lab.config.to_toml().unwrap());
-    for (path, mode) in [(scene.dir(), 0o711), (&file.unwrap(), 0o644)] {
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    }
-    let copy = scene.path("roleseal-agent");
-    copy_program(hsm_fixtures::programs::agent().unwrap(), &copy);
     let check = |uid| {
-        let mut command = scene.command(&copy);
+        let mut command = scene.command(&program);
         command
             .arg("--check")
             .arg("--config")

@@ -3,7 +3,7 @@
 use std::time::Duration;
 use std::{fmt, thread};
 
-use cryptoki_sys::{CK_FLAGS, CK_SLOT_ID, CKF_TOKEN_INITIALIZED};
+use cryptoki_sys::{CK_FLAGS, CK_SLOT_ID, CKF_TOKEN_INITIALIZED, CKR_GENERAL_ERROR};
 use token::{Pkcs11Uri, TokenError, TokenMatch};
 
 use crate::error::Failure;
@@ -62,10 +62,13 @@ impl Slots {
 
 /// SoftHSM's token cannot be read at the instant at which another process logs in to it.
 fn read_patiently(module: &Module, slot: CK_SLOT_ID) -> Result<Token, Failure> {
-    read(module, slot).or_else(|_| {
-        thread::sleep(PATIENCE);
-        read(module, slot)
-    })
+    match read(module, slot) {
+        Err(failure) if failure.code == CKR_GENERAL_ERROR => {
+            thread::sleep(PATIENCE);
+            read(module, slot)
+        }
+        result => result,
+    }
 }
 
 fn read(module: &Module, slot: CK_SLOT_ID) -> Result<Token, Failure> {

@@ -130,7 +130,7 @@ fn every_slot_is_told_of_and_no_pin_is_tried_where_several_match() {
 #[test]
 fn a_slot_that_cannot_be_read_hides_no_other() {
     let lab = super::super::faults::Lab::new();
-    let broken = "C_GetTokenInfo return CKR_TOKEN_NOT_RECOGNIZED times 2 after 1";
+    let broken = "C_GetTokenInfo return CKR_TOKEN_NOT_RECOGNIZED times 1 after 1";
     lab.inject(broken);
     let mut operator = super::faults::operator(&lab);
     let tokens = operator.list("pkcs11:");
