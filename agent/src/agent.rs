@@ -8,13 +8,13 @@ use jiff::Timestamp;
 use wire::Refusal;
 
 use crate::accounts::Accounts;
-use crate::config::Config;
 use crate::identity::{Identities, Identity};
 use crate::launcher::TokenPrograms;
 use crate::metrics::Metrics;
 use crate::peer::Peer;
 use crate::rate::Rates;
 use crate::sandbox::Sandbox;
+use config::Config;
 
 /// A running agent.
 #[derive(Debug)]

@@ -2,10 +2,10 @@
 
 use jiff::Timestamp;
 
-use crate::certificate::{self, CertificateSource, LeafSource};
-use crate::config::{Config, IdentityConfig, TokenKind};
-use crate::renewal::{self, Present};
 use crate::sandbox::Sandbox;
+use config::certificate::{self, CertificateSource, LeafSource};
+use config::renewal::{self, Present};
+use config::{Config, IdentityConfig, TokenKind};
 
 /// The faults of modules, PIN files and certificate files, a sentence each. A confined agent sees fewer files
 /// than its user.

@@ -13,11 +13,11 @@ use rolesanywhere::Endpoint;
 use token::{Signature, StringToSign, TokenError};
 use wire::Refusal;
 
-use crate::certificate::{Certificate, CertificateSource, Stamp};
-use crate::config::Limits;
 use crate::keeper::{Caller, Keeper, KeyState, NotSigned, RefusedPins};
 use crate::policy::Policy;
 use crate::renewal::Schedule;
+use config::Limits;
+use config::certificate::{Certificate, CertificateSource, Stamp};
 pub use take::NotTaken;
 
 /// All identities of one configuration, and the keepers of their tokens.

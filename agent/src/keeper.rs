@@ -21,9 +21,9 @@ use token::link::{FromToken, Open};
 use token::{PinFingerprint, Signature, StringToSign, TokenError};
 use wire::Presence;
 
-use crate::certificate::{Certificate, CertificateSource};
 use crate::launcher::TokenPrograms;
 use crate::token_process;
+use config::certificate::{Certificate, CertificateSource};
 
 pub use opening::{check_proof, proof, stays_in_use};
 use thread::Thread;

@@ -375,7 +375,7 @@ mod tests {
     fn programs_are_told_by_their_path_or_else_by_their_name() {
         let (_directory, launcher) = launcher("");
         let own = std::env::current_exe().unwrap();
-        let path = launcher.executable(pid_of_this(), crate::executable::since_boot());
+        let path = launcher.executable(pid_of_this(), config::process_name::since_boot());
         assert_eq!(path.as_deref(), own.to_str());
         // One that has ended and is not reaped has a name, and no program any more.
         let mut ended = Command::new("true").spawn().unwrap();
@@ -384,20 +384,20 @@ mod tests {
         let pid = ended.id().cast_signed();
         assert_eq!(
             launcher
-                .executable(pid, crate::executable::since_boot())
+                .executable(pid, config::process_name::since_boot())
                 .as_deref(),
             Some("[true]")
         );
         ended.wait().unwrap();
         for nobody in [0, -1, i32::MIN, i32::MAX] {
             assert_eq!(
-                launcher.executable(nobody, crate::executable::since_boot()),
+                launcher.executable(nobody, config::process_name::since_boot()),
                 None
             );
         }
         assert!(
             launcher
-                .executable(pid_of_this(), crate::executable::since_boot())
+                .executable(pid_of_this(), config::process_name::since_boot())
                 .is_some()
         );
     }

@@ -21,11 +21,11 @@ use wire::{Refusal, Reply, Transport, codec};
 
 use crate::agent::Agent;
 use crate::audit::{self, Level};
-use crate::config::Limits;
 use crate::connection::{Connection, Next};
 use crate::metrics::OpenConnection;
 use crate::panics::contain;
 use crate::peer::Peer;
+use config::Limits;
 use waiting::{Event, Waiting};
 
 /// Where clients connect.

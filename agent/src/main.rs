@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use config::{Config, ConfigError, Hardening, MetricsAddress};
 use roleseal_agent::accounts::Accounts;
 use roleseal_agent::agent::Agent;
-use roleseal_agent::config::{Config, ConfigError, Hardening, MetricsAddress};
 use roleseal_agent::launcher::Launcher;
 use roleseal_agent::listener::Listener;
 use roleseal_agent::metrics::Server;

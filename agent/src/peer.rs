@@ -9,7 +9,8 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use crate::accounts::Accounts;
 use crate::audit::{self, Fields};
-use crate::executable;
+use config::process_name;
+use config::user_database::UserDatabase;
 
 /// A client. Decisions rest on `uid` and `gid`; `pid` is for the log, since it can be reused.
 #[derive(Debug)]
@@ -47,7 +48,7 @@ impl Peer {
             pid,
             groups: OnceLock::new(),
             accounts,
-            connected: executable::since_boot(),
+            connected: process_name::since_boot(),
             executable: OnceLock::new(),
         }
     }

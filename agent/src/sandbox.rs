@@ -16,7 +16,7 @@ use token::PinSource;
 use token::sandbox::{Confined, LANDLOCK_ABI, enforce};
 
 use crate::audit;
-use crate::config::{Config, Hardening, MetricsAddress};
+use config::{Config, Hardening, MetricsAddress};
 
 /// What the agent does with files after its start.
 #[derive(Debug, Default)]

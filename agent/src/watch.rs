@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use crate::agent::Agent;
 use crate::audit;
-use crate::certificate::{Certificate, Stamp};
 use crate::identity::{Identity, NotTaken};
 use crate::keeper;
 use crate::panics::contain;
+use config::certificate::{Certificate, Stamp};
 
 /// How often the files are looked at. By their metadata and not by inotify: that sees neither a symbolic
 /// link far up the path, nor a network file system.

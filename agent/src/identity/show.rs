@@ -7,9 +7,9 @@ use token::TokenError;
 use wire::{Refusal, State};
 
 use super::{Identities, Identity};
-use crate::certificate::Certificate;
 use crate::keeper::KeyState;
 use crate::peer::Peer;
+use config::certificate::Certificate;
 
 impl Identities {
     /// What the caller may see: what it may use; everything for root and the agent's own user.

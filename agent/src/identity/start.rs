@@ -6,11 +6,12 @@ use token::link::{Open, OpenKey, OpenPkcs11, OpenTpm};
 use token::{Pkcs11Uri, Tcti};
 
 use super::{Identities, Identity, Token};
-use crate::certificate::{LeafSource, Stamp};
-use crate::config::{Config, IdentityConfig, KeyConfig, Pkcs11Config, TokenConfig, TokenKind};
 use crate::keeper::{Heritage, Keeper, KeyOwner, RefusedPins};
 use crate::launcher::TokenPrograms;
+use crate::policy::Policy;
 use crate::renewal::Schedule;
+use config::certificate::{LeafSource, Stamp};
+use config::{Config, IdentityConfig, KeyConfig, Pkcs11Config, TokenConfig, TokenKind};
 
 impl Identities {
     /// Starts to open the tokens of the configuration, with these token programs. What is the same as with
@@ -46,7 +47,7 @@ impl Identities {
                     renewal,
                     name: config.name,
                     endpoints: config.endpoints,
-                    policy: config.policy,
+                    policy: Policy::new(config.rules),
                     certificate: config.certificate,
                     key_uri: config.key.to_string(),
                     keeper,

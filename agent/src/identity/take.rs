@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use token::TokenError;
 
 use super::Identity;
-use crate::certificate::Certificate;
 use crate::keeper::{self, Caller, KeyState, NotSigned};
+use config::certificate::Certificate;
 
 /// Why a new certificate is not taken over.
 #[derive(Debug, Clone, PartialEq, Eq)]

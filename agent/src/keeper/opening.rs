@@ -14,9 +14,9 @@ use super::recovery::failure_of_all;
 use super::thread::{SIGN_LIMIT, Thread, ending};
 use super::{Event, KeyOwner, KeyState};
 use crate::audit::{self, Fields, Level};
-use crate::certificate::Certificate;
 use crate::launcher::Program;
 use crate::token_process::{self, TokenProcess};
+use config::certificate::Certificate;
 
 /// For a login over a slow network HSM; and then for each key, which a slow TPM takes half a second to
 /// load.
@@ -329,9 +329,9 @@ mod tests {
     use token::Pkcs11Uri;
     use token::link::{Open, OpenKey, OpenPkcs11};
 
-    use crate::certificate::{CertificateSource, LeafSource};
     use crate::keeper::{Heritage, Keeper};
     use crate::launcher::Launcher;
+    use config::certificate::{CertificateSource, LeafSource};
 
     /// A token program in shell. Its standard input is the link; each start leaves a line in `starts`.
     struct Script(tempfile::TempDir);

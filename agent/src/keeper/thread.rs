@@ -13,10 +13,10 @@ use token::{PinFingerprint, Signature, TokenError};
 use super::queue::Queue;
 use super::recovery::BACKOFF;
 use super::{End, Event, Job, KeyOwner, KeyState, NotSigned, Shared};
-use crate::certificate::LeafSource;
 use crate::launcher::TokenPrograms;
 use crate::panics::contain;
 use crate::token_process::{self, TokenProcess};
+use config::certificate::LeafSource;
 
 /// The thread that owns the token.
 pub(super) struct Thread {

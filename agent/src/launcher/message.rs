@@ -12,7 +12,7 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::config::IdentityName;
+use config::IdentityName;
 
 /// From the agent.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]

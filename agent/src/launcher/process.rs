@@ -20,10 +20,10 @@ use signal_hook::consts::SIGCHLD;
 
 use super::message::{Answer, Ask, FromLauncher, Program, REQUEST_LIMIT, Request, receive, send};
 use super::renewals::{self, Renewals};
-use crate::accounts::Accounts;
-use crate::config::IdentityName;
-use crate::executable;
 use crate::panics::{INTERNAL_ERROR, contain};
+use config::IdentityName;
+use config::process_name;
+use config::user_database::{SystemUsers, UserDatabase};
 
 /// Does what the agent at the other end of `agent` asks, with these programs, until the agent is gone; then waits
 /// for those that run, which see that themselves.
@@ -133,13 +133,13 @@ impl Process {
             Ask::Start { program, confined } => return self.start(number, program, confined),
             Ask::Kill { pid } => self.kill(pid),
             Ask::Executable { pid, at } => {
-                Answer::Executable(executable::of(pid, Duration::from_millis(at)))
+                Answer::Executable(process_name::of(pid, Duration::from_millis(at)))
             }
             Ask::User { name } => {
-                return self.look_up(number, move || found(Accounts::Own.user(&name)));
+                return self.look_up(number, move || found(SystemUsers.user(&name)));
             }
             Ask::Group { name } => {
-                return self.look_up(number, move || found(Accounts::Own.group(&name)));
+                return self.look_up(number, move || found(SystemUsers.group(&name)));
             }
             Ask::Groups { uid } => return self.look_up(number, move || groups(uid)),
             Ask::Renew { identity } => return self.renew(number, &identity),
@@ -351,7 +351,7 @@ fn found(found: Result<Option<u32>, String>) -> Answer {
 }
 
 fn groups(uid: u32) -> Answer {
-    match Accounts::Own.groups(uid) {
+    match SystemUsers.groups(uid) {
         Ok(mut groups) => {
             groups.truncate(GROUP_LIMIT);
             Answer::Groups(groups)

@@ -12,8 +12,8 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
 
-use crate::config::IdentityName;
 use crate::renewal::program::REPORT;
+use config::IdentityName;
 
 /// What is started, and when it was.
 #[derive(Debug)]

@@ -16,9 +16,9 @@ use thiserror::Error;
 
 use crate::agent::Agent;
 use crate::audit;
-use crate::config::MetricsAddress;
 use crate::listener::{self, ListenError};
 use crate::panics::contain;
+use config::MetricsAddress;
 
 /// Where scrapes come in.
 #[derive(Debug)]
@@ -212,9 +212,9 @@ fn response(status: &str, content_type: &str, body: &str) -> String {
 mod tests {
     use super::*;
     use crate::accounts::Accounts;
-    use crate::config::{Config, Hardening, Limits};
     use crate::launcher::Launcher;
     use crate::sandbox::Sandbox;
+    use config::{Config, Hardening, Limits};
     use std::io::{Read, Write};
     use std::net::TcpStream;
     use std::os::unix::fs::PermissionsExt;

@@ -15,7 +15,7 @@ use super::key::generate::NewKeyArguments;
 use super::new_request::{AltNameArguments, Subject, Wanted};
 use super::token_key::TokenKey;
 use super::{Failure, NewFile, csr, output, read_text};
-use crate::config::IdentityName;
+use config::IdentityName;
 use configuration::Edit;
 use plan::Plan;
 

@@ -12,7 +12,7 @@ use super::Failure;
 use super::handle::Handle;
 use super::pins::{PinArguments, TpmPinArguments, in_file};
 use super::token_key::KeyPlace;
-use crate::config::DEFAULT_MODULE;
+use config::DEFAULT_MODULE;
 
 /// One key: of a PKCS#11 token, in a file, or at a persistent handle.
 #[derive(Debug, Args)]

@@ -11,7 +11,7 @@ use token::operator::{PublicKeyInfo, pkcs11, tpm};
 use token::{PinSource, Tcti};
 
 use super::pins::TpmPinArguments;
-use crate::config::DEFAULT_MODULE;
+use config::DEFAULT_MODULE;
 
 /// Where certificates are, unless somebody wants them elsewhere: what the systemd unit lets the agent write to
 /// (`StateDirectory=`).

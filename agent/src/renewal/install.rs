@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
+use config::renewal::target;
 use rustix::process::geteuid;
 use thiserror::Error;
 
@@ -67,11 +68,6 @@ pub(crate) fn replace_here(target: &Path, content: &[u8], mode: u32) -> Result<(
     let directory = target.parent().map(File::open);
     let _ = directory.map(|opened| opened.and_then(|directory| directory.sync_all()));
     Ok(())
-}
-
-/// Behind the links of the last name.
-pub(crate) fn target(path: &Path) -> PathBuf {
-    path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
 /// A file that is removed unless it was renamed.

@@ -6,10 +6,11 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use super::command::Stop;
-use super::{Report, renew};
+use super::renew;
 use crate::accounts::Accounts;
-use crate::config::{Config, IdentityName};
 use crate::operator::{Failure, output};
+use config::renewal::Report;
+use config::{Config, IdentityName};
 
 /// Renew an identity's certificate with the command in its configuration
 ///

@@ -2,17 +2,17 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use der::pem::LineEnding;
 use jiff::Timestamp;
 
 use super::command::{self, Stop};
+use super::install;
 use super::lock::Lock;
-use super::{Present, Report, install};
-use crate::certificate::{Certificate, CertificateSource, Stamp, read_file};
-use crate::config::IdentityConfig;
+use config::IdentityConfig;
+use config::certificate::{Certificate, CertificateSource, Stamp, read_file};
+use config::renewal::{self, Present, Report};
 use rolesanywhere::certificate::parse_pem;
 
 /// A CA whose clock is ahead of this one's by so much is waited for.
@@ -28,7 +28,7 @@ pub(super) fn renew(identity: &IdentityConfig, force: bool, stop: &Stop) -> Resu
         .as_ref()
         .ok_or("it has no renew = { command = … } in the configuration")?;
     let source = &identity.certificate;
-    let path = super::file(source)?;
+    let path = renewal::file(source)?;
     let csr = &settings.csr;
     let is_due = |present: &Present| {
         let due_at = |old: &Certificate| settings.due_at(old.not_before, old.not_after);
@@ -137,13 +137,3 @@ pub(crate) fn await_validity(new: &Certificate, stop: &Stop) -> Result<(), Strin
     stop.pause(Instant::now() + ahead)
         .map_err(|error| error.to_string())
 }
-
-/// Whether a file holds a private key beside certificates, which a renewal would destroy.
-pub(super) fn holds_a_key(path: &Path) -> bool {
-    std::fs::read(path).is_ok_and(|text| {
-        text.windows(KEY_MARK.len())
-            .any(|window| window == KEY_MARK)
-    })
-}
-
-const KEY_MARK: &[u8] = b"PRIVATE KEY-----";

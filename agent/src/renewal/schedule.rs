@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::{Present, Report, Settings};
-use crate::certificate::{CertificateSource, Stamp};
+use config::certificate::{CertificateSource, Stamp};
+use config::renewal::{self, Present, Report, Settings};
 
 /// Of one identity, for as long as its configuration has settings for it.
 #[derive(Debug)]
@@ -96,8 +96,8 @@ impl Schedule {
         let mut state = self.lock();
         let csr = state.settings.csr.clone();
         let stamp = Stamp::of(state.source.files().chain([csr.as_path()]));
-        let certificate = super::file(&state.source).ok();
-        state.objection = certificate.and_then(super::objection_to_writing);
+        let certificate = renewal::file(&state.source).ok();
+        state.objection = certificate.and_then(renewal::objection_to_writing);
         if state.seen.as_ref().is_some_and(|(last, _)| *last == stamp) {
             return None;
         }
@@ -234,7 +234,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::certificate::LeafSource;
+    use config::certificate::LeafSource;
 
     const DAY: i64 = 86_400;
 

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::{Report, Schedule};
+use super::Schedule;
 use crate::agent::Agent;
 use crate::audit::{self, Level};
 use crate::launcher::{Launcher, Renewal};
 use crate::panics::contain;
+use config::renewal::Report;
 
 /// Looks after all identities, in a thread of its own.
 #[derive(Debug)]

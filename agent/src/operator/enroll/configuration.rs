@@ -10,14 +10,15 @@ use token::link::{OpenTpmKey, TpmKeySource};
 use super::EnrollArguments;
 use super::plan::{Plan, pin_of};
 use crate::accounts::Accounts;
-use crate::certificate::LeafSource;
-use crate::config::Config;
 use crate::operator::Failure;
 use crate::operator::key_choice::absolute;
 use crate::operator::report::toml_string;
 use crate::operator::token_key::KeyPlace;
 use crate::renewal::install;
 use crate::renewal::lock::Lock;
+use config::Config;
+use config::certificate::LeafSource;
+use config::renewal::target;
 
 /// What happens to the configuration.
 #[derive(Debug, PartialEq, Eq)]
@@ -125,7 +126,7 @@ fn path(path: &Path) -> Result<String, Failure> {
 
 /// Whether the file can be put there at the end of it all.
 fn check_writable(config: &Path) -> Result<(), Failure> {
-    let target = install::target(config);
+    let target = target(config);
     let directory = target.parent().unwrap_or(Path::new("/"));
     let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
     rustix::fs::access(directory, access).map_err(|error| {

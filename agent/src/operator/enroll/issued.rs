@@ -9,11 +9,12 @@ use rolesanywhere::certificate::CertificationRequest;
 
 use super::EnrollArguments;
 use super::plan::Plan;
-use crate::certificate::{Certificate, CertificateSource, LeafSource};
 use crate::operator::program::{held_signal, hold_signals};
 use crate::operator::{Failure, output, read_text};
 use crate::renewal::command::{self, CommandError, Stop};
-use crate::renewal::{Present, install, renew};
+use crate::renewal::{install, renew};
+use config::certificate::{Certificate, CertificateSource, LeafSource};
+use config::renewal::Present;
 
 /// How long a command may take: a CA may have somebody look at a first request.
 const COMMAND_LIMIT: Duration = Duration::from_secs(600);

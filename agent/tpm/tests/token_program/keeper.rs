@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use roleseal_agent::certificate::{CertificateSource, LeafSource};
+use config::certificate::{CertificateSource, LeafSource};
 use roleseal_agent::keeper::{Caller, Heritage, Keeper, KeyOwner, KeyState, NotSigned};
 use roleseal_agent::launcher::Launcher;
 use token::link::{Open, OpenTpm, OpenTpmKey};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::value::AbsolutePath;
+use crate::value::AbsolutePath;
 
 /// `[hardening]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Hardening {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub(super) struct HardeningTable {
+pub(crate) struct HardeningTable {
     landlock: bool,
     seccomp: bool,
     token_programs: bool,
@@ -53,7 +53,7 @@ impl From<HardeningTable> for Hardening {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::tests::{WEB, load};
+    use crate::tests::{WEB, load};
 
     #[test]
     fn hardening_is_on_unless_switched_off() {

@@ -8,14 +8,14 @@ use rolesanywhere::SessionDuration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 
-use super::file::Fault;
-use super::value::Text;
-use crate::accounts::Accounts;
-use crate::policy::{ArnPattern, Rule};
+use crate::fault::Fault;
+use crate::rule::{ArnPattern, Rule};
+use crate::user_database::UserDatabase;
+use crate::value::Text;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct RuleTable {
+pub(crate) struct RuleTable {
     #[serde(default)]
     users: Vec<Account>,
     #[serde(default)]
@@ -30,7 +30,7 @@ pub(super) struct RuleTable {
 }
 
 impl RuleTable {
-    pub(super) fn validate(self, accounts: &Accounts) -> Result<Rule, Fault> {
+    pub(crate) fn validate(self, users: &dyn UserDatabase) -> Result<Rule, Fault> {
         if self.users.is_empty() && self.groups.is_empty() {
             let nobody = "an [[identity.allow]] rule names no users or groups: add some; \
                           users = [\"*\"] means every local user";
@@ -45,12 +45,12 @@ impl RuleTable {
                 .users
                 .iter()
                 .filter(|user| **user != everyone)
-                .map(|user| user.number("user", |name| accounts.user(name)))
+                .map(|user| user.number("user", |name| users.user(name)))
                 .collect::<Result<_, Fault>>()?,
             groups: self
                 .groups
                 .iter()
-                .map(|group| group.number("group", |name| accounts.group(name)))
+                .map(|group| group.number("group", |name| users.group(name)))
                 .collect::<Result<_, Fault>>()?,
             roles: unwrap(self.roles),
             profiles: unwrap(self.profiles),
@@ -144,7 +144,7 @@ impl FromStr for MaxDuration {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::tests::{WEB, assert_refused};
+    use crate::tests::{WEB, assert_refused};
 
     #[test]
     fn faults_of_a_rule_are_named() {

@@ -6,10 +6,10 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 use token::PinSource;
 
-use super::value::AbsolutePath;
+use crate::value::AbsolutePath;
 
 /// `{ file = "/path" }` or `{ credential = "NAME" }`.
-pub(super) struct PinTable(pub(super) PinSource);
+pub(crate) struct PinTable(pub(crate) PinSource);
 
 impl<'de> Deserialize<'de> for PinTable {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<PinTable, D::Error> {
@@ -53,7 +53,7 @@ impl<'de> Deserialize<'de> for PinTable {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::tests::{WEB, assert_refused, load};
+    use crate::tests::{WEB, assert_refused, load};
 
     #[test]
     fn faults_of_a_pin_are_named() {

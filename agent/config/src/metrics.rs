@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
-use super::value::{AbsolutePath, Text};
+use crate::value::{AbsolutePath, Text};
 
 /// Where metrics are served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,13 +19,13 @@ pub enum MetricsAddress {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct MetricsTable {
+pub(crate) struct MetricsTable {
     listen: Option<Text<Loopback>>,
     socket: Option<AbsolutePath>,
 }
 
 impl MetricsTable {
-    pub(super) fn validate(self) -> Result<MetricsAddress, String> {
+    pub(crate) fn validate(self) -> Result<MetricsAddress, String> {
         match (self.listen, self.socket) {
             (Some(Text(Loopback(address))), None) => Ok(MetricsAddress::Loopback(address)),
             (None, Some(AbsolutePath(path))) => Ok(MetricsAddress::Socket(path)),
@@ -57,7 +57,7 @@ impl FromStr for Loopback {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::tests::{WEB, load};
+    use crate::tests::{WEB, load};
 
     #[test]
     fn metrics_are_for_this_host() {

@@ -3,16 +3,22 @@
 //! of this file: it becomes the state of the identity concerned.
 
 mod allow;
+pub mod certificate;
+mod fault;
 mod file;
 mod hardening;
 mod identity;
+mod identity_name;
 mod key;
 mod limits;
 mod metrics;
-mod name;
 mod pin;
+pub mod process_name;
 mod renew;
+pub mod renewal;
+mod rule;
 mod tokens;
+pub mod user_database;
 mod value;
 
 use std::path::PathBuf;
@@ -20,20 +26,22 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use token::PinSource;
 
-use crate::accounts::Accounts;
-pub use file::ConfigError;
-use file::Fault;
+use crate::user_database::UserDatabase;
+pub use fault::ConfigError;
+use fault::Fault;
 pub use hardening::Hardening;
 use hardening::HardeningTable;
 pub use identity::IdentityConfig;
 use identity::{Defaults, IdentityTable, check_unique};
+pub use identity_name::IdentityName;
 pub use key::KeyConfig;
 pub use limits::Limits;
 use limits::LimitsTable;
 pub use metrics::MetricsAddress;
 use metrics::MetricsTable;
-pub use name::IdentityName;
-pub(crate) use tokens::DEFAULT_MODULE;
+pub use renew::beside;
+pub use rule::{ArnPattern, Rule};
+pub use tokens::DEFAULT_MODULE;
 use tokens::TpmTable;
 pub use tokens::{Pkcs11Config, TokenConfig, TokenKind};
 use value::AbsolutePath;
@@ -60,7 +68,7 @@ impl Config {
     pub fn serves_others(&self) -> bool {
         self.identities
             .iter()
-            .any(|identity| !identity.policy.rules.is_empty())
+            .any(|identity| !identity.rules.is_empty())
     }
 
     /// Where all PINs and auth values come from.
@@ -105,7 +113,7 @@ fn default_socket() -> AbsolutePath {
 
 impl Document {
     /// The configuration, or what is wrong beyond the grammar.
-    fn validate(self, accounts: &Accounts) -> Result<Config, Fault> {
+    fn validate(self, users: &dyn UserDatabase) -> Result<Config, Fault> {
         if self.identities.is_empty() {
             let none = "there is no [[identity]] in it: add one with a name and a key";
             return Err(none.to_owned().into());
@@ -127,7 +135,7 @@ impl Document {
             .map(|table| {
                 let name = table.name.to_string();
                 table
-                    .validate(&defaults, accounts)
+                    .validate(&defaults, users)
                     .map_err(|fault| fault.of_identity(&name))
             })
             .collect::<Result<_, Fault>>()?;
@@ -151,35 +159,35 @@ impl Document {
 mod tests {
     use super::*;
     use crate::certificate::LeafSource;
+    use crate::user_database::SystemUsers;
     use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
     use token::link::CertificateOnToken;
 
-    pub(super) const WEB: &str =
+    pub(crate) const WEB: &str =
         "[[identity]]\nname = \"web\"\nkey = \"pkcs11:token=lab;object=web\"\n";
 
-    pub(super) fn load_with_mode(text: &str, mode: u32) -> Result<Config, String> {
+    pub(crate) fn load_with_mode(text: &str, mode: u32) -> Result<Config, String> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("agent.toml");
         std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         let shown = path.display().to_string();
-        Config::load(&path, &Accounts::Own)
-            .map_err(|error| error.to_string().replace(&shown, "FILE"))
+        Config::load(&path, &SystemUsers).map_err(|error| error.to_string().replace(&shown, "FILE"))
     }
 
-    pub(super) fn load(text: &str) -> Result<Config, String> {
+    pub(crate) fn load(text: &str) -> Result<Config, String> {
         load_with_mode(text, 0o600)
     }
 
     #[track_caller]
-    pub(super) fn assert_refused(text: &str, expected: &str) {
+    pub(crate) fn assert_refused(text: &str, expected: &str) {
         let message = load(text).unwrap_err();
         assert!(message.contains(expected), "{text}\n{message}");
         assert!(message.starts_with("FILE:"), "{message}");
     }
 
-    pub(super) fn pkcs11(token: &TokenConfig) -> &Pkcs11Config {
+    pub(crate) fn pkcs11(token: &TokenConfig) -> &Pkcs11Config {
         match &token.kind {
             TokenKind::Pkcs11(token) => token,
             other => panic!("{other:?}"),
@@ -195,7 +203,7 @@ mod tests {
             identity.certificate.leaf,
             LeafSource::Token(CertificateOnToken::OfTheKey)
         );
-        assert!(identity.policy.rules.is_empty());
+        assert!(identity.rules.is_empty());
         let token = pkcs11(&config.tokens[0]);
         assert_eq!(token.module, Path::new("p11-kit-proxy.so"));
         assert_eq!((token.sessions, &token.pin), (4, &None));
@@ -240,13 +248,13 @@ mod tests {
         );
         assert_eq!(web.certificate.chain, Some("/etc/chain.pem".into()));
         assert_eq!(web.endpoints[0].host(), "localhost:8443");
-        let rule = &web.policy.rules[0];
+        let rule = &web.rules[0];
         assert_eq!(
             (&rule.users[..], &rule.groups[..]),
             (&[0, 1001][..], &[0, 7][..])
         );
         assert_eq!(rule.max_duration.unwrap().seconds(), 3600);
-        assert!(web.policy.rules[1].everyone);
+        assert!(web.rules[1].everyone);
         assert!(matches!(
             batch.certificate.leaf,
             LeafSource::Token(CertificateOnToken::Named(_))

@@ -3,77 +3,26 @@
 use std::fs::{File, Metadata};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use thiserror::Error;
 use token::PinSource;
 use zeroize::Zeroizing;
 
 use super::Config;
-use crate::accounts::Accounts;
-
-/// Why a configuration is refused.
-#[derive(Debug, Error)]
-#[error("{path}{line}: {message}", path = path.display(), line = line.map(|n| format!(":{n}")).unwrap_or_default())]
-pub struct ConfigError {
-    path: PathBuf,
-    line: Option<usize>,
-    message: String,
-    lookup_failed: bool,
-}
-
-impl ConfigError {
-    fn new(path: &Path, message: String) -> ConfigError {
-        ConfigError {
-            path: path.to_owned(),
-            line: None,
-            message,
-            lookup_failed: false,
-        }
-    }
-
-    /// Whether the same file may be accepted later: the user database did not answer.
-    pub fn may_pass(&self) -> bool {
-        self.lookup_failed
-    }
-}
-
-/// What is wrong with the content of a configuration.
-#[derive(Debug)]
-pub(super) enum Fault {
-    /// The file has to be corrected.
-    Invalid(String),
-    /// The user database did not answer.
-    Lookup(String),
-}
-
-impl From<String> for Fault {
-    fn from(message: String) -> Fault {
-        Fault::Invalid(message)
-    }
-}
-
-impl Fault {
-    pub(super) fn of_identity(self, name: &str) -> Fault {
-        let named = |message| format!("identity {name:?}: {message}");
-        match self {
-            Fault::Invalid(message) => Fault::Invalid(named(message)),
-            Fault::Lookup(message) => Fault::Lookup(named(message)),
-        }
-    }
-}
+use crate::fault::{ConfigError, Fault};
+use crate::user_database::UserDatabase;
 
 /// The largest configuration that is read, in bytes: some thousand identities.
 const SIZE_LIMIT: u64 = 4 * 1024 * 1024;
 
 impl Config {
-    /// Reads and validates `path`; the users and groups in it are asked of `accounts`.
-    pub fn load(path: &Path, accounts: &Accounts) -> Result<Config, ConfigError> {
+    /// Reads and validates `path`; the users and groups in it are asked of `users`.
+    pub fn load(path: &Path, users: &dyn UserDatabase) -> Result<Config, ConfigError> {
         let fault = |message| ConfigError::new(path, message);
         let (text, metadata) = read(path).map_err(fault)?;
         check_owner(&metadata).map_err(fault)?;
         let mode = metadata.mode() & 0o7777;
-        let config = Config::parse(path, &text, accounts)?;
+        let config = Config::parse(path, &text, users)?;
         let pin_inside = |pin: &PinSource| matches!(pin, PinSource::Value(_));
         if mode & 0o077 != 0 && config.pins().any(pin_inside) {
             return Err(fault(format!(
@@ -86,13 +35,13 @@ impl Config {
     }
 
     /// Validates the text of `path`.
-    pub fn parse(path: &Path, text: &str, accounts: &Accounts) -> Result<Config, ConfigError> {
+    pub fn parse(path: &Path, text: &str, users: &dyn UserDatabase) -> Result<Config, ConfigError> {
         let document: super::Document = toml::from_str(text).map_err(|error| ConfigError {
             line: error.span().map(|span| line_of(text, span.start)),
             // Not the error's Display: it repeats the line, which may hold a PIN.
             ..ConfigError::new(path, error.message().to_owned())
         })?;
-        document.validate(accounts).map_err(|fault| match fault {
+        document.validate(users).map_err(|fault| match fault {
             Fault::Invalid(message) => ConfigError::new(path, message),
             Fault::Lookup(message) => ConfigError {
                 lookup_failed: true,
@@ -147,7 +96,7 @@ fn line_of(text: &str, offset: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::tests::{WEB, load, load_with_mode, pkcs11};
+    use crate::tests::{WEB, load, load_with_mode, pkcs11};
     use token::Pin;
 
     #[test]

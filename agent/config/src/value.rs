@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
 /// A value that is read from a string by its `FromStr`.
-pub(super) struct Text<T>(pub(super) T);
+pub(crate) struct Text<T>(pub(crate) T);
 
 impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Text<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Text<T>, D::Error> {
@@ -19,7 +19,7 @@ impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Text<T> {
 
 #[derive(Deserialize)]
 #[serde(try_from = "PathBuf")]
-pub(super) struct AbsolutePath(pub(super) PathBuf);
+pub(crate) struct AbsolutePath(pub(crate) PathBuf);
 
 impl TryFrom<PathBuf> for AbsolutePath {
     type Error = String;

@@ -26,14 +26,14 @@ impl Default for Limits {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct LimitsTable {
+pub(crate) struct LimitsTable {
     connections: Option<Count<65_536>>,
     connections_per_user: Option<Count<65_536>>,
     requests_per_second_per_user: Option<Count<1_000_000>>,
 }
 
 impl LimitsTable {
-    pub(super) fn validate(self) -> Result<Limits, String> {
+    pub(crate) fn validate(self) -> Result<Limits, String> {
         let default = Limits::default();
         let or = |count: Option<Count<65_536>>, default| count.map_or(default, |count| count.0);
         let connections = or(self.connections, default.connections);
@@ -73,7 +73,7 @@ impl<const MOST: u32> TryFrom<i64> for Count<MOST> {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::tests::{WEB, assert_refused, load};
+    use crate::tests::{WEB, assert_refused, load};
 
     #[test]
     fn one_user_has_no_more_than_all_together() {

@@ -3,23 +3,22 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use nix::unistd::geteuid;
 use rolesanywhere::Endpoint;
 use serde::Deserialize;
 use token::Tcti;
 
-use super::allow::RuleTable;
-use super::file::Fault;
-use super::key::{CertificateText, KeyConfig, KeySettings, KeyText};
-use super::name::IdentityName;
-use super::pin::PinTable;
-use super::renew::RenewTable;
-use super::tokens::{Sessions, TokenKind, TpmTable};
-use super::value::{AbsolutePath, Text};
-use crate::accounts::Accounts;
+use crate::allow::RuleTable;
 use crate::certificate::CertificateSource;
-use crate::policy::Policy;
+use crate::fault::Fault;
+use crate::identity_name::IdentityName;
+use crate::key::{CertificateText, KeyConfig, KeySettings, KeyText};
+use crate::pin::PinTable;
+use crate::renew::RenewTable;
 use crate::renewal::Settings;
+use crate::rule::Rule;
+use crate::tokens::{Sessions, TokenKind, TpmTable};
+use crate::user_database::UserDatabase;
+use crate::value::{AbsolutePath, Text};
 
 /// One `[[identity]]`.
 #[derive(Debug)]
@@ -35,13 +34,13 @@ pub struct IdentityConfig {
     /// What may be called beside AWS's own endpoints.
     pub endpoints: Vec<Endpoint>,
     /// Who may use it, and for what.
-    pub policy: Policy,
+    pub rules: Vec<Rule>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct IdentityTable {
-    pub(super) name: IdentityName,
+pub(crate) struct IdentityTable {
+    pub(crate) name: IdentityName,
     key: KeyText,
     pin: Option<PinTable>,
     parent_pin: Option<PinTable>,
@@ -58,16 +57,16 @@ pub(super) struct IdentityTable {
 }
 
 /// What an identity has where its own table is silent.
-pub(super) struct Defaults {
-    pub(super) module: PathBuf,
-    pub(super) tcti: Tcti,
+pub(crate) struct Defaults {
+    pub(crate) module: PathBuf,
+    pub(crate) tcti: Tcti,
 }
 
 impl IdentityTable {
-    pub(super) fn validate(
+    pub(crate) fn validate(
         self,
         defaults: &Defaults,
-        accounts: &Accounts,
+        users: &dyn UserDatabase,
     ) -> Result<(IdentityConfig, TokenKind), Fault> {
         let settings = KeySettings {
             pin: self.pin.map(|pin| pin.0),
@@ -84,7 +83,7 @@ impl IdentityTable {
         let rules = self
             .rules
             .into_iter()
-            .map(|rule| rule.validate(accounts))
+            .map(|rule| rule.validate(users))
             .collect::<Result<_, Fault>>()?;
         let renewal = self.renew.map(|table| table.validate(&leaf, key.file()));
         let identity = IdentityConfig {
@@ -96,17 +95,14 @@ impl IdentityTable {
             },
             renewal: renewal.transpose()?,
             endpoints: self.endpoints.into_iter().map(|text| text.0).collect(),
-            policy: Policy {
-                own_uid: geteuid().as_raw(),
-                rules,
-            },
+            rules,
         };
         Ok((identity, token))
     }
 }
 
 /// Refuses a name that comes twice.
-pub(super) fn check_unique(identities: &[(IdentityConfig, TokenKind)]) -> Result<(), String> {
+pub(crate) fn check_unique(identities: &[(IdentityConfig, TokenKind)]) -> Result<(), String> {
     let mut seen = BTreeSet::new();
     for (identity, _) in identities {
         if !seen.insert(&identity.name) {
@@ -118,7 +114,7 @@ pub(super) fn check_unique(identities: &[(IdentityConfig, TokenKind)]) -> Result
 
 #[cfg(test)]
 mod tests {
-    use crate::config::tests::{WEB, assert_refused};
+    use crate::tests::{WEB, assert_refused};
 
     #[test]
     fn faults_of_an_identity_are_named() {

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use token::{PinSource, Tcti, TokenMatch};
 
-use super::identity::IdentityConfig;
-use super::value::Text;
+use crate::identity::IdentityConfig;
+use crate::value::Text;
 
 /// One token, which one token program serves.
 #[derive(Debug)]
@@ -40,17 +40,17 @@ pub struct Pkcs11Config {
 }
 
 /// Every module that p11-kit is configured with, as one; found by the dynamic linker.
-pub(crate) const DEFAULT_MODULE: &str = "p11-kit-proxy.so";
+pub const DEFAULT_MODULE: &str = "p11-kit-proxy.so";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct TpmTable {
-    pub(super) tcti: Text<Tcti>,
+pub(crate) struct TpmTable {
+    pub(crate) tcti: Text<Tcti>,
 }
 
 #[derive(Deserialize)]
 #[serde(try_from = "i64")]
-pub(super) struct Sessions(pub(super) usize);
+pub(crate) struct Sessions(pub(crate) usize);
 
 impl Default for Sessions {
     fn default() -> Sessions {
@@ -70,7 +70,7 @@ impl TryFrom<i64> for Sessions {
 }
 
 /// The tokens of `identities`, or why two of them cannot share one.
-pub(super) fn gather(
+pub(crate) fn gather(
     identities: &[(IdentityConfig, TokenKind)],
 ) -> Result<Vec<TokenConfig>, String> {
     let mut tokens: Vec<TokenConfig> = Vec::new();
@@ -145,9 +145,9 @@ impl TokenKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::KeyConfig;
     use crate::certificate::LeafSource;
-    use crate::config::KeyConfig;
-    use crate::config::tests::{WEB, assert_refused, load, pkcs11};
+    use crate::tests::{WEB, assert_refused, load, pkcs11};
 
     #[test]
     fn identities_of_one_token_share_it() {

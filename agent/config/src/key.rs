@@ -8,9 +8,9 @@ use token::link::{CertificateOnToken, OpenTpmKey, TpmKeySource};
 use token::{PinSource, Pkcs11Uri, Tcti, TokenMatch, UriError};
 use zeroize::Zeroizing;
 
-use super::tokens::{Pkcs11Config, Sessions, TokenKind};
-use super::value::AbsolutePath;
 use crate::certificate::LeafSource;
+use crate::tokens::{Pkcs11Config, Sessions, TokenKind};
+use crate::value::AbsolutePath;
 
 /// Which private key.
 #[derive(Debug)]
@@ -45,20 +45,20 @@ impl fmt::Display for KeyConfig {
 }
 
 /// What an identity says of its key, apart from which one it is.
-pub(super) struct KeySettings {
-    pub(super) pin: Option<PinSource>,
-    pub(super) parent_pin: Option<PinSource>,
-    pub(super) owner_pin: Option<PinSource>,
-    pub(super) tcti: Option<Tcti>,
-    pub(super) certificate: Option<CertificateText>,
-    pub(super) sessions: Option<Sessions>,
+pub(crate) struct KeySettings {
+    pub(crate) pin: Option<PinSource>,
+    pub(crate) parent_pin: Option<PinSource>,
+    pub(crate) owner_pin: Option<PinSource>,
+    pub(crate) tcti: Option<Tcti>,
+    pub(crate) certificate: Option<CertificateText>,
+    pub(crate) sessions: Option<Sessions>,
 }
 
 /// Key, leaf and token of an identity.
-pub(super) type Parts = (KeyConfig, LeafSource, TokenKind);
+pub(crate) type Parts = (KeyConfig, LeafSource, TokenKind);
 
 impl KeySettings {
-    pub(super) fn pkcs11_key(
+    pub(crate) fn pkcs11_key(
         self,
         mut key: Pkcs11Uri,
         default_module: &Path,
@@ -93,7 +93,7 @@ impl KeySettings {
         Ok((KeyConfig::Pkcs11(key), certificate, token))
     }
 
-    pub(super) fn tpm_key(
+    pub(crate) fn tpm_key(
         self,
         source: TpmKeySource,
         default_tcti: &Tcti,
@@ -155,7 +155,7 @@ fn on_the_same_token(uri: Pkcs11Uri, token: &TokenMatch) -> Result<LeafSource, S
 /// A PKCS#11 URI, or a key of a TPM: its handle or its file.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
-pub(super) enum KeyText {
+pub(crate) enum KeyText {
     Pkcs11(Box<Pkcs11Uri>),
     Tpm(TpmKeySource),
 }
@@ -209,7 +209,7 @@ fn persistent_handle(text: &str) -> Result<u32, String> {
 /// An absolute path or a PKCS#11 URI.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
-pub(super) enum CertificateText {
+pub(crate) enum CertificateText {
     File(PathBuf),
     OnToken(Box<Pkcs11Uri>),
 }
@@ -227,7 +227,7 @@ impl TryFrom<String> for CertificateText {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::tests::{WEB, assert_refused};
+    use crate::tests::{WEB, assert_refused};
 
     #[test]
     fn faults_of_tpm_keys_are_named() {

@@ -7,14 +7,14 @@ use std::time::Duration;
 use jiff::{Span, SpanRelativeTo};
 use serde::Deserialize;
 
-use super::value::{AbsolutePath, Text};
 use crate::certificate::LeafSource;
 use crate::renewal::Settings;
+use crate::value::{AbsolutePath, Text};
 
 /// `{ command = "…", before = "10d", csr = "/path", timeout = "2m" }`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct RenewTable {
+pub(crate) struct RenewTable {
     command: Text<ShellCommand>,
     before: Option<Text<Before>>,
     csr: Option<AbsolutePath>,
@@ -23,7 +23,7 @@ pub(super) struct RenewTable {
 
 impl RenewTable {
     /// The settings, for a certificate from there and a key that may be in a file.
-    pub(super) fn validate(
+    pub(crate) fn validate(
         self,
         leaf: &LeafSource,
         key_file: Option<&Path>,
@@ -61,7 +61,7 @@ impl RenewTable {
 }
 
 /// Where the certificate request is, unless something else is said.
-pub(crate) fn beside(certificate: &Path) -> PathBuf {
+pub fn beside(certificate: &Path) -> PathBuf {
     certificate.with_extension("csr")
 }
 
