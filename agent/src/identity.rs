@@ -13,9 +13,9 @@ use rolesanywhere::Endpoint;
 use token::{Signature, StringToSign, TokenError};
 use wire::Refusal;
 
-use crate::keeper::{Caller, Keeper, KeyState, NotSigned, RefusedPins};
 use crate::policy::Policy;
 use crate::renewal::Schedule;
+use crate::token_worker::{Caller, KeyState, NotSigned, RefusedPins, TokenWorker};
 use config::Limits;
 use config::certificate::{Certificate, CertificateSource, Stamp};
 pub use take::NotTaken;
@@ -33,7 +33,7 @@ pub struct Identities {
 /// A token, and what it was opened for.
 #[derive(Debug)]
 struct Token {
-    keeper: Arc<Keeper>,
+    keeper: Arc<TokenWorker>,
     /// Of the files of its keys, when they were opened.
     key_files: Stamp,
 }
@@ -50,7 +50,7 @@ pub struct Identity {
     certificate: CertificateSource,
     renewal: Option<Arc<Schedule>>,
     key_uri: String,
-    keeper: Arc<Keeper>,
+    keeper: Arc<TokenWorker>,
     /// Its key's number with the keeper.
     key: usize,
 }
@@ -62,7 +62,7 @@ impl Identities {
     }
 
     /// The keepers of their tokens.
-    pub fn keepers(&self) -> impl Iterator<Item = &Keeper> {
+    pub fn keepers(&self) -> impl Iterator<Item = &TokenWorker> {
         self.keepers.iter().map(|token| token.keeper.as_ref())
     }
 
@@ -182,7 +182,7 @@ impl Identity {
     }
 
     /// The keeper of its token.
-    pub fn keeper(&self) -> &Keeper {
+    pub fn keeper(&self) -> &TokenWorker {
         &self.keeper
     }
 

@@ -6,11 +6,11 @@
 //! requests of `launcher/message.rs`: an agent that was taken over can start nothing but the two token programs,
 //! and renewals as the configuration has them.
 
-mod link;
+mod client;
+mod main;
 mod message;
-mod own_main;
-mod process;
 mod renewals;
+mod server;
 mod token_programs;
 
 use std::io;
@@ -24,10 +24,9 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use link::{Link, Reply};
-pub use message::Program;
+use client::{Link, Reply};
+pub use main::{is_asked_for, main};
 use message::{Answer, Ask};
-pub use own_main::{is_asked_for, main};
 pub use token_programs::{Running, TokenPrograms};
 
 /// A handle on the launcher. It ends with the last one.
@@ -62,17 +61,6 @@ const OWN_PROGRAM: &str = "/proc/self/exe";
 /// Of a user's or group's name, in bytes, as the system has it (LOGIN_NAME_MAX).
 const NAME_LIMIT: usize = 256;
 
-/// What the service manager has told the agent is not for its launcher, and for no token program.
-pub(crate) const SERVICE_VARIABLES: [&str; 7] = [
-    "NOTIFY_SOCKET",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "LISTEN_FDNAMES",
-    "LISTEN_FDS_FIRST_FD",
-];
-
 impl Launcher {
     /// Starts it, in a process of its own. Before this process has read anything, opened anything, or
     /// confined itself. `config` is what renewals read.
@@ -81,11 +69,11 @@ impl Launcher {
         let mut command = Command::new(OWN_PROGRAM);
         command
             .arg0("roleseal-agent")
-            .arg(own_main::ARGUMENT)
+            .arg(main::ARGUMENT)
             .arg(std::path::absolute(config)?)
             .stdin(theirs)
             .process_group(0); // Ctrl-C is for the agent, whose end is the launcher's
-        for variable in SERVICE_VARIABLES {
+        for variable in token::program::SERVICE_VARIABLES {
             command.env_remove(variable);
         }
         Ok(Launcher::new(ours, Some(command.spawn()?)))
@@ -95,14 +83,14 @@ impl Launcher {
     /// program is not the agent.
     pub fn in_thread(programs: PathBuf) -> io::Result<Launcher> {
         let (ours, theirs) = pair()?;
-        let programs = process::Programs {
+        let programs = server::Programs {
             renewals: renewals::Renewals::new(
                 programs.join("roleseal-agent"),
                 programs.join("agent.toml"),
             ),
             directory: programs,
         };
-        std::thread::Builder::new().spawn(move || process::run(theirs, programs))?;
+        std::thread::Builder::new().spawn(move || server::run(theirs, programs))?;
         let launcher = Launcher::new(ours, None);
         launcher.watch(|| {})?;
         Ok(launcher)
@@ -235,6 +223,8 @@ mod tests {
     use super::*;
 
     use std::sync::mpsc;
+
+    use token::Program;
 
     use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
@@ -419,11 +409,11 @@ mod tests {
     fn many_may_ask_at_a_time_and_one_before_it_is_watched() {
         let (ours, theirs) = pair().unwrap();
         let launcher = Launcher::new(ours, None);
-        let programs = process::Programs {
+        let programs = server::Programs {
             directory: "/nowhere".into(),
             renewals: renewals::Renewals::new("/nowhere".into(), "/nowhere".into()),
         };
-        std::thread::spawn(move || process::run(theirs, programs));
+        std::thread::spawn(move || server::run(theirs, programs));
         assert_eq!(launcher.user("root"), Ok(Some(0)));
         std::thread::scope(|scope| {
             for _ in 0..8 {

@@ -2,7 +2,6 @@
 //! a scrape. docs/metrics.md has the series.
 
 mod decided;
-mod server;
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,11 +21,11 @@ use token::Pkcs11Uri;
 use token::link::Open;
 use wire::{Refusal, State};
 
-use crate::audit::{self, Decision};
+use crate::decision::Decision;
 use crate::identity::Identities;
-use crate::keeper::Keeper;
+use crate::log;
+use crate::token_worker::TokenWorker;
 use decided::Decided;
-pub use server::{BindError, Server};
 
 /// All series, and what requests write of them.
 #[derive(Debug)]
@@ -161,7 +160,7 @@ impl Metrics {
         signed.map_or((0, None), |signed| signed.read())
     }
 
-    fn took(&self, keeper: &Keeper, time: Duration) {
+    fn took(&self, keeper: &TokenWorker, time: Duration) {
         let token = Token {
             token: name(keeper),
         };
@@ -194,7 +193,7 @@ impl Metrics {
     }
 
     /// Everything, in the OpenMetrics text format.
-    fn text(&self, identities: &Arc<Identities>) -> Result<String, fmt::Error> {
+    pub fn text(&self, identities: &Arc<Identities>) -> Result<String, fmt::Error> {
         for identity in identities.iter() {
             // From the first scrape on, so that an increase from none to one is seen as one.
             if identity.renewal().is_some() {
@@ -237,7 +236,7 @@ impl Drop for OpenConnection {
 }
 
 /// A token's name, which no other has: a URI with the module, or the way to a TPM.
-fn name(keeper: &Keeper) -> String {
+fn name(keeper: &TokenWorker) -> String {
     match keeper.open() {
         Open::Pkcs11(open) => Pkcs11Uri {
             module_path: Some(open.module.clone()),
@@ -259,7 +258,7 @@ impl Collector for Now {
             None,
             MetricType::Counter,
         )?;
-        ConstCounter::new(audit::lost()).encode(lost)
+        ConstCounter::new(log::lost()).encode(lost)
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use crate::accounts::Accounts;
-use crate::audit::{self, Fields};
+use crate::log::{self, Fields};
 use config::process_name;
 use config::user_database::UserDatabase;
 
@@ -84,7 +84,7 @@ impl Peer {
                 Ok(groups) => _ = self.groups.set(groups), // another request may have been first
                 Err(error) => {
                     let uid = self.uid;
-                    audit::warn(&format!("cannot tell the groups of uid={uid}: {error}"));
+                    log::warn(&format!("cannot tell the groups of uid={uid}: {error}"));
                 }
             }
         }

@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::agent::Agent;
-use crate::audit;
 use crate::identity::{Identity, NotTaken};
-use crate::keeper;
+use crate::log;
 use crate::panics::contain;
+use crate::state::Agent;
+use crate::token_worker;
 use config::certificate::{Certificate, Stamp};
 
 /// How often the files are looked at. By their metadata and not by inotify: that sees neither a symbolic
@@ -110,13 +110,13 @@ fn renew(identity: &Identity, read: Result<Certificate, String>, replaced: bool)
         Ok(None) => true,
         Ok(Some(certificate)) => {
             let (serial, until) = (&certificate.serial, certificate.not_after);
-            audit::info(&format!(
+            log::info(&format!(
                 "renewed identity={name} serial={serial} until={until}"
             ));
             true
         }
         Err(NotTaken::Unfit(error)) => {
-            keeper::stays_in_use(name, &error);
+            token_worker::stays_in_use(name, &error);
             true
         }
         Err(NotTaken::NotNow) => false,

@@ -7,8 +7,8 @@ use token::TokenError;
 use wire::{Refusal, State};
 
 use super::{Identities, Identity};
-use crate::keeper::KeyState;
 use crate::peer::Peer;
+use crate::token_worker::KeyState;
 use config::certificate::Certificate;
 
 impl Identities {

@@ -6,10 +6,10 @@ use token::link::{Open, OpenKey, OpenPkcs11, OpenTpm};
 use token::{Pkcs11Uri, Tcti};
 
 use super::{Identities, Identity, Token};
-use crate::keeper::{Heritage, Keeper, KeyOwner, RefusedPins};
 use crate::launcher::TokenPrograms;
 use crate::policy::Policy;
 use crate::renewal::Schedule;
+use crate::token_worker::{Heritage, KeyOwner, RefusedPins, TokenWorker};
 use config::certificate::{LeafSource, Stamp};
 use config::{Config, IdentityConfig, KeyConfig, Pkcs11Config, TokenConfig, TokenKind};
 
@@ -21,7 +21,8 @@ impl Identities {
         programs: &TokenPrograms,
         previous: Option<&Identities>,
     ) -> std::io::Result<Identities> {
-        let mut places: Vec<Option<(Arc<Keeper>, usize)>> = vec![None; config.identities.len()];
+        let mut places: Vec<Option<(Arc<TokenWorker>, usize)>> =
+            vec![None; config.identities.len()];
         let mut keepers = Vec::new();
         let refused_pins = previous.map_or_else(RefusedPins::default, |previous| {
             previous.refused_pins.clone()
@@ -114,7 +115,12 @@ fn keep_or_start(
             .collect(),
         refused_pins: refused_pins.clone(),
     };
-    let keeper = Arc::new(Keeper::start(programs.clone(), open, owners, heritage)?);
+    let keeper = Arc::new(TokenWorker::start(
+        programs.clone(),
+        open,
+        owners,
+        heritage,
+    )?);
     Ok(Token { keeper, key_files })
 }
 

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use config::IdentityName;
+use token::Program;
 
 /// From the agent.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -48,25 +49,6 @@ pub(super) enum Ask {
     /// Has a bug.
     #[cfg(test)]
     Panic { in_thread: bool },
-}
-
-/// A token program: nothing else is ever started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Program {
-    /// `roleseal-pkcs11`.
-    Pkcs11,
-    /// `roleseal-tpm`.
-    Tpm,
-}
-
-impl Program {
-    /// Its file, beside the agent's.
-    pub(crate) fn file_name(self) -> &'static str {
-        match self {
-            Program::Pkcs11 => "roleseal-pkcs11",
-            Program::Tpm => "roleseal-tpm",
-        }
-    }
 }
 
 /// From the launcher.

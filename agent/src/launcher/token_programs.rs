@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::message::{Answer, Ask, Program};
+use super::message::{Answer, Ask};
 use super::{Launcher, failure};
+use token::Program;
 
 /// How token programs are started.
 #[derive(Debug, Clone)]

@@ -22,7 +22,6 @@ use token::operator::{ARGUMENT, Outcome};
 use token::{PinSource, greeting, link};
 
 use super::{Failure, output};
-use crate::launcher;
 use signals::Signals;
 use terminal::Terminal;
 
@@ -95,7 +94,7 @@ pub(crate) fn held_signal() -> Option<i32> {
 
 impl Program {
     /// Starts one, from the directory of this program.
-    pub(crate) fn start(program: launcher::Program) -> Result<Program, Failure> {
+    pub(crate) fn start(program: token::Program) -> Result<Program, Failure> {
         let name = program.file_name();
         Program::spawn(program).map_err(|error| {
             Failure::failed(format!(
@@ -104,7 +103,7 @@ impl Program {
         })
     }
 
-    fn spawn(program: launcher::Program) -> io::Result<Program> {
+    fn spawn(program: token::Program) -> io::Result<Program> {
         let own = std::env::current_exe()?;
         let (link, theirs) = UnixStream::pair()?;
         link.set_read_timeout(Some(ANSWER))?;

@@ -9,7 +9,6 @@ use token::{PinSource, Pkcs11Uri, Signature, Tcti};
 
 use super::Failure;
 use super::program::{Patience, Program};
-use crate::launcher;
 
 /// Where a key is, and where its PINs are.
 #[derive(Debug, Clone)]
@@ -201,10 +200,10 @@ enum Request {
 }
 
 impl KeyPlace {
-    fn program(&self) -> launcher::Program {
+    fn program(&self) -> token::Program {
         match self {
-            KeyPlace::Pkcs11 { .. } => launcher::Program::Pkcs11,
-            KeyPlace::Tpm { .. } => launcher::Program::Tpm,
+            KeyPlace::Pkcs11 { .. } => token::Program::Pkcs11,
+            KeyPlace::Tpm { .. } => token::Program::Tpm,
         }
     }
 

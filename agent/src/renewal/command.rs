@@ -17,7 +17,7 @@ use signal_hook::SigId;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use thiserror::Error;
 
-use crate::launcher::SERVICE_VARIABLES;
+use token::program::SERVICE_VARIABLES;
 
 /// What ends a command early. Made before it is started.
 #[derive(Debug)]

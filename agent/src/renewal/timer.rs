@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::Schedule;
-use crate::agent::Agent;
-use crate::audit::{self, Level};
 use crate::launcher::{Launcher, Renewal};
+use crate::log::{self, Level};
 use crate::panics::contain;
+use crate::state::Agent;
 use config::renewal::Report;
 
 /// Looks after all identities, in a thread of its own.
@@ -155,5 +155,5 @@ fn shortened(report: Report) -> Report {
 fn say(level: Level, event: &str, identity: &str, fields: &[(&'static str, &str)]) {
     let mut all = vec![("identity", identity.into())];
     all.extend(fields.iter().map(|(name, text)| (*name, (*text).into())));
-    audit::event(level, event, all);
+    log::event(level, event, all);
 }

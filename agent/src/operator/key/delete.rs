@@ -8,7 +8,6 @@ use rolesanywhere::printable;
 use token::Tcti;
 use token::operator::tpm;
 
-use crate::launcher;
 use crate::operator::handle::Handle;
 use crate::operator::key_choice::{ModuleArgument, UriText, place_on_token};
 use crate::operator::pins::{PinArguments, TERMINAL, in_file};
@@ -88,7 +87,7 @@ impl DeleteArguments {
             ));
         }
         let tcti = self.tpm.clone().unwrap_or_default();
-        let mut program = Program::start(launcher::Program::Tpm)?;
+        let mut program = Program::start(token::Program::Tpm)?;
         let mut request = tpm::Request {
             tcti,
             task: tpm::Task::List,

@@ -9,7 +9,6 @@ use token::operator::tpm::NewKey;
 use token::operator::{KeyType, pkcs11, tpm};
 use token::{Pkcs11Uri, Tcti};
 
-use crate::launcher;
 use crate::operator::handle::Handle;
 use crate::operator::key_choice::{
     ModuleArgument, UriText, absolute, place_in_tpm, place_on_token, token_of,
@@ -142,7 +141,7 @@ impl NewKeyArguments {
                 key_type: self.key_type,
             },
         };
-        match Program::start(launcher::Program::Pkcs11)?.ask(&request, patience)? {
+        match Program::start(token::Program::Pkcs11)?.ask(&request, patience)? {
             pkcs11::Answer::Key(report) => Ok(KeyJson::of_token(&report)
                 .with_module(&module)
                 .with_pin(Some(&pin))),
@@ -183,7 +182,7 @@ impl NewKeyArguments {
             tcti: tcti.clone(),
             task: tpm::Task::Generate(key),
         };
-        let report = match Program::start(launcher::Program::Tpm)?.ask(&request, patience)? {
+        let report = match Program::start(token::Program::Tpm)?.ask(&request, patience)? {
             tpm::Answer::Key(report) => report,
             _ => return Err(other_answer()),
         };

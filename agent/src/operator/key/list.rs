@@ -5,7 +5,6 @@ use serde::Serialize;
 use token::operator::{pkcs11, tpm};
 use token::{Pkcs11Uri, Tcti};
 
-use crate::launcher;
 use crate::operator::key_choice::{ModuleArgument, UriText, token_of};
 use crate::operator::pins::PinArguments;
 use crate::operator::program::{Patience, Program};
@@ -111,7 +110,7 @@ fn tokens(arguments: &ListArguments) -> Result<Vec<TokenJson>, Failure> {
         pin,
         task: pkcs11::Task::List { token: uri },
     };
-    let tokens = match Program::start(launcher::Program::Pkcs11)?.ask(&request, patience)? {
+    let tokens = match Program::start(token::Program::Pkcs11)?.ask(&request, patience)? {
         pkcs11::Answer::Tokens(tokens) => tokens,
         _ => return Err(other_answer()),
     };
@@ -138,7 +137,7 @@ fn tpm(tcti: &Tcti) -> Result<TpmJson, Failure> {
         tcti: tcti.clone(),
         task: tpm::Task::List,
     };
-    match Program::start(launcher::Program::Tpm)?.ask(&request, patience)? {
+    match Program::start(token::Program::Tpm)?.ask(&request, patience)? {
         tpm::Answer::Tpm(report) => Ok(TpmJson {
             tcti: tcti.to_string(),
             model: report.model,

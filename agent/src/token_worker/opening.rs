@@ -10,13 +10,13 @@ use jiff::Timestamp;
 use token::link::{FromToken, KeyReport, Open, ToToken};
 use token::{AmzDate, Signature, StringToSign, TokenError};
 
-use super::recovery::failure_of_all;
+use super::process::{self, TokenProcess};
+use super::retry::failure_of_all;
 use super::thread::{SIGN_LIMIT, Thread, ending};
 use super::{Event, KeyOwner, KeyState};
-use crate::audit::{self, Fields, Level};
-use crate::launcher::Program;
-use crate::token_process::{self, TokenProcess};
+use crate::log::{self, Fields, Level};
 use config::certificate::Certificate;
+use token::Program;
 
 /// For a login over a slow network HSM; and then for each key, which a slow TPM takes half a second to
 /// load.
@@ -40,7 +40,7 @@ impl Thread {
                     if !self.closing =>
                 {
                     let token = &self.open;
-                    audit::warn(&format!("{token}: {why}; starting another token program"));
+                    log::warn(&format!("{token}: {why}; starting another token program"));
                 }
                 result => return result,
             }
@@ -125,10 +125,10 @@ impl Thread {
                     return Ok(reports);
                 }
                 Ok(FromToken::Opened(Err(error))) => return Err(error),
-                Ok(_) => return Err(token_process::nonsense()),
+                Ok(_) => return Err(process::nonsense()),
                 // The agent wants no more; but what becomes of the PIN has to be known.
                 Err(_) if trying && self.closing && !std::mem::replace(&mut waited, true) => {}
-                Err(lost) if trying => return Err(token_process::lost_while_trying(lost)),
+                Err(lost) if trying => return Err(process::lost_while_trying(lost)),
                 Err(lost) => return Err(lost),
             }
         }
@@ -144,7 +144,7 @@ impl Thread {
                 Ok(Event::Answer(_, Some(FromToken::Signed { id, .. }))) if id != self.proof_id => {
                 }
                 Ok(Event::Answer(_, Some(answer))) => return Ok(answer),
-                Ok(Event::Answer(_, None)) => return Err(token_process::ended()),
+                Ok(Event::Answer(_, None)) => return Err(process::ended()),
                 Ok(Event::Sign(job)) => self.enqueue(job),
                 Ok(Event::Retry) => self.retry = true,
                 Ok(Event::Distrust | Event::Reopen) => {}
@@ -154,7 +154,7 @@ impl Thread {
                     self.closing = true;
                     return Err(ending());
                 }
-                Err(RecvTimeoutError::Timeout) => return Err(token_process::hung(limit)),
+                Err(RecvTimeoutError::Timeout) => return Err(process::hung(limit)),
             }
         }
     }
@@ -179,7 +179,7 @@ impl Thread {
             Ok(Err(error)) => return Ok(Err(error)),
             Err(lost) => {
                 if self.open.tries_pin(key) {
-                    self.failed_key(key, token_process::lost_while_trying(lost.clone()))?;
+                    self.failed_key(key, process::lost_while_trying(lost.clone()))?;
                 }
                 return Err(lost);
             }
@@ -216,7 +216,7 @@ impl Thread {
         process.send(&ToToken::Sign { id, key, text })?;
         match self.hear(Instant::now() + SIGN_LIMIT, SIGN_LIMIT)? {
             FromToken::Signed { result, .. } => Ok(result),
-            _ => Err(token_process::nonsense()),
+            _ => Err(process::nonsense()),
         }
     }
 
@@ -236,14 +236,14 @@ impl Thread {
                         ("serial", serial.as_str().into()),
                         ("until", until.to_string().into()),
                     ];
-                    audit::event(Level::Info, "ready", fields);
+                    log::event(Level::Info, "ready", fields);
                     for warning in warnings {
-                        audit::event(Level::Warn, "warning", about(identity, warning));
+                        log::event(Level::Warn, "warning", about(identity, warning));
                     }
                 }
                 KeyState::Failed { error, .. } => {
                     let why = error.to_string();
-                    audit::event(Level::Warn, "failed", about(identity, &why));
+                    log::event(Level::Warn, "failed", about(identity, &why));
                 }
             }
         }
@@ -293,7 +293,7 @@ fn valid_now(
 pub fn stays_in_use(identity: &str, why: &str) {
     let text = format!("{why}; the certificate of before stays in use");
     let fields = vec![("identity", identity.into()), ("reason", text.into())];
-    audit::event(Level::Warn, "not renewed", fields);
+    log::event(Level::Warn, "not renewed", fields);
 }
 
 /// Whether the key that signed the text is the certificate's.
@@ -329,8 +329,8 @@ mod tests {
     use token::Pkcs11Uri;
     use token::link::{Open, OpenKey, OpenPkcs11};
 
-    use crate::keeper::{Heritage, Keeper};
     use crate::launcher::Launcher;
+    use crate::token_worker::{Heritage, TokenWorker};
     use config::certificate::{CertificateSource, LeafSource};
 
     /// A token program in shell. Its standard input is the link; each start leaves a line in `starts`.
@@ -359,7 +359,7 @@ mod tests {
             Script(directory)
         }
 
-        fn keeper(&self) -> Keeper {
+        fn keeper(&self) -> TokenWorker {
             let open = Open::Pkcs11(Box::new(OpenPkcs11 {
                 module: "/module.so".into(),
                 token: Pkcs11Uri::default(),
@@ -379,7 +379,7 @@ mod tests {
             };
             let launcher = Launcher::in_thread(self.0.path().to_owned()).unwrap();
             let programs = launcher.token_programs(true);
-            Keeper::start(programs, open, vec![owner], Heritage::default()).unwrap()
+            TokenWorker::start(programs, open, vec![owner], Heritage::default()).unwrap()
         }
 
         fn starts(&self) -> usize {
@@ -388,7 +388,7 @@ mod tests {
         }
     }
 
-    fn settled(keeper: &Keeper) -> (TokenError, Option<Instant>) {
+    fn settled(keeper: &TokenWorker) -> (TokenError, Option<Instant>) {
         match keeper.settled_state(0, Instant::now() + Duration::from_secs(20)) {
             KeyState::Failed { error, retry_at } => (error, retry_at),
             other => panic!("{other:?}"),

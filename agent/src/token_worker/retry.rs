@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use token::TokenError;
 
+use super::process::{self, TokenProcess};
 use super::thread::{Next, Thread, answer};
 use super::{Job, KeyState};
-use crate::audit;
+use crate::log;
 use crate::panics::INTERNAL_ERROR;
-use crate::token_process::{self, TokenProcess};
 
 /// Between attempts to open a token that is away: doubled each time, from the first to the second.
 pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -59,7 +59,7 @@ impl Thread {
         if matches!(error, TokenError::PinRejected(_)) || self.losses > QUICK_REOPENINGS {
             return self.failed_to_open(error);
         }
-        audit::warn(&format!("{}: {error}; opening it again", self.open));
+        log::warn(&format!("{}: {error}; opening it again", self.open));
         self.set_opening(|state| matches!(state, KeyState::Ready { .. }));
         Next::Open(None)
     }
@@ -136,7 +136,7 @@ impl Thread {
         let error = TokenError::Gone(INTERNAL_ERROR.to_owned());
         let error = match self.pins.is_empty() || self.pin_is_good {
             true => error,
-            false => token_process::lost_while_trying(error),
+            false => process::lost_while_trying(error),
         };
         self.failed_to_open(error)
     }

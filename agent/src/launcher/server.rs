@@ -18,12 +18,13 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use signal_hook::SigId;
 use signal_hook::consts::SIGCHLD;
 
-use super::message::{Answer, Ask, FromLauncher, Program, REQUEST_LIMIT, Request, receive, send};
+use super::message::{Answer, Ask, FromLauncher, REQUEST_LIMIT, Request, receive, send};
 use super::renewals::{self, Renewals};
 use crate::panics::{INTERNAL_ERROR, contain};
 use config::IdentityName;
 use config::process_name;
 use config::user_database::{SystemUsers, UserDatabase};
+use token::Program;
 
 /// Does what the agent at the other end of `agent` asks, with these programs, until the agent is gone; then waits
 /// for those that run, which see that themselves.

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use token::link::{FromToken, Open, ToToken};
 use token::{PinFingerprint, Signature, TokenError};
 
+use super::process::{self, TokenProcess};
 use super::queue::Queue;
-use super::recovery::BACKOFF;
+use super::retry::BACKOFF;
 use super::{End, Event, Job, KeyOwner, KeyState, NotSigned, Shared};
 use crate::launcher::TokenPrograms;
 use crate::panics::contain;
-use crate::token_process::{self, TokenProcess};
 use config::certificate::LeafSource;
 
 /// The thread that owns the token.
@@ -243,8 +243,8 @@ impl Thread {
                 Event::Answer(_, answer) => {
                     drop(process);
                     let lost = match answer {
-                        None => token_process::ended(),
-                        Some(_) => token_process::nonsense(),
+                        None => process::ended(),
+                        Some(_) => process::nonsense(),
                     };
                     return self.lost_for_good(lost);
                 }
@@ -318,7 +318,7 @@ impl Thread {
             Ok(event) => Ok(Some(event)),
             Err(RecvTimeoutError::Disconnected) => Ok(None),
             Err(RecvTimeoutError::Timeout) if hung_at.is_none() => Ok(Some(Event::Reopen)),
-            Err(RecvTimeoutError::Timeout) => Err(token_process::hung(SIGN_LIMIT)),
+            Err(RecvTimeoutError::Timeout) => Err(process::hung(SIGN_LIMIT)),
         }
     }
 

@@ -14,10 +14,10 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{SendFlags, SocketFlags, accept_with, send};
 use thiserror::Error;
 
-use crate::agent::Agent;
-use crate::audit;
-use crate::listener::{self, ListenError};
+use crate::log;
 use crate::panics::contain;
+use crate::state::Agent;
+use crate::unix_socket::{self, ListenError};
 use config::MetricsAddress;
 
 /// Where scrapes come in.
@@ -60,7 +60,7 @@ impl Server {
     pub fn bind(address: &MetricsAddress) -> Result<Server, BindError> {
         match address {
             MetricsAddress::Socket(path) => {
-                let socket: UnixListener = listener::bind_at(path, SOCKET_MODE)?;
+                let socket: UnixListener = unix_socket::bind_at(path, SOCKET_MODE)?;
                 Ok(Server {
                     listener: Arc::new(socket.into()),
                     address: path.display().to_string(),
@@ -117,7 +117,7 @@ fn run(listener: &OwnedFd, agent: &Agent) {
             Err(Errno::INTR | Errno::CONNABORTED) => {}
             Err(error) => {
                 if !failing {
-                    audit::warn(&format!("metrics: cannot accept connections: {error}"));
+                    log::warn(&format!("metrics: cannot accept connections: {error}"));
                 }
                 failing = true;
                 // Out of descriptors, most likely: connections that end give some back.

@@ -102,7 +102,7 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keeper::Caller;
+    use crate::token_worker::Caller;
     use std::os::unix::net::UnixStream;
     use std::sync::mpsc;
     use std::time::Duration;

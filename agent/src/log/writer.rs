@@ -208,7 +208,7 @@ fn write_whole(sink: &mut impl Write, mut bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::line::Format;
+    use crate::log::line::Format;
     use std::io::{BufRead, BufReader};
     use std::os::unix::net::UnixStream;
 

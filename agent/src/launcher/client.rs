@@ -14,7 +14,7 @@ use rustix::net::{Shutdown, shutdown};
 
 use super::lock;
 use super::message::{ANSWER_LIMIT, Answer, Ask, FromLauncher, Request, receive, send};
-use crate::audit;
+use crate::log;
 use crate::panics::contain;
 
 /// The socket, and who waits for an answer at it.
@@ -113,7 +113,7 @@ impl Link {
                 }
             }
             Some((FromLauncher::Ended { pid, how }, _)) => {
-                audit::warn(&format!("token program {pid}: {how}"));
+                log::warn(&format!("token program {pid}: {how}"));
             }
         }
         Ok(true)

@@ -11,8 +11,8 @@ use rustix::stdio::dup2_stdin;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::OWN_PROGRAM;
-use super::process::{self, Programs};
 use super::renewals::Renewals;
+use super::server::{self, Programs};
 
 /// `roleseal-agent`'s first argument when it is started as its own launcher, with the configuration's absolute
 /// path as the second one. Not for people: what it takes at its standard input is nobody else's to say.
@@ -62,7 +62,7 @@ fn run(config: PathBuf) -> io::Result<()> {
         directory: programs.to_owned(),
         renewals: Renewals::new(OWN_PROGRAM.into(), config),
     };
-    process::run(agent, programs)
+    server::run(agent, programs)
 }
 
 /// Whatever was left open for the agent, such as a socket of systemd's, is not ours. Nothing has been

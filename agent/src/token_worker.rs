@@ -7,8 +7,9 @@
 //! PIN that key alone.
 
 mod opening;
+mod process;
 mod queue;
-mod recovery;
+mod retry;
 mod thread;
 
 use std::collections::HashMap;
@@ -22,7 +23,6 @@ use token::{PinFingerprint, Signature, StringToSign, TokenError};
 use wire::Presence;
 
 use crate::launcher::TokenPrograms;
-use crate::token_process;
 use config::certificate::{Certificate, CertificateSource};
 
 pub use opening::{check_proof, proof, stays_in_use};
@@ -108,7 +108,7 @@ pub enum NotSigned {
 
 /// A handle on the thread that owns a token. Once nobody has it any more, the token is closed.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct TokenWorker {
     open: Open,
     events: Sender<Event>,
     shared: Arc<Shared>,
@@ -190,14 +190,14 @@ impl RefusedPins {
     }
 }
 
-impl Keeper {
+impl TokenWorker {
     /// Starts to open the token. `owners` has one entry for each key of `open`.
     pub fn start(
         programs: TokenPrograms,
         open: Open,
         owners: Vec<KeyOwner>,
         heritage: Heritage,
-    ) -> std::io::Result<Keeper> {
+    ) -> std::io::Result<TokenWorker> {
         let (events, inbox) = mpsc::channel();
         let shared = Arc::new(Shared {
             states: Mutex::new(vec![KeyState::Opening; open.key_count()]),
@@ -220,7 +220,7 @@ impl Keeper {
         std::thread::Builder::new()
             .name("keeper".to_owned())
             .spawn(move || thread.run(&ends))?;
-        Ok(Keeper {
+        Ok(TokenWorker {
             open,
             events,
             shared,
@@ -271,7 +271,7 @@ impl Keeper {
             again: false,
             answer,
         };
-        let closed = |_| NotSigned::Token(token_process::ended());
+        let closed = |_| NotSigned::Token(process::ended());
         self.events.send(Event::Sign(job)).map_err(closed)?;
         let left = deadline.saturating_duration_since(Instant::now());
         match result.recv_timeout(left) {
@@ -357,7 +357,7 @@ impl Keeper {
     }
 }
 
-impl Drop for Keeper {
+impl Drop for TokenWorker {
     fn drop(&mut self) {
         self.close();
     }

@@ -10,12 +10,13 @@ use token::TokenError;
 use token::greeting::{self, GreetingError};
 use token::link::{self, FromToken, ToToken};
 
-use crate::launcher::{Program, Running, TokenPrograms};
+use crate::launcher::{Running, TokenPrograms};
 use crate::panics::contain;
+use token::Program;
 
 /// A running token program.
 #[derive(Debug)]
-pub struct TokenProcess {
+pub(super) struct TokenProcess {
     /// `None` once it was let go.
     program: Option<Running>,
     link: UnixStream,
@@ -36,7 +37,7 @@ const KILL_LIMIT: Duration = Duration::from_secs(1);
 
 impl TokenProcess {
     /// Starts `program`. Each of its answers goes to `events`, and `None` when it is gone.
-    pub fn start<E: Send + 'static>(
+    pub(super) fn start<E: Send + 'static>(
         programs: &TokenPrograms,
         program: Program,
         events: Sender<E>,
@@ -76,12 +77,12 @@ impl TokenProcess {
     }
 
     /// Sends a message, whose answer comes to where [`start`](Self::start) was told.
-    pub fn send(&mut self, message: &ToToken) -> Result<(), TokenError> {
+    pub(super) fn send(&mut self, message: &ToToken) -> Result<(), TokenError> {
         link::send(&mut self.link, message).map_err(gone)
     }
 
     /// Lets the program log out and close, and waits for that.
-    pub fn close(mut self) {
+    pub(super) fn close(mut self) {
         let _ = self.link.shutdown(Shutdown::Both);
         if let Some(program) = self.program.take() {
             program.wait(CLOSE_DEADLINE);
@@ -102,12 +103,12 @@ impl Drop for TokenProcess {
 }
 
 /// The error of a program that is no longer there.
-pub fn ended() -> TokenError {
+pub(super) fn ended() -> TokenError {
     TokenError::Gone("the token program ended; its own words are in the log".to_owned())
 }
 
 /// The error of a program that does not answer.
-pub fn hung(limit: Duration) -> TokenError {
+pub(super) fn hung(limit: Duration) -> TokenError {
     TokenError::Hung(format!(
         "the token did not answer within {} s",
         limit.as_secs()
@@ -115,12 +116,12 @@ pub fn hung(limit: Duration) -> TokenError {
 }
 
 /// The error of a program that answers what it was not asked.
-pub fn nonsense() -> TokenError {
+pub(super) fn nonsense() -> TokenError {
     TokenError::Broken("the token program's answer makes no sense".to_owned())
 }
 
 /// What becomes of the loss of a token program that tried a PIN for the first time.
-pub fn lost_while_trying(error: TokenError) -> TokenError {
+pub(super) fn lost_while_trying(error: TokenError) -> TokenError {
     let (TokenError::Gone(lost) | TokenError::Hung(lost)) = error else {
         return error;
     };
