@@ -14,7 +14,7 @@ use token::{Signature, StringToSign, TokenError};
 use wire::Refusal;
 
 use crate::policy::Policy;
-use crate::renewal::Schedule;
+use crate::renewal_view::RenewalView;
 use crate::token_worker::{Caller, KeyState, NotSigned, RefusedPins, TokenWorker};
 use config::Limits;
 use config::certificate::{Certificate, CertificateSource, Stamp};
@@ -48,7 +48,7 @@ pub struct Identity {
     /// Who may use it, and for what.
     pub policy: Policy,
     certificate: CertificateSource,
-    renewal: Option<Arc<Schedule>>,
+    renewal: Option<RenewalView>,
     key_uri: String,
     keeper: Arc<TokenWorker>,
     /// Its key's number with the keeper.
@@ -187,7 +187,7 @@ impl Identity {
     }
 
     /// When its certificate is renewed, if the agent sees to that.
-    pub fn renewal(&self) -> Option<&Arc<Schedule>> {
+    pub fn renewal(&self) -> Option<&RenewalView> {
         self.renewal.as_ref()
     }
 

@@ -3,21 +3,18 @@
 //! user database, which may be anywhere; and it says which program a client runs.
 //!
 //! It is the agent's own program, started anew before anything is read. All that it takes are the few
-//! requests of `launcher/message.rs`: an agent that was taken over can start nothing but the two token programs,
-//! and renewals as the configuration has them.
+//! requests of `launcher/message.rs`: an agent that was taken over can start nothing but the two token programs.
 
 mod client;
 mod main;
 mod message;
-mod renewals;
 mod server;
 mod token_programs;
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -32,15 +29,6 @@ pub use token_programs::{Running, TokenPrograms};
 /// A handle on the launcher. It ends with the last one.
 #[derive(Debug, Clone)]
 pub struct Launcher(Arc<Inner>);
-
-/// A renewal that was asked for.
-#[derive(Debug)]
-pub(crate) enum Renewal {
-    /// Its program reports at this socket, and ends when it is closed.
-    Started(UnixStream),
-    /// After this time it may be asked for again.
-    Later(Duration),
-}
 
 #[derive(Debug)]
 struct Inner {
@@ -63,14 +51,13 @@ const NAME_LIMIT: usize = 256;
 
 impl Launcher {
     /// Starts it, in a process of its own. Before this process has read anything, opened anything, or
-    /// confined itself. `config` is what renewals read.
-    pub fn start(config: &Path) -> io::Result<Launcher> {
+    /// confined itself.
+    pub fn start() -> io::Result<Launcher> {
         let (ours, theirs) = pair()?;
         let mut command = Command::new(OWN_PROGRAM);
         command
             .arg0("roleseal-agent")
             .arg(main::ARGUMENT)
-            .arg(std::path::absolute(config)?)
             .stdin(theirs)
             .process_group(0); // Ctrl-C is for the agent, whose end is the launcher's
         for variable in token::program::SERVICE_VARIABLES {
@@ -83,13 +70,6 @@ impl Launcher {
     /// program is not the agent.
     pub fn in_thread(programs: PathBuf) -> io::Result<Launcher> {
         let (ours, theirs) = pair()?;
-        let programs = server::Programs {
-            renewals: renewals::Renewals::new(
-                programs.join("roleseal-agent"),
-                programs.join("agent.toml"),
-            ),
-            directory: programs,
-        };
         std::thread::Builder::new().spawn(move || server::run(theirs, programs))?;
         let launcher = Launcher::new(ours, None);
         launcher.watch(|| {})?;
@@ -160,17 +140,6 @@ impl Launcher {
     pub(crate) fn groups(&self, uid: u32) -> Result<Vec<u32>, String> {
         match self.ask(Ask::Groups { uid })? {
             (Answer::Groups(groups), _) => Ok(groups),
-            (other, _) => Err(failure(other)),
-        }
-    }
-
-    /// Has the certificate of an identity renewed, as the configuration says.
-    pub(crate) fn renew(&self, identity: &str) -> Result<Renewal, String> {
-        let identity = identity.parse()?;
-        let (answer, descriptors) = self.ask(Ask::Renew { identity })?;
-        match (answer, <[OwnedFd; 1]>::try_from(descriptors)) {
-            (Answer::Started(_), Ok([link])) => Ok(Renewal::Started(link.into())),
-            (Answer::Later(delay), _) => Ok(Renewal::Later(Duration::from_millis(delay))),
             (other, _) => Err(failure(other)),
         }
     }
@@ -299,28 +268,6 @@ mod tests {
         sleeping.wait().unwrap();
     }
 
-    /// It would leave its command behind. What ends it is its link.
-    #[test]
-    fn a_renewal_is_not_killed_and_ends_with_its_link() {
-        let (directory, launcher) = launcher("echo $$ >&0; read line <&0; echo alive >&0; cat <&0");
-        let [tpm, agent] =
-            ["roleseal-tpm", "roleseal-agent"].map(|name| directory.path().join(name));
-        std::fs::rename(tpm, agent).unwrap();
-        let Renewal::Started(mut link) = launcher.renew("web").unwrap() else {
-            panic!("it is not started")
-        };
-        let pid = line_from(&link).parse().unwrap();
-        launcher.ask(Ask::Kill { pid }).unwrap();
-        io::Write::write_all(&mut link, b"\n").unwrap();
-        assert_eq!(line_from(&link), "alive");
-        link.shutdown(std::net::Shutdown::Both).unwrap();
-        let deadline = Instant::now() + SOON;
-        while is_there(pid) {
-            assert!(Instant::now() < deadline);
-            std::thread::sleep(PAUSE);
-        }
-    }
-
     /// The program neither sees that the agent is gone nor would it care.
     #[test]
     fn after_the_agent_nothing_is_left() {
@@ -409,10 +356,7 @@ mod tests {
     fn many_may_ask_at_a_time_and_one_before_it_is_watched() {
         let (ours, theirs) = pair().unwrap();
         let launcher = Launcher::new(ours, None);
-        let programs = server::Programs {
-            directory: "/nowhere".into(),
-            renewals: renewals::Renewals::new("/nowhere".into(), "/nowhere".into()),
-        };
+        let programs = PathBuf::from("/nowhere");
         std::thread::spawn(move || server::run(theirs, programs));
         assert_eq!(launcher.user("root"), Ok(Some(0)));
         std::thread::scope(|scope| {

@@ -10,9 +10,9 @@
 //!
 //! Before all that, [`sandbox`] takes from the agent what it does not need; what it then cannot do itself,
 //! such as starting token programs, its [`launcher`] does. Beside that path, [`state`] puts a reloaded
-//! [configuration](config) in force, [`renewal`] has certificates renewed in time, and [`watch`] takes over those that were.
+//! [configuration](config) in force, [`watch`] takes over renewed certificates, and [`renewal_view`] tells how renewals went.
 //!
-//! An [`operator`]'s commands are another program in the same file: they make keys and requests, without the agent.
+//! Keys, certificate requests and renewals are roleseal-admin's, another program.
 
 pub mod accounts;
 pub mod check;
@@ -26,12 +26,11 @@ pub mod listener;
 pub mod log;
 pub mod metrics;
 pub mod metrics_server;
-pub mod operator;
 pub mod panics;
 pub mod peer;
 pub mod policy;
 pub mod rate;
-pub mod renewal;
+pub mod renewal_view;
 pub mod sandbox;
 pub mod sigv4;
 pub mod state;

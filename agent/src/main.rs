@@ -19,7 +19,7 @@ use roleseal_agent::panics::{INTERNAL_ERROR, contain};
 use roleseal_agent::sandbox::{Files, Sandbox};
 use roleseal_agent::state::Agent;
 use roleseal_agent::watch::Watch;
-use roleseal_agent::{check, descriptors, launcher, listener, log, operator, renewal};
+use roleseal_agent::{check, descriptors, launcher, listener, log};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -32,17 +32,13 @@ use wire::Refusal;
 /// SIGINT. It opens each token once, with a PIN that only the token program reads. SIGHUP makes it
 /// read the configuration and the certificates again; a configuration with a fault changes nothing.
 ///
-/// The commands are an operator's, and need no agent: they make keys on tokens, requests for their
-/// certificates, and end.
+/// Keys, certificate requests and renewals are made by roleseal-admin.
 ///
-/// Exit status: 0 ended by a signal, the configuration is valid, or the command is done; 1 the agent
-/// cannot start, or the command failed; 2 wrong arguments; 78 the configuration has a fault.
+/// Exit status: 0 ended by a signal, or the configuration is valid; 1 the agent
+/// cannot start; 2 wrong arguments; 78 the configuration has a fault.
 #[derive(Parser)]
-#[command(version, max_term_width = 100, args_conflicts_with_subcommands = true)]
+#[command(version, max_term_width = 100)]
 struct Arguments {
-    #[command(flatten)]
-    operator: operator::Arguments,
-
     /// The configuration
     #[arg(long, value_name = "FILE", default_value = "/etc/roleseal/agent.toml")]
     config: PathBuf,
@@ -69,13 +65,10 @@ const LAUNCHER_DEADLINE: Duration = Duration::from_secs(2);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    if let Some(config) = launcher::is_asked_for() {
-        return launcher::main(config);
+    if launcher::is_asked_for() {
+        return launcher::main();
     }
     let arguments = Arguments::parse();
-    if let Some(done) = operator::run(&arguments.operator) {
-        return done;
-    }
     let result = if arguments.check {
         check(&arguments.config).inspect_err(|failure| eprintln!("roleseal-agent: {failure}"))
     } else {
@@ -138,8 +131,8 @@ fn serve(arguments: &Arguments) -> Result<(), Failure> {
 fn start(arguments: &Arguments) -> Result<(Launcher, Signals), Box<dyn StdError>> {
     token::program::keep_secrets_in()?; // before any thread: some of it is a thread's own
     log::start(arguments.log_format);
-    let launcher = Launcher::start(&arguments.config)
-        .map_err(|error| format!("cannot start its launcher: {error}"))?;
+    let launcher =
+        Launcher::start().map_err(|error| format!("cannot start its launcher: {error}"))?;
     Ok((launcher, Signals::new([SIGTERM, SIGINT, SIGHUP])?))
 }
 
@@ -167,7 +160,6 @@ fn serve_with(
     let programs = launcher.token_programs(config.hardening.token_programs);
     let agent = Arc::new(Agent::start(config, programs, accounts, sandbox)?);
     let watch = Watch::start(&agent)?;
-    renewal::Timer::start(&agent, launcher.clone())?;
     if let Some(server) = &scrapes {
         server.start(&agent)?;
         log::info(&format!("metrics at {}", server.address()));
@@ -294,15 +286,12 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn daemon_and_commands_have_one_grammar() {
+    fn the_grammar_is_consistent() {
         Arguments::command().debug_assert();
         for (line, taken) in [
             (&["x"][..], true),
             (&["x", "--config", "f", "--check"], true),
-            (&["x", "key", "list"], true),
-            (&["x", "--check", "key", "list"], false),
-            (&["x", "key", "list", "--check"], false),
-            (&["x", "keys"], false),
+            (&["x", "key", "list"], false),
         ] {
             assert_eq!(Arguments::try_parse_from(line).is_ok(), taken, "{line:?}");
         }

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::renewal::Record;
 use jiff::Timestamp;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
@@ -33,7 +34,6 @@ pub struct Metrics {
     registry: Registry,
     requests: Family<Request, Decided>,
     token_seconds: Family<Token, Histogram>,
-    renewals: Family<Renewal, Counter>,
     connections: Gauge,
     connections_refused: Counter,
 }
@@ -43,12 +43,6 @@ struct Request {
     /// Empty where none of the configured ones was meant: a caller's own words are no label.
     identity: String,
     outcome: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Renewal {
-    identity: String,
-    result: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -88,7 +82,6 @@ impl Default for Metrics {
             registry: Registry::default(),
             requests: Family::default(),
             token_seconds: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
-            renewals: Family::default(),
             connections: Gauge::default(),
             connections_refused: Counter::default(),
         };
@@ -123,11 +116,6 @@ impl Metrics {
             "How long signatures took, from a token's queue to its answer",
             Unit::Seconds,
             self.token_seconds.clone(),
-        );
-        ours.register(
-            "renewals",
-            "Renewals of certificates that the agent has had started",
-            self.renewals.clone(),
         );
         ours.register(
             "connections",
@@ -169,18 +157,6 @@ impl Metrics {
             .observe(time.as_secs_f64());
     }
 
-    /// Counts a renewal of the identity's certificate, which has a new one or has not.
-    pub fn renewed(&self, identity: &str, has: bool) {
-        self.renewals_of(identity, if has { RENEWED } else { FAILED })
-            .inc();
-    }
-
-    fn renewals_of(&self, identity: &str, result: &'static str) -> Counter {
-        let identity = identity.to_owned();
-        self.renewals
-            .get_or_create_owned(&Renewal { identity, result })
-    }
-
     /// Counts a connection as open, until the answer is dropped.
     pub fn connected(&self) -> OpenConnection {
         self.connections.inc();
@@ -196,10 +172,6 @@ impl Metrics {
     pub fn text(&self, identities: &Arc<Identities>) -> Result<String, fmt::Error> {
         for identity in identities.iter() {
             // From the first scrape on, so that an increase from none to one is seen as one.
-            if identity.renewal().is_some() {
-                self.renewals_of(&identity.name, RENEWED);
-                self.renewals_of(&identity.name, FAILED);
-            }
             let request = Request::new(&identity.name, SIGNED);
             let _ = self.requests.get_or_create(&request);
         }
@@ -212,10 +184,6 @@ impl Metrics {
         Ok(text)
     }
 }
-
-/// How a renewal went.
-const RENEWED: &str = "renewed";
-const FAILED: &str = "failed";
 
 /// The outcome of a request that was not refused.
 const SIGNED: &str = "signed";
@@ -252,6 +220,7 @@ impl Collector for Now {
         encode_tokens(&self.0, &mut encoder)?;
         encode_states(&self.0, &mut encoder)?;
         encode_expiries(&self.0, &mut encoder)?;
+        encode_renewals(&self.0, &mut encoder)?;
         let lost = encoder.encode_descriptor(
             "log_lines_lost",
             "Lines of the log that standard error did not take.",
@@ -300,6 +269,47 @@ fn encode_states(identities: &Identities, encoder: &mut DescriptorEncoder) -> fm
             let labels = [("identity", identity.name.as_str()), ("state", name)];
             let is_it = ConstGauge::new(i64::from(state == current));
             is_it.encode(states.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// As the renewer has left it beside each certificate.
+fn encode_renewals(identities: &Identities, encoder: &mut DescriptorEncoder) -> fmt::Result {
+    let records: Vec<(&str, Record)> = identities
+        .iter()
+        .filter_map(|identity| Some((identity.name.as_str(), identity.renewal()?.record())))
+        .collect();
+    let mut failures = encoder.encode_descriptor(
+        "renewal_failures",
+        "Renewals of the identity's certificate that failed since the last one that succeeded.",
+        None,
+        MetricType::Gauge,
+    )?;
+    for (identity, record) in &records {
+        let labels = [("identity", *identity)];
+        ConstGauge::new(i64::from(record.failures)).encode(failures.encode_family(&labels)?)?;
+    }
+    for (name, help, time) in [
+        (
+            "renewal_last_success_timestamp",
+            "When the identity's certificate was last renewed, since the epoch.",
+            (|record| Some(record.renewed.as_ref()?.at)) as fn(&Record) -> Option<Timestamp>,
+        ),
+        (
+            "renewal_last_failure_timestamp",
+            "When a renewal of the identity's certificate last failed, if none has succeeded since, since the epoch.",
+            |record| Some(record.failure.as_ref()?.at),
+        ),
+    ] {
+        let mut times =
+            encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
+        for (identity, record) in &records {
+            if let Some(at) = time(record) {
+                let labels = [("identity", *identity)];
+                let seconds = ConstGauge::new(at.as_duration().as_secs_f64());
+                seconds.encode(times.encode_family(&labels)?)?;
+            }
         }
     }
     Ok(())

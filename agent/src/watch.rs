@@ -6,8 +6,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::identity::{Identity, NotTaken};
-use crate::log;
+use crate::log::{self, Level};
 use crate::panics::contain;
+use crate::renewal_view::{News, RenewalView};
 use crate::state::Agent;
 use crate::token_worker;
 use config::certificate::{Certificate, Stamp};
@@ -78,6 +79,7 @@ fn look(seen: &mut HashMap<String, Seen>, agent: &Agent, complete: bool) {
     let identities = agent.identities();
     seen.retain(|name, _| identities.iter().any(|identity| identity.name == *name));
     for identity in identities.iter() {
+        tell_of_renewals(identity);
         let source = identity.certificate_source();
         let stamp = Stamp::of(source.files());
         let last = seen.get(&identity.name);
@@ -100,6 +102,20 @@ fn look(seen: &mut HashMap<String, Seen>, agent: &Agent, complete: bool) {
             settled,
         };
         seen.insert(identity.name.clone(), now);
+    }
+}
+
+fn tell_of_renewals(identity: &Identity) {
+    for news in identity.renewal().into_iter().flat_map(RenewalView::look) {
+        let (event, message) = match news {
+            News::NotRenewable(message) => ("not_renewable", message),
+            News::Failed(message) => ("renewal_failed", message),
+        };
+        let fields = vec![
+            ("identity", identity.name.as_str().into()),
+            ("message", message.into()),
+        ];
+        log::event(Level::Warn, event, fields);
     }
 }
 

@@ -1,13 +1,15 @@
-//! What `renew` of an identity says, what there is to renew, and how a renewal went.
+//! What `renew` of an identity says, what there is to renew, and how the last renewals went.
+
+mod record;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use rolesanywhere::certificate::{self, CertificationRequest, Proof};
-use serde::{Deserialize, Serialize};
 
 use crate::certificate::{Certificate, CertificateSource, LeafSource};
+pub use record::{Failure, Record, Renewed, beside, target};
 
 /// `renew` of an identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,38 +24,6 @@ pub struct Settings {
     pub timeout: Duration,
 }
 
-/// How a renewal went: what its program tells the agent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Report {
-    /// The file has a new certificate.
-    Renewed {
-        /// Its serial number, decimal.
-        serial: String,
-        /// Its end.
-        #[serde(with = "seconds")]
-        not_after: Timestamp,
-    },
-    /// The certificate ends late enough.
-    NotDue,
-    /// The file is as before, and why.
-    Failed(String),
-}
-
-/// A time as seconds since the epoch, which is what certificates have.
-mod seconds {
-    use jiff::Timestamp;
-    use serde::de::{Deserialize, Deserializer, Error};
-    use serde::ser::Serializer;
-
-    pub(super) fn serialize<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_i64(time.as_second())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
-        Timestamp::from_second(i64::deserialize(from)?).map_err(D::Error::custom)
-    }
-}
-
 /// What there is to renew.
 #[derive(Debug)]
 pub struct Present {
@@ -64,12 +34,26 @@ pub struct Present {
 }
 
 impl Settings {
-    /// When a certificate with this validity is to be renewed.
-    pub fn due_at(&self, not_before: Timestamp, not_after: Timestamp) -> Timestamp {
+    /// When a certificate with this validity is to be renewed. One that is due again as soon as it is issued, since the
+    /// CA's certificates are shorter than `before`, is renewed when a third of its time is left.
+    pub fn due_at(
+        &self,
+        not_before: Timestamp,
+        not_after: Timestamp,
+        record: &Record,
+    ) -> Timestamp {
         let before = self
             .before
             .unwrap_or_else(|| third(not_before.duration_until(not_after)));
-        not_after.checked_sub(before).unwrap_or(Timestamp::MIN)
+        let due = not_after.checked_sub(before).unwrap_or(Timestamp::MIN);
+        match &record.renewed {
+            Some(last) if last.not_after == not_after && due <= last.at => {
+                let left = Duration::try_from(last.at.duration_until(not_after));
+                let wait = left.unwrap_or_default() * 2 / 3;
+                last.at.saturating_add(wait).unwrap_or(due)
+            }
+            _ => due,
+        }
     }
 }
 
@@ -175,11 +159,6 @@ fn holds_a_key(path: &Path) -> bool {
 
 const KEY_MARK: &[u8] = b"PRIVATE KEY-----";
 
-/// Behind the links of the last name.
-pub fn target(path: &Path) -> PathBuf {
-    path.canonicalize().unwrap_or_else(|_| path.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,12 +195,30 @@ mod tests {
             (Some(864_000), "2026-01-21T00:00:00Z"),
             (Some(8_640_000), "2025-10-23T00:00:00Z"),
         ] {
-            let due = settings(before).due_at(from, until);
+            let due = settings(before).due_at(from, until, &Record::default());
             assert_eq!(due, time(expected), "{before:?}");
         }
         // One that ends before it begins, and the end of all time.
-        assert_eq!(settings(None).due_at(until, from), from);
-        let due = settings(Some(86_400)).due_at(Timestamp::MIN, Timestamp::MIN);
+        assert_eq!(settings(None).due_at(until, from, &Record::default()), from);
+        let due = settings(Some(86_400)).due_at(Timestamp::MIN, Timestamp::MIN, &Record::default());
         assert_eq!(due, Timestamp::MIN);
+    }
+
+    #[test]
+    fn a_certificate_that_is_due_when_it_is_issued_waits_for_a_third_of_its_time() {
+        let time = |text: &str| text.parse::<Timestamp>().unwrap();
+        let settings = Settings {
+            command: "true".to_owned(),
+            before: Some(Duration::from_secs(10 * 86_400)),
+            csr: "/web.csr".into(),
+            timeout: Duration::from_secs(1),
+        };
+        let (from, until) = (time("2026-01-01T00:00:00Z"), time("2026-01-04T00:00:00Z"));
+        let record = Record::after_success(from, until);
+        let due = settings.due_at(from, until, &record);
+        assert_eq!(due, time("2026-01-03T00:00:00Z"));
+        // Another certificate is due as it says.
+        let other = time("2026-01-05T00:00:00Z");
+        assert!(settings.due_at(from, other, &record) < from);
     }
 }

@@ -74,8 +74,8 @@ impl Identity {
                 (state, Some(error.shortened().to_string()), Vec::new())
             }
         };
-        if let Some(schedule) = &self.renewal {
-            warnings.extend(schedule.warnings());
+        if let Some(renewal) = &self.renewal {
+            warnings.extend(renewal.warnings(now));
         }
         let of = |field: fn(&Certificate) -> String| certificate.as_deref().map(field);
         wire::Identity {

@@ -8,7 +8,7 @@ use token::{Pkcs11Uri, Tcti};
 use super::{Identities, Identity, Token};
 use crate::launcher::TokenPrograms;
 use crate::policy::Policy;
-use crate::renewal::Schedule;
+use crate::renewal_view::RenewalView;
 use crate::token_worker::{Heritage, KeyOwner, RefusedPins, TokenWorker};
 use config::certificate::{LeafSource, Stamp};
 use config::{Config, IdentityConfig, KeyConfig, Pkcs11Config, TokenConfig, TokenKind};
@@ -43,7 +43,11 @@ impl Identities {
             .zip(places)
             .filter_map(|(config, place)| {
                 let (keeper, key) = place?;
-                let renewal = keep_or_plan(&config, previous);
+                let renewal = config.renewal.map(|settings| {
+                    let view = RenewalView::new(settings, config.certificate.clone());
+                    view.look(); // what is known already is no news
+                    view
+                });
                 Some(Identity {
                     renewal,
                     name: config.name,
@@ -62,20 +66,6 @@ impl Identities {
             identities,
             keepers,
         })
-    }
-}
-
-/// When the certificate is renewed. How that went stays known across a reload.
-fn keep_or_plan(config: &IdentityConfig, previous: Option<&Identities>) -> Option<Arc<Schedule>> {
-    let (settings, source) = (config.renewal.clone()?, config.certificate.clone());
-    let named = |identity: &&Identity| identity.name == config.name;
-    let before = previous.and_then(|previous| previous.iter().find(named)?.renewal.clone());
-    match before {
-        Some(schedule) => {
-            schedule.reset(settings, source);
-            Some(schedule)
-        }
-        None => Some(Arc::new(Schedule::new(settings, source))),
     }
 }
 

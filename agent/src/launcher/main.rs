@@ -3,36 +3,33 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use rustix::stdio::dup2_stdin;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::OWN_PROGRAM;
-use super::renewals::Renewals;
-use super::server::{self, Programs};
+use super::server;
 
-/// `roleseal-agent`'s first argument when it is started as its own launcher, with the configuration's absolute
-/// path as the second one. Not for people: what it takes at its standard input is nobody else's to say.
+/// `roleseal-agent`'s one argument when it is started as its own launcher. Not for people: what it takes at its standard
+/// input is nobody else's to say.
 pub(super) const ARGUMENT: &str = "--launcher";
 
 /// The launcher's name in `ps` and `top`: 15 characters are shown.
 const NAME: &std::ffi::CStr = c"roleseal-launch";
 
-/// The configuration's path, if this process was started as a launcher.
-pub fn is_asked_for() -> Option<PathBuf> {
+/// Whether this process was started as a launcher.
+pub fn is_asked_for() -> bool {
     let mut arguments = std::env::args_os().skip(1);
-    let first = arguments.next();
-    let config = arguments.next().map(PathBuf::from)?;
-    let launcher = first.is_some_and(|argument| argument == ARGUMENT);
-    (launcher && config.is_absolute() && arguments.next().is_none()).then_some(config)
+    arguments
+        .next()
+        .is_some_and(|argument| argument == ARGUMENT)
+        && arguments.next().is_none()
 }
 
 /// A launcher's `main`.
-pub fn main(config: PathBuf) -> ExitCode {
-    match run(config) {
+pub fn main() -> ExitCode {
+    match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("roleseal-agent: its launcher: {error}");
@@ -41,7 +38,7 @@ pub fn main(config: PathBuf) -> ExitCode {
     }
 }
 
-fn run(config: PathBuf) -> io::Result<()> {
+fn run() -> io::Result<()> {
     token::program::keep_secrets_in()?;
     if !token::program::stdin_is_a_socket() {
         return Err(io::Error::other("the agent starts it by itself"));
@@ -58,11 +55,7 @@ fn run(config: PathBuf) -> io::Result<()> {
     let programs = own
         .parent()
         .ok_or_else(|| io::Error::other("no directory holds this program"))?;
-    let programs = Programs {
-        directory: programs.to_owned(),
-        renewals: Renewals::new(OWN_PROGRAM.into(), config),
-    };
-    server::run(agent, programs)
+    server::run(agent, programs.to_owned())
 }
 
 /// Whatever was left open for the agent, such as a socket of systemd's, is not ours. Nothing has been

@@ -1,7 +1,6 @@
 //! The launcher's own side: it does what the agent asks, and ends when the agent does.
 
 use std::io::{self, Read};
-use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -19,34 +18,24 @@ use signal_hook::SigId;
 use signal_hook::consts::SIGCHLD;
 
 use super::message::{Answer, Ask, FromLauncher, REQUEST_LIMIT, Request, receive, send};
-use super::renewals::{self, Renewals};
 use crate::panics::{INTERNAL_ERROR, contain};
-use config::IdentityName;
 use config::process_name;
 use config::user_database::{SystemUsers, UserDatabase};
 use token::Program;
 
 /// Does what the agent at the other end of `agent` asks, with these programs, until the agent is gone; then waits
 /// for those that run, which see that themselves.
-pub(super) fn run(agent: OwnedFd, programs: Programs) -> io::Result<()> {
+pub(super) fn run(agent: OwnedFd, programs: PathBuf) -> io::Result<()> {
     let mut process = Process::new(agent, programs)?;
     let result = process.serve();
     process.end();
     result
 }
 
-/// All programs that are ever started.
-#[derive(Debug)]
-pub(super) struct Programs {
-    /// Where the token programs are.
-    pub(super) directory: PathBuf,
-    /// What renews certificates.
-    pub(super) renewals: Renewals,
-}
-
 struct Process {
     agent: Arc<OwnedFd>,
-    programs: Programs,
+    /// The directory of the token programs.
+    programs: PathBuf,
     children: Vec<Running>,
     /// Readable when a child has ended.
     ended: UnixStream,
@@ -54,17 +43,12 @@ struct Process {
     lookups: Arc<AtomicUsize>,
 }
 
-/// A program that runs.
+/// A token program that runs.
 struct Running {
     child: Child,
-    kind: Kind,
-}
-
-enum Kind {
     /// The agent has the other end, and sees it close.
-    TokenProgram(#[expect(dead_code, reason = "open while the program runs")] io::PipeWriter),
-    /// The agent's end of its link: it ends when that is closed, or shut down.
-    Renewal(UnixStream),
+    #[expect(dead_code, reason = "open while the program runs")]
+    alive: io::PipeWriter,
 }
 
 /// The most programs at a time: more than any configuration has tokens, fewer than a launcher has
@@ -84,7 +68,7 @@ const KILL_LIMIT: Duration = Duration::from_secs(1);
 const GROUP_LIMIT: usize = 4096;
 
 impl Process {
-    fn new(agent: OwnedFd, programs: Programs) -> io::Result<Process> {
+    fn new(agent: OwnedFd, programs: PathBuf) -> io::Result<Process> {
         let (ended, signalled) = UnixStream::pair()?;
         ended.set_nonblocking(true)?;
         Ok(Process {
@@ -143,7 +127,6 @@ impl Process {
                 return self.look_up(number, move || found(SystemUsers.group(&name)));
             }
             Ask::Groups { uid } => return self.look_up(number, move || groups(uid)),
-            Ask::Renew { identity } => return self.renew(number, &identity),
             #[cfg(test)]
             Ask::Panic { in_thread: true } => {
                 return self.look_up(number, || panic!("in a test"));
@@ -161,7 +144,7 @@ impl Process {
                 tell(&self.agent, number, Answer::Started(pid), &descriptors);
             }
             Err(error) => {
-                let path = self.programs.directory.join(program.file_name());
+                let path = self.programs.join(program.file_name());
                 let why = format!("cannot start {}: {error}", path.display());
                 tell(&self.agent, number, Answer::Failed(why), &[]);
             }
@@ -179,7 +162,7 @@ impl Process {
         let (link, theirs) = UnixStream::pair()?;
         let (end, alive) = io::pipe()?;
         let stderr = io::stderr().as_fd().try_clone_to_owned()?;
-        let mut command = Command::new(self.programs.directory.join(program.file_name()));
+        let mut command = Command::new(self.programs.join(program.file_name()));
         command
             .stdin(OwnedFd::from(theirs))
             .stdout(stderr) // vendor modules print; their words belong into the log
@@ -190,55 +173,16 @@ impl Process {
         }
         let child = command.spawn()?;
         let pid = child.id().cast_signed();
-        self.children.push(Running {
-            child,
-            kind: Kind::TokenProgram(alive),
-        });
+        self.children.push(Running { child, alive });
         Ok((pid, link, end))
     }
 
-    fn renew(&mut self, number: u64, identity: &IdentityName) {
-        match self.spawn_renewal(identity) {
-            Ok(Ok((pid, link))) => {
-                tell(&self.agent, number, Answer::Started(pid), &[link.as_fd()]);
-            }
-            Ok(Err(delay)) => {
-                let delay = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-                tell(&self.agent, number, Answer::Later(delay), &[]);
-            }
-            Err(error) => {
-                let why = format!("cannot start a renewal: {error}");
-                tell(&self.agent, number, Answer::Failed(why), &[]);
-            }
-        }
-    }
-
-    fn spawn_renewal(
-        &mut self,
-        identity: &IdentityName,
-    ) -> io::Result<Result<(i32, UnixStream), Duration>> {
-        if self.children.len() >= CHILD_LIMIT {
-            return Err(io::Error::other("too many programs run"));
-        }
-        let (link, theirs) = UnixStream::pair()?;
-        let renewals = &mut self.programs.renewals;
-        let mut command = match renewals.command(identity, theirs.into(), Instant::now()) {
-            Ok(command) => command,
-            Err(delay) => return Ok(Err(delay)),
-        };
-        let child = command.stdout(renewals::log()?).spawn()?; // a session of its own it makes itself
-        let pid = child.id().cast_signed();
-        let kind = Kind::Renewal(link.try_clone()?);
-        self.children.push(Running { child, kind });
-        Ok(Ok((pid, link)))
-    }
-
     /// Only a token program that it has started itself, and that is not reaped yet: its number is nobody else's.
-    /// A renewal is to end its command before itself, and does so when its link is closed.
     fn kill(&self, pid: i32) -> Answer {
-        let ours = self.children.iter().find(|running| {
-            matches!(running.kind, Kind::TokenProgram(_)) && running.child.id().cast_signed() == pid
-        });
+        let ours = self
+            .children
+            .iter()
+            .find(|running| running.child.id().cast_signed() == pid);
         if let Some(running) = ours {
             kill(running);
         }
@@ -250,15 +194,11 @@ impl Process {
         drain(&self.ended);
         let agent = &self.agent;
         self.children.retain_mut(|running| {
-            if matches!(running.kind, Kind::Renewal(_)) {
-                renewals::end_with(&running.child);
-            }
             let Ok(Some(status)) = running.child.try_wait() else {
                 return true;
             };
-            // How a renewal went is said at its link.
             let unexpected = !status.success() && status.signal() != Some(Signal::KILL.as_raw());
-            if unexpected && matches!(running.kind, Kind::TokenProgram(_)) {
+            if unexpected {
                 let pid = running.child.id().cast_signed();
                 let how = status.to_string();
                 let _ = send(agent, &FromLauncher::Ended { pid, how }, &[]); // it may be gone
@@ -292,11 +232,6 @@ impl Process {
     /// killed.
     fn end(&mut self) {
         let _ = shutdown(&self.agent, rustix::net::Shutdown::Both); // if it is not gone, it learns that we are
-        for running in &self.children {
-            if let Kind::Renewal(link) = &running.kind {
-                let _ = link.shutdown(Shutdown::Both); // the agent's own descriptor may be open for a while
-            }
-        }
         self.wait_for_children(END_LIMIT);
         for running in &self.children {
             let pid = running.child.id();
