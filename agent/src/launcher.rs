@@ -191,6 +191,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
+    use std::os::unix::net::UnixStream;
+    use std::path::Path;
     use std::sync::mpsc;
 
     use token::Program;
