@@ -65,7 +65,7 @@ pub(crate) fn log_in(
         .read()
         .map_err(|error| TokenError::Unusable(error.to_string()))?;
     if let Some(pins) = pins {
-        pins.check(None, &token.identity(), &[&pin])?;
+        pins.check(None, &token.identity(), &[&pin], source.take_over())?;
         pins.trying()?;
     }
     let mut remedy = user.put_right(source);
@@ -233,8 +233,8 @@ impl User {
             }
         };
         let then = match self {
-            User::Agent => "reload the agent",
-            User::Operator => "start the command again",
+            User::Agent => source.take_over().to_string(),
+            User::Operator => "start the command again".to_owned(),
         };
         format!("put the right PIN into {place} and {then}")
     }

@@ -90,6 +90,7 @@ impl Identity {
             state,
             message,
             warnings,
+            pin_source: self.pin_source,
             signatures: None,
             last_signed: None,
         }

@@ -19,7 +19,7 @@ mod string_to_sign;
 mod tcti;
 
 pub use key::{Key, Signature, TokenError};
-pub use pin::{Pin, PinError, PinFingerprint, PinSource, Question};
+pub use pin::{Pin, PinError, PinFingerprint, PinSource, Question, TakeOver};
 pub use pkcs11_uri::{ObjectMatch, Pkcs11Uri, TokenMatch, UriError};
 pub use string_to_sign::{Algorithm, AmzDate, NotASignableText, Scope, StringToSign};
 pub use tcti::{Tcti, TctiError};

@@ -1,7 +1,7 @@
 //! The agent that answers, the identities that it shows to this user, and their tokens.
 
 use jiff::Timestamp;
-use wire::{Identity, ServiceInfo, State};
+use wire::{Identity, PinSource, ServiceInfo, State};
 
 use super::finding::{Check, Finding};
 use crate::exit::Exit;
@@ -115,14 +115,16 @@ pub(super) fn judge_token(identity: &Identity, now: Timestamp) -> Vec<Finding> {
             "The agent tries again by itself. Is the token there, and does its module or its TPM answer? \
              The agent's log has more: journalctl -u roleseal-agent",
         ),
-        State::PinRejected => failed(
+        State::PinRejected => failed(&format!(
             "The PIN is not tried again before somebody acts, so that it does not lock. Put the right one \
-             where the identity's pin setting says, then: systemctl reload roleseal-agent",
-        ),
-        State::Unusable => failed(
-            "Mend the key, the certificate or the configuration (roleseal-agent --check), then: systemctl \
-             reload roleseal-agent",
-        ),
+             where the identity's pin setting says, then: {}",
+            take_over(identity)
+        )),
+        State::Unusable => failed(&format!(
+            "Mend the key, the certificate or the configuration (sudo roleseal-agent --check shows its \
+             faults), then: {}",
+            take_over(identity)
+        )),
     };
     let warnings = identity.warnings.iter().map(|warning| {
         let text = format!("{name}: {warning}");
@@ -133,6 +135,17 @@ pub(super) fn judge_token(identity: &Identity, now: Timestamp) -> Vec<Finding> {
         )
     });
     [state].into_iter().chain(warnings).collect()
+}
+
+/// How the agent takes over what was mended.
+fn take_over(identity: &Identity) -> &'static str {
+    match identity.pin_source {
+        Some(PinSource::Credential) => {
+            "sudo systemctl restart roleseal-agent (its PIN is in a systemd credential, which is copied when \
+             the service starts: a reload does not read it again)"
+        }
+        Some(PinSource::File | PinSource::Uri) | None => "sudo systemctl reload roleseal-agent",
+    }
 }
 
 fn valid(identity: &Identity, now: Timestamp) -> bool {
