@@ -14,6 +14,7 @@ mod serving; // the same: roleseal serve with a target
 
 mod audit; // the log: every decision, nothing secret, nothing forged, and a reader that hangs
 mod aws_setup; // the AWS side as script, template and Terraform file, each read by what it is for
+mod check; // --check with the eyes of the agent's user
 mod clients; // the AWS CLI and boto3 by credential_process, all at once and for long
 mod credentials; // from a key on a token to credentials that work, for every kind of key
 mod doctor; // roleseal doctor: every failure named, by its check, its cause and its exit code

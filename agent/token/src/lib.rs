@@ -6,6 +6,7 @@
 //! and reads each [`StringToSign`] again before it signs: whatever happens to the agent, the key
 //! signs nothing but IAM Roles Anywhere requests.
 
+pub mod account;
 pub mod host;
 mod key;
 pub mod link;
@@ -15,6 +16,7 @@ mod pkcs11_uri;
 pub mod program;
 pub mod sandbox;
 mod secret_memory;
+pub mod softhsm;
 mod string_to_sign;
 mod tcti;
 
