@@ -227,6 +227,9 @@ impl User {
         let place = match source {
             PinSource::File(path) => format!("{}", path.display()),
             PinSource::Credential(name) => format!("the systemd credential {name:?}"),
+            PinSource::Value(_) if self == User::Operator => {
+                return "start the command again with the right PIN".to_owned(); // wherever it came from
+            }
             PinSource::Value(_) => "pin-value in the key's URI".to_owned(),
             PinSource::Terminal(_) | PinSource::AskPassword(_) => {
                 return "start the command again with the right PIN".to_owned();

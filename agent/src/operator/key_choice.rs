@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::{ArgGroup, Args};
+use token::account::Account;
 use token::link::{OpenTpmKey, TpmKeySource};
 use token::{Pkcs11Uri, Tcti};
 
@@ -56,7 +57,7 @@ impl KeyChoice {
     pub(crate) fn place(&self) -> Result<KeyPlace, Failure> {
         if let Some(uri) = &self.uri {
             self.tpm_pins.check_unused()?;
-            return place_on_token(uri.read()?, &self.module, &self.pin);
+            return place_on_token(uri.read()?, &self.module, &self.pin, None);
         }
         if self.module.is_given() {
             return Err(Failure::usage(
@@ -73,15 +74,21 @@ impl KeyChoice {
     }
 }
 
-/// A key on a PKCS#11 token.
+/// A key on a PKCS#11 token; `user` as [`KeyPlace`] has it.
 pub(crate) fn place_on_token(
     mut uri: Pkcs11Uri,
     module: &ModuleArgument,
     pin: &PinArguments,
+    user: Option<Account>,
 ) -> Result<KeyPlace, Failure> {
     let module = module.of(&mut uri);
     let pin = Some(pin.of_token(uri.pin.take(), &token_of(&uri))?);
-    Ok(KeyPlace::Pkcs11 { module, uri, pin })
+    Ok(KeyPlace::Pkcs11 {
+        module,
+        uri,
+        pin,
+        user,
+    })
 }
 
 /// A key of a TPM; without `parents` where it has none to be loaded under.

@@ -1,7 +1,10 @@
 //! A user of this host, as a process can become it.
 
 use std::ffi::CString;
+use std::fs::Metadata;
 use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist, setgroups, setresgid, setresuid};
 use serde::{Deserialize, Serialize};
@@ -67,6 +70,30 @@ impl Account {
     /// Whether it is root.
     pub fn is_root(&self) -> bool {
         self.uid == 0
+    }
+
+    /// Whether the modes of a file and of the directories above it let this user read it.
+    pub fn may_read(&self, path: &Path) -> io::Result<bool> {
+        const SEARCH: u32 = 0o1;
+        const READ: u32 = 0o4;
+        let path = path.canonicalize()?;
+        let mut wanted = READ;
+        for part in path.ancestors() {
+            if !self.is_root() && !self.has(wanted, &part.metadata()?) {
+                return Ok(false);
+            }
+            wanted = SEARCH;
+        }
+        Ok(true)
+    }
+
+    fn has(&self, wanted: u32, file: &Metadata) -> bool {
+        let shift = match file {
+            file if file.uid() == self.uid => 6,
+            file if file.gid() == self.gid || self.groups.contains(&file.gid()) => 3,
+            _ => 0,
+        };
+        file.mode() >> shift & wanted == wanted
     }
 
     /// Makes this process, with all its threads, this user's for good: real, effective and saved ids. Only root can.
