@@ -12,7 +12,7 @@ use crate::policy::NOBODY;
 use crate::renewal::ca;
 
 /// Programs that any user can run, in the scene.
-fn install(scene: &Scene) -> PathBuf {
+pub(crate) fn install(scene: &Scene) -> PathBuf {
     let directory = scene.path("bin");
     fs::create_dir(&directory).unwrap();
     for program in ["roleseal-agent", "roleseal-pkcs11", "roleseal-tpm"] {
@@ -23,7 +23,7 @@ fn install(scene: &Scene) -> PathBuf {
 }
 
 /// The directory and all that is in it.
-fn give_to_nobody(path: &Path) {
+pub(crate) fn give_to_nobody(path: &Path) {
     chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
     if path.is_dir() {
         for entry in fs::read_dir(path).unwrap() {

@@ -12,6 +12,7 @@ mod crowd; // the same: many clients at once
 mod http; // the same: HTTP by hand
 mod serving; // the same: roleseal serve with a target
 
+mod access; // who may not open what: each says which file, and what its user lacks
 mod audit; // the log: every decision, nothing secret, nothing forged, and a reader that hangs
 mod aws_setup; // the AWS side as script, template and Terraform file, each read by what it is for
 mod check; // --check with the eyes of the agent's user

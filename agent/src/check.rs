@@ -2,11 +2,9 @@
 
 mod viewpoint;
 
-use std::path::Path;
-
 use jiff::Timestamp;
 use rustix::fs::{Access, access};
-use rustix::io::Errno;
+use token::tpm_device::{self, Obstacle};
 use token::{Tcti, softhsm};
 
 use crate::certificate::{self, CertificateSource, LeafSource};
@@ -101,20 +99,12 @@ fn fault_of_token(token: &TokenKind, looker: Looker) -> Option<String> {
                 Looker::Command(_) | Looker::Agent(_) => None,
             }
         }
-        TokenKind::Tpm(Tcti::Device(device)) => fault_of_device(device),
+        // One that is not there may come later.
+        TokenKind::Tpm(Tcti::Device(device)) => match tpm_device::obstacle(device) {
+            Some(Obstacle::Closed(text)) => Some(text),
+            Some(Obstacle::Missing(_)) | None => None,
+        },
         TokenKind::Tpm(_) => None,
-    }
-}
-
-/// One that is not there may come later.
-fn fault_of_device(device: &Path) -> Option<String> {
-    match access(device, Access::READ_OK | Access::WRITE_OK) {
-        Err(Errno::ACCESS) => Some(format!(
-            "the TPM {} may not be opened: give the agent's service the device's group \
-             (SupplementaryGroups=tss in a drop-in: the package roleseal-tpm ships it)",
-            device.display()
-        )),
-        _ => None,
     }
 }
 

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use clap::{ArgGroup, Args};
 use token::account::Account;
 use token::link::{OpenTpmKey, TpmKeySource};
-use token::{Pkcs11Uri, Tcti};
+use token::{Pkcs11Uri, Tcti, tpm_device};
 
 use super::Failure;
 use super::handle::Handle;
@@ -98,6 +98,7 @@ pub(crate) fn place_in_tpm(
     pin: &PinArguments,
     parents: Option<&TpmPinArguments>,
 ) -> Result<KeyPlace, Failure> {
+    check_tpm(&tcti)?;
     let pin = pin.of_tpm_key(&source.to_string(), false)?;
     let key = OpenTpmKey {
         source,
@@ -107,6 +108,17 @@ pub(crate) fn place_in_tpm(
         pins_are_good: false,
     };
     Ok(KeyPlace::Tpm { tcti, key })
+}
+
+/// Whether the TPM's device can be opened, before anything else is done.
+pub(crate) fn check_tpm(tcti: &Tcti) -> Result<(), Failure> {
+    match tcti {
+        Tcti::Device(path) => match tpm_device::obstacle(path) {
+            Some(obstacle) => Err(Failure::failed(obstacle.into_text())),
+            None => Ok(()),
+        },
+        _ => Ok(()),
+    }
 }
 
 impl ModuleArgument {

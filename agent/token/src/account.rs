@@ -107,6 +107,23 @@ impl Account {
     }
 }
 
+/// A group's name, or its number where it has none.
+pub fn group_name(gid: u32) -> String {
+    match Group::from_gid(Gid::from_raw(gid)) {
+        Ok(Some(group)) => group.name,
+        _ => gid.to_string(),
+    }
+}
+
+/// What to do where a group's members may what this user may not.
+pub fn how_to_join(group: &str, user: &str) -> String {
+    format!(
+        "give group {group} to the agent's service (SupplementaryGroups={group} in a drop-in of \
+         roleseal-agent.service: the packages ship those for tss and softhsm), or to a person (sudo usermod -aG \
+         {group} {user}, then a new login)"
+    )
+}
+
 fn group(name: &str) -> io::Result<u32> {
     let missing = || io::Error::other(format!("there is no group {name:?}"));
     let group = match name.parse() {

@@ -19,6 +19,7 @@ mod secret_memory;
 pub mod softhsm;
 mod string_to_sign;
 mod tcti;
+pub mod tpm_device;
 
 pub use key::{Key, Signature, TokenError};
 pub use pin::{Pin, PinError, PinFingerprint, PinSource, Question, TakeOver};

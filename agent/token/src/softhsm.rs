@@ -2,15 +2,14 @@
 //! configuration, or enter the store, gets `CKR_GENERAL_ERROR` and no more.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{Gid, Group};
 use rustix::fs::{Access, access};
 
-use crate::account::Account;
+use crate::account::{Account, group_name, how_to_join};
 
 /// The environment variable that names the configuration.
 pub const VARIABLE: &str = "SOFTHSM2_CONF";
@@ -67,11 +66,7 @@ fn told(what: &str, path: &Path, error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::PermissionDenied
         && let Some(group) = group_of_obstacle(path)
     {
-        text += &format!(
-            "; group {group} may: give it to the agent's service (SupplementaryGroups={group} in a drop-in: the \
-             packages ship softhsm.conf for roleseal-agent.service.d), or to a person (sudo usermod -aG {group} \
-             {user}, then a new login)"
-        );
+        text += &format!("; {}", how_to_join(&group, &user));
     }
     text
 }
@@ -89,14 +84,7 @@ fn group_of_obstacle(path: &Path) -> Option<String> {
     })?;
     let metadata = closed.metadata().ok()?;
     let bit = if metadata.is_dir() { 0o010 } else { 0o040 };
-    (metadata.mode() & bit != 0 && metadata.gid() != 0).then(|| group(&metadata))
-}
-
-fn group(metadata: &Metadata) -> String {
-    match Group::from_gid(Gid::from_raw(metadata.gid())) {
-        Ok(Some(group)) => group.name,
-        _ => metadata.gid().to_string(),
-    }
+    (metadata.mode() & bit != 0 && metadata.gid() != 0).then(|| group_name(metadata.gid()))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use wire::{Identity, PinSource, ServiceInfo, State};
 
 use super::finding::{Check, Finding};
+use super::socket::caller_name;
 use crate::exit::Exit;
 
 /// Who answers at the socket.
@@ -33,7 +34,7 @@ pub(super) fn judge_agent(info: &ServiceInfo) -> Finding {
     Finding::warning(
         Check::Agent,
         format!("{detail}; this is roleseal {OURS}"),
-        "Install both of one version; after an update of the agent: systemctl restart roleseal-agent",
+        "Install both of one version; after an update of the agent: sudo systemctl restart roleseal-agent",
     )
 }
 
@@ -54,7 +55,7 @@ pub(super) fn choose<'i>(
     if names.is_empty() {
         return refused(
             "the agent shows this user none".to_owned(),
-            format!("None is for this user: {RULE}"),
+            rule(&caller_name(), "the one that it is to use"),
         );
     }
     match wanted {
@@ -62,7 +63,10 @@ pub(super) fn choose<'i>(
             Some(one) => (Finding::ok(Check::Identity, shown(one)), vec![one]),
             None => refused(
                 format!("{name} is not among those that the agent shows this user: {all}"),
-                format!("Is the name right? If agent.toml has {name}: {RULE}"),
+                format!(
+                    "Is the name right (roleseal identities)? {}",
+                    rule(&caller_name(), name)
+                ),
             ),
         },
         None if identities.len() > 1 && for_session => refused(
@@ -77,8 +81,13 @@ pub(super) fn choose<'i>(
     }
 }
 
-const RULE: &str = "the agent's operator lets a user use an identity by users or groups of an \
-                    [[identity.allow]] rule in agent.toml";
+/// What lets a user use an identity.
+fn rule(user: &str, identity: &str) -> String {
+    format!(
+        "Have the agent's operator put this under the [[identity]] of {identity} in agent.toml:\n\
+         [[identity.allow]]\nusers = [\"{user}\"]\nthen: sudo systemctl reload roleseal-agent"
+    )
+}
 
 fn shown(identity: &Identity) -> String {
     let known = |member: &Option<String>| member.clone().unwrap_or_else(|| "unknown".to_owned());
@@ -131,7 +140,8 @@ pub(super) fn judge_token(identity: &Identity, now: Timestamp) -> Vec<Finding> {
         Finding::warning(
             Check::Token,
             text,
-            "docs/security.md says what that means for the key.",
+            "What helps stands in the warning. Since when it is so: journalctl -u roleseal-agent. Background: \
+             docs/security.md",
         )
     });
     [state].into_iter().chain(warnings).collect()

@@ -13,7 +13,7 @@ use token::{Pkcs11Uri, Tcti, softhsm};
 use crate::launcher;
 use crate::operator::handle::Handle;
 use crate::operator::key_choice::{
-    ModuleArgument, UriText, absolute, place_in_tpm, place_on_token, token_of,
+    ModuleArgument, UriText, absolute, check_tpm, place_in_tpm, place_on_token, token_of,
 };
 use crate::operator::owner::OwnerArgument;
 use crate::operator::pins::{PinArguments, TpmPinArguments, in_file};
@@ -172,6 +172,7 @@ impl NewKeyArguments {
                 ));
             }
         };
+        check_tpm(tcti)?;
         // Before the key is made: without a place it would be lost.
         let file = self.out.as_deref();
         let file = file.map(|path| NewFile::begin(path, 0o600, owner));
