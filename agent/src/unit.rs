@@ -130,13 +130,11 @@ impl Unit {
 
     /// A variable of its environment.
     pub fn variable(&self, name: &str) -> Option<&str> {
-        let set = self
+        let mut set = self
             .environment
             .iter()
             .filter_map(|set| set.split_once('='));
-        set.filter(|(set, _)| *set == name)
-            .last()
-            .map(|(_, value)| value)
+        set.rfind(|(set, _)| *set == name).map(|(_, value)| value)
     }
 
     /// With the groups of the service, if it is this user's.

@@ -12,6 +12,15 @@ use crate::keeper::{Heritage, Keeper, KeyOwner, RefusedPins};
 use crate::launcher::TokenPrograms;
 use crate::renewal::Schedule;
 
+/// Where an identity's key is.
+#[derive(Debug, Clone)]
+struct Place {
+    keeper: Arc<Keeper>,
+    /// Its number with the keeper.
+    key: usize,
+    pin_source: Option<wire::PinSource>,
+}
+
 impl Identities {
     /// Starts to open the tokens of the configuration, with these token programs. What is the same as with
     /// `previous` is kept open.
@@ -20,8 +29,7 @@ impl Identities {
         programs: &TokenPrograms,
         previous: Option<&Identities>,
     ) -> std::io::Result<Identities> {
-        let mut places: Vec<Option<(Arc<Keeper>, usize, Option<wire::PinSource>)>> =
-            vec![None; config.identities.len()];
+        let mut places: Vec<Option<Place>> = vec![None; config.identities.len()];
         let mut keepers = Vec::new();
         let refused_pins = previous.map_or_else(RefusedPins::default, |previous| {
             previous.refused_pins.clone()
@@ -31,8 +39,11 @@ impl Identities {
                 keep_or_start(token, &config.identities, programs, previous, &refused_pins)?;
             for (key, identity) in token.identities.iter().enumerate() {
                 if let Some(place) = places.get_mut(*identity) {
-                    let pins = pin_source(config.pins_of(token, *identity));
-                    *place = Some((Arc::clone(&token_now.keeper), key, pins));
+                    *place = Some(Place {
+                        keeper: Arc::clone(&token_now.keeper),
+                        key,
+                        pin_source: pin_source(config.pins_of(token, *identity)),
+                    });
                 }
             }
             keepers.push(token_now);
@@ -42,7 +53,11 @@ impl Identities {
             .into_iter()
             .zip(places)
             .filter_map(|(config, place)| {
-                let (keeper, key, pin_source) = place?;
+                let Place {
+                    keeper,
+                    key,
+                    pin_source,
+                } = place?;
                 let renewal = keep_or_plan(&config, previous);
                 Some(Identity {
                     renewal,

@@ -87,7 +87,7 @@ pub(crate) fn place_on_token(
         module,
         uri,
         pin,
-        user,
+        user: user.map(Box::new),
     })
 }
 

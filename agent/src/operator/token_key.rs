@@ -24,7 +24,7 @@ pub(crate) enum KeyPlace {
         /// The user PIN.
         pin: Option<PinSource>,
         /// Whose the token's files are to be, if not this user's.
-        user: Option<Account>,
+        user: Option<Box<Account>>,
     },
     /// Of a TPM.
     Tpm {
@@ -191,7 +191,7 @@ impl TokenKey {
         let request = pkcs11::Request {
             module: module.clone(),
             pin: pin.clone(),
-            user: user.clone(),
+            user: user.as_deref().cloned(),
             task: task(uri.clone()),
         };
         match self
@@ -245,7 +245,7 @@ impl KeyPlace {
             } => Request::Pkcs11(pkcs11::Request {
                 module: module.clone(),
                 pin: pin.clone(),
-                user: user.clone(),
+                user: user.as_deref().cloned(),
                 task: pkcs11(uri.clone()),
             }),
             KeyPlace::Tpm { tcti, key } => Request::Tpm(tpm::Request {
