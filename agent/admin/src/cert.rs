@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use crate::input::read_file;
 use crate::key_choice::{ModuleArgument, UriText, place_on_token};
 use crate::output;
+use crate::owner::OwnerArgument;
 use crate::pins::PinArguments;
 use crate::token_key::TokenKey;
 
@@ -42,6 +43,8 @@ pub(crate) struct ImportArguments {
     #[arg(long, value_name = "FILE")]
     cert: PathBuf,
     #[command(flatten)]
+    owner: OwnerArgument,
+    #[command(flatten)]
     pin: PinArguments,
 }
 
@@ -58,7 +61,9 @@ fn import(arguments: &ImportArguments) -> Result<(), Failure> {
         Failure::failed(format!("certificate {}: {what}", arguments.cert.display()))
     };
     let (der, public_key) = leaf(&read_file(&arguments.cert)?).map_err(|error| fault(&error))?;
-    let place = place_on_token(arguments.uri.read()?, &arguments.module, &arguments.pin)?;
+    let user = arguments.owner.account()?;
+    let (module, pin) = (&arguments.module, &arguments.pin);
+    let place = place_on_token(arguments.uri.read()?, module, pin, user)?;
     let mut key = TokenKey::open(place)?;
     if key.public_key().is_ok_and(|key| key.0 != public_key) {
         return Err(fault(&format!(

@@ -22,6 +22,7 @@ mod new_certificate;
 mod new_file;
 mod new_request;
 mod output;
+mod owner;
 mod pins;
 mod renew;
 mod replace_file;

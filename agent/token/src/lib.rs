@@ -6,6 +6,7 @@
 //! and reads each [`StringToSign`] again before it signs: whatever happens to the agent, the key
 //! signs nothing but IAM Roles Anywhere requests.
 
+pub mod account;
 pub mod greeting;
 pub mod host;
 mod key;
@@ -17,11 +18,13 @@ pub mod program;
 mod program_name;
 pub mod sandbox;
 mod secret_memory;
+pub mod softhsm;
 mod string_to_sign;
 mod tcti;
+pub mod tpm_device;
 
 pub use key::{Key, Signature, TokenError};
-pub use pin::{Pin, PinError, PinFingerprint, PinSource, Question};
+pub use pin::{Pin, PinError, PinFingerprint, PinSource, Question, TakeOver};
 pub use pkcs11_uri::{ObjectMatch, Pkcs11Uri, TokenMatch, UriError};
 pub use program_name::Program;
 pub use string_to_sign::{Algorithm, AmzDate, NotASignableText, Scope, StringToSign};
