@@ -1,4 +1,4 @@
-//! `roleseal-agent attest`.
+//! `roleseal-admin attest`.
 
 use std::path::PathBuf;
 
@@ -23,7 +23,7 @@ pub(crate) enum AttestCommand {
 
 const EXAMPLES: &str = "\
 Example:
-  roleseal-agent attest verify --csr web.csr --attestation web.json \\
+  roleseal-admin attest verify --csr web.csr --attestation web.json \\
     --ek-ca tpm-vendor-ca.pem";
 
 /// What to check.
@@ -32,7 +32,7 @@ pub(crate) struct VerifyArguments {
     /// The certificate request, PEM or DER
     #[arg(long, value_name = "FILE")]
     csr: PathBuf,
-    /// The attestation that `roleseal-agent csr --attest` has written
+    /// The attestation that `roleseal-admin csr --attest` has written
     #[arg(long, value_name = "FILE")]
     attestation: PathBuf,
     /// CAs of TPM vendors (PEM), one of which must have issued each endorsement certificate

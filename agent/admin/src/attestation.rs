@@ -81,7 +81,7 @@ pub(crate) fn from_json(text: &str) -> Result<Attestation, String> {
     // Not the error's own text: it shows what there is, such as the PIN in a file that was named by mistake.
     let document: Document = serde_json::from_str(text).map_err(|error| {
         format!(
-            "this is not what `roleseal-agent csr --attest` writes (line {}, column {})",
+            "this is not what `roleseal-admin csr --attest` writes (line {}, column {})",
             error.line(),
             error.column()
         )

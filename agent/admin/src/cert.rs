@@ -1,4 +1,4 @@
-//! `roleseal-agent cert`.
+//! `roleseal-admin cert`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ pub(crate) enum CertCommand {
 
 const EXAMPLES: &str = "\
 Example:
-  roleseal-agent cert import --uri 'pkcs11:token=lab;object=web' --cert web.pem
+  roleseal-admin cert import --uri 'pkcs11:token=lab;object=web' --cert web.pem
 Intermediates stay in a file, which the identity's configuration names:
   chain = \"/var/lib/roleseal/chain.pem\"";
 

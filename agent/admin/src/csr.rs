@@ -1,4 +1,4 @@
-//! `roleseal-agent csr`.
+//! `roleseal-admin csr`.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -18,15 +18,15 @@ use crate::token_key::TokenKey;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  roleseal-agent csr --uri 'pkcs11:token=lab;object=web' \\
+  roleseal-admin csr --uri 'pkcs11:token=lab;object=web' \\
     --subject 'CN=web,O=Example' --out web.csr
-  roleseal-agent csr --key /etc/roleseal/web.tss --subject 'CN=web' \\
+  roleseal-admin csr --key /etc/roleseal/web.tss --subject 'CN=web' \\
     --dns web.example.org | openssl req -text
-  roleseal-agent csr --handle 0x81000101 --subject 'CN=web' --out web.csr \\
+  roleseal-admin csr --handle 0x81000101 --subject 'CN=web' --out web.csr \\
     --attest web.json
 With --attest, whoever issues the certificate can check that the key cannot
 leave its TPM:
-  roleseal-agent attest verify --csr web.csr --attestation web.json";
+  roleseal-admin attest verify --csr web.csr --attestation web.json";
 
 /// Which key, and what to ask for.
 #[derive(Debug, Args)]
@@ -61,7 +61,7 @@ const PUBLIC: u32 = 0o644;
 /// Why there is no attestation of a key on a PKCS#11 token.
 const NO_STATEMENT: &str = "\
 --attest is for keys of a TPM: a PKCS#11 token makes no statement of a key that others could check. What it says \
-of the key to its own host (CKA_ALWAYS_SENSITIVE, CKA_NEVER_EXTRACTABLE, CKA_LOCAL) `roleseal-agent key list --login` \
+of the key to its own host (CKA_ALWAYS_SENSITIVE, CKA_NEVER_EXTRACTABLE, CKA_LOCAL) `roleseal-admin key list --login` \
 shows. For the request alone, leave --attest out";
 
 pub(super) fn run(arguments: &CsrArguments) -> Result<(), Failure> {

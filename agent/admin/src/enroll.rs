@@ -1,4 +1,4 @@
-//! `roleseal-agent enroll`: from a blank token to an identity that signs, in one command that can be run again
+//! `roleseal-admin enroll`: from a blank token to an identity that signs, in one command that can be run again
 //! wherever it has stopped.
 
 mod agent;
@@ -96,11 +96,11 @@ pub(crate) struct EnrollArguments {
 
 const EXAMPLES: &str = "\
 Examples:
-  roleseal-agent enroll --name web --uri 'pkcs11:token=lab;object=web' \\
+  roleseal-admin enroll --name web --uri 'pkcs11:token=lab;object=web' \\
     --module /usr/lib/vendor/libpkcs11.so --pin-file /etc/roleseal-pins/lab \\
     --subject 'CN=web,O=Example' --issue /etc/roleseal/ca --renew \\
     --allow-user web
-  roleseal-agent enroll --name web --tpm --out /etc/roleseal/web.tss \\
+  roleseal-admin enroll --name web --tpm --out /etc/roleseal/web.tss \\
     --subject CN=web --cert /root/web.crt";
 
 /// A request is nobody's secret.

@@ -1,4 +1,4 @@
-//! `roleseal-agent key`: keys on tokens.
+//! `roleseal-admin key`: keys on tokens.
 
 mod delete;
 pub(super) mod generate;

@@ -53,7 +53,7 @@ pub(crate) fn json(value: &impl Serialize) -> Result<String, Failure> {
 /// Says something on standard error.
 pub(crate) fn note(text: &str) {
     let text = printable(text).trim_end().replace('\n', "\n  ");
-    let line = format!("roleseal-agent: {text}\n");
+    let line = format!("roleseal-admin: {text}\n");
     let _ = io::stderr().write_all(line.as_bytes()); // there is nobody left to tell
 }
 

@@ -197,7 +197,7 @@ impl KeyJson {
 
 /// What to do with a key that was just made.
 pub(crate) fn next_steps(key: &KeyJson) -> String {
-    let mut command = format!("roleseal-agent csr {}", key.argument());
+    let mut command = format!("roleseal-admin csr {}", key.argument());
     for option in &key.options {
         command += &format!(" {option}");
     }

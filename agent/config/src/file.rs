@@ -56,7 +56,7 @@ fn read(path: &Path) -> Result<(Zeroizing<String>, Metadata), String> {
     let explain = |error| format!("cannot read the configuration: {error}");
     let file = File::open(path).map_err(|error| match error.kind() {
         ErrorKind::NotFound => format!(
-            "{}: `roleseal-agent enroll --name NAME …` makes a key and writes it (enroll --help has examples), or \
+            "{}: `roleseal-admin enroll --name NAME …` makes a key and writes it (enroll --help has examples), or \
              name another by --config",
             explain(error)
         ),

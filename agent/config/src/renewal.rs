@@ -100,7 +100,7 @@ impl Present {
 fn read_request(path: &Path) -> Result<(CertificationRequest, Proof), String> {
     let remedy = match is_missing(path) {
         true => {
-            ": make it with the key (roleseal-agent csr --out), or say where it is: renew = { csr = … }"
+            ": make it with the key (roleseal-admin csr --out), or say where it is: renew = { csr = … }"
         }
         false => "",
     };
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn of_a_missing_request_it_is_said_how_to_make_it() {
         let error = read_request(Path::new("/nonexistent/web.csr")).unwrap_err();
-        assert!(error.contains("roleseal-agent csr --out"), "{error}");
+        assert!(error.contains("roleseal-admin csr --out"), "{error}");
     }
 
     /// A file where a directory should be, since root may enter every directory.

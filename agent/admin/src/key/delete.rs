@@ -1,4 +1,4 @@
-//! `roleseal-agent key delete`.
+//! `roleseal-admin key delete`.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -19,8 +19,8 @@ use crate::token_program::{Patience, Program};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  roleseal-agent key delete --uri 'pkcs11:token=lab;object=web'
-  roleseal-agent key delete --tpm --handle 0x81000101 --yes
+  roleseal-admin key delete --uri 'pkcs11:token=lab;object=web'
+  roleseal-admin key delete --tpm --handle 0x81000101 --yes
 A key in a file is deleted with its file.";
 
 /// Which key.
@@ -100,7 +100,7 @@ impl DeleteArguments {
         let name = Handle(handle);
         let Some(key) = found.keys.iter().find(|key| key.handle == Some(handle)) else {
             return Err(Failure::failed(format!(
-                "there is no key at {name}: `roleseal-agent key list --tpm` shows what there is"
+                "there is no key at {name}: `roleseal-admin key list --tpm` shows what there is"
             )));
         };
         ask(terminal, &KeyJson::of_tpm(key, None).to_string())?;

@@ -1,4 +1,4 @@
-//! `roleseal-agent key generate`.
+//! `roleseal-admin key generate`.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -25,14 +25,14 @@ use crate::token_program::{Patience, Program};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  roleseal-agent key generate --uri 'pkcs11:token=lab;object=web' \\
+  roleseal-admin key generate --uri 'pkcs11:token=lab;object=web' \\
     --module /usr/lib/vendor/libpkcs11.so
-  roleseal-agent key generate --tpm --out /etc/roleseal/web.tss
-  roleseal-agent key generate --tpm --persist 0x81000101 --type rsa-2048
-  roleseal-agent key generate --tpm --out web.tss --pcr 7 \\
+  roleseal-admin key generate --tpm --out /etc/roleseal/web.tss
+  roleseal-admin key generate --tpm --persist 0x81000101 --type rsa-2048
+  roleseal-admin key generate --tpm --out web.tss --pcr 7 \\
     --pin-file /etc/roleseal-pins/web
 then:
-  roleseal-agent csr --key /etc/roleseal/web.tss --subject 'CN=web,O=Example' \\
+  roleseal-admin csr --key /etc/roleseal/web.tss --subject 'CN=web,O=Example' \\
     --out web.csr";
 
 /// Which key to make, and what to print.

@@ -1,4 +1,4 @@
-//! `roleseal-agent key list`.
+//! `roleseal-admin key list`.
 
 use clap::Args;
 use serde::Serialize;
@@ -15,9 +15,9 @@ use crate::token_program::{Patience, Program};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  roleseal-agent key list --module /usr/lib/vendor/libpkcs11.so
-  roleseal-agent key list --uri 'pkcs11:token=lab' --login
-  roleseal-agent key list --tpm --json";
+  roleseal-admin key list --module /usr/lib/vendor/libpkcs11.so
+  roleseal-admin key list --uri 'pkcs11:token=lab' --login
+  roleseal-admin key list --tpm --json";
 
 /// Which tokens.
 #[derive(Debug, Args)]
