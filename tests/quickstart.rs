@@ -7,9 +7,9 @@ use std::process::{Command, Stdio};
 use hsm_fixtures::programs;
 use serde_json::Value;
 
-/// What a reader pastes: the blocks of shell commands of a page of docs/.
-fn blocks(page: &str) -> Vec<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+/// What a reader pastes: the blocks of shell commands of a page.
+pub(crate) fn blocks(page: &str) -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let text = fs::read_to_string(path.join(page)).unwrap();
     let blocks = text.split("```sh\n").skip(1);
     blocks
@@ -109,9 +109,13 @@ const AGENT: &str = "roleseal identities --socket agent.sock";
 const SERVICE: &str = "grep -q https: service.log";
 const TPM: &str = "true < /dev/tcp/127.0.0.1/2322";
 
-const ON_SOFTHSM: Page = ("quickstart-softhsm.md", &[AGENT, SERVICE], &[(9443, 1)]);
+const ON_SOFTHSM: Page = (
+    "docs/quickstart-softhsm.md",
+    &[AGENT, SERVICE],
+    &[(9443, 1)],
+);
 const ON_TPM: Page = (
-    "quickstart-tpm.md",
+    "docs/quickstart-tpm.md",
     &[TPM, AGENT, SERVICE],
     &[(9443, 1), (2321, 2)],
 );
