@@ -110,7 +110,9 @@ fn links_are_followed_and_stay() {
 #[test]
 fn what_is_no_credentials_file_is_refused_and_untouched() {
     let (dir, path) = place();
-    let error = put(dir.path(), "web").unwrap_err().to_string();
+    let directory = dir.path().join("directory");
+    fs::create_dir(&directory).unwrap();
+    let error = put(&directory, "web").unwrap_err().to_string();
     assert!(error.contains("not a regular file"), "{error}");
     for (text, reason) in [
         (

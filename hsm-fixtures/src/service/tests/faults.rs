@@ -82,7 +82,9 @@ fn an_answer_can_stay_out_or_end_early() {
     stage.service.fail_next([Fault::Hang, Fault::Truncated]);
     assert_eq!(stage.ask_in_vain(), Some(28)); // timed out
     assert_eq!(stage.service.decisions()[0].status, 0);
-    assert_eq!(stage.ask_in_vain(), Some(18)); // bytes are missing
+    // Bytes are missing: which is told first, that or TLS's own end, depends on the OpenSSL below curl.
+    let cut = stage.ask_in_vain();
+    assert!(matches!(cut, Some(18 | 56)), "{cut:?}");
     stage.session();
 }
 
