@@ -78,10 +78,10 @@ man:
 	target/release/roleseal man --out target/man
 
 rust:
-	@found=$$(rustc --version 2>/dev/null | cut -d ' ' -f 2) || true; \
+	@found=$$(cargo --version 2>/dev/null | cut -d ' ' -f 2) || true; \
 	printf '%s\n' $(RUST) "$$found" | sort -C -V || { \
 	echo "roleseal needs Rust $(RUST) or newer, found $${found:-none}"; \
-	echo "hint: on Debian 13, sudo apt-get install rustc-web cargo-web; elsewhere rustup (https://rustup.rs): rustup update stable"; \
+	echo "hint: on Debian 13, sudo apt-get install cargo-web; elsewhere rustup (https://rustup.rs): rustup update stable"; \
 	test -z "$${SUDO_USER-}" || echo "hint: run make as $$SUDO_USER, without sudo"; \
 	exit 1; } >&2
 
