@@ -67,7 +67,9 @@ fn paste(pages: &[Page]) -> String {
     let mut shell = Command::new("timeout"); // a process group of its own, which it ends as a whole
     shell
         .args(["--kill-after=5", "240", "bash", "-c"])
-        .arg(format!("trap 'kill $(jobs -p) || true; wait' EXIT\n{script}"))
+        .arg(format!(
+            "trap 'kill $(jobs -p) || true; wait' EXIT\n{script}"
+        ))
         .env_clear()
         .env("PATH", path)
         .env("HOME", home.path())
