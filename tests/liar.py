@@ -24,7 +24,9 @@ def sign(text):
     return subprocess.run(command, input=text.encode(), stdout=subprocess.PIPE, check=True).stdout
 
 
+send({"version": open("liar.version").read()})
 receive()
+open("liar.opened", "w").close()
 send({"Opened": {"Ok": [{"Ok": {"certificate": None, "warnings": []}}]}})
 for said in ["the truth", *["a lie"] * 100]:
     request = receive()["Sign"]

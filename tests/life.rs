@@ -1,8 +1,8 @@
 use std::fs;
-use std::os::unix::net::UnixListener;
-use std::process::{Output, Stdio};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Child, Command, Output, Stdio};
 
-use hsm_fixtures::KeyKind;
+use hsm_fixtures::{KeyKind, Scene};
 
 use crate::agent::{Lab, Web, json_of, token_programs};
 
@@ -60,20 +60,7 @@ fn systemds_socket_wins() {
         .write("agent.toml", &config.to_toml().unwrap())
         .unwrap();
     let agent = scene.agent_command(&file).unwrap();
-    // As systemd does: the socket as descriptor 3, and two variables that name the process. The shell
-    // gets it as its standard input, which `Agent::start` would replace.
-    let mut shell = scene.command("sh");
-    shell
-        .args([
-            "-c",
-            "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"",
-            "sh",
-        ])
-        .arg(agent.get_program())
-        .args(agent.get_args())
-        .stdin(std::os::fd::OwnedFd::from(listener))
-        .stderr(Stdio::piped());
-    let mut running = shell.spawn().unwrap();
+    let mut running = socket_activated(&scene, &agent, listener);
     let arguments: Vec<String> = scene
         .credential_process("web", hsm_fixtures::WEB_ROLE_ARN)
         .into_iter()
@@ -88,6 +75,75 @@ fn systemds_socket_wins() {
     .unwrap();
     assert!(running.wait().unwrap().success());
     assert!(passed.exists()); // systemd's, not ours to remove
+}
+
+/// The agent started as systemd does: with that socket as descriptor 3, and two variables that name the process. The shell
+/// gets it as its standard input, which `Agent::start` would replace.
+fn socket_activated(scene: &Scene, agent: &Command, socket: UnixListener) -> Child {
+    let mut shell = scene.command("sh");
+    shell
+        .args([
+            "-c",
+            "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"",
+            "sh",
+        ])
+        .arg(agent.get_program())
+        .args(agent.get_args())
+        .stdin(std::os::fd::OwnedFd::from(socket))
+        .stderr(Stdio::piped());
+    shell.spawn().unwrap()
+}
+
+/// systemd would start it again at once for each client that waits, and soon give the socket up.
+#[test]
+fn without_a_configuration_waiting_clients_are_answered_and_the_exit_code_tells() {
+    let Lab { scene, config, .. } = Lab::new(KeyKind::EcP256);
+    let good = config.to_toml().unwrap();
+    for text in [
+        None,
+        Some(String::new()),
+        Some(good.replace("sessions", "session")),
+    ] {
+        let path = scene.path("faulty.toml");
+        let _ = fs::remove_file(&path);
+        if let Some(text) = text {
+            scene.write("faulty.toml", &text).unwrap();
+        }
+        let agent = scene.agent_command(&path).unwrap();
+        let passed = scene.path("passed.sock");
+        let _ = fs::remove_file(&passed);
+        let listener = UnixListener::bind(&passed).unwrap();
+        let arguments: Vec<String> = scene
+            .credential_process("web", hsm_fixtures::WEB_ROLE_ARN)
+            .into_iter()
+            .map(|word| word.replace("agent.sock", "passed.sock"))
+            .collect();
+        let spawn = || {
+            let mut client = scene.roleseal(&arguments).unwrap();
+            client
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap()
+        };
+        // One that connects and says nothing does not keep the others from their answers.
+        let silent = UnixStream::connect(&passed).unwrap();
+        let clients = [spawn(), spawn()];
+        let waiting = listener.try_clone().unwrap();
+        let status = socket_activated(&scene, &agent, listener).wait().unwrap();
+        assert_eq!(status.code(), Some(78));
+        drop((waiting, silent));
+        for client in clients {
+            let output = client.wait_with_output().unwrap();
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(3), "{stderr}");
+            assert!(stderr.contains("systemctl status"), "{stderr}");
+        }
+        let mut alone = scene.agent_command(&path).unwrap();
+        assert_eq!(alone.output().unwrap().status.code(), Some(78));
+        let checked = alone.arg("--check").output().unwrap();
+        assert_eq!(checked.status.code(), Some(78));
+    }
 }
 
 #[test]
@@ -115,7 +171,7 @@ fn check_says_what_is_wrong_and_where() {
     ] {
         let output = check(&web, &text);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert_eq!(output.status.code(), Some(78), "{stderr}");
         assert!(
             stderr.contains(expected) && stderr.contains("other.toml"),
             "{stderr}"

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use hsm_fixtures::{Agent, LeafSpec, Scene, WEB_ROLE_ARN, command};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::agent::{Web, copy_program, json_of, request, sign, token_programs};
+use crate::agent::{Web, copy_program, identities, json_of, request, sign, token_programs};
 
 fn the_token_program(web: &Web) -> Pid {
     let [program] = token_programs(&web.agent)[..] else {
@@ -85,11 +85,10 @@ fn an_agent_that_is_killed_leaves_no_token_program() {
     );
 }
 
-/// A token that was right when it was opened, and signs wrongly afterwards: a request for AWS to refuse
-/// never leaves the agent.
-#[test]
-fn a_wrong_signature_is_an_error_and_never_an_answer() {
+/// An agent whose token program is `liar.py`, of that version: it proves its key, and signs wrongly after that.
+fn with_liar(version: &str) -> Web {
     let scene = Scene::new().unwrap();
+    scene.write("liar.version", version).unwrap();
     let openssl = |arguments: &[&str]| {
         let mut openssl = scene.command("openssl");
         command::output(openssl.args(arguments).current_dir(scene.dir())).unwrap();
@@ -126,7 +125,18 @@ fn a_wrong_signature_is_an_error_and_never_an_answer() {
     let mut command = scene.command(&agent);
     command.args(own.get_args()).current_dir(scene.dir());
     let log = scene.path("agent.log");
-    let _agent = Agent::start(command, &scene.socket(), &log, || false).unwrap();
+    let agent = Agent::start(command, &scene.socket(), &log, || false).unwrap();
+    Web { agent, scene }
+}
+
+/// A token that was right when it was opened, and signs wrongly afterwards: a request for AWS to refuse
+/// never leaves the agent.
+#[test]
+fn a_wrong_signature_is_an_error_and_never_an_answer() {
+    let Web {
+        scene,
+        agent: _agent,
+    } = with_liar(env!("CARGO_PKG_VERSION"));
     for _ in 0..2 {
         let reply = sign(&scene.socket(), request(&scene));
         assert_eq!(
@@ -138,4 +148,22 @@ fn a_wrong_signature_is_an_error_and_never_an_answer() {
     let output = scene.roleseal(&arguments).unwrap().output().unwrap();
     assert_eq!(output.status.code(), Some(5));
     assert_eq!(scene.service().decisions().len(), 0);
+}
+
+/// As during an upgrade, when an agent of the previous version still runs.
+#[test]
+fn a_token_program_of_another_version_is_not_used_and_named() {
+    let web = with_liar("0.0.9");
+    let [identity] = &identities(&web.scene)[..] else {
+        panic!()
+    };
+    assert_eq!(identity["state"], "unavailable");
+    let message = identity["message"].as_str().unwrap();
+    for part in ["roleseal-pkcs11", "0.0.9", env!("CARGO_PKG_VERSION")] {
+        assert!(message.contains(part), "{message}");
+    }
+    let output = web.credential_process().output().unwrap();
+    assert_eq!(output.status.code(), Some(5));
+    // It would have written that down.
+    assert!(!web.scene.path("liar.opened").exists());
 }

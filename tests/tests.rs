@@ -29,6 +29,7 @@ mod inspect; // certificates as AWS sees them, of files and of identities; who i
 mod life; // start, end, sockets, --check
 mod load; // many clients, slow ones, those that leave; limits; the end under load
 mod metrics; // Prometheus: counts are exact, states are those of now, the text is as its parser wants it
+mod old_kernels; // what older kernels lack
 mod operator; // an operator's commands: keys made, requested, attested, listed, deleted; PINs at a terminal
 mod pins; // a wrong PIN is tried once
 mod policy; // who may have what

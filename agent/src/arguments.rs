@@ -15,8 +15,8 @@ use crate::{audit, operator};
 /// The commands are an operator's, and need no agent: they make keys on tokens, requests for their
 /// certificates, and end.
 ///
-/// Exit status: 0 ended by a signal, the configuration is valid, or the command is done; 1 it is not,
-/// or the agent cannot start; 2 wrong arguments.
+/// Exit status: 0 ended by a signal, the configuration is valid, or the command is done; 1 the agent
+/// cannot start, or the command failed; 2 wrong arguments; 78 the configuration has a fault.
 #[derive(Parser)]
 #[command(version, max_term_width = 100, args_conflicts_with_subcommands = true)]
 pub struct Arguments {

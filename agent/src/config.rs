@@ -22,6 +22,7 @@ use token::PinSource;
 
 use crate::accounts::Accounts;
 pub use file::ConfigError;
+use file::Fault;
 pub use hardening::Hardening;
 use hardening::HardeningTable;
 pub use identity::IdentityConfig;
@@ -104,13 +105,15 @@ fn default_socket() -> AbsolutePath {
 
 impl Document {
     /// The configuration, or what is wrong beyond the grammar.
-    fn validate(self, accounts: &Accounts) -> Result<Config, String> {
+    fn validate(self, accounts: &Accounts) -> Result<Config, Fault> {
         if self.identities.is_empty() {
-            return Err("there is no [[identity]] in it: add one with a name and a key".to_owned());
+            let none = "there is no [[identity]] in it: add one with a name and a key";
+            return Err(none.to_owned().into());
         }
         let metrics = self.metrics.map(MetricsTable::validate).transpose()?;
         if metrics == Some(MetricsAddress::Socket(self.socket.0.clone())) {
-            return Err("metrics: the socket is the agent's own: configure another one".to_owned());
+            let taken = "metrics: the socket is the agent's own: configure another one";
+            return Err(taken.to_owned().into());
         }
         let defaults = Defaults {
             module: self
@@ -125,9 +128,9 @@ impl Document {
                 let name = table.name.to_string();
                 table
                     .validate(&defaults, accounts)
-                    .map_err(|message| format!("identity {name:?}: {message}"))
+                    .map_err(|fault| fault.of_identity(&name))
             })
-            .collect::<Result<_, String>>()?;
+            .collect::<Result<_, Fault>>()?;
         check_unique(&identities)?;
         let tokens = tokens::gather(&identities)?;
         Ok(Config {

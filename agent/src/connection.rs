@@ -16,6 +16,7 @@ use crate::audit::Decision;
 use crate::create_session::CreateSession;
 use crate::identity::{Identities, Identity};
 use crate::keeper::Caller;
+use crate::panics::contain;
 use crate::peer::Peer;
 use crate::sigv4;
 
@@ -241,8 +242,9 @@ fn sign_create_session<'a>(
         token_time: known.token_time,
         total_time: start.elapsed(),
     };
-    agent.metrics.decided(&decision, Timestamp::now());
-    decision.log();
+    // The client has its answer whatever becomes of what is told about it.
+    contain(|| agent.metrics.decided(&decision, Timestamp::now()));
+    contain(|| decision.log());
     let reply = match result {
         Ok(headers) => Reply::Signed(headers),
         Err(refusal) => Reply::Refused(refusal),

@@ -149,6 +149,8 @@ enum Event {
     /// A key has waited long enough. Nobody sends this: its time comes.
     Reopen,
     Close,
+    #[cfg(test)]
+    Panic,
 }
 
 #[derive(Debug)]
@@ -327,6 +329,11 @@ impl Keeper {
     /// that was refused is tried only if it is another one by now.
     pub fn retry(&self) {
         let _ = self.events.send(Event::Retry); // no use any more once it is closed
+    }
+
+    #[cfg(test)]
+    fn panic(&self) {
+        self.events.send(Event::Panic).unwrap();
     }
 
     /// Requests that wait for the token.

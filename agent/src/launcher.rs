@@ -362,6 +362,16 @@ mod tests {
     }
 
     #[test]
+    fn a_panic_fails_one_request_and_ends_nothing() {
+        let (_directory, launcher) = launcher("");
+        for in_thread in [false, true].repeat(100) {
+            let answer = launcher.ask(Ask::Panic { in_thread }).unwrap().0;
+            assert!(matches!(answer, Answer::Failed(_)), "{answer:?}");
+        }
+        assert_eq!(launcher.user("root"), Ok(Some(0)));
+    }
+
+    #[test]
     fn programs_are_told_by_their_path_or_else_by_their_name() {
         let (_directory, launcher) = launcher("");
         let own = std::env::current_exe().unwrap();

@@ -31,6 +31,7 @@ pub mod launcher;
 pub mod listener;
 pub mod metrics;
 pub mod operator;
+pub mod panics;
 pub mod peer;
 pub mod policy;
 pub mod rate;

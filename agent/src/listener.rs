@@ -12,9 +12,10 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use listenfd::ListenFd;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use thiserror::Error;
 use wire::{Refusal, Reply, Transport, codec};
 
@@ -23,6 +24,7 @@ use crate::audit::{self, Level};
 use crate::config::Limits;
 use crate::connection::{Connection, Next};
 use crate::metrics::OpenConnection;
+use crate::panics::contain;
 use crate::peer::Peer;
 use waiting::{Event, Waiting};
 
@@ -118,14 +120,15 @@ impl Listener {
                 Vec::new()
             });
             for event in events {
-                match event {
+                // The client concerned is dropped; the others are served.
+                contain(|| match event {
                     Event::Ready(open) => serve(open, agent, &self.waiting),
                     Event::Watched(CLIENT) => self.accept(agent, &connections, &mut failing),
                     Event::Watched(_) => {
                         self.waiting.forget(&self.socket);
                         self.waiting.forget(&self.stop.0);
                     }
-                }
+                });
             }
         }
     }
@@ -254,6 +257,44 @@ fn serve(mut open: Open, agent: &Arc<Agent>, waiting: &Arc<Waiting<Open>>) {
         .stack_size(STACK);
     if let Err(error) = thread.spawn(serve) {
         audit::warn(&format!("cannot start a thread for a client: {error}"));
+    }
+}
+
+/// Answers the clients that wait at systemd's socket while the agent cannot serve, for at least [`WINDOW`] if there are
+/// any. Unanswered, each would have systemd start the agent again at once, until it gives the socket up.
+pub fn refuse_waiting(refusal: &Refusal) {
+    let Ok(Some(socket)) = ListenFd::from_env().take_unix_listener(0) else {
+        return; // there is no socket yet
+    };
+    let deadline = Instant::now() + WINDOW;
+    let mut patience = Duration::ZERO;
+    while let Some(stream) = accept_within(&socket, patience) {
+        let mut client = Transport::new(stream);
+        // What it asks is read: with bytes left in its socket, the kernel would take the answer back.
+        if let Ok(Some(_)) = client.receive(SLOW_CLIENT, SLOW_CLIENT) {
+            let reply = codec::encode_reply(&Reply::Refused(refusal.clone()));
+            let _ = client.send(reply, SLOW_CLIENT); // it may be gone
+        }
+        patience = deadline.saturating_duration_since(Instant::now());
+        if patience.is_zero() {
+            return;
+        }
+    }
+}
+
+/// How long waiting clients are answered: an agent that cannot serve is started at most this often.
+const WINDOW: Duration = Duration::from_secs(2);
+
+/// For a client's request, and for its taking the answer, while others wait.
+const SLOW_CLIENT: Duration = Duration::from_millis(100);
+
+/// The next client, if it connects within that time.
+fn accept_within(socket: &UnixListener, time: Duration) -> Option<UnixStream> {
+    let timeout = Timespec::try_from(time).ok();
+    let mut events = [PollFd::new(socket, PollFlags::IN)];
+    match poll(&mut events, timeout.as_ref()) {
+        Ok(1..) => socket.accept().ok().map(|(stream, _)| stream),
+        _ => None,
     }
 }
 

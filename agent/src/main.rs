@@ -1,7 +1,7 @@
 //! Arguments, hardening, launcher, configuration; then confines itself, opens the tokens, listens, and waits
 //! for signals.
 
-use std::error::Error;
+use std::error::Error as StdError;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,16 +12,19 @@ use clap::Parser;
 use roleseal_agent::accounts::Accounts;
 use roleseal_agent::agent::Agent;
 use roleseal_agent::arguments::Arguments;
-use roleseal_agent::config::{Config, Hardening, MetricsAddress};
+use roleseal_agent::config::{Config, ConfigError, Hardening, MetricsAddress};
 use roleseal_agent::launcher::Launcher;
 use roleseal_agent::listener::Listener;
 use roleseal_agent::metrics::Server;
+use roleseal_agent::panics::{INTERNAL_ERROR, contain};
 use roleseal_agent::sandbox::{Files, Sandbox};
 use roleseal_agent::watch::Watch;
-use roleseal_agent::{audit, check, descriptors, launcher, operator, renewal};
+use roleseal_agent::{audit, check, descriptors, launcher, listener, operator, renewal};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use thiserror::Error;
+use wire::Refusal;
 
 /// How long requests that are under way at the end may take: a signature takes a second at the most.
 /// systemd waits 15 s for all (TimeoutStopSec=).
@@ -44,26 +47,79 @@ fn main() -> ExitCode {
         return done;
     }
     let result = if arguments.check {
-        check(&arguments.config).inspect_err(|error| eprintln!("roleseal-agent: {error}"))
+        check(&arguments.config).inspect_err(|failure| eprintln!("roleseal-agent: {failure}"))
     } else {
-        serve(&arguments).inspect_err(|error| audit::error(&error.to_string()))
+        serve(&arguments).inspect_err(|failure| {
+            audit::error(&failure.to_string());
+            if let Failure::Configuration(_) = failure {
+                not_configured(failure);
+            }
+        })
     };
     audit::flush();
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+        Err(Failure::Configuration(_)) => ExitCode::from(CONFIGURATION_FAULT),
+        Err(Failure::Other(_)) => ExitCode::FAILURE,
     }
 }
 
-fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+/// `EX_CONFIG` of sysexits.h: the unit is not restarted after it, since the same file has the same fault.
+const CONFIGURATION_FAULT: u8 = 78;
+
+/// Why the agent does not serve, or `--check` does not pass.
+#[derive(Debug, Error)]
+enum Failure {
+    /// An administrator has to correct the configuration, or what it names.
+    #[error("{0}")]
+    Configuration(String),
+    /// Anything else. It may pass.
+    #[error(transparent)]
+    Other(#[from] Box<dyn StdError>),
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Failure {
+        match error.may_pass() {
+            true => Failure::Other(error.into()),
+            false => Failure::Configuration(error.to_string()),
+        }
+    }
+}
+
+/// Tells the service manager and whoever waits at its socket.
+fn not_configured(failure: &Failure) {
+    let _ = sd_notify::notify(&[NotifyState::Status(&failure.to_string())]); // there may be none
+    listener::refuse_waiting(&Refusal::NotConfigured {
+        message: "the configuration of roleseal-agent has a fault: an administrator sees it with \
+                  `systemctl status roleseal-agent`"
+            .to_owned(),
+    });
+}
+
+fn serve(arguments: &Arguments) -> Result<(), Failure> {
+    let (launcher, signals) = start(arguments)?;
+    let accounts = Accounts::Launcher(launcher.clone());
+    let config = Config::load(&arguments.config, &accounts)?;
+    Ok(serve_with(config, &arguments.config, launcher, signals)?)
+}
+
+/// What comes before anything is read.
+fn start(arguments: &Arguments) -> Result<(Launcher, Signals), Box<dyn StdError>> {
     token::program::keep_secrets_in()?; // before any thread: some of it is a thread's own
     audit::start(arguments.log_format);
-    let path = &arguments.config;
-    let launcher =
-        Launcher::start(path).map_err(|error| format!("cannot start its launcher: {error}"))?;
+    let launcher = Launcher::start(&arguments.config)
+        .map_err(|error| format!("cannot start its launcher: {error}"))?;
+    Ok((launcher, Signals::new([SIGTERM, SIGINT, SIGHUP])?))
+}
+
+fn serve_with(
+    config: Config,
+    path: &Path,
+    launcher: Launcher,
+    mut signals: Signals,
+) -> Result<(), Box<dyn StdError>> {
     let accounts = Accounts::Launcher(launcher.clone());
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-    let config = Config::load(path, &accounts)?;
     descriptors::allow_for(config.limits.connections)?;
     let fixed = Fixed::of(&config);
     // Before any token is opened: a second agent must not try the first one's PINs.
@@ -94,7 +150,8 @@ fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     while signals.forever().next() == Some(SIGHUP) {
         let reloading = [NotifyState::Reloading, NotifyState::monotonic_usec_now()?];
         let _ = sd_notify::notify(&reloading); // systemd may have gone
-        match reload(path, &fixed, &agent) {
+        let reloaded = contain(|| reload(path, &fixed, &agent));
+        match reloaded.unwrap_or_else(|| Err(INTERNAL_ERROR.into())) {
             Ok(count) => audit::info(&format!("reloaded: {count} identities")),
             Err(error) => audit::warn(&format!(
                 "not reloaded: {error}; the configuration of before stays in force"
@@ -145,7 +202,7 @@ fn end_with(launcher: &Launcher) -> std::io::Result<Arc<AtomicBool>> {
 }
 
 /// Puts the configuration as it is now in force, unless it has a fault. Says how many identities it has.
-fn reload(path: &Path, fixed: &Fixed, agent: &Agent) -> Result<usize, Box<dyn Error>> {
+fn reload(path: &Path, fixed: &Fixed, agent: &Agent) -> Result<usize, Box<dyn StdError>> {
     let config = load_without_faults(path, agent.accounts(), Some(agent.sandbox()))?;
     if Fixed::of(&config) != *fixed {
         audit::warn(
@@ -171,7 +228,7 @@ fn end(listener: &Listener, agent: &Agent) {
 }
 
 /// Says what is wrong with each identity, as far as it shows without its token.
-fn check(path: &Path) -> Result<(), Box<dyn Error>> {
+fn check(path: &Path) -> Result<(), Failure> {
     let config = load_without_faults(path, &Accounts::Own, None)?;
     for warning in check::warnings(&config) {
         eprintln!("roleseal-agent: warning: {warning}");
@@ -188,11 +245,15 @@ fn load_without_faults(
     path: &Path,
     accounts: &Accounts,
     sandbox: Option<&Sandbox>,
-) -> Result<Config, Box<dyn Error>> {
+) -> Result<Config, Failure> {
     let config = Config::load(path, accounts)?;
     let faults = check::faults(&config, sandbox);
     if faults.is_empty() {
         return Ok(config);
     }
-    Err(format!("{}:\n  {}", path.display(), faults.join("\n  ")).into())
+    let faults = faults.join("\n  ");
+    Err(Failure::Configuration(format!(
+        "{}:\n  {faults}",
+        path.display()
+    )))
 }

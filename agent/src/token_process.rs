@@ -7,9 +7,11 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use token::TokenError;
+use token::greeting::{self, GreetingError};
 use token::link::{self, FromToken, ToToken};
 
 use crate::launcher::{Program, Running, TokenPrograms};
+use crate::panics::contain;
 
 /// A running token program.
 #[derive(Debug)]
@@ -40,11 +42,13 @@ impl TokenProcess {
         events: Sender<E>,
         event: impl Fn(Option<FromToken>) -> E + Send + 'static,
     ) -> Result<TokenProcess, TokenError> {
+        let name = program.file_name();
         let (program, link) = programs.start(program).map_err(TokenError::Gone)?;
-        let process = TokenProcess {
+        let mut process = TokenProcess {
             program: Some(program),
             link,
         };
+        greeting::expect(&mut process.link, name).map_err(not_ours)?;
         process.read_into(events, event).map_err(gone)?;
         Ok(process)
     }
@@ -57,7 +61,8 @@ impl TokenProcess {
         self.link.set_write_timeout(Some(SEND_LIMIT))?;
         let mut link = self.link.try_clone()?;
         let read = move || loop {
-            let answer = link::next(&mut link).unwrap_or_default();
+            // A panic counts as the loss of the program.
+            let answer = contain(|| link::next(&mut link).unwrap_or_default()).flatten();
             let last = answer.is_none();
             if events.send(event(answer)).is_err() || last {
                 return;
@@ -123,6 +128,19 @@ pub fn lost_while_trying(error: TokenError) -> TokenError {
         "{lost}, and that while the PIN was tried for the first time: whether it counted as a wrong one is \
          unknown, so it is not tried again; check the PIN and the token by hand, then restart the agent"
     ))
+}
+
+/// The error of a program that does not greet as one of this version does. Nothing was sent to it, and no PIN tried.
+fn not_ours(error: GreetingError) -> TokenError {
+    match error {
+        GreetingError::Version { .. } => TokenError::Broken(format!(
+            "{error}: the programs were upgraded; restart roleseal-agent"
+        )),
+        GreetingError::Unreadable { ref cause, .. } if cause.kind() == ErrorKind::UnexpectedEof => {
+            ended()
+        }
+        GreetingError::Unreadable { .. } => TokenError::Broken(error.to_string()),
+    }
 }
 
 fn gone(error: io::Error) -> TokenError {

@@ -10,6 +10,7 @@ use crate::audit;
 use crate::certificate::{Certificate, Stamp};
 use crate::identity::{Identity, NotTaken};
 use crate::keeper;
+use crate::panics::contain;
 
 /// How often the files are looked at. By their metadata and not by inotify: that sees neither a symbolic
 /// link far up the path, nor a network file system.
@@ -56,7 +57,8 @@ impl Watch {
     fn run(&self, agent: &Agent) {
         let mut seen = HashMap::new();
         loop {
-            look(&mut seen, agent, self.wait());
+            let complete = self.wait();
+            contain(|| look(&mut seen, agent, complete));
         }
     }
 

@@ -117,6 +117,7 @@ fn exit_of(refusal: &Refusal) -> Exit {
         | Refusal::SignatureInvalid { .. }
         | Refusal::Busy { .. }
         | Refusal::DeadlineExceeded { .. } => Exit::TokenTrouble,
+        Refusal::NotConfigured { .. } => Exit::AgentUnreachable,
         Refusal::IdentityNotFound { .. }
         | Refusal::IdentityAmbiguous { .. }
         | Refusal::NotPermitted { .. }

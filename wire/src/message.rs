@@ -193,6 +193,9 @@ pub enum Refusal {
     #[serde(rename = "org.roleseal.Agent.Busy")]
     Busy { message: String },
     #[error("{message}")]
+    #[serde(rename = "org.roleseal.Agent.NotConfigured")]
+    NotConfigured { message: String },
+    #[error("{message}")]
     #[serde(rename = "org.roleseal.Agent.DeadlineExceeded")]
     DeadlineExceeded { message: String },
     #[error("{message}")]
@@ -228,6 +231,7 @@ impl Refusal {
             Refusal::PinRejected { .. } => "PinRejected",
             Refusal::SignatureInvalid { .. } => "SignatureInvalid",
             Refusal::Busy { .. } => "Busy",
+            Refusal::NotConfigured { .. } => "NotConfigured",
             Refusal::DeadlineExceeded { .. } => "DeadlineExceeded",
             Refusal::MalformedMessage { .. } => "MalformedMessage",
             Refusal::MessageTooLarge { .. } => "MessageTooLarge",

@@ -97,6 +97,7 @@ fn refusal() -> impl Strategy<Value = Refusal> {
             }
         }),
         text().prop_map(|message| Refusal::Busy { message }),
+        text().prop_map(|message| Refusal::NotConfigured { message }),
         (any::<usize>(), text())
             .prop_map(|(limit, message)| Refusal::MessageTooLarge { limit, message }),
         text().prop_map(|interface| Refusal::InterfaceNotFound { interface }),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::line::{Event, Level, Line, Style};
+use crate::panics::contain;
 
 /// Whose lines wait, and the thread that writes them.
 #[derive(Debug)]
@@ -125,8 +126,8 @@ impl Shared {
                     &told
                 }
             };
-            let result = write_whole(&mut sink, line.as_bytes());
-            self.done(&entry, result.is_ok());
+            let written = contain(|| write_whole(&mut sink, line.as_bytes()).is_ok());
+            self.done(&entry, written.unwrap_or(false));
         }
     }
 

@@ -8,6 +8,7 @@ use rolesanywhere::SessionDuration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 
+use super::file::Fault;
 use super::value::Text;
 use crate::accounts::Accounts;
 use crate::policy::{ArnPattern, Rule};
@@ -29,13 +30,11 @@ pub(super) struct RuleTable {
 }
 
 impl RuleTable {
-    pub(super) fn validate(self, accounts: &Accounts) -> Result<Rule, String> {
+    pub(super) fn validate(self, accounts: &Accounts) -> Result<Rule, Fault> {
         if self.users.is_empty() && self.groups.is_empty() {
-            return Err(
-                "an [[identity.allow]] rule names no users or groups: add some; users = [\"*\"] \
-                 means every local user"
-                    .to_owned(),
-            );
+            let nobody = "an [[identity.allow]] rule names no users or groups: add some; \
+                          users = [\"*\"] means every local user";
+            return Err(nobody.to_owned().into());
         }
         let everyone = Account::Name("*".to_owned());
         let unwrap =
@@ -47,12 +46,12 @@ impl RuleTable {
                 .iter()
                 .filter(|user| **user != everyone)
                 .map(|user| user.number("user", |name| accounts.user(name)))
-                .collect::<Result<_, String>>()?,
+                .collect::<Result<_, Fault>>()?,
             groups: self
                 .groups
                 .iter()
                 .map(|group| group.number("group", |name| accounts.group(name)))
-                .collect::<Result<_, String>>()?,
+                .collect::<Result<_, Fault>>()?,
             roles: unwrap(self.roles),
             profiles: unwrap(self.profiles),
             trust_anchors: unwrap(self.trust_anchors),
@@ -73,15 +72,17 @@ impl Account {
         &self,
         kind: &str,
         find: impl Fn(&str) -> Result<Option<u32>, String>,
-    ) -> Result<u32, String> {
+    ) -> Result<u32, Fault> {
         match self {
             Account::Number(number) => Ok(*number),
             Account::Name(name) => match find(name) {
                 Ok(Some(number)) => Ok(number),
-                Ok(None) => Err(format!(
+                Ok(None) => Err(Fault::Invalid(format!(
                     "there is no {kind} {name:?} on this machine: create it, or write a number"
-                )),
-                Err(error) => Err(format!("cannot look up {kind} {name:?}: {error}")),
+                ))),
+                Err(error) => Err(Fault::Lookup(format!(
+                    "cannot look up {kind} {name:?}: {error}"
+                ))),
             },
         }
     }

@@ -19,6 +19,7 @@ pub struct ConfigError {
     path: PathBuf,
     line: Option<usize>,
     message: String,
+    lookup_failed: bool,
 }
 
 impl ConfigError {
@@ -27,6 +28,37 @@ impl ConfigError {
             path: path.to_owned(),
             line: None,
             message,
+            lookup_failed: false,
+        }
+    }
+
+    /// Whether the same file may be accepted later: the user database did not answer.
+    pub fn may_pass(&self) -> bool {
+        self.lookup_failed
+    }
+}
+
+/// What is wrong with the content of a configuration.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The file has to be corrected.
+    Invalid(String),
+    /// The user database did not answer.
+    Lookup(String),
+}
+
+impl From<String> for Fault {
+    fn from(message: String) -> Fault {
+        Fault::Invalid(message)
+    }
+}
+
+impl Fault {
+    pub(super) fn of_identity(self, name: &str) -> Fault {
+        let named = |message| format!("identity {name:?}: {message}");
+        match self {
+            Fault::Invalid(message) => Fault::Invalid(named(message)),
+            Fault::Lookup(message) => Fault::Lookup(named(message)),
         }
     }
 }
@@ -60,9 +92,13 @@ impl Config {
             // Not the error's Display: it repeats the line, which may hold a PIN.
             ..ConfigError::new(path, error.message().to_owned())
         })?;
-        document
-            .validate(accounts)
-            .map_err(|message| ConfigError::new(path, message))
+        document.validate(accounts).map_err(|fault| match fault {
+            Fault::Invalid(message) => ConfigError::new(path, message),
+            Fault::Lookup(message) => ConfigError {
+                lookup_failed: true,
+                ..ConfigError::new(path, message)
+            },
+        })
     }
 }
 

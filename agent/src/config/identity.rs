@@ -9,6 +9,7 @@ use serde::Deserialize;
 use token::Tcti;
 
 use super::allow::RuleTable;
+use super::file::Fault;
 use super::key::{CertificateText, KeyConfig, KeySettings, KeyText};
 use super::name::IdentityName;
 use super::pin::PinTable;
@@ -67,7 +68,7 @@ impl IdentityTable {
         self,
         defaults: &Defaults,
         accounts: &Accounts,
-    ) -> Result<(IdentityConfig, TokenKind), String> {
+    ) -> Result<(IdentityConfig, TokenKind), Fault> {
         let settings = KeySettings {
             pin: self.pin.map(|pin| pin.0),
             parent_pin: self.parent_pin.map(|pin| pin.0),
@@ -84,7 +85,7 @@ impl IdentityTable {
             .rules
             .into_iter()
             .map(|rule| rule.validate(accounts))
-            .collect::<Result<_, String>>()?;
+            .collect::<Result<_, Fault>>()?;
         let renewal = self.renew.map(|table| table.validate(&leaf, key.file()));
         let identity = IdentityConfig {
             name: self.name.into(),

@@ -148,6 +148,8 @@ impl Thread {
                 Ok(Event::Sign(job)) => self.enqueue(job),
                 Ok(Event::Retry) => self.retry = true,
                 Ok(Event::Distrust | Event::Reopen) => {}
+                #[cfg(test)]
+                Ok(Event::Panic) => panic!("in a test"),
                 Ok(Event::Close) | Err(RecvTimeoutError::Disconnected) => {
                     self.closing = true;
                     return Err(ending());
@@ -338,7 +340,14 @@ mod tests {
         fn new(body: &str) -> Script {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("roleseal-pkcs11");
-            let text = format!("#!/bin/sh\necho >> \"${{0%/*}}/starts\"\n{body}\n");
+            let greeting = format!(r#"{{"version":"{}"}}"#, env!("CARGO_PKG_VERSION"));
+            let greet = format!(
+                r"printf '\000\000\000\{:03o}%s' '{greeting}' >&0",
+                greeting.len()
+            );
+            let text = format!(
+                "#!/bin/sh\necho >> \"${{0%/*}}/starts\"\ngreet() {{ {greet}; }}\n{body}\n"
+            );
             // Not written by this process: while a file is open for writing in one that forks, it cannot
             // be executed.
             let written = Command::new("sh")
@@ -389,7 +398,7 @@ mod tests {
     #[test]
     fn a_program_that_dies_while_it_tries_the_first_pin_is_not_started_again() {
         let script = Script::new(
-            r#"head -c 4 >/dev/null; printf '\000\000\000\013"TryingPin"' >&0; kill -SEGV $$"#,
+            r#"greet; head -c 4 >/dev/null; printf '\000\000\000\013"TryingPin"' >&0; kill -SEGV $$"#,
         );
         let keeper = script.keeper();
         let (error, retry_at) = settled(&keeper);
@@ -415,12 +424,34 @@ mod tests {
             r"\377\377\377\377",
             r#"\000\000\000\002{}"#,
         ] {
-            let script = Script::new(&format!("printf '{garbage}' >&0; cat >/dev/null <&0"));
-            let (error, _) = settled(&script.keeper());
-            assert!(
-                matches!(error, TokenError::Gone(_) | TokenError::Broken(_)),
-                "{error:?}"
-            );
+            for first in ["", "greet; "] {
+                let body = format!("{first}printf '{garbage}' >&0; cat >/dev/null <&0");
+                let (error, _) = settled(&Script::new(&body).keeper());
+                assert!(
+                    matches!(error, TokenError::Gone(_) | TokenError::Broken(_)),
+                    "{error:?}"
+                );
+            }
+        }
+    }
+
+    /// A bug of ours costs what waits, and the token is opened again.
+    #[test]
+    fn a_panic_of_the_keeper_does_not_end_it() {
+        let script = Script::new("exit 1");
+        let keeper = script.keeper();
+        let (first, _) = settled(&keeper);
+        keeper.panic();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while settled(&keeper).0 == first {
+            assert!(Instant::now() < deadline, "{first:?}");
+            std::thread::yield_now();
+        }
+        let starts = script.starts();
+        keeper.retry();
+        while script.starts() == starts {
+            assert!(Instant::now() < deadline);
+            std::thread::yield_now();
         }
     }
 }

@@ -8,7 +8,8 @@ use token::TokenError;
 use super::thread::{Next, Thread, answer};
 use super::{Job, KeyState};
 use crate::audit;
-use crate::token_process::TokenProcess;
+use crate::panics::INTERNAL_ERROR;
+use crate::token_process::{self, TokenProcess};
 
 /// Between attempts to open a token that is away: doubled each time, from the first to the second.
 pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -127,6 +128,17 @@ impl Thread {
                 self.shared.refused_pins.add(pin);
             }
         }
+    }
+
+    /// A bug of ours: the token program was killed with it. What waits is refused, and the token opened again
+    /// after a while, unless a PIN may have been tried whose fate nobody knows now.
+    pub(super) fn after_panic(&mut self) -> Next {
+        let error = TokenError::Gone(INTERNAL_ERROR.to_owned());
+        let error = match self.pins.is_empty() || self.pin_is_good {
+            true => error,
+            false => token_process::lost_while_trying(error),
+        };
+        self.failed_to_open(error)
     }
 
     pub(super) fn failed_to_open(&mut self, error: TokenError) -> Next {

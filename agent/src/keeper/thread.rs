@@ -15,6 +15,7 @@ use super::recovery::BACKOFF;
 use super::{End, Event, Job, KeyOwner, KeyState, NotSigned, Shared};
 use crate::certificate::LeafSource;
 use crate::launcher::TokenPrograms;
+use crate::panics::contain;
 use crate::token_process::{self, TokenProcess};
 
 /// The thread that owns the token.
@@ -117,10 +118,15 @@ impl Thread {
         }
         let mut next = Next::Open(None);
         loop {
-            next = match next {
-                Next::Open(running) => self.open_and_serve(running),
-                Next::Refuse(error, until) => self.refuse(&error, until),
-                Next::Close => break,
+            let step = contain(|| match next {
+                Next::Open(running) => Some(self.open_and_serve(running)),
+                Next::Refuse(error, until) => Some(self.refuse(&error, until)),
+                Next::Close => None,
+            });
+            next = match step {
+                Some(Some(next)) => next,
+                Some(None) => break,
+                None => self.after_panic(),
             };
         }
         let error = ending();
@@ -177,6 +183,8 @@ impl Thread {
                 Ok(Event::Sign(job)) => answer(job, Err(error.clone())),
                 Ok(Event::Retry) => self.retry = true,
                 Ok(Event::Answer(..) | Event::Distrust | Event::Reopen) => {}
+                #[cfg(test)]
+                Ok(Event::Panic) => panic!("in a test"),
                 Err(RecvTimeoutError::Timeout) => return Next::Open(None),
                 Ok(Event::Close) | Err(RecvTimeoutError::Disconnected) => return Next::Close,
             }
@@ -250,6 +258,8 @@ impl Thread {
                     continue;
                 }
                 Event::Reopen => return Next::Open(Some(process)),
+                #[cfg(test)]
+                Event::Panic => panic!("in a test"),
                 Event::Close => {
                     process.close();
                     return Next::Close;

@@ -45,6 +45,9 @@ pub(super) enum Ask {
     Groups { uid: u32 },
     /// Starts a renewal, as the configuration has it that the launcher knows; its link comes with the answer.
     Renew { identity: IdentityName },
+    /// Has a bug.
+    #[cfg(test)]
+    Panic { in_thread: bool },
 }
 
 /// A token program: nothing else is ever started.

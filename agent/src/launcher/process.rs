@@ -23,6 +23,7 @@ use super::renewals::{self, Renewals};
 use crate::accounts::Accounts;
 use crate::config::IdentityName;
 use crate::executable;
+use crate::panics::{INTERNAL_ERROR, contain};
 
 /// Does what the agent at the other end of `agent` asks, with these programs, until the agent is gone; then waits
 /// for those that run, which see that themselves.
@@ -107,14 +108,23 @@ impl Process {
             }
             let [asked, ended] = events.map(|event| !event.revents().is_empty());
             if ended {
-                self.reap();
+                contain(|| self.reap());
             }
             if asked {
                 match receive(&self.agent, REQUEST_LIMIT, false)? {
-                    Some((request, _)) => self.answer(request),
+                    Some((request, _)) => self.answer_contained(request),
                     None => return Ok(()),
                 }
             }
+        }
+    }
+
+    /// A bug in one answer must not end what the token programs and the agent depend on.
+    fn answer_contained(&mut self, request: Request) {
+        let number = request.number;
+        if contain(|| self.answer(request)).is_none() {
+            let failed = Answer::Failed(INTERNAL_ERROR.to_owned());
+            tell(&self.agent, number, failed, &[]);
         }
     }
 
@@ -133,6 +143,12 @@ impl Process {
             }
             Ask::Groups { uid } => return self.look_up(number, move || groups(uid)),
             Ask::Renew { identity } => return self.renew(number, &identity),
+            #[cfg(test)]
+            Ask::Panic { in_thread: true } => {
+                return self.look_up(number, || panic!("in a test"));
+            }
+            #[cfg(test)]
+            Ask::Panic { in_thread: false } => panic!("in a test"),
         };
         tell(&self.agent, number, answer, &[]);
     }
@@ -260,7 +276,8 @@ impl Process {
             return tell(&self.agent, number, Answer::Failed(busy), &[]);
         }
         let look = move || {
-            tell(&agent, number, look(), &[]);
+            let answer = contain(look).unwrap_or_else(|| Answer::Failed(INTERNAL_ERROR.to_owned()));
+            tell(&agent, number, answer, &[]);
             lookups.fetch_sub(1, Ordering::Relaxed);
         };
         if let Err(error) = std::thread::Builder::new().spawn(look) {

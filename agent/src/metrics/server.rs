@@ -18,6 +18,7 @@ use crate::agent::Agent;
 use crate::audit;
 use crate::config::MetricsAddress;
 use crate::listener::{self, ListenError};
+use crate::panics::contain;
 
 /// Where scrapes come in.
 #[derive(Debug)]
@@ -111,7 +112,7 @@ fn run(listener: &OwnedFd, agent: &Agent) {
         match accept_with(listener, SocketFlags::CLOEXEC) {
             Ok(client) => {
                 failing = false;
-                let _ = serve(&client, agent); // it is gone, or too slow
+                contain(|| serve(&client, agent).ok()); // it is gone, or too slow
             }
             Err(Errno::INTR | Errno::CONNABORTED) => {}
             Err(error) => {

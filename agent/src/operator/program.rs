@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use token::operator::{ARGUMENT, Outcome};
-use token::{PinSource, link};
+use token::{PinSource, greeting, link};
 
 use super::{Failure, output};
 use crate::launcher;
@@ -99,7 +99,7 @@ impl Program {
         let name = program.file_name();
         Program::spawn(program).map_err(|error| {
             Failure::failed(format!(
-                "cannot start {name}: {error}: it must stand beside roleseal-agent"
+                "cannot start {name}: {error}: it must stand beside roleseal-agent, in the same version"
             ))
         })
     }
@@ -116,13 +116,20 @@ impl Program {
             .stdout(io::stderr().as_fd().try_clone_to_owned()?) // modules print: not into our output
             .env("TSS2_LOG", "all+NONE"); // libtss2 prints each error on its own; ours say it once
         let (signals, terminal) = (Signals::of_process()?, Terminal::open());
-        Ok(Program {
+        let mut program = Program {
             name: program.file_name(),
             child: command.spawn()?,
             link,
             signals,
             terminal,
-        })
+        };
+        match greeting::expect(&mut program.link, program.name) {
+            Ok(()) => Ok(program),
+            Err(error) => {
+                program.kill();
+                Err(io::Error::other(error))
+            }
+        }
     }
 
     /// Has one task done.

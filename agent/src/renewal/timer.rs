@@ -12,6 +12,7 @@ use super::{Report, Schedule};
 use crate::agent::Agent;
 use crate::audit::{self, Level};
 use crate::launcher::{Launcher, Renewal};
+use crate::panics::contain;
 
 /// Looks after all identities, in a thread of its own.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ impl Timer {
 
     fn run(&self) {
         loop {
-            self.look();
+            contain(|| self.look());
             std::thread::sleep(INTERVAL);
         }
     }

@@ -15,6 +15,7 @@ use rustix::stdio::dup2_stdin;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::greeting;
 use crate::link::{self, FromToken, KeyReport, Open, ToToken};
 use crate::{Key, Pin, PinFingerprint, Signature, TokenError};
 
@@ -45,6 +46,7 @@ pub fn serve<K: Key + Send>(
     let mut agent = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     // What a token library reads, or hands to children of its own, is not our link.
     dup2_stdin(File::open("/dev/null")?)?;
+    greeting::send(&mut agent)?;
     let Ok(Some(first)) = link::receive(&mut agent) else {
         return Ok(());
     };

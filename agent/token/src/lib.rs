@@ -6,6 +6,7 @@
 //! and reads each [`StringToSign`] again before it signs: whatever happens to the agent, the key
 //! signs nothing but IAM Roles Anywhere requests.
 
+pub mod greeting;
 pub mod host;
 mod key;
 pub mod link;

@@ -1,5 +1,6 @@
 //! What agent and token program say to each other: JSON with its length in front, over a socketpair
-//! that is the token program's standard input. Both ends are ours and of the same version.
+//! that is the token program's standard input. Both ends are ours and of the same version, which the first message
+//! of the token program, its [`greeting`](crate::greeting), has shown.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};

@@ -24,7 +24,7 @@ use thiserror::Error;
 
 pub use certification_request::check_certification_request;
 
-use crate::{TokenError, host, link};
+use crate::{TokenError, greeting, host, link};
 
 /// The one argument of a token program that does an operator's tasks.
 pub const ARGUMENT: &str = "--operator";
@@ -112,6 +112,7 @@ pub(crate) fn serve<T: DeserializeOwned, A: Serialize>(
     let mut command = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     // What a token library reads, or hands to children of its own, is not our link.
     dup2_stdin(File::open("/dev/null")?)?;
+    greeting::send(&mut command)?;
     let link = command.try_clone()?;
     std::thread::spawn(move || host::end_with(&link, FINISH_DEADLINE));
     while let Some(task) = link::receive(&mut command)? {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use token::link::{self, FromToken, KeyReport, Open, OpenKey, OpenPkcs11, ToToken};
-use token::{PinSource, TokenError};
+use token::{PinSource, TokenError, greeting};
 
 pub(super) const PROGRAM: &str = env!("CARGO_BIN_EXE_roleseal-pkcs11");
 pub(super) const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
@@ -281,13 +281,16 @@ impl Program {
     }
 
     pub(super) fn spawn(mut command: Command) -> Program {
-        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
         // So that a program that hangs fails the test.
         ours.set_read_timeout(Some(Duration::from_secs(60)))
             .unwrap();
         command.stdin(OwnedFd::from(theirs)).stdout(Stdio::null());
+        let child = command.spawn().unwrap();
+        drop(command); // with its end of the link
+        greeting::expect(&mut ours, "roleseal-pkcs11").unwrap();
         Program {
-            child: command.spawn().unwrap(),
+            child,
             link: Some(ours),
         }
     }

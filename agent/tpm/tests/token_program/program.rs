@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
 use token::link::{self, FromToken, KeyReport, Open, OpenTpm, OpenTpmKey, ToToken, TpmKeySource};
-use token::{PinSource, Tcti, TokenError};
+use token::{PinSource, Tcti, TokenError, greeting};
 
 use crate::swtpm::{Swtpm, command};
 
@@ -30,6 +30,8 @@ impl Program {
         let (link, theirs) = UnixStream::pair().unwrap();
         link.set_read_timeout(Some(PATIENCE)).unwrap();
         let child = command.stdin(OwnedFd::from(theirs)).spawn().unwrap();
+        let mut link = link;
+        greeting::expect(&mut link, "roleseal-tpm").unwrap();
         Program { child, link }
     }
 
