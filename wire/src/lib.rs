@@ -20,7 +20,7 @@ mod transport;
 
 pub use client::{Client, ClientError};
 pub use message::{
-    Call, Identity, Refusal, Reply, Request, RequestFault, Rule, ServiceInfo, State,
+    Call, Identity, PinSource, Refusal, Reply, Request, RequestFault, Rule, ServiceInfo, State,
     UnsignedRequest,
 };
 pub use transport::{Presence, Transport, TransportError};
