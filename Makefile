@@ -5,13 +5,15 @@
 # make soak    ten minutes of faults, kills, reloads and hostile clients, and docs/soak.md; MINUTES=10
 # make man     the manual pages of roleseal, in target/man
 # make fuzz    each fuzz target for SECONDS=20, from the seeds in fuzz/seeds
+# make package debs, rpms and a tarball, in target/dist; VERSION=… gives them another version
+# make test-packages   installs, upgrades, downgrades, removes and purges them in chroots of Debian 12 and 13 (as root, or by sudo)
 #
 # demo and test install the Debian or Ubuntu packages that they lack (as root, or by sudo) and say so.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench soak man fuzz packages
+.PHONY: help demo test check bench soak man fuzz package test-packages packages
 
 PACKAGES := build-essential ca-certificates pkg-config libssl-dev openssl softhsm2 opensc opensc-pkcs11 \
 	p11-kit-modules libnss3 libnss3-tools curl python3-venv \
@@ -49,6 +51,16 @@ soak: packages
 SECONDS := 20
 fuzz: packages
 	fuzz/run $(SECONDS)
+
+package: PACKAGES := build-essential libtss2-dev lowdown pkg-config python3 rpm xz-utils
+package: packages
+	packaging/package
+
+test-packages: PACKAGES := build-essential libtss2-dev lintian lowdown mmdebstrap pkg-config python3 rpm xz-utils
+test-packages: packages
+	packaging/package
+	VERSION=0.0.1 OUT=target/package/previous packaging/package
+	$(SUDO) tests/packages/run target/dist target/package/previous
 
 man:
 	cargo build --release -p roleseal

@@ -16,6 +16,7 @@
 
 pub mod accounts;
 pub mod agent;
+pub mod arguments;
 pub mod audit;
 pub mod certificate;
 pub mod check;
