@@ -1,19 +1,18 @@
 #!/usr/bin/python3
-"""Asks roleseal-agent for signatures as this user: requests.py ROLE PROFILE ANCHOR IDENTITY COUNT [SECONDS]
+"""Asks roleseal-agent for signatures as this user: requests.py ROLE PROFILE ANCHOR IDENTITY COUNT|FILE
 
 Each request has a connection of its own. Says how many had the most frequent outcome and how many another one; what could
-not be reached counts as `lost`, and three of those are the end. With SECONDS, goes on for so long, however many COUNT is.
+not be reached counts as `lost`, and three of those are the end. With the name of a file, goes on as long as that exists.
 """
 
 import collections
 import json
+import os
 import socket
 import sys
-import time
 import urllib.parse
 
 role, profile, anchor, identity, count = sys.argv[1:6]
-deadline = time.monotonic() + float(sys.argv[6]) if len(sys.argv) > 6 else None
 query = urllib.parse.urlencode(
     sorted({"profileArn": profile, "roleArn": role, "trustAnchorArn": anchor}.items()), quote_via=urllib.parse.quote, safe=""
 )
@@ -49,7 +48,7 @@ def ask():
 
 
 outcomes = collections.Counter()
-while outcomes["lost"] < 3 and (time.monotonic() < deadline if deadline else outcomes.total() < int(count)):
+while outcomes["lost"] < 3 and (outcomes.total() < int(count) if count.isdigit() else os.path.exists(count)):
     outcomes[ask()] += 1
 (most, times), *others = (+outcomes).most_common()
 print(f"{times} {most}, {sum(number for _, number in others)} other", *others)
