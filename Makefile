@@ -4,6 +4,8 @@
 # make bench   what a signature costs, beside the token alone; writes docs/benchmarks.md
 # make soak    ten minutes of faults, kills, reloads and hostile clients, and docs/soak.md; MINUTES=10
 # make man     the manual pages of roleseal, in target/man
+# make vm      the packages on Debian with systemd and a TPM, in a virtual machine: SCENARIOS="install tpm", KERNEL=5.10 or 6.12,
+#              RELEASE=trixie, ACCEL=tcg for software emulation
 # make fuzz    each fuzz target for SECONDS=20, from the seeds in fuzz/seeds
 # make package debs, rpms and a tarball, in target/dist; VERSION=… gives them another version
 # make test-packages   installs, upgrades, downgrades, removes and purges them in chroots of Debian 12 and 13 (as root, or by sudo)
@@ -14,7 +16,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench soak man fuzz package test-packages packages rust root
+.PHONY: help demo test check bench soak vm man fuzz package test-packages packages rust root
 
 PACKAGES := build-essential ca-certificates pkg-config libssl-dev openssl softhsm2 opensc opensc-pkcs11 \
 	p11-kit-modules libnss3 libnss3-tools curl python3-venv systemd \
@@ -71,6 +73,13 @@ test-packages: packages
 	packaging/package
 	VERSION=0.0.1 OUT=target/package/previous packaging/package
 	$(SUDO) tests/packages/run target/dist target/package/previous
+
+vm: PACKAGES := build-essential e2fsprogs libtss2-dev lowdown mmdebstrap openssh-client pkg-config python3 qemu-system-x86 \
+	rpm swtpm swtpm-tools xz-utils
+vm: packages
+	packaging/package
+	cargo build -p hsm-fixtures
+	RELEASE=$(RELEASE) KERNEL=$(KERNEL) ACCEL=$(ACCEL) tests/vm/start $(SCENARIOS)
 
 man:
 	cargo build --release -p roleseal

@@ -1,19 +1,18 @@
 #!/usr/bin/python3
-"""Asks roleseal-agent for signatures as this user: requests.py ROLE PROFILE ANCHOR IDENTITY COUNT [SECONDS]
+"""Asks roleseal-agent for signatures as this user: requests.py ROLE PROFILE ANCHOR IDENTITY COUNT|FILE
 
 Each request has a connection of its own. Says how many had the most frequent outcome and how many another one; what could
-not be reached counts as `lost`. With SECONDS, goes on for so long, however many COUNT is.
+not be reached counts as `lost`, and three of those are the end. With the name of a file, goes on as long as that exists.
 """
 
 import collections
 import json
+import os
 import socket
 import sys
-import time
 import urllib.parse
 
 role, profile, anchor, identity, count = sys.argv[1:6]
-deadline = time.monotonic() + float(sys.argv[6]) if len(sys.argv) > 6 else None
 query = urllib.parse.urlencode(
     sorted({"profileArn": profile, "roleArn": role, "trustAnchorArn": anchor}.items()), quote_via=urllib.parse.quote, safe=""
 )
@@ -33,7 +32,7 @@ call = {
 def ask():
     try:
         with socket.socket(socket.AF_UNIX) as agent:
-            agent.settimeout(60)
+            agent.settimeout(40)
             agent.connect("/run/roleseal/agent.sock")
             agent.sendall(json.dumps(call).encode() + b"\0")
             answer = b""
@@ -42,14 +41,14 @@ def ask():
                 if not part:
                     return "lost"
                 answer += part
-    except OSError as error:
-        return f"lost: {error}"
+    except OSError:
+        return "lost"
     answer = json.loads(answer[:-1])
     return answer["error"].rpartition(".")[2] if "error" in answer else "signed"
 
 
 outcomes = collections.Counter()
-while (time.monotonic() < deadline) if deadline else (sum(outcomes.values()) < int(count)):
+while outcomes["lost"] < 3 and (outcomes.total() < int(count) if count.isdigit() else os.path.exists(count)):
     outcomes[ask()] += 1
-(most, times), *others = outcomes.most_common()
+(most, times), *others = (+outcomes).most_common()
 print(f"{times} {most}, {sum(number for _, number in others)} other", *others)
