@@ -15,6 +15,7 @@
 //! Keys, certificate requests and renewals are roleseal-admin's, another program.
 
 pub mod accounts;
+pub mod arguments;
 pub mod check;
 pub mod connection;
 pub mod create_session;

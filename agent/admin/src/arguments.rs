@@ -17,7 +17,7 @@ use crate::renew::RenewArguments;
 /// Exit status: 0 done; 1 failed; 2 wrong arguments.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
-pub(crate) struct Arguments {
+pub struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
