@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 
-use crate::http::Answer;
+use crate::answer::Answer;
 
 /// AWS's refusal.
 #[derive(Debug)]

@@ -19,7 +19,6 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::environment::Environment;
-use crate::error::Error;
 use crate::progress::Progress;
 use crate::session::Session;
 
@@ -122,11 +121,12 @@ impl Cache {
 }
 
 /// What a process that failed leaves in its lock file, for those that waited for it.
-#[derive(Serialize, Deserialize)]
-struct Failure {
-    at: Timestamp,
-    exit: u8,
-    message: String,
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Failure {
+    pub(crate) at: Timestamp,
+    /// Its exit code.
+    pub(crate) exit: u8,
+    pub(crate) message: String,
 }
 
 /// A message has some hundred bytes.
@@ -135,7 +135,7 @@ const FAILURE_LIMIT: u64 = 16 * 1024;
 impl Lock {
     /// How the process that had the lock before failed, if that was since `begin`: to ask at once again
     /// would only multiply what AWS has just refused.
-    pub(crate) fn failure_since(&mut self, begin: Timestamp) -> Option<Error> {
+    pub(crate) fn failure_since(&mut self, begin: Timestamp) -> Option<Failure> {
         if !self.waited {
             return None;
         }
@@ -144,23 +144,15 @@ impl Lock {
         let failure: Failure = file.ok().and_then(|_| serde_json::from_slice(&text).ok())?;
         // One from after now was left by a clock that has been set back since, and tells nothing.
         let since = begin..=Timestamp::now();
-        since.contains(&failure.at).then_some(Error::Elsewhere {
-            message: failure.message,
-            exit: failure.exit,
-        })
+        since.contains(&failure.at).then_some(failure)
     }
 
     /// Leaves how this process failed. Where that cannot be written, the others ask for themselves.
-    pub(crate) fn leave(&mut self, error: &Error, now: Timestamp) {
-        let failure = Failure {
-            at: now,
-            exit: error.exit() as u8,
-            message: error.to_string(),
-        };
+    pub(crate) fn leave(&mut self, failure: &Failure) {
         let mut write = || -> io::Result<()> {
             self.file.rewind()?;
             self.file.set_len(0)?;
-            self.file.write_all(&serde_json::to_vec(&failure)?)
+            self.file.write_all(&serde_json::to_vec(failure)?)
         };
         let _ = write();
     }

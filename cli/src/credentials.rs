@@ -5,8 +5,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::answer::Answer;
 use crate::aws_refusal::{AwsRefusal, ahead, clock};
-use crate::http::Answer;
 
 /// A session's credentials: complete and, when they were read, not expired.
 #[derive(Debug)]

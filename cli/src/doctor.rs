@@ -14,7 +14,6 @@ mod target;
 mod trust_policy;
 mod verify;
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -24,13 +23,13 @@ use jiff::Timestamp;
 use wire::{Client, Identity};
 
 use crate::agent::{self, AgentError};
-use crate::arguments::Common;
 use crate::certificate_source::of_identity;
-use crate::environment::{Environment, ProxyWord};
-use crate::error::Error;
+use crate::common::{CommandError, Common};
+use crate::environment::Environment;
 use crate::exit::Exit;
 use crate::http::Http;
-use crate::output;
+use crate::output::{self, OutputError};
+use crate::proxy::ProxyWord;
 use crate::target::{Settings, Target, TargetName};
 use crate::within::within;
 
@@ -65,12 +64,12 @@ Exit code 0 if nothing failed (warnings do not count), otherwise that of the fir
 
 ";
 
-pub(crate) fn run(common: &Common, wanted: DoctorArguments) -> Result<ExitCode, Error> {
+pub(crate) fn run(common: &Common, wanted: DoctorArguments) -> Result<ExitCode, CommandError> {
     let environment = Environment::of_process();
     let wish = Wish::read(common, &environment, wanted.target, wanted.settings);
     let findings = examine(&wish, &environment, wanted.trust_policy.as_deref());
     let text = match wanted.json {
-        true => finding::json(&findings).map_err(io::Error::from)?,
+        true => finding::json(&findings).map_err(OutputError::from)?,
         false => finding::show(&findings),
     };
     output::print_text(&text)?;
@@ -253,7 +252,7 @@ fn examine_network(
         return None;
     };
     // A malformed one is not asked here: --proxy or the target goes before it, or there was no target.
-    let word = environment.proxy_word(target.session.endpoint.host());
+    let word = ProxyWord::of(environment, target.session.endpoint.host());
     let word = word.unwrap_or(ProxyWord::None);
     findings.push(target::judge_proxy(wish, target, &word));
     let http = match Http::new(&target.route) {

@@ -1,12 +1,11 @@
 //! What flags and files leave open: environment variables, then defaults. An empty variable counts as
 //! unset, as AWS's tools have it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-
-use crate::proxy::{NoProxy, Proxy};
 
 /// Where the system's agent listens.
 const SYSTEM_SOCKET: &str = "/run/roleseal/agent.sock";
@@ -46,20 +45,6 @@ const VARIABLES: [&str; 14] = [
     "AWS_USE_FIPS_ENDPOINT",
     "AWS_USE_DUALSTACK_ENDPOINT",
 ];
-
-/// What the environment says of the proxy for a host.
-#[derive(Debug, Clone)]
-pub(crate) enum ProxyWord {
-    /// Nothing.
-    None,
-    /// There is one, in this variable, but that one excepts the host.
-    Excepted {
-        by: &'static str,
-        from: &'static str,
-    },
-    /// This one, in this variable.
-    Use { proxy: Proxy, from: &'static str },
-}
 
 /// The variables that count, as they were when they were read.
 #[derive(Debug, Clone, Default)]
@@ -127,34 +112,14 @@ impl Environment {
         }
     }
 
-    /// The proxy for an endpoint's host.
-    pub(crate) fn proxy(&self, host: &str) -> Result<Option<Proxy>, String> {
-        match self.proxy_word(host)? {
-            ProxyWord::Use { proxy, .. } => Ok(Some(proxy)),
-            ProxyWord::None | ProxyWord::Excepted { .. } => Ok(None),
-        }
+    /// The URL of the HTTP proxy, and the variable that has it; one in lower case wins, as with curl and Python.
+    pub(crate) fn https_proxy(&self) -> Option<(&'static str, Cow<'_, str>)> {
+        self.either(["https_proxy", "HTTPS_PROXY"])
     }
 
-    /// The same, and what says so; a variable in lower case wins, as with curl and Python.
-    pub(crate) fn proxy_word(&self, host: &str) -> Result<ProxyWord, String> {
-        let either = |names: [&'static str; 2]| {
-            let name = names
-                .into_iter()
-                .find(|name| self.variable(name).is_some())?;
-            Some((name, self.variable(name)?.to_string_lossy()))
-        };
-        let Some((from, url)) = either(["https_proxy", "HTTPS_PROXY"]) else {
-            return Ok(ProxyWord::None);
-        };
-        if let Some((by, hosts)) = either(["no_proxy", "NO_PROXY"])
-            && hosts.parse::<NoProxy>().is_ok_and(|list| list.has(host))
-        {
-            return Ok(ProxyWord::Excepted { by, from });
-        }
-        match url.parse() {
-            Ok(proxy) => Ok(ProxyWord::Use { proxy, from }),
-            Err(fault) => Err(format!("${from} is no proxy: {fault}")),
-        }
+    /// The hosts that are reached without the proxy, and the variable that has them.
+    pub(crate) fn no_proxy(&self) -> Option<(&'static str, Cow<'_, str>)> {
+        self.either(["no_proxy", "NO_PROXY"])
     }
 
     /// Whether AWS's FIPS endpoint is wanted.
@@ -195,16 +160,24 @@ impl Environment {
         }
     }
 
+    fn either(&self, names: [&'static str; 2]) -> Option<(&'static str, Cow<'_, str>)> {
+        let name = names
+            .into_iter()
+            .find(|name| self.variable(name).is_some())?;
+        Some((name, self.variable(name)?.to_string_lossy()))
+    }
+
     fn variable(&self, name: &str) -> Option<&OsStr> {
         self.0.get(name).map(OsString::as_os_str)
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn environment<const N: usize>(variables: [(&'static str, &str); N]) -> Environment {
+    /// One with these variables and no others.
+    pub(crate) fn environment<const N: usize>(variables: [(&'static str, &str); N]) -> Environment {
         Environment(variables.map(|(name, value)| (name, value.into())).into())
     }
 
@@ -245,33 +218,6 @@ mod tests {
         let none = runtime([("XDG_RUNTIME_DIR", "x"), service]);
         assert_eq!(none, Some("/run/web".into()));
         assert_eq!(runtime([("RUNTIME_DIRECTORY", "web"), home]), None);
-    }
-
-    #[test]
-    fn a_proxy_is_used_unless_the_host_is_excepted() {
-        let shown = |environment: &Environment, host| {
-            let proxy = environment.proxy(host).unwrap()?;
-            Some(proxy.shown().to_owned())
-        };
-        let upper = environment([("HTTPS_PROXY", "http://u:p@up:1"), ("NO_PROXY", ".aws, x")]);
-        assert_eq!(shown(&upper, "a.example").as_deref(), Some("http://up:1"));
-        assert_eq!(shown(&upper, "a.aws"), None);
-        let both = environment([
-            ("HTTPS_PROXY", "http://up:1"),
-            ("https_proxy", "http://low:2"),
-            ("NO_PROXY", "*"),
-            ("no_proxy", "y"),
-        ]);
-        assert_eq!(shown(&both, "x").as_deref(), Some("http://low:2"));
-        assert_eq!(shown(&both, "y"), None);
-        assert_eq!(shown(&Environment::default(), "x"), None);
-        let error = environment([("HTTPS_PROXY", "ftp://u:s3cret@x")])
-            .proxy("x")
-            .unwrap_err();
-        assert!(
-            error.contains("$HTTPS_PROXY") && !error.contains("s3cret"),
-            "{error}"
-        );
     }
 
     #[test]

@@ -1,24 +1,13 @@
-//! Why a command failed, whichever layer it was.
-
-use std::io;
-use std::path::PathBuf;
-use std::sync::Arc;
+//! Why there is no session, whichever layer it was.
 
 use thiserror::Error;
 
 use crate::agent::AgentError;
-use crate::aws_setup::AwsSetupError;
-use crate::cache::CacheError;
+use crate::cache::{CacheError, Failure};
 use crate::credentials::AnswerError;
-use crate::credentials_file::{FileError, ProfileName};
-use crate::exec::ExecError;
 use crate::exit::Exit;
 use crate::http::HttpError;
-use crate::inspect::InspectError;
-use crate::serve::ServeError;
-use crate::status::StatusError;
 use crate::target::TargetError;
-use crate::trust_policy::TrustPolicyError;
 
 /// Each message is complete: it names its causes itself, and after a line break what to do.
 #[derive(Debug, Error)]
@@ -33,22 +22,9 @@ pub(crate) enum Error {
     Answer(#[from] AnswerError),
     #[error(transparent)]
     Cache(#[from] CacheError),
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// Why a profile of the credentials file got no session.
-    #[error("profile {profile}: {error}")]
-    Profile {
-        profile: ProfileName,
-        error: Arc<Error>,
-    },
-    #[error("cannot keep the credentials file fresh: {0}")]
-    Update(io::Error),
     /// More than one try ended like the last.
     #[error("{error}\nTried {tries} times.")]
     Persistent { error: Box<Error>, tries: u32 },
-    /// What others who waited for the same session got as well.
-    #[error(transparent)]
-    Shared(Arc<Error>),
     /// What another process got that asked for the same session while this one waited for it.
     #[error(
         "{message}\n(That is the answer to another roleseal, which asked for the same session.)"
@@ -60,25 +36,15 @@ pub(crate) enum Error {
     /// Who asked has waited long enough.
     #[error("the session is still being asked for: try again")]
     Pending,
-    #[error(transparent)]
-    Serve(#[from] ServeError),
-    #[error(transparent)]
-    Exec(#[from] ExecError),
-    #[error(transparent)]
-    Status(#[from] StatusError),
-    #[error(transparent)]
-    Inspect(#[from] InspectError),
-    #[error(transparent)]
-    TrustPolicy(#[from] TrustPolicyError),
-    #[error(transparent)]
-    AwsSetup(#[from] AwsSetupError),
-    #[error("cannot write the manual to {}: {error}", .directory.display())]
-    Manual {
-        directory: PathBuf,
-        error: io::Error,
-    },
-    #[error("cannot write to standard output: {0}")]
-    Output(#[from] io::Error),
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Error {
+        Error::Elsewhere {
+            message: failure.message,
+            exit: failure.exit,
+        }
+    }
 }
 
 impl Error {
@@ -88,21 +54,8 @@ impl Error {
             Error::Agent(error) => error.exit(),
             Error::Http(error) => error.exit(),
             Error::Answer(_) => Exit::RefusedByAws,
-            Error::Serve(error) => error.exit(),
-            Error::Exec(error) => error.exit(),
-            Error::Status(error) => error.exit(),
-            Error::Inspect(error) => error.exit(),
-            Error::TrustPolicy(error) => error.exit(),
-            Error::AwsSetup(error) => error.exit(),
-            Error::Cache(_)
-            | Error::File(_)
-            | Error::Update(_)
-            | Error::Lost
-            | Error::Pending
-            | Error::Manual { .. }
-            | Error::Output(_) => Exit::Failed,
+            Error::Cache(_) | Error::Lost | Error::Pending => Exit::Failed,
             Error::Persistent { error, .. } => error.exit(),
-            Error::Shared(error) | Error::Profile { error, .. } => error.exit(),
             Error::Elsewhere { exit, .. } => Exit::from_code(*exit),
         }
     }
@@ -120,7 +73,6 @@ impl Error {
     pub(crate) fn refused_by_aws(&self) -> bool {
         match self {
             Error::Answer(AnswerError::Refused(refusal)) => !refusal.passing(),
-            Error::Shared(error) => error.refused_by_aws(),
             _ => false,
         }
     }

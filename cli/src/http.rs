@@ -1,31 +1,25 @@
 //! The one HTTP request, over TLS with ring.
 
 mod error;
+mod timeouts;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::SecretSlice;
 use ureq::Agent;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use wire::UnsignedRequest;
 
+use crate::answer::Answer;
 use crate::input;
 use crate::proxy::Proxy;
 use crate::target::Route;
 
 use error::no_answer;
 pub(crate) use error::{HttpError, Stage};
-
-/// TCP and TLS together. A healthy endpoint takes some 100 ms from anywhere; a firewall that drops
-/// packets should not cost an AWS CLI call the time for all tries.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// From the request's last byte to the answer's head, and from there to its end. The service takes less
-/// than a second; a try that hangs should leave time for another.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+use timeouts::{ANSWER_TIMEOUT, CONNECT_TIMEOUT};
 
 /// A session takes some 3 KiB.
 const ANSWER_LIMIT: u64 = 1024 * 1024;
@@ -36,18 +30,6 @@ pub(crate) struct Http {
     agent: Agent,
     /// The proxy, for messages.
     proxy: Option<String>,
-}
-
-/// What came back, whatever its status.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    /// `x-amzn-ErrorType`
-    pub(crate) error_type: Option<String>,
-    /// `Date`
-    pub(crate) date: Option<String>,
-    /// Credentials, where all went well.
-    pub(crate) body: SecretSlice<u8>,
 }
 
 impl Http {

@@ -6,11 +6,14 @@
 //! [`output`] hands the credentials to the AWS tool that asked.
 
 mod agent;
+mod answer;
 mod arguments;
 mod aws_refusal;
 mod aws_setup;
+mod binding;
 mod cache;
 mod certificate_source;
+mod common;
 mod completions;
 mod create_session;
 mod credential_process;
@@ -23,13 +26,15 @@ mod environment;
 mod error;
 mod exec;
 mod exit;
+mod failure;
 mod http;
 mod identities;
+mod identity_words;
 mod input;
 mod inspect;
 mod kept;
-mod one_session;
 mod output;
+mod policy_document;
 mod progress;
 mod proxy;
 mod request;
@@ -48,38 +53,38 @@ mod within;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use arguments::{Arguments, Command};
-use error::Error;
+use failure::Failure;
 
 fn main() -> ExitCode {
     match run(Arguments::parse()) {
         Ok(code) => code,
-        Err(error) => {
-            output::report(&error);
-            error.exit().into()
+        Err(failure) => {
+            progress::note(&failure.to_string());
+            failure.exit().into()
         }
     }
 }
 
-fn run(arguments: Arguments) -> Result<ExitCode, Error> {
+fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let common = arguments.common;
     match arguments.command {
-        Command::Exec(wanted) => return exec::run(&common, *wanted),
-        Command::Doctor(wanted) => return doctor::run(&common, *wanted),
-        Command::Serve(wanted) => serve::run(&common, wanted),
-        Command::Status(wanted) => status::run(&common, &wanted),
-        Command::CredentialProcess(session) => credential_process::run(&common, *session),
-        Command::Env(session) => env::run(&common, *session),
-        Command::Update(wanted) => update::run(&common, *wanted),
-        Command::Targets { json } => targets::run(&common, json),
-        Command::Completions { shell } => completions::print(shell),
-        Command::Man { out } => completions::write_manual(&out),
-        Command::TrustPolicy(wanted) => trust_policy::run(&common, wanted),
-        Command::AwsSetup(wanted) => aws_setup::run(&common, &wanted),
-        Command::Inspect(wanted) => inspect::run(&common, &wanted),
-        Command::Identities { json } => identities::run(&common.socket(), json),
+        Command::Exec(wanted) => return Ok(exec::run(&common, *wanted)?),
+        Command::Doctor(wanted) => return Ok(doctor::run(&common, *wanted)?),
+        Command::Serve(wanted) => serve::run(&common, wanted)?,
+        Command::Status(wanted) => status::run(&common, &wanted)?,
+        Command::CredentialProcess(session) => credential_process::run(&common, *session)?,
+        Command::Env(session) => env::run(&common, *session)?,
+        Command::Update(wanted) => update::run(&common, *wanted)?,
+        Command::Targets { json } => targets::run(&common, json)?,
+        Command::Completions { shell } => completions::print(Arguments::command(), shell)?,
+        Command::Man { out } => completions::write_manual(Arguments::command(), &out)?,
+        Command::TrustPolicy(wanted) => trust_policy::run(&common, wanted)?,
+        Command::AwsSetup(wanted) => aws_setup::run(&common, &wanted)?,
+        Command::Inspect(wanted) => inspect::run(&common, &wanted)?,
+        Command::Identities { json } => identities::run(&common.socket(), json)?,
     }
-    .map(|()| ExitCode::SUCCESS)
+    Ok(ExitCode::SUCCESS)
 }

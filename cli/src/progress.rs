@@ -2,12 +2,12 @@
 //! for.
 
 use std::fmt::Display;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::output;
+use rolesanywhere::printable;
 
 /// Where progress is told.
 #[derive(Debug, Clone)]
@@ -60,16 +60,23 @@ impl Progress {
     /// Says what has been done.
     pub(crate) fn say(&self, what: &str) {
         if !self.quiet {
-            output::note(what);
+            note(what);
         }
     }
 
     /// Says what is not as it should be, and does not stop the work.
     pub(crate) fn warn(&self, what: &impl Display) {
         if !self.quiet {
-            output::note(&format!("warning: {what}"));
+            note(&format!("warning: {what}"));
         }
     }
+}
+
+/// Says something on standard error.
+pub(crate) fn note(text: &str) {
+    let text = printable(text).replace('\n', "\n  ");
+    let line = format!("roleseal: {text}\n");
+    let _ = io::stderr().write_all(line.as_bytes()); // there is nobody left to tell
 }
 
 /// Tells now and then what is waited for, if that is something new; ends with the process.
@@ -82,7 +89,7 @@ fn tell(awaited: &Mutex<String>) {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         if now != told {
-            output::note(&format!("waiting for {now}"));
+            note(&format!("waiting for {now}"));
             told = now;
         }
     }

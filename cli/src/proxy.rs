@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::environment::Environment;
+
 /// A proxy, perhaps with a password.
 #[derive(Clone)]
 pub(crate) struct Proxy {
@@ -34,6 +36,20 @@ enum Exception {
     Domain(String, Option<u16>),
     /// Addresses with the same first bits.
     Network(IpAddr, u32),
+}
+
+/// What the environment says of the proxy for a host.
+#[derive(Debug, Clone)]
+pub(crate) enum ProxyWord {
+    /// Nothing.
+    None,
+    /// There is one, in this variable, but that one excepts the host.
+    Excepted {
+        by: &'static str,
+        from: &'static str,
+    },
+    /// This one, in this variable.
+    Use { proxy: Proxy, from: &'static str },
 }
 
 impl Proxy {
@@ -91,6 +107,32 @@ impl ProxySetting {
         match self {
             ProxySetting::None => None,
             ProxySetting::Use(proxy) => Some(proxy),
+        }
+    }
+}
+
+impl ProxyWord {
+    /// For an endpoint's host.
+    pub(crate) fn of(environment: &Environment, host: &str) -> Result<ProxyWord, String> {
+        let Some((from, url)) = environment.https_proxy() else {
+            return Ok(ProxyWord::None);
+        };
+        if let Some((by, hosts)) = environment.no_proxy()
+            && hosts.parse::<NoProxy>().is_ok_and(|list| list.has(host))
+        {
+            return Ok(ProxyWord::Excepted { by, from });
+        }
+        match url.parse() {
+            Ok(proxy) => Ok(ProxyWord::Use { proxy, from }),
+            Err(fault) => Err(format!("${from} is no proxy: {fault}")),
+        }
+    }
+
+    /// The proxy to use.
+    pub(crate) fn proxy(self) -> Option<Proxy> {
+        match self {
+            ProxyWord::Use { proxy, .. } => Some(proxy),
+            ProxyWord::None | ProxyWord::Excepted { .. } => None,
         }
     }
 }
@@ -197,6 +239,7 @@ fn shares(address: IpAddr, network: IpAddr, bits: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::environment::tests::environment;
 
     #[test]
     fn a_proxy_has_a_host_and_keeps_its_password_to_itself() {
@@ -258,5 +301,31 @@ mod tests {
             let list: NoProxy = list.parse().unwrap();
             assert_eq!(list.has(host), excepted, "{list:?} {host}");
         }
+    }
+
+    #[test]
+    fn a_proxy_is_used_unless_the_host_is_excepted() {
+        let shown = |environment: &Environment, host| {
+            let proxy = ProxyWord::of(environment, host).unwrap().proxy()?;
+            Some(proxy.shown().to_owned())
+        };
+        let upper = environment([("HTTPS_PROXY", "http://u:p@up:1"), ("NO_PROXY", ".aws, x")]);
+        assert_eq!(shown(&upper, "a.example").as_deref(), Some("http://up:1"));
+        assert_eq!(shown(&upper, "a.aws"), None);
+        let both = environment([
+            ("HTTPS_PROXY", "http://up:1"),
+            ("https_proxy", "http://low:2"),
+            ("NO_PROXY", "*"),
+            ("no_proxy", "y"),
+        ]);
+        assert_eq!(shown(&both, "x").as_deref(), Some("http://low:2"));
+        assert_eq!(shown(&both, "y"), None);
+        assert_eq!(shown(&Environment::default(), "x"), None);
+        let malformed = environment([("HTTPS_PROXY", "ftp://u:s3cret@x")]);
+        let error = ProxyWord::of(&malformed, "x").unwrap_err();
+        assert!(
+            error.contains("$HTTPS_PROXY") && !error.contains("s3cret"),
+            "{error}"
+        );
     }
 }

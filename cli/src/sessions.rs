@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::agent::{self, Certificate};
-use crate::cache::{Cache, CacheError, Lock};
+use crate::cache::{Cache, CacheError, Failure, Lock};
 use crate::create_session::create_session;
 use crate::error::Error;
 use crate::progress::Progress;
@@ -124,8 +124,8 @@ impl Sessions {
         if let Some(session) = kept(cache, target, key, will_do, begin) {
             return Ok(session);
         }
-        if let Some(error) = lock.failure_since(begin) {
-            return Err(error);
+        if let Some(failure) = lock.failure_since(begin) {
+            return Err(failure.into());
         }
         let deadline = deadline.max(Instant::now() + AT_LEAST);
         let outcome = (self.create)(target, deadline);
@@ -140,7 +140,11 @@ impl Sessions {
                     self.progress.warn(&error);
                 }
             }
-            Err(error) => lock.leave(error, Timestamp::now()),
+            Err(error) => lock.leave(&Failure {
+                at: Timestamp::now(),
+                exit: error.exit() as u8,
+                message: error.to_string(),
+            }),
         }
     }
 

@@ -188,12 +188,13 @@ fn who_waited_shares_the_failure_and_nobody_else() {
     let begin: Timestamp = "2026-01-01T12:00:00Z".parse().unwrap();
     let later = begin + jiff::SignedDuration::from_secs(1);
     let mut lock = cache.lock(KEY, soon()).unwrap();
-    let error = Error::Elsewhere {
-        message: "refused".into(),
+    let failure = |at, message: &str| Failure {
+        at,
         exit: 6,
+        message: message.into(),
     };
-    lock.leave(&Error::Output(io::ErrorKind::BrokenPipe.into()), begin);
-    lock.leave(&error, begin);
+    lock.leave(&failure(begin, "a longer one, which is replaced"));
+    lock.leave(&failure(begin, "refused"));
     let mut waiting = thread::scope(|scope| {
         let waiter = scope.spawn(|| cache.lock(KEY, soon()).unwrap());
         // Nothing outside shows that it waits: either way it must not see more than it should.
@@ -204,19 +205,16 @@ fn who_waited_shares_the_failure_and_nobody_else() {
     assert!(waiting.waited);
     assert!(waiting.failure_since(later).is_none());
     waiting.file.rewind().unwrap();
-    let failure = waiting.failure_since(begin).unwrap();
-    assert!(failure.to_string().starts_with("refused"), "{failure}");
-    assert_eq!(failure.exit() as u8, 6);
+    let shared = waiting.failure_since(begin).unwrap();
+    assert_eq!((shared.exit, shared.message.as_str()), (6, "refused"));
     drop(waiting);
     let mut next = cache.lock(KEY, soon()).unwrap();
     assert!(next.failure_since(begin).is_none()); // it did not wait
 
     // Left by a clock that was ahead.
     next.waited = true;
-    next.leave(
-        &error,
-        Timestamp::now() + jiff::SignedDuration::from_hours(1),
-    );
+    let ahead = Timestamp::now() + jiff::SignedDuration::from_hours(1);
+    next.leave(&failure(ahead, "refused"));
     next.file.rewind().unwrap();
     assert!(next.failure_since(begin).is_none());
 }

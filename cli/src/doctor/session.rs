@@ -3,10 +3,11 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::finding::{Check, Finding};
+use crate::answer::Answer;
 use crate::aws_refusal::{AwsRefusal, Cause};
 use crate::credentials::{AnswerError, Credentials};
 use crate::exit::Exit;
-use crate::http::{Answer, HttpError};
+use crate::http::HttpError;
 use crate::target::Target;
 
 /// What became of CreateSession.

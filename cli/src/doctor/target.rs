@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use rolesanywhere::{Partition, Region};
 
 use super::finding::{Check, Finding};
-use crate::arguments::Common;
-use crate::environment::{Environment, ProxyWord};
+use crate::common::Common;
+use crate::environment::Environment;
 use crate::exit::Exit;
-use crate::proxy::ProxySetting;
+use crate::proxy::{ProxySetting, ProxyWord};
 use crate::target::{Settings, Target, TargetError, TargetName, TargetTable};
 
 /// What the command line, the targets file and the environment come to.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use rustls::CertificateError;
 use thiserror::Error;
 
-use super::{ANSWER_TIMEOUT, CONNECT_TIMEOUT};
+use super::timeouts::{ANSWER_TIMEOUT, CONNECT_TIMEOUT};
 use crate::exit::Exit;
 
 /// Why there is no answer.

@@ -17,7 +17,7 @@ use serde::de::{Deserializer, Error, Visitor};
 
 use super::{Route, Target, TargetError, TargetName};
 use crate::environment::Environment;
-use crate::proxy::ProxySetting;
+use crate::proxy::{ProxySetting, ProxyWord};
 use crate::request::CreateSession;
 
 /// What somebody said about a target; nothing has to be there.
@@ -152,7 +152,7 @@ impl Settings {
         )?;
         let proxy = match self.proxy {
             Some(setting) => setting.proxy(),
-            None => environment.proxy(endpoint.host())?,
+            None => ProxyWord::of(environment, endpoint.host())?.proxy(),
         };
         Ok(Target {
             name: None,

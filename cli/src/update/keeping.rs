@@ -10,12 +10,10 @@ use sd_notify::NotifyState;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::Pair;
+use super::{Pair, UpdateError};
 use crate::credentials_file::{CredentialsFile, FileError, ProfileName};
-use crate::error::Error;
 use crate::kept::{Kept, Status};
-use crate::output;
-use crate::progress::Progress;
+use crate::progress::{self, Progress};
 use crate::retry::Backoff;
 use crate::session::Session;
 use crate::sessions::Sessions;
@@ -44,9 +42,9 @@ pub(super) fn keep(
     pairs: Vec<Pair>,
     sessions: Sessions,
     progress: Progress,
-) -> Result<(), Error> {
+) -> Result<(), UpdateError> {
     let (tell, events) = mpsc::channel();
-    stop_by_signal(tell.clone()).map_err(Error::Update)?;
+    stop_by_signal(tell.clone())?;
     let sessions = Arc::new(sessions);
     let (mut profiles, mut kept) = (Vec::new(), Vec::new());
     for (index, pair) in pairs.into_iter().enumerate() {
@@ -55,7 +53,7 @@ pub(super) fn keep(
             let _ = tell.send(Event::Told(index, status.clone())); // at the end nobody listens
         };
         let one = Kept::start(Arc::clone(&sessions), pair.target, told);
-        kept.push(one.map_err(Error::Update)?);
+        kept.push(one?);
         profiles.push(Profile::new(pair.profile));
     }
     let mut keeper = Keeper {
@@ -158,7 +156,7 @@ fn carry_out(
         }
         Task::Withdraw => {
             if file.withdraw(name, now + LAST)? {
-                output::note(&withdrawn(name, file));
+                progress::note(&withdrawn(name, file));
             }
         }
     }
@@ -226,7 +224,7 @@ impl Profile {
                 }
                 None => "There are no credentials.".to_owned(),
             };
-            output::note(&format!(
+            progress::note(&format!(
                 "profile {}: {}\n{until} Failed since {:.0}; the next try is at {:.0}.",
                 self.name,
                 failure.error,
@@ -262,7 +260,7 @@ impl Profile {
                 .ok()
                 .map(|pause| now + pause);
             if self.failures.is_power_of_two() {
-                output::note(&format!("profile {}: {error}", self.name));
+                progress::note(&format!("profile {}: {error}", self.name));
             }
             return;
         }

@@ -1,6 +1,6 @@
 //! A policy as a tree, in which some values are known only where it is installed; and its texts.
 
-use super::Binding;
+use crate::binding::Binding;
 
 /// A value of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,8 +143,8 @@ mod tests {
     use rolesanywhere::certificate::SessionFacts;
     use trust_policy::{SessionRequest, TrustPolicy};
 
-    use super::super::By;
     use super::*;
+    use crate::binding::By;
 
     const ANCHOR: &str = "arn:aws:rolesanywhere:eu-central-1:123456789012:trust-anchor/a";
 
