@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
+use client::environment;
+use client::exit;
 
 use crate::aws_setup::{self, AwsSetupArguments};
 use crate::common::{Common, SessionArguments};
 use crate::doctor::{self, DoctorArguments};
 use crate::env::EnvArguments;
-use crate::environment;
 use crate::exec::ExecArguments;
-use crate::exit;
 use crate::inspect::{self, InspectArguments};
 use crate::serve::ServeArguments;
 use crate::status::StatusArguments;
@@ -156,10 +156,10 @@ fn long_help(lead: &str) -> String {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use client::environment::Environment;
+    use client::target::Target;
 
     use super::*;
-    use crate::environment::Environment;
-    use crate::target::Target;
 
     fn parse(more: &[&str]) -> Result<Target, String> {
         let fixed = [

@@ -19,14 +19,15 @@ use thiserror::Error;
 use arguments::SetupName;
 pub(crate) use arguments::{AwsSetupArguments, EXAMPLES, Format};
 
+use client::exit::Exit;
+use client::input;
+use client::progress;
+
 use crate::binding::Binding;
 use crate::certificate_source::{self, CertificateArguments, SourceError};
 use crate::common::Common;
-use crate::exit::Exit;
-use crate::input;
 use crate::output::{self, OutputError};
 use crate::policy_document::{Node, Reference, policy};
-use crate::progress;
 
 /// Why there is nothing to print.
 #[derive(Debug, Error)]

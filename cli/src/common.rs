@@ -4,17 +4,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use client::cache::Cache;
+use client::environment::Environment;
+use client::exit::Exit;
+use client::progress::Progress;
+use client::session::Session;
+use client::sessions::Sessions;
+use client::target::{Settings, Target, TargetError, TargetFiles, TargetName};
 use thiserror::Error;
 
-use crate::cache::Cache;
-use crate::environment::Environment;
-use crate::error::Error;
-use crate::exit::Exit;
 use crate::output::OutputError;
-use crate::progress::Progress;
-use crate::session::Session;
-use crate::sessions::Sessions;
-use crate::target::{Settings, Target, TargetError, TargetFiles, TargetName};
 
 /// What every command takes.
 #[derive(Debug, Args)]
@@ -47,10 +46,10 @@ pub(crate) struct SessionArguments {
 #[derive(Debug, Error)]
 pub(crate) enum CommandError {
     #[error(transparent)]
-    Client(#[from] Error),
+    Client(#[from] client::Error),
     /// What others who waited for the same session got as well.
     #[error(transparent)]
-    Session(#[from] Arc<Error>),
+    Session(#[from] Arc<client::Error>),
     #[error(transparent)]
     Output(#[from] OutputError),
 }
@@ -126,7 +125,7 @@ pub(crate) fn one_session(
     let environment = Environment::of_process();
     let target = common
         .target(&environment, wanted.target, wanted.settings)
-        .map_err(Error::from)?;
+        .map_err(client::Error::from)?;
     let progress = common.progress();
     let cache = match wanted.no_cache {
         true => None,

@@ -19,19 +19,19 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use client::agent_client::{self, AgentError};
+use client::environment::Environment;
+use client::exit::Exit;
+use client::http::Http;
+use client::proxy::ProxyWord;
+use client::target::{Settings, Target, TargetName};
+use client::timeout::within;
 use jiff::Timestamp;
 use wire::{Client, Identity};
 
-use crate::agent::{self, AgentError};
 use crate::certificate_source::of_identity;
 use crate::common::{CommandError, Common};
-use crate::environment::Environment;
-use crate::exit::Exit;
-use crate::http::Http;
 use crate::output::{self, OutputError};
-use crate::proxy::ProxyWord;
-use crate::target::{Settings, Target, TargetName};
-use crate::within::within;
 
 use ::rolesanywhere::certificate::Chain;
 use finding::{Check, Finding};
@@ -124,7 +124,7 @@ fn examine_agent(wish: &Wish, target: Option<&Target>, findings: &mut Vec<Findin
     // First of all: a signature waits for its token, and what the agent says of that is true afterwards.
     near.signed = target
         .filter(|_| speaks)
-        .map(|target| agent::sign(&target.socket, target.session.unsigned()));
+        .map(|target| agent_client::sign(&target.socket, target.session.unsigned()));
     let identities = match speaks {
         true => list(&wish.socket, findings),
         false => None,
@@ -191,7 +191,7 @@ fn meet(client: Client, socket: &Path, findings: &mut Vec<Finding>) -> bool {
 
 fn list(socket: &Path, findings: &mut Vec<Finding>) -> Option<Vec<Identity>> {
     let path = socket.to_owned();
-    match within(GLANCE, move || agent::identities(&path)) {
+    match within(GLANCE, move || agent_client::identities(&path)) {
         Some(Ok(identities)) => return Some(identities),
         Some(Err(error)) => findings.push(no_agent(&error)),
         None => findings.push(silent()),

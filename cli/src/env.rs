@@ -1,11 +1,11 @@
 //! `roleseal env`: the credentials as environment variables, in the words of a shell.
 
 use clap::{Args, ValueEnum};
+use client::credentials::Credentials;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
 use crate::common::{CommandError, Common, SessionArguments, one_session};
-use crate::credentials::Credentials;
 use crate::output;
 
 /// Which session is wanted, and in which form.

@@ -13,21 +13,20 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Args;
+use client::cache::Cache;
+use client::environment::Environment;
+use client::exit::Exit;
+use client::progress::Progress;
+use client::refresher::Status;
+use client::sessions::{Sessions, Shared};
+use client::target::TargetError;
 use secrecy::SecretString;
 use thiserror::Error;
 
-use crate::cache::Cache;
 use crate::common::{Common, SessionArguments};
 use crate::endpoint::{
     Container, ListenAddress, ListenError, Listener, Secret, Served, Site, server,
 };
-use crate::environment::Environment;
-use crate::error::Error;
-use crate::exit::Exit;
-use crate::kept::Status;
-use crate::progress::Progress;
-use crate::sessions::{Sessions, Shared};
-use crate::target::TargetError;
 
 use signals::Signals;
 
@@ -48,7 +47,7 @@ pub(crate) enum ExecError {
     Target(#[from] TargetError),
     /// Why there is no first session.
     #[error(transparent)]
-    Session(#[from] Arc<Error>),
+    Session(#[from] Arc<client::Error>),
     #[error("cannot start {}: {error}", .command.display())]
     Command { command: OsString, error: io::Error },
     #[error(transparent)]
@@ -111,7 +110,9 @@ fn first_session(served: &Arc<Served>, signals: &mut Signals) -> Result<Shared, 
         match answered.recv_timeout(LOOK) {
             Ok(outcome) => return Ok(outcome),
             Err(mpsc::RecvTimeoutError::Timeout) => signals.obey()?,
-            Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(Err(Arc::new(Error::Lost))),
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                return Ok(Err(Arc::new(client::Error::Lost)));
+            }
         }
     }
 }

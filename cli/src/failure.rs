@@ -1,12 +1,12 @@
 //! Why a command failed: its text and its exit code.
 
+use client::exit::Exit;
 use thiserror::Error;
 
 use crate::aws_setup::AwsSetupError;
 use crate::common::CommandError;
 use crate::completions::CompletionsError;
 use crate::exec::ExecError;
-use crate::exit::Exit;
 use crate::inspect::InspectError;
 use crate::serve::ServeError;
 use crate::status::StatusError;

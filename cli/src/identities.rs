@@ -2,17 +2,16 @@
 
 use std::path::Path;
 
+use client::agent_client;
 use wire::Identity;
 
-use crate::agent;
 use crate::common::CommandError;
-use crate::error::Error;
 use crate::identity_words::{NONE, remarks, state};
 use crate::output::{self, OutputError};
 use crate::table::table;
 
 pub(crate) fn run(socket: &Path, json: bool) -> Result<(), CommandError> {
-    let identities = agent::identities(socket).map_err(Error::from)?;
+    let identities = agent_client::identities(socket).map_err(client::Error::from)?;
     let text = if json {
         let json = serde_json::to_string_pretty(&identities).map_err(OutputError::from)?;
         json + "\n"

@@ -6,13 +6,13 @@ mod text;
 use std::path::PathBuf;
 
 use clap::Args;
+use client::exit::Exit;
 use jiff::Timestamp;
 use rolesanywhere::certificate::{Certificate, Chain, Objection, SessionFacts};
 use thiserror::Error;
 
 use crate::certificate_source::{self, CertificateArguments, SourceError};
 use crate::common::Common;
-use crate::exit::Exit;
 use crate::output::{self, OutputError};
 
 /// What is to be looked at.

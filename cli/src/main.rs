@@ -1,59 +1,41 @@
 //! `roleseal`: temporary AWS credentials from a key that stays in its HSM or TPM.
 //!
-//! The path of `roleseal credential-process`: [`arguments`] and the targets file become a [`target`];
-//! [`sessions`] finds its session in the [`cache`] or asks for one by [`create_session`]: the [`agent`] signs
-//! a [`request`], [`http`] sends it, AWS's answer becomes [`credentials`] or an [`aws_refusal`]; and
-//! [`output`] hands the credentials to the AWS tool that asked.
+//! [`arguments`] are given to the command that they name; most commands have a file or folder of that name. What
+//! they share is in [`common`], [`endpoint`] and [`credentials_file`], and the crate `client` brings them a session.
+//! [`failure`] knows the error of each command and its exit code.
 
-mod agent;
-mod answer;
 mod arguments;
-mod aws_refusal;
 mod aws_setup;
 mod binding;
-mod cache;
 mod certificate_source;
 mod common;
 mod completions;
-mod create_session;
 mod credential_process;
-mod credentials;
 mod credentials_file;
 mod doctor;
 mod endpoint;
 mod env;
-mod environment;
-mod error;
 mod exec;
-mod exit;
 mod failure;
-mod http;
 mod identities;
 mod identity_words;
-mod input;
 mod inspect;
-mod kept;
 mod output;
 mod policy_document;
-mod progress;
-mod proxy;
-mod request;
-mod retry;
 mod serve;
-mod session;
-mod sessions;
 mod status;
 mod table;
-mod target;
 mod targets;
+#[cfg(test)]
+mod test_support;
 mod time_left;
 mod trust_policy;
 mod update;
-mod within;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
+use client::progress;
 
 use arguments::{Arguments, Command};
 use failure::Failure;

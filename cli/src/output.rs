@@ -9,7 +9,7 @@ use signal_hook::consts::SIGPIPE;
 use signal_hook::low_level::emulate_default_handler;
 use thiserror::Error;
 
-use crate::credentials::Credentials;
+use client::credentials::Credentials;
 
 /// Why nothing, or not all, was printed.
 #[derive(Debug, Error)]

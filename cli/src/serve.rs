@@ -8,22 +8,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use client::cache::Cache;
+use client::environment::Environment;
+use client::exit::Exit;
+use client::progress::Progress;
+use client::refresher::Status;
+use client::sessions::Sessions;
+use client::target::{Settings, Target, TargetError, TargetName};
 use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::cache::Cache;
 use crate::common::Common;
 use crate::endpoint::server;
 use crate::endpoint::{
     Container, Imds, ListenAddress, ListenError, Listener, Secret, Served, Site,
 };
-use crate::environment::Environment;
-use crate::exit::Exit;
-use crate::kept::Status;
-use crate::progress::Progress;
-use crate::sessions::Sessions;
-use crate::target::{Settings, Target, TargetError, TargetName};
 
 use token_files::{TokenFileError, TokenFiles};
 

@@ -8,18 +8,18 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use clap::Args;
+use client::agent_client::AgentError;
+use client::exit::Exit;
+use client::timeout::within;
 use jiff::Timestamp;
 use serde::Serialize;
 use thiserror::Error;
 use wire::Identity;
 
-use crate::agent::AgentError;
 use crate::common::Common;
 use crate::endpoint::{Health, ListenAddress};
-use crate::exit::Exit;
 use crate::output::{self, OutputError};
 use crate::table::table;
-use crate::within::within;
 use agent::AgentStatus;
 
 /// Whose status is wanted.

@@ -1,19 +1,18 @@
 //! `roleseal targets`
 
+use client::environment::Environment;
+use client::target::{Target, TargetError, TargetTable};
 use serde::Serialize;
 
 use crate::common::{CommandError, Common};
-use crate::environment::Environment;
-use crate::error::Error;
 use crate::output::{self, OutputError};
 use crate::table::table;
-use crate::target::{Target, TargetError, TargetTable};
 
 pub(crate) fn run(common: &Common, json: bool) -> Result<(), CommandError> {
     let environment = Environment::of_process();
     let files = common.target_files(&environment);
     let (mut rows, mut fault) = (Vec::new(), None);
-    for table in files.all().map_err(Error::from)? {
+    for table in files.all().map_err(client::Error::from)? {
         let (row, misfit) = row(common, &environment, table);
         rows.push(row);
         fault = fault.or(misfit);
@@ -27,7 +26,7 @@ pub(crate) fn run(common: &Common, json: bool) -> Result<(), CommandError> {
     };
     output::print_text(&text)?;
     match fault {
-        Some(fault) => Err(Error::from(fault).into()),
+        Some(fault) => Err(client::Error::from(fault).into()),
         None => Ok(()),
     }
 }

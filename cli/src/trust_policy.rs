@@ -2,6 +2,10 @@
 //! have the role.
 
 use clap::Args;
+use client::environment::Environment;
+use client::exit::Exit;
+use client::progress;
+use client::target::{TargetError, TargetName};
 use jiff::Timestamp;
 use rolesanywhere::TrustAnchorArn;
 use rolesanywhere::certificate::SessionFacts;
@@ -10,12 +14,8 @@ use thiserror::Error;
 use crate::binding::{Binding, By};
 use crate::certificate_source::{self, CertificateArguments, SourceError};
 use crate::common::Common;
-use crate::environment::Environment;
-use crate::exit::Exit;
 use crate::output::{self, OutputError};
 use crate::policy_document::{Node, policy};
-use crate::progress;
-use crate::target::{TargetError, TargetName};
 
 /// Whose certificate the policy is for, and which trust anchor's.
 #[derive(Debug, Args)]

@@ -9,18 +9,17 @@ use std::sync::Arc;
 use std::thread;
 
 use clap::Args;
+use client::cache::Cache;
+use client::environment::Environment;
+use client::exit::Exit;
+use client::progress::{self, Progress};
+use client::sessions::{Sessions, Shared};
+use client::target::{Settings, Target, TargetError, TargetName};
 use jiff::Timestamp;
-use thiserror::Error as ThisError;
+use thiserror::Error;
 
-use crate::cache::Cache;
 use crate::common::Common;
 use crate::credentials_file::{CredentialsFile, FileError, ProfileName};
-use crate::environment::Environment;
-use crate::error::Error;
-use crate::exit::Exit;
-use crate::progress::{self, Progress};
-use crate::sessions::{Sessions, Shared};
-use crate::target::{Settings, Target, TargetError, TargetName};
 
 /// Which sessions go into which profiles.
 #[derive(Debug, Args)]
@@ -59,7 +58,7 @@ a session should be given credential_process, or a container endpoint.
 ";
 
 /// Why the credentials file is not as it should be.
-#[derive(Debug, ThisError)]
+#[derive(Debug, Error)]
 pub(crate) enum UpdateError {
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -69,7 +68,7 @@ pub(crate) enum UpdateError {
     #[error("profile {profile}: {error}")]
     Profile {
         profile: ProfileName,
-        error: Arc<Error>,
+        error: Arc<client::Error>,
     },
     #[error("cannot keep the credentials file fresh: {0}")]
     Io(#[from] io::Error),
@@ -179,7 +178,7 @@ fn write_once(
             .iter()
             .map(|pair| scope.spawn(|| sessions.get(&pair.target)));
         let asking: Vec<_> = asking.collect();
-        let lost = |_| Err(Arc::new(Error::Lost));
+        let lost = |_| Err(Arc::new(client::Error::Lost));
         asking
             .into_iter()
             .map(|one| one.join().unwrap_or_else(lost))

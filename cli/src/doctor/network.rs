@@ -3,14 +3,14 @@
 use std::net::{IpAddr, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
+use client::exit::Exit;
+use client::http::{Http, HttpError, Stage};
+use client::target::Target;
+use client::timeout::within;
 use jiff::fmt::rfc2822;
 use jiff::{SignedDuration, Timestamp};
 
 use super::finding::{Check, Finding};
-use crate::exit::Exit;
-use crate::http::{Http, HttpError, Stage};
-use crate::target::Target;
-use crate::within::within;
 
 /// What was seen of it.
 pub(super) struct Way {

@@ -5,11 +5,11 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use client::exit::Exit;
 use nix::unistd::{Gid, Group, Uid, User};
 use wire::{Client, ClientError};
 
 use super::finding::{Check, Finding};
-use crate::exit::Exit;
 
 /// What is at the path, and who asks.
 pub(super) struct Facts {

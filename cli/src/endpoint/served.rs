@@ -8,10 +8,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use crate::error::Error;
-use crate::kept::{Kept, Status};
-use crate::sessions::{Sessions, Shared};
-use crate::target::Target;
+use client::refresher::{Kept, Status};
+use client::sessions::{Sessions, Shared};
+use client::target::Target;
 
 /// A target that is served.
 pub(crate) struct Served {
@@ -55,7 +54,7 @@ impl Served {
                 return outcome;
             }
             if !matches!(timeout_at(deadline, tries.changed()).await, Ok(Ok(()))) {
-                return Err(Arc::new(Error::Pending));
+                return Err(Arc::new(client::Error::Pending));
             }
         }
     }

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
+use client::agent_client::{self, AgentError};
 use jiff::Timestamp;
 use wire::Identity;
 
-use crate::agent::{self, AgentError};
 use crate::identity_words::{NONE, remarks, state};
 use crate::table::table;
 use crate::time_left::rough;
@@ -18,7 +18,7 @@ pub(super) struct AgentStatus {
 impl AgentStatus {
     pub(super) fn ask(socket: PathBuf) -> AgentStatus {
         AgentStatus {
-            identities: agent::identities(&socket),
+            identities: agent_client::identities(&socket),
             socket,
         }
     }

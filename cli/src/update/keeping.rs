@@ -5,6 +5,11 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
+use client::progress::{self, Progress};
+use client::refresher::{Kept, Status};
+use client::retry::Backoff;
+use client::session::Session;
+use client::sessions::Sessions;
 use jiff::{SignedDuration, Timestamp};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -12,11 +17,6 @@ use signal_hook::iterator::Signals;
 
 use super::{Pair, UpdateError};
 use crate::credentials_file::{CredentialsFile, FileError, ProfileName};
-use crate::kept::{Kept, Status};
-use crate::progress::{self, Progress};
-use crate::retry::Backoff;
-use crate::session::Session;
-use crate::sessions::Sessions;
 
 /// Whoever reads credentials a second before their end can use them no more: they go then.
 const LAST: SignedDuration = SignedDuration::from_secs(1);

@@ -15,7 +15,7 @@ use crate::sessions::{Sessions, Shared};
 use crate::target::Target;
 
 /// A target whose session is kept fresh until this is dropped.
-pub(crate) struct Kept(Arc<Inner>);
+pub struct Kept(Arc<Inner>);
 
 struct Inner {
     sessions: Arc<Sessions>,
@@ -36,24 +36,24 @@ struct State {
 
 /// How it stands with a target.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Status {
+pub struct Status {
     /// The latest session; it may have ended.
-    pub(crate) session: Option<Arc<Session>>,
+    pub session: Option<Arc<Session>>,
     /// The tries that have failed since.
-    pub(crate) failure: Option<Failure>,
+    pub failure: Option<Failure>,
     /// When the next try is due; none before the first has ended.
-    pub(crate) next: Option<Timestamp>,
+    pub next: Option<Timestamp>,
 }
 
 /// Tries that failed.
 #[derive(Debug, Clone)]
-pub(crate) struct Failure {
+pub struct Failure {
     /// How the latest did.
-    pub(crate) error: Arc<Error>,
+    pub error: Arc<Error>,
     /// When the first did.
-    pub(crate) since: Timestamp,
+    pub since: Timestamp,
     /// Each of them may have asked AWS several times.
-    pub(crate) tries: u32,
+    pub tries: u32,
 }
 
 /// A service that is back should be noticed within seconds at first, and within a minute after hours.
@@ -77,7 +77,7 @@ const PATIENCE: Duration = Duration::from_secs(65);
 impl Kept {
     /// Begins to ask. After each try `told` hears how it stands, in the thread that tries: to write the
     /// session somewhere, or a log line.
-    pub(crate) fn start(
+    pub fn start(
         sessions: Arc<Sessions>,
         target: Target,
         told: impl FnMut(&Status) + Send + 'static,
@@ -95,12 +95,12 @@ impl Kept {
     }
 
     /// The target.
-    pub(crate) fn target(&self) -> &Target {
+    pub fn target(&self) -> &Target {
         &self.0.target
     }
 
     /// A valid session, or why there is none. Waits where a try is under way and there is none.
-    pub(crate) fn session(&self) -> Shared {
+    pub fn session(&self) -> Shared {
         let deadline = Instant::now() + PATIENCE;
         let mut state = self.0.state();
         let outcomes = state.outcomes;
@@ -120,7 +120,7 @@ impl Kept {
 
     /// The same without a wait: `None` where a try is under way, which begins at once. The listener hears
     /// how it ended.
-    pub(crate) fn at_hand(&self) -> Option<Shared> {
+    pub fn at_hand(&self) -> Option<Shared> {
         let mut state = self.0.state();
         let outcome = state.status.at_hand(Timestamp::now());
         if outcome.is_none() && !state.hurry {
@@ -131,7 +131,7 @@ impl Kept {
     }
 
     /// How it stands.
-    pub(crate) fn status(&self) -> Status {
+    pub fn status(&self) -> Status {
         self.0.state().status.clone()
     }
 }

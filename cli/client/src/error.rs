@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::agent::AgentError;
+use crate::agent_client::AgentError;
 use crate::cache::{CacheError, Failure};
 use crate::credentials::AnswerError;
 use crate::exit::Exit;
@@ -11,7 +11,8 @@ use crate::target::TargetError;
 
 /// Each message is complete: it names its causes itself, and after a line break what to do.
 #[derive(Debug, Error)]
-pub(crate) enum Error {
+#[expect(missing_docs, reason = "each message says it")]
+pub enum Error {
     #[error(transparent)]
     Target(#[from] TargetError),
     #[error(transparent)]
@@ -48,7 +49,8 @@ impl From<Failure> for Error {
 }
 
 impl Error {
-    pub(crate) fn exit(&self) -> Exit {
+    /// The exit code of a command that fails for this.
+    pub fn exit(&self) -> Exit {
         match self {
             Error::Target(_) => Exit::Usage,
             Error::Agent(error) => error.exit(),
@@ -61,7 +63,7 @@ impl Error {
     }
 
     /// Whether the same request may succeed in a moment.
-    pub(crate) fn passing(&self) -> bool {
+    pub fn passing(&self) -> bool {
         match self {
             Error::Http(error) => error.passing(),
             Error::Answer(AnswerError::Refused(refusal)) => refusal.passing(),
@@ -78,7 +80,7 @@ impl Error {
     }
 
     /// The same, and how often it was tried.
-    pub(crate) fn after(self, tries: u32) -> Error {
+    pub fn after(self, tries: u32) -> Error {
         match tries {
             0 | 1 => self,
             tries => Error::Persistent {

@@ -9,7 +9,7 @@ use serde::de::{Deserializer, Error};
 /// 1 to 64 letters, digits or `._-`, beginning with a letter or digit: safe in a path, a URL, an
 /// option and a shell.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct TargetName(String);
+pub struct TargetName(String);
 
 impl FromStr for TargetName {
     type Err = &'static str;

@@ -9,19 +9,20 @@ use wire::UnsignedRequest;
 
 /// A session that somebody wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct CreateSession {
+#[expect(missing_docs, reason = "each name says it")]
+pub struct CreateSession {
     /// The agent's identity; may be left out where the caller may use just one.
-    pub(crate) identity: Option<String>,
-    pub(crate) target: Target,
-    pub(crate) endpoint: Endpoint,
-    pub(crate) duration: SessionDuration,
-    pub(crate) session_name: Option<SessionName>,
-    pub(crate) instance_properties: BTreeMap<String, String>,
+    pub identity: Option<String>,
+    pub target: Target,
+    pub endpoint: Endpoint,
+    pub duration: SessionDuration,
+    pub session_name: Option<SessionName>,
+    pub instance_properties: BTreeMap<String, String>,
 }
 
 impl CreateSession {
     /// The request as it will be sent, for the agent to sign.
-    pub(crate) fn unsigned(&self) -> UnsignedRequest {
+    pub fn unsigned(&self) -> UnsignedRequest {
         UnsignedRequest {
             identity: self.identity.clone(),
             region: self.target.region().to_string(),

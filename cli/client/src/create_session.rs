@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::agent;
+use crate::agent_client;
 use crate::credentials::Credentials;
 use crate::error::Error;
 use crate::http::Http;
@@ -58,7 +58,7 @@ fn one_try(
 ) -> Result<Session, Error> {
     progress.waiting_for("roleseal-agent's signature");
     let unsigned = target.session.unsigned();
-    let headers = agent::sign(&target.socket, unsigned.clone())?;
+    let headers = agent_client::sign(&target.socket, unsigned.clone())?;
     progress.waiting_for(&unsigned.host);
     let asked = Timestamp::now();
     let within = deadline.saturating_duration_since(Instant::now());

@@ -13,7 +13,7 @@ use thiserror::Error;
 use super::CacheError;
 
 /// Ours, below the runtime directory.
-pub(crate) const NAME: &str = "roleseal";
+pub const NAME: &str = "roleseal";
 
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
 
@@ -43,7 +43,8 @@ pub(super) fn open(runtime: &Path, path: &Path) -> Result<Option<OwnedFd>, Cache
 
 /// Why our directory is not open.
 #[derive(Debug, Error)]
-pub(crate) enum OpenError {
+pub enum OpenError {
+    /// What the system says.
     #[error("{0}")]
     Io(#[from] Errno),
     /// Others have a hand in it.
@@ -52,12 +53,12 @@ pub(crate) enum OpenError {
 }
 
 /// A user's or a service's runtime directory.
-pub(crate) fn open_parent(runtime: &Path) -> rustix::io::Result<OwnedFd> {
+pub fn open_parent(runtime: &Path) -> rustix::io::Result<OwnedFd> {
     rustix::fs::openat(CWD, runtime, DIRECTORY, Mode::empty())
 }
 
 /// Opens our directory below it, and makes it where it is missing.
-pub(crate) fn open_below(parent: &OwnedFd) -> Result<OwnedFd, OpenError> {
+pub fn open_below(parent: &OwnedFd) -> Result<OwnedFd, OpenError> {
     // To make a directory in another's would shut them out of their own.
     let above = rustix::fs::fstat(parent)?;
     check_owner(&above)
@@ -110,7 +111,7 @@ const FILE: OFlags = OFlags::NOFOLLOW
     .union(OFlags::NONBLOCK); // a FIFO would hold us
 
 /// Opens a file that is this user's alone.
-pub(crate) fn open_to_read(directory: &OwnedFd, name: &str) -> io::Result<File> {
+pub fn open_to_read(directory: &OwnedFd, name: &str) -> io::Result<File> {
     let file = rustix::fs::openat(directory, name, FILE | OFlags::RDONLY, Mode::empty())?;
     own(file)
 }
@@ -127,7 +128,7 @@ pub(super) fn open_to_write(directory: &OwnedFd, name: &str) -> io::Result<File>
 }
 
 /// A new file.
-pub(crate) fn create(directory: &OwnedFd, name: &str) -> io::Result<File> {
+pub fn create(directory: &OwnedFd, name: &str) -> io::Result<File> {
     let flags = FILE | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
     own(rustix::fs::openat(
         directory,
@@ -141,7 +142,8 @@ pub(crate) fn rename(directory: &OwnedFd, from: &str, to: &str) -> io::Result<()
     Ok(rustix::fs::renameat(directory, from, directory, to)?)
 }
 
-pub(crate) fn remove(directory: &OwnedFd, name: &str) -> io::Result<()> {
+/// Removes a file.
+pub fn remove(directory: &OwnedFd, name: &str) -> io::Result<()> {
     Ok(rustix::fs::unlinkat(directory, name, AtFlags::empty())?)
 }
 

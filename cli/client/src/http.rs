@@ -18,7 +18,7 @@ use crate::proxy::Proxy;
 use crate::target::Route;
 
 use error::no_answer;
-pub(crate) use error::{HttpError, Stage};
+pub use error::{HttpError, Stage};
 use timeouts::{ANSWER_TIMEOUT, CONNECT_TIMEOUT};
 
 /// A session takes some 3 KiB.
@@ -26,7 +26,7 @@ const ANSWER_LIMIT: u64 = 1024 * 1024;
 
 /// A client for one route.
 #[derive(Debug)]
-pub(crate) struct Http {
+pub struct Http {
     agent: Agent,
     /// The proxy, for messages.
     proxy: Option<String>,
@@ -35,7 +35,7 @@ pub(crate) struct Http {
 impl Http {
     /// Trusts the CAs of the route's bundle only; without one, those of the system, which are not read
     /// before the first request.
-    pub(crate) fn new(route: &Route) -> Result<Http, HttpError> {
+    pub fn new(route: &Route) -> Result<Http, HttpError> {
         let roots = match &route.ca_bundle {
             Some(path) => read_ca_bundle(path)?,
             None => RootCerts::PlatformVerifier,
@@ -64,7 +64,7 @@ impl Http {
 
     /// Asks the host for its root, unsigned: whatever it answers, the way to it is open. The answer has to be
     /// complete `within` that time.
-    pub(crate) fn knock(&self, host: &str, within: Duration) -> Result<Answer, HttpError> {
+    pub fn knock(&self, host: &str, within: Duration) -> Result<Answer, HttpError> {
         let request = self.agent.get(format!("https://{host}/"));
         let request = request.config().timeout_global(Some(within)).build();
         request
@@ -75,7 +75,7 @@ impl Http {
     }
 
     /// Sends the request as it was signed. The answer has to be complete `within` that time.
-    pub(crate) fn post_session(
+    pub fn post_session(
         &self,
         signed: &UnsignedRequest,
         headers: &BTreeMap<String, String>,

@@ -10,7 +10,7 @@ use crate::environment::Environment;
 
 /// A proxy, perhaps with a password.
 #[derive(Clone)]
-pub(crate) struct Proxy {
+pub struct Proxy {
     url: SecretString,
     /// The URL without user and password.
     shown: String,
@@ -18,7 +18,7 @@ pub(crate) struct Proxy {
 
 /// What somebody said about the proxy of a target.
 #[derive(Debug, Clone)]
-pub(crate) enum ProxySetting {
+pub enum ProxySetting {
     /// Connect directly, whatever the environment says.
     None,
     /// This one, whatever the environment says.
@@ -40,7 +40,8 @@ enum Exception {
 
 /// What the environment says of the proxy for a host.
 #[derive(Debug, Clone)]
-pub(crate) enum ProxyWord {
+#[expect(missing_docs, reason = "each name says it")]
+pub enum ProxyWord {
     /// Nothing.
     None,
     /// There is one, in this variable, but that one excepts the host.
@@ -54,12 +55,12 @@ pub(crate) enum ProxyWord {
 
 impl Proxy {
     /// For messages.
-    pub(crate) fn shown(&self) -> &str {
+    pub fn shown(&self) -> &str {
         &self.shown
     }
 
     /// As the HTTP client takes it.
-    pub(crate) fn url(&self) -> &str {
+    pub fn url(&self) -> &str {
         self.url.expose_secret()
     }
 }
@@ -103,7 +104,7 @@ impl fmt::Debug for Proxy {
 
 impl ProxySetting {
     /// The proxy to use.
-    pub(crate) fn proxy(self) -> Option<Proxy> {
+    pub fn proxy(self) -> Option<Proxy> {
         match self {
             ProxySetting::None => None,
             ProxySetting::Use(proxy) => Some(proxy),
@@ -113,7 +114,7 @@ impl ProxySetting {
 
 impl ProxyWord {
     /// For an endpoint's host.
-    pub(crate) fn of(environment: &Environment, host: &str) -> Result<ProxyWord, String> {
+    pub fn of(environment: &Environment, host: &str) -> Result<ProxyWord, String> {
         let Some((from, url)) = environment.https_proxy() else {
             return Ok(ProxyWord::None);
         };
@@ -129,7 +130,7 @@ impl ProxyWord {
     }
 
     /// The proxy to use.
-    pub(crate) fn proxy(self) -> Option<Proxy> {
+    pub fn proxy(self) -> Option<Proxy> {
         match self {
             ProxyWord::Use { proxy, .. } => Some(proxy),
             ProxyWord::None | ProxyWord::Excepted { .. } => None,

@@ -23,69 +23,69 @@ use crate::request::CreateSession;
 /// What somebody said about a target; nothing has to be there.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub(crate) struct Settings {
+pub struct Settings {
     /// The agent's identity to sign with [default: the only one that you may use]
     #[arg(long, value_name = "NAME")]
-    pub(crate) identity: Option<String>,
+    pub identity: Option<String>,
     /// The role to assume
     #[arg(long, value_name = "ARN")]
     #[serde(deserialize_with = "text")]
-    pub(crate) role_arn: Option<RoleArn>,
+    pub role_arn: Option<RoleArn>,
     /// The Roles Anywhere profile that lists the role
     #[arg(long, value_name = "ARN")]
     #[serde(deserialize_with = "text")]
-    pub(crate) profile_arn: Option<ProfileArn>,
+    pub profile_arn: Option<ProfileArn>,
     /// The trust anchor of the identity's certificate
     #[arg(long, value_name = "ARN")]
     #[serde(deserialize_with = "text")]
-    pub(crate) trust_anchor_arn: Option<TrustAnchorArn>,
+    pub trust_anchor_arn: Option<TrustAnchorArn>,
     /// How long the credentials are valid: seconds, or such as 1h; 15m to 12h; the profile may cap it
     /// [default: 1h]
     ///
     /// AWS tools ask anew up to 15 minutes before the end: with 15m some ask for every call.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     #[serde(deserialize_with = "seconds_or_text")]
-    pub(crate) session_duration: Option<SessionDuration>,
+    pub session_duration: Option<SessionDuration>,
     /// The role session's name, where the profile accepts one [default: the certificate's serial]
     #[arg(long, value_name = "NAME")]
     #[serde(deserialize_with = "text")]
-    pub(crate) role_session_name: Option<SessionName>,
+    pub role_session_name: Option<SessionName>,
     /// An instance property, where the profile requires some; may be repeated
     #[arg(long = "instance-property", value_name = "K=V", value_parser = instance_property)]
     #[serde(deserialize_with = "table")]
-    pub(crate) instance_properties: Vec<(String, String)>,
+    pub instance_properties: Vec<(String, String)>,
     /// The AWS region; can only be the trust anchor's [default: the trust anchor's]
     #[arg(long)]
     #[serde(deserialize_with = "text")]
-    pub(crate) region: Option<Region>,
+    pub region: Option<Region>,
     /// The service's URL [default: AWS's own, rolesanywhere.REGION.SUFFIX, by the ARNs' partition]
     #[arg(long, value_name = "URL")]
     #[serde(deserialize_with = "text")]
-    pub(crate) endpoint: Option<Endpoint>,
+    pub endpoint: Option<Endpoint>,
     /// Use AWS's FIPS endpoint [default: $AWS_USE_FIPS_ENDPOINT]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(crate) fips: Option<bool>,
+    pub fips: Option<bool>,
     /// Use AWS's dual-stack (IPv4 and IPv6) endpoint [default: $AWS_USE_DUALSTACK_ENDPOINT]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(crate) dual_stack: Option<bool>,
+    pub dual_stack: Option<bool>,
     /// PEM certificates to trust instead of the system's [default: $AWS_CA_BUNDLE]
     #[arg(long, value_name = "FILE")]
     #[serde(deserialize_with = "absolute")]
-    pub(crate) ca_bundle: Option<PathBuf>,
+    pub ca_bundle: Option<PathBuf>,
     /// The HTTP proxy, with user and password where it wants them; or "none" [default: $HTTPS_PROXY,
     /// with $NO_PROXY]
     #[arg(long, value_name = "URL")]
     #[serde(deserialize_with = "text")]
-    pub(crate) proxy: Option<ProxySetting>,
+    pub proxy: Option<ProxySetting>,
     /// The agent's; its option is one of the program, for the commands without a target.
     #[arg(skip)]
     #[serde(deserialize_with = "absolute")]
-    pub(crate) socket: Option<PathBuf>,
+    pub socket: Option<PathBuf>,
 }
 
 impl Settings {
     /// These, and where they are silent, the others.
-    pub(crate) fn or(self, other: Settings) -> Settings {
+    pub fn or(self, other: Settings) -> Settings {
         let instance_properties = match self.instance_properties.is_empty() {
             true => other.instance_properties,
             false => self.instance_properties,
@@ -109,13 +109,13 @@ impl Settings {
     }
 
     /// Whether they name what a session is asked for, or a part of it.
-    pub(crate) fn name_arns(&self) -> bool {
+    pub fn name_arns(&self) -> bool {
         self.role_arn.is_some() || self.profile_arn.is_some() || self.trust_anchor_arn.is_some()
     }
 
     /// The target that they describe, with the environment and the defaults for what they leave open;
     /// or why they do not fit together.
-    pub(crate) fn target(
+    pub fn target(
         self,
         name: Option<TargetName>,
         environment: &Environment,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::agent::{self, Certificate};
+use crate::agent_client::{self, Certificate};
 use crate::cache::{Cache, CacheError, Failure, Lock};
 use crate::create_session::create_session;
 use crate::error::Error;
@@ -18,7 +18,7 @@ use crate::session::Session;
 use crate::target::Target;
 
 /// Sessions of any number of targets; shared by the threads of a process.
-pub(crate) struct Sessions {
+pub struct Sessions {
     create: Create,
     cache: Option<Cache>,
     progress: Progress,
@@ -29,7 +29,7 @@ pub(crate) struct Sessions {
 pub(crate) type Create = Box<dyn Fn(&Target, Instant) -> Result<Session, Error> + Send + Sync>;
 
 /// Why there is no session; shared by all who wanted it.
-pub(crate) type Shared = Result<Arc<Session>, Arc<Error>>;
+pub type Shared = Result<Arc<Session>, Arc<Error>>;
 
 /// For all tries and the wait for another process. AWS's Go SDK gives a credential process a minute, of
 /// which the agent may take the other half.
@@ -43,7 +43,7 @@ const AT_LEAST: Duration = Duration::from_secs(10);
 
 impl Sessions {
     /// Without a cache, sessions stay within the process.
-    pub(crate) fn new(cache: Option<Cache>, progress: Progress) -> Sessions {
+    pub fn new(cache: Option<Cache>, progress: Progress) -> Sessions {
         let told = progress.clone();
         let create = move |target: &Target, deadline| create_session(target, deadline, &told);
         Sessions::by(Box::new(create), cache, progress)
@@ -60,12 +60,12 @@ impl Sessions {
 
     /// A fresh session: the one at hand, or a new one. Waits 30 s for AWS, at most, and as long for the
     /// agent.
-    pub(crate) fn get(&self, target: &Target) -> Shared {
+    pub fn get(&self, target: &Target) -> Shared {
         self.fly(target, &|session, now| session.fresh(now))
     }
 
     /// A fresh session that is newer than `old`: for who renews ahead of time.
-    pub(crate) fn renew(&self, target: &Target, old: &Session) -> Shared {
+    pub fn renew(&self, target: &Target, old: &Session) -> Shared {
         let issued = old.issued;
         self.fly(target, &|session, now| {
             session.fresh(now) && session.issued > issued
@@ -173,7 +173,7 @@ fn kept(
         return Some(session); // made while this process waited for it
     }
     let identity = target.session.identity.as_deref();
-    let same = match agent::certificate(&target.socket, identity) {
+    let same = match agent_client::certificate(&target.socket, identity) {
         Certificate::Serial(serial) => session.serial.as_deref() == Some(serial.as_str()),
         Certificate::None => false,
         Certificate::Unknown => true,

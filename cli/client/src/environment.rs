@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const SYSTEM_SOCKET: &str = "/run/roleseal/agent.sock";
 
 /// The variables, as the help shows them.
-pub(crate) const HELP: &str = "\
+pub const HELP: &str = "\
 Environment, where neither an option nor the target says it:
   ROLESEAL_SOCKET  the agent's socket
   XDG_RUNTIME_DIR  $XDG_RUNTIME_DIR/roleseal/agent.sock is used next, where it exists
@@ -48,22 +48,22 @@ const VARIABLES: [&str; 14] = [
 
 /// The variables that count, as they were when they were read.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Environment(BTreeMap<&'static str, OsString>);
+pub struct Environment(BTreeMap<&'static str, OsString>);
 
 impl Environment {
     /// This process's.
-    pub(crate) fn of_process() -> Environment {
+    pub fn of_process() -> Environment {
         let set = |name| Some((name, env::var_os(name).filter(|value| !value.is_empty())?));
         Environment(VARIABLES.into_iter().filter_map(set).collect())
     }
 
     /// The agent's socket.
-    pub(crate) fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.choose_socket(Path::exists)
     }
 
     /// What says so.
-    pub(crate) fn socket_from(&self) -> &'static str {
+    pub fn socket_from(&self) -> &'static str {
         let chosen = self.socket();
         if self.variable("ROLESEAL_SOCKET").is_some() {
             "by $ROLESEAL_SOCKET"
@@ -75,18 +75,18 @@ impl Environment {
     }
 
     /// The targets file that is used instead of the usual ones.
-    pub(crate) fn targets(&self) -> Option<PathBuf> {
+    pub fn targets(&self) -> Option<PathBuf> {
         self.variable("ROLESEAL_TARGETS").map(PathBuf::from)
     }
 
     /// The directory of the user's configuration files.
-    pub(crate) fn user_config(&self) -> Option<PathBuf> {
+    pub fn user_config(&self) -> Option<PathBuf> {
         self.directory("XDG_CONFIG_HOME")
             .or_else(|| Some(self.directory("HOME")?.join(".config")))
     }
 
     /// Where this user, or this service, may keep what goes with the session or the service's run.
-    pub(crate) fn runtime_directory(&self) -> Option<PathBuf> {
+    pub fn runtime_directory(&self) -> Option<PathBuf> {
         let of_service = || {
             // Several are separated by colons; the first is the service's own.
             let all = self.variable("RUNTIME_DIRECTORY")?.to_str()?;
@@ -97,12 +97,12 @@ impl Environment {
     }
 
     /// The certificates to trust; `None` for the system's.
-    pub(crate) fn ca_bundle(&self) -> Option<PathBuf> {
+    pub fn ca_bundle(&self) -> Option<PathBuf> {
         self.variable("AWS_CA_BUNDLE").map(PathBuf::from)
     }
 
     /// AWS's shared credentials file; a leading `~/` is the home directory, as AWS's tools have it.
-    pub(crate) fn credentials_file(&self) -> Option<PathBuf> {
+    pub fn credentials_file(&self) -> Option<PathBuf> {
         let Some(named) = self.variable("AWS_SHARED_CREDENTIALS_FILE") else {
             return Some(self.directory("HOME")?.join(".aws/credentials"));
         };
@@ -113,7 +113,7 @@ impl Environment {
     }
 
     /// The URL of the HTTP proxy, and the variable that has it; one in lower case wins, as with curl and Python.
-    pub(crate) fn https_proxy(&self) -> Option<(&'static str, Cow<'_, str>)> {
+    pub fn https_proxy(&self) -> Option<(&'static str, Cow<'_, str>)> {
         self.either(["https_proxy", "HTTPS_PROXY"])
     }
 
@@ -123,7 +123,7 @@ impl Environment {
     }
 
     /// Whether AWS's FIPS endpoint is wanted.
-    pub(crate) fn fips(&self) -> Result<bool, String> {
+    pub fn fips(&self) -> Result<bool, String> {
         self.flag("AWS_USE_FIPS_ENDPOINT")
     }
 

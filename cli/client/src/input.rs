@@ -14,12 +14,12 @@ use rustix::time::Timespec;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The file's bytes, at most so many.
-pub(crate) fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     read_within(path, limit, PATIENCE)
 }
 
 /// The same of UTF-8 text, without the byte order mark that some editors and shells put before it.
-pub(crate) fn read_text(path: &Path, limit: u64) -> io::Result<String> {
+pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
     let text = String::from_utf8(read(path, limit)?)
         .map_err(|_| io::Error::new(ErrorKind::InvalidData, "it is not UTF-8 text"))?;
     Ok(match text.strip_prefix('\u{feff}') {
@@ -29,7 +29,7 @@ pub(crate) fn read_text(path: &Path, limit: u64) -> io::Result<String> {
 }
 
 /// What comes from there, at most so many bytes.
-pub(crate) fn read_limited(input: impl Read, limit: u64) -> io::Result<Vec<u8>> {
+pub fn read_limited(input: impl Read, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     input.take(limit + 1).read_to_end(&mut bytes)?;
     match bytes.len() as u64 > limit {

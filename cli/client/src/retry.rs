@@ -4,22 +4,22 @@ use std::time::Duration;
 
 /// What is tried, and how often at most.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     /// The longest first pause; each later one may be twice as long.
-    pub(crate) base: Duration,
+    pub base: Duration,
     /// No pause is longer.
-    pub(crate) cap: Duration,
+    pub cap: Duration,
 }
 
 impl Backoff {
     /// The pause after so many failures: anything up to twice the last longest, so that many who failed
     /// together do not come back together. `random` is from 0 to 1.
-    pub(crate) fn pause(self, failures: u32, random: f64) -> Duration {
+    pub fn pause(self, failures: u32, random: f64) -> Duration {
         self.longest(failures).mul_f64(random.clamp(0.0, 1.0))
     }
 
     /// The same, but never less than half of it: for who comes back for ever.
-    pub(crate) fn steady_pause(self, failures: u32, random: f64) -> Duration {
+    pub fn steady_pause(self, failures: u32, random: f64) -> Duration {
         self.longest(failures)
             .mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
     }

@@ -2,7 +2,7 @@
 //! own, in memory, never on a disk. A lock for each target makes those that want the same session at the
 //! same time ask for it once.
 
-pub(crate) mod directory;
+pub mod directory;
 mod entry;
 
 use std::fs::File;
@@ -24,7 +24,7 @@ use crate::session::Session;
 
 /// The directory, held open: whoever replaces it later replaces nothing for us.
 #[derive(Debug)]
-pub(crate) struct Cache {
+pub struct Cache {
     directory: OwnedFd,
     path: PathBuf,
 }
@@ -39,7 +39,8 @@ pub(crate) struct Lock {
 
 /// Why there is no session of another run.
 #[derive(Debug, Error)]
-pub(crate) enum CacheError {
+#[expect(missing_docs, reason = "each message says it")]
+pub enum CacheError {
     #[error("{} is not used to keep sessions: {fault}", .path.display())]
     Refused { path: PathBuf, fault: String },
     #[error("cannot keep sessions in {}: {error}", .path.display())]
@@ -60,7 +61,7 @@ const SLOW_POLL: Duration = Duration::from_millis(50);
 
 impl Cache {
     /// The cache of this user or service, where there is one. It never stops anybody's work.
-    pub(crate) fn usual(environment: &Environment, progress: &Progress) -> Option<Cache> {
+    pub fn usual(environment: &Environment, progress: &Progress) -> Option<Cache> {
         Cache::open(&environment.runtime_directory()?).unwrap_or_else(|error| {
             progress.warn(&error);
             None
@@ -122,7 +123,7 @@ impl Cache {
 
 /// What a process that failed leaves in its lock file, for those that waited for it.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Failure {
+pub struct Failure {
     pub(crate) at: Timestamp,
     /// Its exit code.
     pub(crate) exit: u8,

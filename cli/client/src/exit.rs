@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 /// How a run failed. Success is 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Exit {
+pub enum Exit {
     /// Something local: standard output, the CA bundle.
     Failed = 1,
     /// The arguments, by clap's own choice of a code, or the target.
@@ -27,7 +27,7 @@ pub(crate) enum Exit {
 }
 
 /// The codes as the help shows them.
-pub(crate) const HELP: &str = "\
+pub const HELP: &str = "\
 Exit codes:
   0  done
   1  something on this host failed, such as reading the CA bundle or writing the output

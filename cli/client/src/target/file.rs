@@ -18,7 +18,7 @@ const FILE_LIMIT: u64 = 1024 * 1024;
 
 /// The files that may have a target, first the one that wins.
 #[derive(Debug, Clone)]
-pub(crate) struct TargetFiles {
+pub struct TargetFiles {
     paths: Vec<PathBuf>,
     /// Somebody named it: it has to be there.
     named: bool,
@@ -26,17 +26,18 @@ pub(crate) struct TargetFiles {
 
 /// A table of a file.
 #[derive(Debug, Clone)]
-pub(crate) struct TargetTable {
-    pub(crate) name: TargetName,
-    pub(crate) file: PathBuf,
+#[expect(missing_docs, reason = "each name says it")]
+pub struct TargetTable {
+    pub name: TargetName,
+    pub file: PathBuf,
     /// Where in the file it begins.
-    pub(crate) line: usize,
-    pub(crate) settings: Settings,
+    pub line: usize,
+    pub settings: Settings,
 }
 
 impl TargetFiles {
     /// The file that somebody named, or the usual ones: the user's, below `user_config`, and the system's.
-    pub(crate) fn new(named: Option<PathBuf>, user_config: Option<PathBuf>) -> TargetFiles {
+    pub fn new(named: Option<PathBuf>, user_config: Option<PathBuf>) -> TargetFiles {
         match named {
             Some(path) => TargetFiles {
                 paths: vec![path],
@@ -54,7 +55,7 @@ impl TargetFiles {
     }
 
     /// A target's table: the first file that has it says all of it.
-    pub(crate) fn find(&self, name: &TargetName) -> Result<TargetTable, TargetError> {
+    pub fn find(&self, name: &TargetName) -> Result<TargetTable, TargetError> {
         let mut known = Vec::new();
         for path in &self.paths {
             let Some(mut targets) = self.read(path)? else {
@@ -69,7 +70,7 @@ impl TargetFiles {
     }
 
     /// All targets, by name.
-    pub(crate) fn all(&self) -> Result<Vec<TargetTable>, TargetError> {
+    pub fn all(&self) -> Result<Vec<TargetTable>, TargetError> {
         let mut tables = BTreeMap::new();
         for path in &self.paths {
             for (name, table) in self.read(path)?.unwrap_or_default() {
@@ -80,7 +81,7 @@ impl TargetFiles {
     }
 
     /// Where they are looked for.
-    pub(crate) fn searched(&self) -> String {
+    pub fn searched(&self) -> String {
         let paths: Vec<_> = self
             .paths
             .iter()

@@ -11,7 +11,7 @@ use crate::answer::Answer;
 
 /// AWS's refusal.
 #[derive(Debug)]
-pub(crate) struct AwsRefusal {
+pub struct AwsRefusal {
     status: u16,
     kind: Option<String>,
     message: Option<String>,
@@ -32,12 +32,12 @@ impl AwsRefusal {
     }
 
     /// Whether the same request may succeed in a moment.
-    pub(crate) fn passing(&self) -> bool {
+    pub fn passing(&self) -> bool {
         self.status == 429 || (500..600).contains(&self.status)
     }
 
     /// AWS's own words.
-    pub(crate) fn words(&self) -> String {
+    pub fn words(&self) -> String {
         let mut words = format!("HTTP {}", self.status);
         if let Some(kind) = &self.kind {
             words += &format!(" {kind}");
@@ -50,7 +50,7 @@ impl AwsRefusal {
 
     /// What it usually means, as far as AWS's words tell. They are known from its guide and from what its
     /// users report; none of them is promised.
-    pub(crate) fn cause(&self) -> Option<Cause> {
+    pub fn cause(&self) -> Option<Cause> {
         let message = self.message.as_deref().unwrap_or_default().to_lowercase();
         let about = |words: &[&str]| words.iter().any(|word| message.contains(word));
         let by_words = [
@@ -83,7 +83,8 @@ impl AwsRefusal {
 
 /// What AWS usually means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cause {
+#[expect(missing_docs, reason = "each name says it")]
+pub enum Cause {
     SessionName,
     InstanceProperties,
     Revoked,
@@ -104,7 +105,8 @@ pub(crate) enum Cause {
 }
 
 impl Cause {
-    pub(crate) fn hint(self) -> &'static str {
+    /// What to do.
+    pub fn hint(self) -> &'static str {
         match self {
             Cause::SessionName => {
                 "The profile does not accept a session name: leave out --role-session-name, or set \
@@ -186,14 +188,14 @@ fn message(body: &[u8]) -> Option<String> {
 const SKEW_LIMIT: SignedDuration = SignedDuration::from_mins(5);
 
 /// How far this host's clock is ahead of the one of a `Date` header, where SigV4 does not bear it.
-pub(crate) fn ahead(date: &str, now: Timestamp) -> Option<SignedDuration> {
+pub fn ahead(date: &str, now: Timestamp) -> Option<SignedDuration> {
     let theirs = rfc2822::parse(date).ok()?.timestamp();
     let ahead = now.duration_since(theirs);
     (ahead.abs() > SKEW_LIMIT).then_some(ahead)
 }
 
 /// What a person should know of a clock that is off.
-pub(crate) fn clock(ahead: SignedDuration) -> String {
+pub fn clock(ahead: SignedDuration) -> String {
     let seconds = ahead.as_secs().abs();
     let direction = if ahead.is_positive() {
         "ahead of"

@@ -11,7 +11,8 @@ use crate::exit::Exit;
 
 /// Why there is no answer.
 #[derive(Debug, Error)]
-pub(crate) enum HttpError {
+#[expect(missing_docs, reason = "each message says it")]
+pub enum HttpError {
     #[error("cannot read the CA bundle {}: {error}", .path.display())]
     CaBundleUnreadable { path: PathBuf, error: io::Error },
     #[error(
@@ -36,7 +37,7 @@ pub(crate) enum HttpError {
 
 /// Where on its way a request was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Stage {
+pub enum Stage {
     /// The name of the host, or of the proxy, has no address.
     Name,
     /// Nobody takes the connection, or it broke.
@@ -56,7 +57,8 @@ fn through(proxy: Option<&str>) -> String {
 }
 
 impl HttpError {
-    pub(crate) fn exit(&self) -> Exit {
+    /// The exit code of a command that fails for this.
+    pub fn exit(&self) -> Exit {
         match self {
             HttpError::NoAnswer { .. } => Exit::Network,
             _ => Exit::Failed,
@@ -64,12 +66,12 @@ impl HttpError {
     }
 
     /// Whether the same request may succeed in a moment.
-    pub(crate) fn passing(&self) -> bool {
+    pub fn passing(&self) -> bool {
         matches!(self, HttpError::NoAnswer { passing: true, .. })
     }
 
     /// How far the request came, if it was sent at all.
-    pub(crate) fn stage(&self) -> Option<Stage> {
+    pub fn stage(&self) -> Option<Stage> {
         match self {
             HttpError::NoAnswer { stage, .. } => Some(*stage),
             _ => None,

@@ -9,10 +9,10 @@ use std::time::Duration;
 use wire::{Client, ClientError, Identity, Refusal, UnsignedRequest};
 
 use crate::exit::Exit;
-use crate::within::within;
+use crate::timeout::within;
 
 /// The headers that sign the request, by name.
-pub(crate) fn sign(
+pub fn sign(
     socket: &Path,
     unsigned: UnsignedRequest,
 ) -> Result<BTreeMap<String, String>, AgentError> {
@@ -22,17 +22,14 @@ pub(crate) fn sign(
 }
 
 /// The identities that this process may use.
-pub(crate) fn identities(socket: &Path) -> Result<Vec<Identity>, AgentError> {
+pub fn identities(socket: &Path) -> Result<Vec<Identity>, AgentError> {
     Client::connect(socket)
         .and_then(|mut client| client.list_identities())
         .map_err(|error| AgentError::new(socket, error))
 }
 
 /// The certificate that an identity signs with: base64 of DER, the leaf first.
-pub(crate) fn certificate_chain(
-    socket: &Path,
-    identity: Option<&str>,
-) -> Result<Vec<String>, AgentError> {
+pub fn certificate_chain(socket: &Path, identity: Option<&str>) -> Result<Vec<String>, AgentError> {
     Client::connect(socket)
         .and_then(|mut client| client.certificate(identity))
         .map_err(|error| AgentError::new(socket, error))
@@ -40,7 +37,7 @@ pub(crate) fn certificate_chain(
 
 /// The certificate that the agent would sign with.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Certificate {
+pub enum Certificate {
     /// Its serial, decimal.
     Serial(String),
     /// There is no such identity for this user, or not just one.
@@ -54,7 +51,7 @@ pub(crate) enum Certificate {
 const GLANCE: Duration = Duration::from_millis(500);
 
 /// Looks which certificate an identity has now. This needs no token.
-pub(crate) fn certificate(socket: &Path, identity: Option<&str>) -> Certificate {
+pub fn certificate(socket: &Path, identity: Option<&str>) -> Certificate {
     let socket = socket.to_owned();
     match within(GLANCE, move || identities(&socket)) {
         Some(Ok(identities)) => certificate_of(&identities, identity),
@@ -77,7 +74,7 @@ fn certificate_of(identities: &[Identity], wanted: Option<&str>) -> Certificate 
 
 /// Why the agent brought no result.
 #[derive(Debug)]
-pub(crate) struct AgentError {
+pub struct AgentError {
     socket: PathBuf,
     error: ClientError,
 }
@@ -85,7 +82,8 @@ pub(crate) struct AgentError {
 impl std::error::Error for AgentError {}
 
 impl AgentError {
-    pub(crate) fn new(socket: &Path, error: ClientError) -> AgentError {
+    /// What went wrong with the agent at this socket.
+    pub fn new(socket: &Path, error: ClientError) -> AgentError {
         AgentError {
             socket: socket.to_owned(),
             error,
@@ -93,14 +91,15 @@ impl AgentError {
     }
 
     /// The agent's own word, where it gave one.
-    pub(crate) fn refusal(&self) -> Option<&Refusal> {
+    pub fn refusal(&self) -> Option<&Refusal> {
         match &self.error {
             ClientError::Refused(refusal) => Some(refusal),
             _ => None,
         }
     }
 
-    pub(crate) fn exit(&self) -> Exit {
+    /// The exit code of a command that fails for this.
+    pub fn exit(&self) -> Exit {
         match &self.error {
             ClientError::Refused(refusal) => exit_of(refusal),
             ClientError::TooLarge => Exit::RefusedByAgent,

@@ -10,16 +10,18 @@ use crate::aws_refusal::{AwsRefusal, ahead, clock};
 
 /// A session's credentials: complete and, when they were read, not expired.
 #[derive(Debug)]
-pub(crate) struct Credentials {
-    pub(crate) access_key_id: String,
-    pub(crate) secret_access_key: SecretString,
-    pub(crate) session_token: SecretString,
-    pub(crate) expiration: Timestamp,
+#[expect(missing_docs, reason = "each name says it")]
+pub struct Credentials {
+    pub access_key_id: String,
+    pub secret_access_key: SecretString,
+    pub session_token: SecretString,
+    pub expiration: Timestamp,
 }
 
 /// Why an answer brings no credentials.
 #[derive(Debug, Error)]
-pub(crate) enum AnswerError {
+#[expect(missing_docs, reason = "each message says it")]
+pub enum AnswerError {
     #[error(transparent)]
     Refused(AwsRefusal),
     #[error(
@@ -41,7 +43,7 @@ pub(crate) enum AnswerError {
 
 impl Credentials {
     /// Reads the answer to CreateSession: 201 and a credential set, every member there.
-    pub(crate) fn from_answer(answer: &Answer, now: Timestamp) -> Result<Credentials, AnswerError> {
+    pub fn from_answer(answer: &Answer, now: Timestamp) -> Result<Credentials, AnswerError> {
         if answer.status != CREATED {
             return Err(AnswerError::Refused(AwsRefusal::from_answer(answer, now)));
         }

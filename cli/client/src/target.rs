@@ -10,36 +10,39 @@ use std::path::PathBuf;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-pub(crate) use file::{TargetFiles, TargetTable};
-pub(crate) use name::TargetName;
-pub(crate) use settings::Settings;
+pub use file::{TargetFiles, TargetTable};
+pub use name::TargetName;
+pub use settings::Settings;
 
 use crate::proxy::Proxy;
 use crate::request::CreateSession;
 
 /// A session that somebody wants, and the way to it: checked, nothing left open.
 #[derive(Debug, Clone)]
-pub(crate) struct Target {
+pub struct Target {
     /// What the targets file calls it; `None` where the command line alone made it.
-    pub(crate) name: Option<TargetName>,
+    pub name: Option<TargetName>,
     /// The agent's.
-    pub(crate) socket: PathBuf,
-    pub(crate) session: CreateSession,
-    pub(crate) route: Route,
+    pub socket: PathBuf,
+    /// What is asked of AWS.
+    pub session: CreateSession,
+    /// How AWS is reached.
+    pub route: Route,
 }
 
 /// How the service is reached.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Route {
+pub struct Route {
     /// The certificates to trust; `None` for the system's.
-    pub(crate) ca_bundle: Option<PathBuf>,
+    pub ca_bundle: Option<PathBuf>,
     /// `None` to connect directly.
-    pub(crate) proxy: Option<Proxy>,
+    pub proxy: Option<Proxy>,
 }
 
 /// Why there is no target.
 #[derive(Debug, Error)]
-pub(crate) enum TargetError {
+#[expect(missing_docs, reason = "each message says it")]
+pub enum TargetError {
     /// A targets file that cannot be read or that says something wrong.
     #[error("{}{}: {fault}", .path.display(), .line.map(|line| format!(":{line}")).unwrap_or_default())]
     File {
@@ -65,7 +68,7 @@ pub(crate) enum TargetError {
 impl Target {
     /// Two targets have the same key when either's session is as good for the other: same agent and
     /// identity, same request, same way.
-    pub(crate) fn key(&self) -> String {
+    pub fn key(&self) -> String {
         let unsigned = self.session.unsigned();
         let parts = [
             self.socket.as_os_str().as_encoded_bytes(),
@@ -96,7 +99,7 @@ impl Target {
     }
 
     /// What messages call it.
-    pub(crate) fn shown(&self) -> &str {
+    pub fn shown(&self) -> &str {
         match &self.name {
             Some(name) => name.as_ref(),
             None => self.session.target.role().as_ref(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// The answer, if it comes in that time. The question is asked in a thread of its own, which otherwise ends
 /// with the process.
-pub(crate) fn within<T: Send + 'static>(
+pub fn within<T: Send + 'static>(
     time: Duration,
     question: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {

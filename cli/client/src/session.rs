@@ -6,12 +6,13 @@ use crate::credentials::Credentials;
 
 /// A session that AWS vended. `Debug` shows no secret.
 #[derive(Debug)]
-pub(crate) struct Session {
-    pub(crate) credentials: Credentials,
+pub struct Session {
+    /// Secret key and token are among them.
+    pub credentials: Credentials,
     /// When it was asked for.
-    pub(crate) issued: Timestamp,
+    pub issued: Timestamp,
     /// The certificate that it was asked for with: its serial, decimal.
-    pub(crate) serial: Option<String>,
+    pub serial: Option<String>,
 }
 
 /// AWS's tools ask anew once less than this is left (botocore does so 15 minutes ahead, others later):
@@ -20,12 +21,12 @@ const MARGIN: SignedDuration = SignedDuration::from_mins(15);
 
 impl Session {
     /// Whether it may still be used.
-    pub(crate) fn valid(&self, now: Timestamp) -> bool {
+    pub fn valid(&self, now: Timestamp) -> bool {
         now < self.credentials.expiration
     }
 
     /// Whether it may still be handed to somebody who will use it for a while.
-    pub(crate) fn fresh(&self, now: Timestamp) -> bool {
+    pub fn fresh(&self, now: Timestamp) -> bool {
         now < self.stale_at()
     }
 

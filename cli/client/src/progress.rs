@@ -11,7 +11,7 @@ use rolesanywhere::printable;
 
 /// Where progress is told.
 #[derive(Debug, Clone)]
-pub(crate) struct Progress {
+pub struct Progress {
     quiet: bool,
     awaited: Option<Arc<Mutex<String>>>,
 }
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Progress {
     /// Says nothing at all.
-    pub(crate) fn quiet() -> Progress {
+    pub fn quiet() -> Progress {
         Progress {
             quiet: true,
             awaited: None,
@@ -29,7 +29,7 @@ impl Progress {
     }
 
     /// On standard error: warnings, and progress if it is a terminal.
-    pub(crate) fn on_stderr() -> Progress {
+    pub fn on_stderr() -> Progress {
         let awaited = io::stderr().is_terminal().then(|| {
             let awaited = Arc::new(Mutex::new(String::new()));
             let told = Arc::clone(&awaited);
@@ -43,7 +43,7 @@ impl Progress {
     }
 
     /// On standard error: what a program that runs for long has to say, and no progress.
-    pub(crate) fn lines() -> Progress {
+    pub fn lines() -> Progress {
         Progress {
             quiet: false,
             awaited: None,
@@ -58,14 +58,14 @@ impl Progress {
     }
 
     /// Says what has been done.
-    pub(crate) fn say(&self, what: &str) {
+    pub fn say(&self, what: &str) {
         if !self.quiet {
             note(what);
         }
     }
 
     /// Says what is not as it should be, and does not stop the work.
-    pub(crate) fn warn(&self, what: &impl Display) {
+    pub fn warn(&self, what: &impl Display) {
         if !self.quiet {
             note(&format!("warning: {what}"));
         }
@@ -73,7 +73,7 @@ impl Progress {
 }
 
 /// Says something on standard error.
-pub(crate) fn note(text: &str) {
+pub fn note(text: &str) {
     let text = printable(text).replace('\n', "\n  ");
     let line = format!("roleseal: {text}\n");
     let _ = io::stderr().write_all(line.as_bytes()); // there is nobody left to tell
