@@ -25,7 +25,7 @@ use client::exit::Exit;
 use client::http::Http;
 use client::proxy::ProxyWord;
 use client::target::{Settings, Target, TargetName};
-use client::timeout::within;
+use client::timeout::timeout;
 use jiff::Timestamp;
 use wire::{Client, Identity};
 
@@ -171,7 +171,7 @@ fn examine_signature(
 /// Whether who answers is an agent.
 fn meet(client: Client, socket: &Path, findings: &mut Vec<Finding>) -> bool {
     let mut client = client;
-    match within(GLANCE, move || client.info()) {
+    match timeout(GLANCE, move || client.info()) {
         Some(Ok(info)) => {
             let judged = identity::judge_agent(&info);
             let speaks = !judged.is_failure();
@@ -191,7 +191,7 @@ fn meet(client: Client, socket: &Path, findings: &mut Vec<Finding>) -> bool {
 
 fn list(socket: &Path, findings: &mut Vec<Finding>) -> Option<Vec<Identity>> {
     let path = socket.to_owned();
-    match within(GLANCE, move || agent_client::identities(&path)) {
+    match timeout(GLANCE, move || agent_client::identities(&path)) {
         Some(Ok(identities)) => return Some(identities),
         Some(Err(error)) => findings.push(no_agent(&error)),
         None => findings.push(silent()),
@@ -220,7 +220,7 @@ const LOOK: &str =
 
 fn chain(socket: &Path, identity: &str) -> Result<Chain, String> {
     let (socket, identity) = (socket.to_owned(), identity.to_owned());
-    match within(GLANCE, move || of_identity(&socket, Some(&identity))) {
+    match timeout(GLANCE, move || of_identity(&socket, Some(&identity))) {
         Some(answer) => answer.map_err(|error| error.to_string()),
         None => Err("it does not answer".to_owned()),
     }

@@ -105,7 +105,7 @@ const LOOK: Duration = Duration::from_millis(50);
 fn first_session(served: &Arc<Served>, signals: &mut Signals) -> Result<Shared, ExecError> {
     let (answer, answered) = mpsc::channel();
     let asking = Arc::clone(served);
-    thread::spawn(move || answer.send(asking.kept().session()));
+    thread::spawn(move || answer.send(asking.refresher().session()));
     loop {
         match answered.recv_timeout(LOOK) {
             Ok(outcome) => return Ok(outcome),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use client::agent_client::AgentError;
 use client::exit::Exit;
-use client::timeout::within;
+use client::timeout::timeout;
 use jiff::Timestamp;
 use serde::Serialize;
 use thiserror::Error;
@@ -170,7 +170,7 @@ const REQUEST: &[u8] = b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n";
 /// Within that time altogether: a server in trouble may take the connection late, or drip.
 fn ask(address: &ListenAddress) -> io::Result<Vec<u8>> {
     let address = address.clone();
-    let answer = within(TIMEOUT, move || match address {
+    let answer = timeout(TIMEOUT, move || match address {
         ListenAddress::Tcp(address) => exchange(TcpStream::connect(address)?),
         ListenAddress::Unix(path) => exchange(UnixStream::connect(path)?),
     });

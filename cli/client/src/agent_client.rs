@@ -9,7 +9,7 @@ use std::time::Duration;
 use wire::{Client, ClientError, Identity, Refusal, UnsignedRequest};
 
 use crate::exit::Exit;
-use crate::timeout::within;
+use crate::timeout::timeout;
 
 /// The headers that sign the request, by name.
 pub fn sign(
@@ -53,7 +53,7 @@ const GLANCE: Duration = Duration::from_millis(500);
 /// Looks which certificate an identity has now. This needs no token.
 pub fn certificate(socket: &Path, identity: Option<&str>) -> Certificate {
     let socket = socket.to_owned();
-    match within(GLANCE, move || identities(&socket)) {
+    match timeout(GLANCE, move || identities(&socket)) {
         Some(Ok(identities)) => certificate_of(&identities, identity),
         _ => Certificate::Unknown,
     }

@@ -15,7 +15,7 @@ use crate::sessions::{Sessions, Shared};
 use crate::target::Target;
 
 /// A target whose session is kept fresh until this is dropped.
-pub struct Kept(Arc<Inner>);
+pub struct SessionRefresher(Arc<Inner>);
 
 struct Inner {
     sessions: Arc<Sessions>,
@@ -74,14 +74,14 @@ const LOOK: Duration = Duration::from_secs(30);
 /// Who needs a session waits so long for a try to end, which takes a minute at most.
 const PATIENCE: Duration = Duration::from_secs(65);
 
-impl Kept {
+impl SessionRefresher {
     /// Begins to ask. After each try `told` hears how it stands, in the thread that tries: to write the
     /// session somewhere, or a log line.
     pub fn start(
         sessions: Arc<Sessions>,
         target: Target,
         told: impl FnMut(&Status) + Send + 'static,
-    ) -> io::Result<Kept> {
+    ) -> io::Result<SessionRefresher> {
         let inner = Arc::new(Inner {
             sessions,
             target,
@@ -91,7 +91,7 @@ impl Kept {
         let keeper = Arc::clone(&inner);
         let thread = thread::Builder::new().name(inner.target.shown().to_owned());
         thread.spawn(move || keeper.keep(told))?;
-        Ok(Kept(inner))
+        Ok(SessionRefresher(inner))
     }
 
     /// The target.
@@ -136,7 +136,7 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for SessionRefresher {
     fn drop(&mut self) {
         self.0.state().stop = true;
         self.0.changed.notify_all();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// The answer, if it comes in that time. The question is asked in a thread of its own, which otherwise ends
 /// with the process.
-pub fn within<T: Send + 'static>(
+pub fn timeout<T: Send + 'static>(
     time: Duration,
     question: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
@@ -21,13 +21,13 @@ mod tests {
 
     #[test]
     fn who_never_answers_holds_nobody_up() {
-        assert_eq!(within(Duration::from_secs(60), || 7), Some(7));
+        assert_eq!(timeout(Duration::from_secs(60), || 7), Some(7));
         let (_silent, never) = mpsc::channel::<()>();
         assert_eq!(
-            within(Duration::from_millis(10), move || never.recv()),
+            timeout(Duration::from_millis(10), move || never.recv()),
             None
         );
         let panics = || -> u8 { panic!("it has no answer") };
-        assert_eq!(within(Duration::from_secs(60), panics), None);
+        assert_eq!(timeout(Duration::from_secs(60), panics), None);
     }
 }

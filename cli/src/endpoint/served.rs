@@ -8,13 +8,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use client::refresher::{Kept, Status};
+use client::refresher::{SessionRefresher, Status};
 use client::sessions::{Sessions, Shared};
 use client::target::Target;
 
 /// A target that is served.
 pub(crate) struct Served {
-    kept: Kept,
+    refresher: SessionRefresher,
     handed_out: AtomicU64,
     /// Something changes after each try.
     tries: watch::Receiver<()>,
@@ -31,12 +31,12 @@ impl Served {
         mut told: impl FnMut(&Status) + Send + 'static,
     ) -> io::Result<Served> {
         let (tried, tries) = watch::channel(());
-        let kept = Kept::start(Arc::clone(sessions), target, move |status| {
+        let refresher = SessionRefresher::start(Arc::clone(sessions), target, move |status| {
             told(status);
             tried.send_replace(());
         })?;
         Ok(Served {
-            kept,
+            refresher,
             handed_out: AtomicU64::new(0),
             tries,
         })
@@ -48,7 +48,7 @@ impl Served {
         let mut tries = self.tries.clone();
         loop {
             tries.mark_unchanged(); // what comes after this line is waited for below
-            if let Some(outcome) = self.kept.at_hand() {
+            if let Some(outcome) = self.refresher.at_hand() {
                 let got_one = u64::from(outcome.is_ok());
                 self.handed_out.fetch_add(got_one, Ordering::Relaxed);
                 return outcome;
@@ -64,12 +64,12 @@ impl Served {
         self.handed_out.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn kept(&self) -> &Kept {
-        &self.kept
+    pub(crate) fn refresher(&self) -> &SessionRefresher {
+        &self.refresher
     }
 
     pub(crate) fn target(&self) -> &Target {
-        self.kept.target()
+        self.refresher.target()
     }
 
     /// What messages and paths call it.

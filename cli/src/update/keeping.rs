@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use client::progress::{self, Progress};
-use client::refresher::{Kept, Status};
+use client::refresher::{SessionRefresher, Status};
 use client::retry::Backoff;
 use client::session::Session;
 use client::sessions::Sessions;
@@ -46,14 +46,14 @@ pub(super) fn keep(
     let (tell, events) = mpsc::channel();
     stop_by_signal(tell.clone())?;
     let sessions = Arc::new(sessions);
-    let (mut profiles, mut kept) = (Vec::new(), Vec::new());
+    let (mut profiles, mut refreshers) = (Vec::new(), Vec::new());
     for (index, pair) in pairs.into_iter().enumerate() {
         let tell = tell.clone();
         let told = move |status: &Status| {
             let _ = tell.send(Event::Told(index, status.clone())); // at the end nobody listens
         };
-        let one = Kept::start(Arc::clone(&sessions), pair.target, told);
-        kept.push(one?);
+        let one = SessionRefresher::start(Arc::clone(&sessions), pair.target, told);
+        refreshers.push(one?);
         profiles.push(Profile::new(pair.profile));
     }
     let mut keeper = Keeper {

@@ -60,17 +60,17 @@ fn a_failure_is_told_to_who_asks_and_to_the_listener() {
     let sessions = Arc::new(Sessions::new(None, Progress::quiet()));
     let nowhere = target("endpoint = \"https://localhost:1\"\nidentity = \"web\"");
     let (tell, told) = mpsc::channel();
-    let kept = Kept::start(sessions, nowhere, move |status| {
+    let refresher = SessionRefresher::start(sessions, nowhere, move |status| {
         let _ = tell.send(status.failure.clone().unwrap().tries);
     })
     .unwrap();
-    assert_eq!(kept.target().session.identity.as_deref(), Some("web"));
-    let error = kept.session().unwrap_err().to_string();
+    assert_eq!(refresher.target().session.identity.as_deref(), Some("web"));
+    let error = refresher.session().unwrap_err().to_string();
     assert!(error.contains("/agent.sock"), "{error}");
     assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(1));
     assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(2)); // by itself
-    assert!(kept.status().session.is_none());
-    drop(kept);
+    assert!(refresher.status().session.is_none());
+    drop(refresher);
     while told.recv_timeout(Duration::from_secs(60)).is_ok() {}
     assert_eq!(told.try_recv(), Err(mpsc::TryRecvError::Disconnected)); // it stopped
 }
@@ -95,12 +95,12 @@ fn a_session_is_renewed_ahead_kept_through_failures_and_not_beyond_its_end() {
     let create = Mutex::new(create);
     let create = move |_: &Target, _| create.lock().unwrap()();
     let sessions = Sessions::by(Box::new(create), None, Progress::quiet());
-    let kept = Kept::start(Arc::new(sessions), target(""), |_| {}).unwrap();
+    let refresher = SessionRefresher::start(Arc::new(sessions), target(""), |_| {}).unwrap();
     let mut seen: Vec<String> = Vec::new();
     let deadline = Instant::now() + Duration::from_secs(60);
     while Instant::now() < deadline && seen.last().is_none_or(|last| last != "none") {
         let asked = Timestamp::now();
-        let now = match kept.session() {
+        let now = match refresher.session() {
             Ok(session) => {
                 assert!(session.credentials.expiration > asked);
                 session.credentials.access_key_id.clone()
