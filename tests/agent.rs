@@ -119,6 +119,14 @@ pub(crate) fn serial(scene: &Scene) -> String {
     })
 }
 
+/// Has `--check` look as this user, whatever user this host has for an agent.
+pub(crate) fn as_this_user(check: &mut Command) -> &mut Command {
+    match rustix::process::geteuid().is_root() {
+        true => check.args(["--user", "root"]),
+        false => check,
+    }
+}
+
 /// Polls until there is a result; what it waits for is in the panic.
 pub(crate) fn until<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;

@@ -4,12 +4,12 @@ use std::process::{Child, Command, Output, Stdio};
 
 use hsm_fixtures::{KeyKind, Scene};
 
-use crate::agent::{Lab, Web, json_of, token_programs};
+use crate::agent::{Lab, Web, as_this_user, json_of, token_programs};
 
 fn check(web: &Web, text: &str) -> Output {
     let file = web.scene.write("other.toml", text).unwrap();
     let mut command = web.scene.agent_command(&file).unwrap();
-    command.arg("--check").output().unwrap()
+    as_this_user(command.arg("--check")).output().unwrap()
 }
 
 #[test]

@@ -15,8 +15,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::agent::{
-    Lab, copy_program, identities, json_of, launcher, log_with, renewals, request, serial, sign,
-    until,
+    Lab, as_this_user, copy_program, identities, json_of, launcher, log_with, renewals, request,
+    serial, sign, until,
 };
 use crate::policy::NOBODY;
 use crate::reload::under_load;
@@ -461,7 +461,7 @@ fn a_request_that_cannot_be_verified_here_renews_and_a_check_warns_of_it() {
             .scene
             .write("agent.toml", &lab.config.to_toml().unwrap());
         let mut check = lab.scene.agent_command(&file.unwrap()).unwrap();
-        let output = check.arg("--check").output().unwrap();
+        let output = as_this_user(check.arg("--check")).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.success(), "{said}");
         let expected = format!("web.csr: it is signed {expected}");
@@ -485,8 +485,8 @@ fn a_check_finds_what_would_keep_a_renewal_from_working() {
     let good = lab.config.to_toml().unwrap();
     let check = |config: &str| {
         let file = scene.write("agent.toml", config).unwrap();
-        let output = scene.agent_command(&file).unwrap().arg("--check").output();
-        let output = output.unwrap();
+        let mut check = scene.agent_command(&file).unwrap();
+        let output = as_this_user(check.arg("--check")).output().unwrap();
         (
             output.status.success(),
             String::from_utf8(output.stderr).unwrap(),

@@ -12,14 +12,17 @@ mod crowd; // the same: many clients at once
 mod http; // the same: HTTP by hand
 mod serving; // the same: roleseal serve with a target
 
+mod access; // who may not open what: each says which file, and what its user lacks
 mod audit; // the log: every decision, nothing secret, nothing forged, and a reader that hangs
 mod aws_setup; // the AWS side as script, template and Terraform file, each read by what it is for
+mod check; // --check with the eyes of the agent's user
 mod clients; // the AWS CLI and boto3 by credential_process, all at once and for long
 mod credentials; // from a key on a token to credentials that work, for every kind of key
 mod doctor; // roleseal doctor: every failure named, by its check, its cause and its exit code
 mod doctor_aws; // the same for what AWS refuses, and why
 mod endpoints; // where CreateSession goes, in botocore's view
 mod enroll; // from a blank token to credentials in one command, stopped and run again
+mod enroll_users; // the same without root, and as root for the agent's user
 mod exec; // commands with credentials: environment, signals, exit status
 mod faults; // every fault that a PKCS#11 module can have, under load
 mod foreign_tokens; // tokens, certificates and clients made by others
@@ -31,6 +34,7 @@ mod load; // many clients, slow ones, those that leave; limits; the end under lo
 mod metrics; // Prometheus: counts are exact, states are those of now, the text is as its parser wants it
 mod old_kernels; // what older kernels lack
 mod operator; // an operator's commands: keys made, requested, attested, listed, deleted; PINs at a terminal
+mod pin_sources; // what a PIN in a file takes to be mended, and what one in a systemd credential
 mod pins; // a wrong PIN is tried once
 mod policy; // who may have what
 mod policy_emulator; // trust policies, CRLs and attribute mappings of the local Roles Anywhere

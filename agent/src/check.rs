@@ -1,25 +1,59 @@
 //! What is wrong with a configuration beyond its own file, as far as it shows without a token.
 
+mod viewpoint;
+
 use jiff::Timestamp;
+use rustix::fs::{Access, access};
+use token::tpm_device::{self, Obstacle};
+use token::{Tcti, softhsm};
 
 use crate::certificate::{self, CertificateSource, LeafSource};
 use crate::config::{Config, IdentityConfig, TokenKind};
 use crate::renewal::{self, Present};
 use crate::sandbox::Sandbox;
+pub use viewpoint::Viewpoint;
+use viewpoint::{Credential, is_passed_by_systemd};
 
-/// The faults of modules, PIN files and certificate files, a sentence each. A confined agent sees fewer files
-/// than its user.
-pub fn faults(config: &Config, sandbox: Option<&Sandbox>) -> Vec<String> {
-    let modules = config.tokens.iter().filter_map(|token| match &token.kind {
-        TokenKind::Pkcs11(token) if token.module.is_absolute() && !token.module.exists() => {
-            let module = token.module.display();
-            Some(format!("PKCS#11 module {module} does not exist"))
+/// Who looks.
+#[derive(Debug, Clone, Copy)]
+pub enum Looker<'l> {
+    /// The running agent, which is confined, and sees fewer files than its user.
+    Agent(&'l Sandbox),
+    /// `--check`.
+    Command(&'l Viewpoint),
+}
+
+impl<'l> Looker<'l> {
+    fn sandbox(self) -> Option<&'l Sandbox> {
+        match self {
+            Looker::Agent(sandbox) => Some(sandbox),
+            Looker::Command(_) => None,
         }
-        _ => None,
+    }
+}
+
+/// The faults of modules, PIN files, key files and certificate files, a sentence each.
+pub fn faults(config: &Config, looker: Looker) -> Vec<String> {
+    let sandbox = looker.sandbox();
+    let tokens = config.tokens.iter();
+    let tokens = tokens.filter_map(|token| fault_of_token(&token.kind, looker));
+    let pins = config.pins().filter_map(|pin| {
+        if let (Looker::Command(viewpoint), Some(name)) = (looker, is_passed_by_systemd(pin)) {
+            return match viewpoint.credential(name) {
+                Credential::Fault(fault) => Some(fault),
+                Credential::Good | Credential::Unseen(_) => None,
+            };
+        }
+        pin.check().err().map(|error| error.to_string())
     });
-    let pins = config
-        .pins()
-        .filter_map(|pin| pin.check().err().map(|error| error.to_string()));
+    let keys = config.identities.iter().filter_map(|identity| {
+        let file = identity.key.file()?;
+        let error = access(file, Access::READ_OK).err()?;
+        let (name, file) = (&identity.name, file.display());
+        Some(format!(
+            "identity {name:?}: cannot read the key {file}: {error}"
+        ))
+    });
     let certificates = config.identities.iter().filter_map(|identity| {
         let source = &identity.certificate;
         let error = check_certificate(source).err()?;
@@ -36,12 +70,55 @@ pub fn faults(config: &Config, sandbox: Option<&Sandbox>) -> Vec<String> {
         let error = check_renewal(identity, sandbox).err()?;
         Some(format!("identity {:?}: renew: {error}", identity.name))
     });
-    let all = modules.chain(pins).chain(certificates).chain(renewals);
+    let all = tokens
+        .chain(pins)
+        .chain(keys)
+        .chain(certificates)
+        .chain(renewals);
     all.collect()
 }
 
-/// What is no fault, but may become one.
-pub fn warnings(config: &Config) -> Vec<String> {
+/// Of what a token is reached by, as far as the modes of files tell.
+fn fault_of_token(token: &TokenKind, looker: Looker) -> Option<String> {
+    match token {
+        TokenKind::Pkcs11(token) => {
+            let module = token.module.as_path();
+            let unreadable = module
+                .is_absolute()
+                .then(|| access(module, Access::READ_OK));
+            if let Some(Err(error)) = unreadable {
+                return Some(format!(
+                    "cannot read the PKCS#11 module {}: {error}",
+                    module.display()
+                ));
+            }
+            match looker {
+                Looker::Command(viewpoint) if softhsm::is_module(module) => {
+                    viewpoint.softhsm_obstacle()
+                }
+                Looker::Command(_) | Looker::Agent(_) => None,
+            }
+        }
+        // One that is not there may come later.
+        TokenKind::Tpm(Tcti::Device(device)) => match tpm_device::obstacle(device) {
+            Some(Obstacle::Closed(text)) => Some(text),
+            Some(Obstacle::Missing(_)) | None => None,
+        },
+        TokenKind::Tpm(_) => None,
+    }
+}
+
+/// What is no fault, but may become one; and what could not be seen.
+pub fn warnings(config: &Config, viewpoint: &Viewpoint) -> Vec<String> {
+    let credentials = config.pins().filter_map(is_passed_by_systemd);
+    let mut unseen: Vec<String> = credentials
+        .filter_map(|name| match viewpoint.credential(name) {
+            Credential::Unseen(why) => Some(why),
+            Credential::Good | Credential::Fault(_) => None,
+        })
+        .collect();
+    unseen.dedup();
+
     let renewed = config.identities.iter().filter_map(|identity| {
         let settings = identity.renewal.as_ref()?;
         let path = identity.certificate.files().next()?;
@@ -49,7 +126,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
         let all = objection.into_iter().chain(renewal::doubt(settings));
         Some(all.map(|warning| format!("identity {:?}: {warning}", identity.name)))
     });
-    renewed.flatten().collect()
+    unseen.into_iter().chain(renewed.flatten()).collect()
 }
 
 /// The certificate request. A confined agent need not be able to read it.

@@ -65,20 +65,20 @@ impl Config {
 
     /// Where all PINs and auth values come from.
     pub fn pins(&self) -> impl Iterator<Item = &PinSource> {
-        let of_tokens = self.tokens.iter().filter_map(|token| match &token.kind {
-            TokenKind::Pkcs11(token) => token.pin.as_ref(),
-            TokenKind::Tpm(_) => None,
-        });
-        let of_keys = self
-            .identities
-            .iter()
-            .flat_map(|identity| match &identity.key {
-                KeyConfig::Pkcs11(_) => [None, None, None],
-                KeyConfig::Tpm(key) => {
-                    [&key.pin, &key.parent_pin, &key.owner_pin].map(Option::as_ref)
-                }
-            });
-        of_tokens.chain(of_keys.flatten())
+        let of_tokens = self.tokens.iter().filter_map(|token| token.kind.pin());
+        let of_keys = self.identities.iter().flat_map(|one| one.key.pins());
+        of_tokens.chain(of_keys)
+    }
+
+    /// Where those of one token and of the identity there come from.
+    pub fn pins_of<'c>(
+        &'c self,
+        token: &'c TokenConfig,
+        identity: usize,
+    ) -> impl Iterator<Item = &'c PinSource> {
+        let identity = self.identities.get(identity);
+        let of_key = identity.into_iter().flat_map(|one| one.key.pins());
+        token.kind.pin().into_iter().chain(of_key)
     }
 }
 

@@ -50,6 +50,7 @@ pub struct Identity {
     certificate: CertificateSource,
     renewal: Option<Arc<Schedule>>,
     key_uri: String,
+    pin_source: Option<wire::PinSource>,
     keeper: Arc<Keeper>,
     /// Its key's number with the keeper.
     key: usize,

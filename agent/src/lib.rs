@@ -38,4 +38,5 @@ pub mod renewal;
 pub mod sandbox;
 pub mod sigv4;
 pub mod token_process;
+pub mod unit;
 pub mod watch;

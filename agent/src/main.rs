@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use roleseal_agent::accounts::Accounts;
 use roleseal_agent::agent::Agent;
+use roleseal_agent::check::{Looker, Viewpoint};
 use roleseal_agent::config::{Config, ConfigError, Hardening, MetricsAddress};
 use roleseal_agent::launcher::Launcher;
 use roleseal_agent::listener::Listener;
@@ -46,9 +47,14 @@ struct Arguments {
     #[arg(long, value_name = "FILE", default_value = "/etc/roleseal/agent.toml")]
     config: PathBuf,
 
-    /// Check the configuration, PIN files and certificate files, then exit; no token is touched
+    /// Check the configuration, PIN files and certificate files, then exit; no token is touched. Run by root, it
+    /// looks as the agent's user, and says so
     #[arg(long)]
     check: bool,
+
+    /// Check as this user [default: the user of roleseal-agent.service, if root runs this]
+    #[arg(long, value_name = "USER", requires = "check")]
+    user: Option<String>,
 
     /// How the log on standard error is written
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = audit::Format::Text)]
@@ -76,7 +82,7 @@ fn main() -> ExitCode {
         return done;
     }
     let result = if arguments.check {
-        check(&arguments.config).inspect_err(|failure| eprintln!("roleseal-agent: {failure}"))
+        check(&arguments).inspect_err(|failure| eprintln!("roleseal-agent: {failure}"))
     } else {
         serve(&arguments).inspect_err(|failure| {
             audit::error(&failure.to_string());
@@ -105,6 +111,22 @@ enum Failure {
     /// Anything else. It may pass.
     #[error(transparent)]
     Other(#[from] Box<dyn StdError>),
+}
+
+impl Failure {
+    fn other(error: impl Into<Box<dyn StdError>>) -> Failure {
+        Failure::Other(error.into())
+    }
+
+    /// Says as whom `--check` has looked.
+    fn seen_by(self, viewpoint: &Viewpoint) -> Failure {
+        match self {
+            Failure::Configuration(text) => {
+                Failure::Configuration(format!("{text}\n({viewpoint})"))
+            }
+            Failure::Other(error) => Failure::other(format!("{error}\n({viewpoint})")),
+        }
+    }
 }
 
 impl From<ConfigError> for Failure {
@@ -232,7 +254,7 @@ fn end_with(launcher: &Launcher) -> std::io::Result<Arc<AtomicBool>> {
 
 /// Puts the configuration as it is now in force, unless it has a fault. Says how many identities it has.
 fn reload(path: &Path, fixed: &Fixed, agent: &Agent) -> Result<usize, Box<dyn StdError>> {
-    let config = load_without_faults(path, agent.accounts(), Some(agent.sandbox()))?;
+    let config = load_without_faults(path, agent.accounts(), Looker::Agent(agent.sandbox()))?;
     if Fixed::of(&config) != *fixed {
         audit::warn(
             "another socket, place for metrics or hardening takes effect when the agent is restarted",
@@ -257,26 +279,29 @@ fn end(listener: &Listener, agent: &Agent) {
 }
 
 /// Says what is wrong with each identity, as far as it shows without its token.
-fn check(path: &Path) -> Result<(), Failure> {
-    let config = load_without_faults(path, &Accounts::Own, None)?;
-    for warning in check::warnings(&config) {
+fn check(arguments: &Arguments) -> Result<(), Failure> {
+    let path = &arguments.config;
+    let viewpoint = Viewpoint::take(arguments.user.as_deref()).map_err(Failure::other)?;
+    let config = load_without_faults(path, &Accounts::Own, Looker::Command(&viewpoint))
+        .map_err(|failure| failure.seen_by(&viewpoint))?;
+    for warning in check::warnings(&config, &viewpoint) {
         eprintln!("roleseal-agent: warning: {warning}");
     }
     let count = match config.identities.len() {
         1 => "1 identity".to_owned(),
         count => format!("{count} identities"),
     };
-    println!("{}: {count}, no fault found", path.display());
+    println!("{}: {count}, no fault found ({viewpoint})", path.display());
     Ok(())
 }
 
 fn load_without_faults(
     path: &Path,
     accounts: &Accounts,
-    sandbox: Option<&Sandbox>,
+    looker: Looker,
 ) -> Result<Config, Failure> {
     let config = Config::load(path, accounts)?;
-    let faults = check::faults(&config, sandbox);
+    let faults = check::faults(&config, looker);
     if faults.is_empty() {
         return Ok(config);
     }

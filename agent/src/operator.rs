@@ -17,6 +17,7 @@ mod key_choice;
 mod new_file;
 mod new_request;
 pub(crate) mod output;
+mod owner;
 mod pins;
 mod program;
 mod report;

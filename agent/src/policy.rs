@@ -75,14 +75,8 @@ impl Policy {
                 Some(objection) => closest = closest.max(Some(objection)),
             }
         }
-        let (part, what) = closest.unwrap_or((Part::Caller, format!("user {}", peer.uid)));
-        Err(Refusal::NotPermitted {
-            rule: part,
-            message: format!(
-                "{what} is not permitted by any [[identity.allow]] rule for this user: ask for \
-                 another, or have the agent's configuration changed"
-            ),
-        })
+        let (rule, message) = closest.unwrap_or_else(|| (Part::Caller, unnamed(peer)));
+        Err(Refusal::NotPermitted { rule, message })
     }
 
     fn serves_as_owner(&self, peer: &Peer) -> bool {
@@ -98,50 +92,64 @@ impl Policy {
     }
 }
 
+/// To a caller whom no rule names: whether there are any is not for it to know.
+pub fn unnamed(peer: &Peer) -> String {
+    let uid = peer.uid;
+    format!(
+        "user {uid} may not use this identity: an [[identity.allow]] rule of the agent's configuration has to name it \
+         (users = [{uid}]) or one of its groups"
+    )
+}
+
 impl Rule {
     /// What this rule has against the request, if anything.
     fn objection(&self, request: &CreateSession) -> Option<(Part, String)> {
         let target = request.target();
         let parts = [
-            (Part::Role, "role", &self.roles, target.role().as_ref()),
+            (
+                Part::Role,
+                "role",
+                "roles",
+                &self.roles,
+                target.role().as_ref(),
+            ),
             (
                 Part::Profile,
                 "profile",
+                "profiles",
                 &self.profiles,
                 target.profile().as_ref(),
             ),
             (
                 Part::TrustAnchor,
                 "trust anchor",
+                "trust-anchors",
                 &self.trust_anchors,
                 target.trust_anchor().as_ref(),
             ),
         ];
-        for (part, name, patterns, arn) in parts {
+        for (part, name, setting, patterns, arn) in parts {
             if !patterns.is_empty() && !patterns.iter().any(|pattern| pattern.matches(arn)) {
-                return Some((part, format!("{name} {arn}")));
+                let text = format!(
+                    "{name} {arn} is not among the {setting} of this user's [[identity.allow]] rules: request one \
+                     that is, or have it added there, in the agent's configuration"
+                );
+                return Some((part, text));
             }
         }
         let limit = self.max_duration?;
-        match request.duration() {
-            Some(duration) if duration <= limit => None,
-            Some(duration) => Some((
-                Part::Duration,
-                format!(
-                    "a session of {} s (the limit is {} s)",
-                    duration.seconds(),
-                    limit.seconds()
-                ),
-            )),
+        let asked = match request.duration() {
+            Some(duration) if duration <= limit => return None,
+            Some(duration) => format!("a session of {} s is longer than", duration.seconds()),
             // The profile's default is not known here, and may be longer.
-            None => Some((
-                Part::Duration,
-                format!(
-                    "a session without durationSeconds (the limit is {} s)",
-                    limit.seconds()
-                ),
-            )),
-        }
+            None => "a session without durationSeconds may be longer than".to_owned(),
+        };
+        let limit = limit.seconds();
+        let text = format!(
+            "{asked} the max-duration of this user's [[identity.allow]] rules, {limit} s: request at most {limit} s \
+             (session-duration), or have max-duration raised in the agent's configuration"
+        );
+        Some((Part::Duration, text))
     }
 }
 

@@ -215,8 +215,8 @@ fn silent() -> Finding {
     )
 }
 
-const LOOK: &str =
-    "It hangs, or never started: systemctl status roleseal-agent; journalctl -u roleseal-agent";
+const LOOK: &str = "It hangs, or never started: systemctl status roleseal-agent; journalctl -u roleseal-agent. To end that: sudo \
+     systemctl restart roleseal-agent";
 
 fn chain(socket: &Path, identity: &str) -> Result<Chain, String> {
     let (socket, identity) = (socket.to_owned(), identity.to_owned());

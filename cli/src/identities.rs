@@ -76,6 +76,7 @@ pub(crate) mod tests {
             state,
             message: (state != State::Ready).then(|| "it says why".into()),
             warnings: vec![],
+            pin_source: None,
             signatures: None,
             last_signed: None,
         }

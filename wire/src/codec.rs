@@ -398,6 +398,7 @@ mod tests {
             state: State::PinRejected,
             message: Some("change the PIN".into()),
             warnings: vec!["extractable".into()],
+            pin_source: None,
             signatures: Some(3),
             last_signed: Some("2026-01-01T00:00:00Z".into()),
         };

@@ -21,7 +21,7 @@ mod transport;
 pub use client::{Client, ClientError};
 pub use codec::INTERFACE_NAME;
 pub use message::{
-    Call, Identity, Refusal, Reply, Request, RequestFault, Rule, ServiceInfo, State,
+    Call, Identity, PinSource, Refusal, Reply, Request, RequestFault, Rule, ServiceInfo, State,
     UnsignedRequest,
 };
 pub use transport::{MESSAGE_LIMIT, Presence, Transport, TransportError};

@@ -124,6 +124,9 @@ pub struct Identity {
     /// What works, but should not stay so.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// Where its PIN or auth value comes from; `None` where it has none, and from an agent that does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pin_source: Option<PinSource>,
     /// How many requests were signed for it, whoever asked, since the agent started; `None` from an
     /// agent that does not count.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -131,6 +134,18 @@ pub struct Identity {
     /// When the last one was, RFC 3339, UTC; `None` before the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_signed: Option<String>,
+}
+
+/// Where a PIN comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PinSource {
+    /// A file, which a reload reads again.
+    File,
+    /// A systemd credential, which is copied when the service starts: only a restart brings a corrected one.
+    Credential,
+    /// The key's URI, in the configuration.
+    Uri,
 }
 
 /// Whether an identity can sign.

@@ -7,8 +7,8 @@ use proptest::option::of;
 use proptest::prelude::*;
 use roleseal_wire::codec::{decode_reply, decode_request, encode_reply, encode_request};
 use roleseal_wire::{
-    Call, Identity, MESSAGE_LIMIT, Refusal, Reply, Request, RequestFault, Rule, ServiceInfo, State,
-    UnsignedRequest,
+    Call, Identity, MESSAGE_LIMIT, PinSource, Refusal, Reply, Request, RequestFault, Rule,
+    ServiceInfo, State, UnsignedRequest,
 };
 
 fn text() -> impl Strategy<Value = String> {
@@ -49,13 +49,18 @@ fn identity() -> impl Strategy<Value = Identity> {
     let of_certificate = (of(text()), of(text()), of(text()), of(text()));
     let dates = (of(text()), of(text()));
     let of_key = (text(), state, of(text()), vec(text(), 0..3));
-    let counted = (of(any::<u64>()), of(text()));
+    let source = prop_oneof![
+        Just(PinSource::File),
+        Just(PinSource::Credential),
+        Just(PinSource::Uri),
+    ];
+    let counted = (of(source), of(any::<u64>()), of(text()));
     let parts = (text(), of_certificate, dates, of_key, counted);
     parts.prop_map(|(name, of_certificate, dates, of_key, counted)| {
         let (key_algorithm, subject, issuer, serial) = of_certificate;
         let (not_before, not_after) = dates;
         let (key_uri, state, message, warnings) = of_key;
-        let (signatures, last_signed) = counted;
+        let (pin_source, signatures, last_signed) = counted;
         Identity {
             name,
             key_algorithm,
@@ -68,6 +73,7 @@ fn identity() -> impl Strategy<Value = Identity> {
             state,
             message,
             warnings,
+            pin_source,
             signatures,
             last_signed,
         }

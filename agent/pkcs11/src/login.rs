@@ -65,7 +65,7 @@ pub(crate) fn log_in(
         .read()
         .map_err(|error| TokenError::Unusable(error.to_string()))?;
     if let Some(pins) = pins {
-        pins.check(None, &token.identity(), &[&pin])?;
+        pins.check(None, &token.identity(), &[&pin], source.take_over())?;
         pins.trying()?;
     }
     let mut remedy = user.put_right(source);
@@ -227,14 +227,17 @@ impl User {
         let place = match source {
             PinSource::File(path) => format!("{}", path.display()),
             PinSource::Credential(name) => format!("the systemd credential {name:?}"),
+            PinSource::Value(_) if self == User::Operator => {
+                return "start the command again with the right PIN".to_owned(); // wherever it came from
+            }
             PinSource::Value(_) => "pin-value in the key's URI".to_owned(),
             PinSource::Terminal(_) | PinSource::AskPassword(_) => {
                 return "start the command again with the right PIN".to_owned();
             }
         };
         let then = match self {
-            User::Agent => "reload the agent",
-            User::Operator => "start the command again",
+            User::Agent => source.take_over().to_string(),
+            User::Operator => "start the command again".to_owned(),
         };
         format!("put the right PIN into {place} and {then}")
     }

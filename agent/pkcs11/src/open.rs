@@ -1,12 +1,13 @@
 //! From the agent's `Open` to keys that can sign.
 
+use std::env;
 use std::path::Path;
 use std::sync::Arc;
 
 use cryptoki_sys::CK_SLOT_ID;
-use token::TokenError;
 use token::host::{Opened, PinGuard};
 use token::link::{KeyReport, Open, OpenKey, OpenedKey};
+use token::{TokenError, softhsm};
 
 use crate::key::{Mechanism, Pkcs11Key};
 use crate::login::{ContextLogin, log_in};
@@ -63,7 +64,13 @@ pub(crate) fn start(path: &Path, library: &mut Option<Library>) -> Result<Arc<Mo
     // come up later.
     loaded.initialize().map(Arc::new).map_err(|failure| {
         let module = path.display();
-        TokenError::Gone(format!("PKCS#11 module {module} does not start: {failure}"))
+        let mut text = format!("PKCS#11 module {module} does not start: {failure}");
+        if softhsm::is_module(path)
+            && let Some(obstacle) = softhsm::obstacle(env::var_os(softhsm::VARIABLE).as_deref())
+        {
+            text += &format!(": {obstacle}");
+        }
+        TokenError::Gone(text)
     })
 }
 

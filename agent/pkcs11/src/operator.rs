@@ -9,6 +9,7 @@ mod public_key;
 mod remains;
 mod report;
 mod request;
+mod user;
 
 use token::operator::Outcome;
 use token::operator::pkcs11::{Answer, Request, Task};
@@ -24,12 +25,22 @@ pub(crate) struct Operator(Places);
 impl Operator {
     /// Does one task.
     pub(crate) fn work(&mut self, request: Request) -> Outcome<Answer> {
-        let Request { module, pin, task } = request;
+        let Request {
+            module,
+            mut pin,
+            user,
+            task,
+        } = request;
+        if let Some(user) = &user {
+            user::become_owner(user, &module, &mut pin)?;
+        }
         let places = &mut self.0;
         let mut at = |key| places.at(&module, key, pin.as_ref());
         match task {
             Task::Generate { key, key_type } => {
-                let report = generate::key_pair(&at(&key)?, &key, key_type)?;
+                let place = at(&key)?;
+                user::check_owner(user.as_ref(), &place)?;
+                let report = generate::key_pair(&place, &key, key_type)?;
                 Ok(Answer::Key(Box::new(report)))
             }
             Task::Key { key } => {
@@ -40,7 +51,9 @@ impl Operator {
                 request::sign(&at(&key)?, &key, &info).map(Answer::Signature)
             }
             Task::ImportCertificate { key, certificate } => {
-                certificate::import(&at(&key)?, &key, &certificate.0).map(Answer::Done)
+                let place = at(&key)?;
+                user::check_owner(user.as_ref(), &place)?;
+                certificate::import(&place, &key, &certificate.0).map(Answer::Done)
             }
             Task::Delete { key, shown } => delete::key(&at(&key)?, &key, &shown).map(Answer::Done),
             Task::List { token } => {

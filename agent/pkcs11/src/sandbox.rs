@@ -24,7 +24,9 @@ const UNCHANGED: &[&str] = &[
 pub(crate) fn confine(_: &Open) -> Confined {
     match changed() {
         Ok(changed) => sandbox::enforce(ruleset(changed)),
-        Err(error) => Confined::Not(format!("cannot list /: {error}")),
+        Err(error) => Confined::Not(sandbox::Unconfined::Failed(format!(
+            "cannot list /: {error}"
+        ))),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `agent.toml` as a file: who may write and read it, and the lines of its faults.
 
 use std::fs::{File, Metadata};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -105,7 +105,14 @@ impl Config {
 /// The file's text and metadata. The text is wiped, since a `pin-value` may be in it.
 fn read(path: &Path) -> Result<(Zeroizing<String>, Metadata), String> {
     let explain = |error| format!("cannot read the configuration: {error}");
-    let file = File::open(path).map_err(explain)?;
+    let file = File::open(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => format!(
+            "{}: `roleseal-agent enroll --name NAME …` makes a key and writes it (enroll --help has examples), or \
+             name another by --config",
+            explain(error)
+        ),
+        _ => explain(error),
+    })?;
     let metadata = file.metadata().map_err(explain)?;
     // Never reallocated: what it outgrows would stay behind.
     let length = metadata.len().min(SIZE_LIMIT) + 1;

@@ -22,6 +22,15 @@ pub enum KeyConfig {
 }
 
 impl KeyConfig {
+    /// Where its own auth values come from; a PKCS#11 key has the token's PIN.
+    pub fn pins(&self) -> impl Iterator<Item = &PinSource> {
+        let pins = match self {
+            KeyConfig::Pkcs11(_) => [None, None, None],
+            KeyConfig::Tpm(key) => [&key.pin, &key.parent_pin, &key.owner_pin].map(Option::as_ref),
+        };
+        pins.into_iter().flatten()
+    }
+
     /// The key's file, where it has one.
     pub fn file(&self) -> Option<&Path> {
         match self {

@@ -26,6 +26,16 @@ pub enum TokenKind {
     Tpm(Tcti),
 }
 
+impl TokenKind {
+    /// Where the token's own PIN comes from.
+    pub fn pin(&self) -> Option<&PinSource> {
+        match self {
+            TokenKind::Pkcs11(token) => token.pin.as_ref(),
+            TokenKind::Tpm(_) => None,
+        }
+    }
+}
+
 /// A token behind a PKCS#11 module.
 #[derive(Debug, Clone)]
 pub struct Pkcs11Config {

@@ -43,8 +43,8 @@ impl Identities {
             [] => Err(Refusal::NotPermitted {
                 rule: wire::Rule::Caller,
                 message: format!(
-                    "no identity may be used by user {}: an [[identity.allow]] rule of the agent's \
-                     configuration has to name it",
+                    "no identity may be used by user {0}: an [[identity.allow]] rule of the agent's \
+                     configuration has to name it (users = [{0}]) or one of its groups",
                     peer.uid
                 ),
             }),

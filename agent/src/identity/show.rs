@@ -10,6 +10,7 @@ use super::{Identities, Identity};
 use crate::certificate::Certificate;
 use crate::keeper::KeyState;
 use crate::peer::Peer;
+use crate::policy::unnamed;
 
 impl Identities {
     /// What the caller may see: what it may use; everything for root and the agent's own user.
@@ -30,11 +31,7 @@ impl Identity {
         if !self.policy.shows_to(peer) {
             return Err(Refusal::NotPermitted {
                 rule: wire::Rule::Caller,
-                message: format!(
-                    "identity {:?} may not be used by user {}: an [[identity.allow]] rule of the \
-                     agent's configuration has to name it",
-                    self.name, peer.uid
-                ),
+                message: unnamed(peer),
             });
         }
         if let Some(certificate) = self.keeper.state(self.key).certificate() {
@@ -90,6 +87,7 @@ impl Identity {
             state,
             message,
             warnings,
+            pin_source: self.pin_source,
             signatures: None,
             last_signed: None,
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use token::link::{Open, OpenKey, OpenPkcs11, OpenTpm};
-use token::{Pkcs11Uri, Tcti};
+use token::{PinSource, Pkcs11Uri, Tcti};
 
 use super::{Identities, Identity, Token};
 use crate::certificate::{LeafSource, Stamp};
@@ -11,6 +11,15 @@ use crate::config::{Config, IdentityConfig, KeyConfig, Pkcs11Config, TokenConfig
 use crate::keeper::{Heritage, Keeper, KeyOwner, RefusedPins};
 use crate::launcher::TokenPrograms;
 use crate::renewal::Schedule;
+
+/// Where an identity's key is.
+#[derive(Debug, Clone)]
+struct Place {
+    keeper: Arc<Keeper>,
+    /// Its number with the keeper.
+    key: usize,
+    pin_source: Option<wire::PinSource>,
+}
 
 impl Identities {
     /// Starts to open the tokens of the configuration, with these token programs. What is the same as with
@@ -20,7 +29,7 @@ impl Identities {
         programs: &TokenPrograms,
         previous: Option<&Identities>,
     ) -> std::io::Result<Identities> {
-        let mut places: Vec<Option<(Arc<Keeper>, usize)>> = vec![None; config.identities.len()];
+        let mut places: Vec<Option<Place>> = vec![None; config.identities.len()];
         let mut keepers = Vec::new();
         let refused_pins = previous.map_or_else(RefusedPins::default, |previous| {
             previous.refused_pins.clone()
@@ -30,7 +39,11 @@ impl Identities {
                 keep_or_start(token, &config.identities, programs, previous, &refused_pins)?;
             for (key, identity) in token.identities.iter().enumerate() {
                 if let Some(place) = places.get_mut(*identity) {
-                    *place = Some((Arc::clone(&token_now.keeper), key));
+                    *place = Some(Place {
+                        keeper: Arc::clone(&token_now.keeper),
+                        key,
+                        pin_source: pin_source(config.pins_of(token, *identity)),
+                    });
                 }
             }
             keepers.push(token_now);
@@ -40,7 +53,11 @@ impl Identities {
             .into_iter()
             .zip(places)
             .filter_map(|(config, place)| {
-                let (keeper, key) = place?;
+                let Place {
+                    keeper,
+                    key,
+                    pin_source,
+                } = place?;
                 let renewal = keep_or_plan(&config, previous);
                 Some(Identity {
                     renewal,
@@ -49,6 +66,7 @@ impl Identities {
                     policy: config.policy,
                     certificate: config.certificate,
                     key_uri: config.key.to_string(),
+                    pin_source,
                     keeper,
                     key,
                 })
@@ -61,6 +79,18 @@ impl Identities {
             keepers,
         })
     }
+}
+
+/// As clients are told: of several, the one that takes the most to correct.
+fn pin_source<'c>(sources: impl Iterator<Item = &'c PinSource>) -> Option<wire::PinSource> {
+    let source = sources.max_by_key(|source| source.take_over())?;
+    Some(match source {
+        PinSource::Credential(_) => wire::PinSource::Credential,
+        PinSource::Value(_) => wire::PinSource::Uri,
+        PinSource::File(_) | PinSource::Terminal(_) | PinSource::AskPassword(_) => {
+            wire::PinSource::File
+        }
+    })
 }
 
 /// When the certificate is renewed. How that went stays known across a reload.

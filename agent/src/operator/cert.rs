@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use rolesanywhere::certificate::{self, CertificateError};
 
 use super::key_choice::{ModuleArgument, UriText, place_on_token};
+use super::owner::OwnerArgument;
 use super::pins::PinArguments;
 use super::token_key::TokenKey;
 use super::{Failure, output, read_file};
@@ -40,6 +41,8 @@ pub(crate) struct ImportArguments {
     #[arg(long, value_name = "FILE")]
     cert: PathBuf,
     #[command(flatten)]
+    owner: OwnerArgument,
+    #[command(flatten)]
     pin: PinArguments,
 }
 
@@ -56,7 +59,9 @@ fn import(arguments: &ImportArguments) -> Result<(), Failure> {
         Failure::failed(format!("certificate {}: {what}", arguments.cert.display()))
     };
     let (der, public_key) = leaf(&read_file(&arguments.cert)?).map_err(|error| fault(&error))?;
-    let place = place_on_token(arguments.uri.read()?, &arguments.module, &arguments.pin)?;
+    let user = arguments.owner.account()?;
+    let (module, pin) = (&arguments.module, &arguments.pin);
+    let place = place_on_token(arguments.uri.read()?, module, pin, user)?;
     let mut key = TokenKey::open(place)?;
     if key.public_key().is_ok_and(|key| key.0 != public_key) {
         return Err(fault(&format!(

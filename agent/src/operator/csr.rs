@@ -71,12 +71,12 @@ pub(super) fn run(arguments: &CsrArguments) -> Result<(), Failure> {
         .out
         .as_deref()
         .filter(|path| *path != Path::new("-")) // standard output, as everywhere
-        .map(|path| NewFile::begin(path, PUBLIC))
+        .map(|path| NewFile::begin(path, PUBLIC, None))
         .transpose()?;
     let attestation = arguments
         .attest
         .as_deref()
-        .map(|path| NewFile::begin(&json_of(path), PUBLIC))
+        .map(|path| NewFile::begin(&json_of(path), PUBLIC, None))
         .transpose()?;
     let wanted = Wanted {
         subject: arguments.subject.0.clone(),

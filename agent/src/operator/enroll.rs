@@ -13,6 +13,7 @@ use rolesanywhere::certificate::CertificationRequest;
 
 use super::key::generate::NewKeyArguments;
 use super::new_request::{AltNameArguments, Subject, Wanted};
+use super::owner::OwnerArgument;
 use super::token_key::TokenKey;
 use super::{Failure, NewFile, csr, output, read_text};
 use crate::config::IdentityName;
@@ -85,9 +86,8 @@ pub(crate) struct EnrollArguments {
     /// An endpoint beside AWS's own, `https://HOST[:PORT]`; may be repeated
     #[arg(long, value_name = "URL", help_heading = "The configuration")]
     endpoint: Vec<String>,
-    /// Give what is written to this user [default: roleseal, if there is that user and root runs this]
-    #[arg(long, value_name = "USER", help_heading = "The configuration")]
-    owner: Option<String>,
+    #[command(flatten, next_help_heading = "The configuration")]
+    owner: OwnerArgument,
 }
 
 const EXAMPLES: &str = "\
@@ -212,14 +212,19 @@ fn begin(
     step: &mut impl FnMut(String) -> Result<(), Failure>,
 ) -> Result<CertificationRequest, Failure> {
     // Before a key is made that it would be for.
-    let file = NewFile::begin(&plan.request, PUBLIC)?;
+    let file = NewFile::begin(&plan.request, PUBLIC, plan.owner.as_ref())?;
     if arguments.existing_key {
         plan.give_key_file()?;
         step(format!("key: {}: the one that is there", plan.place))?;
     } else {
-        let key = arguments.key.make().map_err(hint_at_existing_key)?;
-        plan.give_key_file()?;
-        step(format!("key: {}: {} made", plan.place, key.algorithm))?;
+        let key = arguments.key.make(plan.owner.as_ref());
+        let key = key.map_err(hint_at_existing_key)?;
+        let owner = key.owner.map(|owner| format!(", for {owner}"));
+        let owner = owner.unwrap_or_default();
+        step(format!(
+            "key: {}: {} made{owner}",
+            plan.place, key.algorithm
+        ))?;
     }
     let wanted = Wanted {
         subject: arguments.subject.0.clone(),
@@ -227,7 +232,6 @@ fn begin(
     };
     let request = csr::request(&mut TokenKey::open(plan.place.clone())?, &wanted)?;
     file.put(csr::to_pem(&request)?.as_bytes())?;
-    plan.give(&plan.request)?;
     step(format!("request: {}", plan.request.display()))?;
     Ok(request)
 }

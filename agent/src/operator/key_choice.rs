@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::{ArgGroup, Args};
+use token::account::Account;
 use token::link::{OpenTpmKey, TpmKeySource};
-use token::{Pkcs11Uri, Tcti};
+use token::{Pkcs11Uri, Tcti, tpm_device};
 
 use super::Failure;
 use super::handle::Handle;
@@ -56,7 +57,7 @@ impl KeyChoice {
     pub(crate) fn place(&self) -> Result<KeyPlace, Failure> {
         if let Some(uri) = &self.uri {
             self.tpm_pins.check_unused()?;
-            return place_on_token(uri.read()?, &self.module, &self.pin);
+            return place_on_token(uri.read()?, &self.module, &self.pin, None);
         }
         if self.module.is_given() {
             return Err(Failure::usage(
@@ -73,15 +74,21 @@ impl KeyChoice {
     }
 }
 
-/// A key on a PKCS#11 token.
+/// A key on a PKCS#11 token; `user` as [`KeyPlace`] has it.
 pub(crate) fn place_on_token(
     mut uri: Pkcs11Uri,
     module: &ModuleArgument,
     pin: &PinArguments,
+    user: Option<Account>,
 ) -> Result<KeyPlace, Failure> {
     let module = module.of(&mut uri);
     let pin = Some(pin.of_token(uri.pin.take(), &token_of(&uri))?);
-    Ok(KeyPlace::Pkcs11 { module, uri, pin })
+    Ok(KeyPlace::Pkcs11 {
+        module,
+        uri,
+        pin,
+        user: user.map(Box::new),
+    })
 }
 
 /// A key of a TPM; without `parents` where it has none to be loaded under.
@@ -91,6 +98,7 @@ pub(crate) fn place_in_tpm(
     pin: &PinArguments,
     parents: Option<&TpmPinArguments>,
 ) -> Result<KeyPlace, Failure> {
+    check_tpm(&tcti)?;
     let pin = pin.of_tpm_key(&source.to_string(), false)?;
     let key = OpenTpmKey {
         source,
@@ -100,6 +108,17 @@ pub(crate) fn place_in_tpm(
         pins_are_good: false,
     };
     Ok(KeyPlace::Tpm { tcti, key })
+}
+
+/// Whether the TPM's device can be opened, before anything else is done.
+pub(crate) fn check_tpm(tcti: &Tcti) -> Result<(), Failure> {
+    match tcti {
+        Tcti::Device(path) => match tpm_device::obstacle(path) {
+            Some(obstacle) => Err(Failure::failed(obstacle.into_text())),
+            None => Ok(()),
+        },
+        _ => Ok(()),
+    }
 }
 
 impl ModuleArgument {

@@ -2,11 +2,12 @@
 
 use std::fs::{File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
+use token::account::Account;
 
 use super::Failure;
 
@@ -20,7 +21,12 @@ pub(crate) struct NewFile {
 
 impl NewFile {
     /// Begins it: where this fails, nothing has been done yet whose result would have no place.
-    pub(crate) fn begin(path: &Path, mode: u32) -> Result<NewFile, Failure> {
+    /// `owner`: whose it is to be, if not this user's.
+    pub(crate) fn begin(
+        path: &Path,
+        mode: u32,
+        owner: Option<&Account>,
+    ) -> Result<NewFile, Failure> {
         let fault = |what: String| Failure::failed(format!("{}: {what}", path.display()));
         let exists = "is there already: move it away, or name another file";
         if path.symlink_metadata().is_ok() {
@@ -45,14 +51,20 @@ impl NewFile {
             .mode(mode)
             .open(&temporary)
             .map_err(|error| fault(format!("cannot be written: {error}")))?;
-        // What the umask, which keeps secrets in, took from a file that holds none.
-        file.set_permissions(Permissions::from_mode(mode))
-            .map_err(|error| fault(format!("cannot be given mode {mode:04o}: {error}")))?;
-        Ok(NewFile {
+        let new = NewFile {
             path: path.to_owned(),
             temporary,
             file,
-        })
+        };
+        if let Some(owner) = owner {
+            fchown(&new.file, Some(owner.uid), Some(owner.gid))
+                .map_err(|error| fault(format!("cannot be given to {}: {error}", owner.name)))?;
+        }
+        // What the umask, which keeps secrets in, took from a file that holds none.
+        new.file
+            .set_permissions(Permissions::from_mode(mode))
+            .map_err(|error| fault(format!("cannot be given mode {mode:04o}: {error}")))?;
+        Ok(new)
     }
 
     /// Writes it and puts it in its place, unless another has come there.
@@ -100,9 +112,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("web.tss");
         let count = || std::fs::read_dir(directory.path()).unwrap().count();
-        drop(NewFile::begin(&path, 0o600).unwrap());
+        drop(NewFile::begin(&path, 0o600, None).unwrap());
         assert_eq!(count(), 0);
-        let file = NewFile::begin(&path, 0o600).unwrap();
+        let file = NewFile::begin(&path, 0o600, None).unwrap();
         assert!(!path.exists());
         file.put(b"key").unwrap();
         assert_eq!(
@@ -117,10 +129,10 @@ mod tests {
     fn nothing_is_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("web.tss");
-        let late = NewFile::begin(&path, 0o600).unwrap();
+        let late = NewFile::begin(&path, 0o600, None).unwrap();
         std::fs::write(&path, "old").unwrap();
         for failure in [
-            NewFile::begin(&path, 0o600).unwrap_err(),
+            NewFile::begin(&path, 0o600, None).unwrap_err(),
             late.put(b"new").unwrap_err(),
         ] {
             let text = failure.to_string();
@@ -131,8 +143,8 @@ mod tests {
         }
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
-        assert!(NewFile::begin(&directory.path().join("no/such"), 0o600).is_err());
-        let failure = NewFile::begin(Path::new("-"), 0o600).unwrap_err();
+        assert!(NewFile::begin(&directory.path().join("no/such"), 0o600, None).is_err());
+        let failure = NewFile::begin(Path::new("-"), 0o600, None).unwrap_err();
         assert!(failure.to_string().contains("standard output"), "{failure}");
     }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use der::Decode;
 use der::pem::LineEnding;
 use serde::Serialize;
+use token::account::Account;
 use token::operator::{PublicKeyInfo, pkcs11, tpm};
 use token::{PinSource, Tcti};
 
@@ -35,6 +36,9 @@ pub(crate) struct KeyJson {
     /// Those with its `CKA_ID`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) certificates: Vec<CertificateJson>,
+    /// Whose its files are, where they are not this user's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) owner: Option<String>,
     /// What to look at.
     pub(crate) warnings: Vec<String>,
     /// What an identity with it needs beside `key`: lines of TOML.
@@ -87,6 +91,7 @@ impl KeyJson {
                 .map(CertificateJson::of)
                 .collect(),
             warnings: report.warnings.clone(),
+            owner: None,
             settings: Vec::new(),
             options: Vec::new(),
         }
@@ -103,6 +108,7 @@ impl KeyJson {
             public_key: report.public_key.as_ref().and_then(pem),
             certificates: Vec::new(),
             warnings: report.warnings.clone(),
+            owner: None,
             settings: Vec::new(),
             options: Vec::new(),
         }
@@ -115,6 +121,11 @@ impl KeyJson {
                 quoted(&module.display().to_string())
             ));
         }
+        self
+    }
+
+    pub(super) fn with_owner(mut self, owner: Option<&Account>) -> KeyJson {
+        self.owner = owner.map(|owner| owner.name.clone());
         self
     }
 
@@ -257,6 +268,9 @@ impl fmt::Display for KeyJson {
         attributes.extend(self.tpm_attributes.clone());
         if !attributes.is_empty() {
             writeln!(f, "  attributes: {}", attributes.join(", "))?;
+        }
+        if let Some(owner) = &self.owner {
+            writeln!(f, "  owner: {owner}, so that the agent can read it")?;
         }
         for certificate in &self.certificates {
             writeln!(f, "  {certificate}")?;

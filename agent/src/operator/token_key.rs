@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use token::account::Account;
 use token::link::OpenTpmKey;
 use token::operator::{Der, PublicKeyInfo, pkcs11, tpm};
 use token::{PinSource, Pkcs11Uri, Signature, Tcti};
@@ -22,6 +23,8 @@ pub(crate) enum KeyPlace {
         uri: Pkcs11Uri,
         /// The user PIN.
         pin: Option<PinSource>,
+        /// Whose the token's files are to be, if not this user's.
+        user: Option<Box<Account>>,
     },
     /// Of a TPM.
     Tpm {
@@ -173,7 +176,13 @@ impl TokenKey {
         what: &'static str,
         task: impl FnOnce(Pkcs11Uri) -> pkcs11::Task,
     ) -> Result<Vec<Pkcs11Uri>, Failure> {
-        let KeyPlace::Pkcs11 { module, uri, pin } = &self.place else {
+        let KeyPlace::Pkcs11 {
+            module,
+            uri,
+            pin,
+            user,
+        } = &self.place
+        else {
             return Err(Failure::usage(format!(
                 "{} is on no PKCS#11 token",
                 self.place
@@ -182,6 +191,7 @@ impl TokenKey {
         let request = pkcs11::Request {
             module: module.clone(),
             pin: pin.clone(),
+            user: user.as_deref().cloned(),
             task: task(uri.clone()),
         };
         match self
@@ -208,7 +218,7 @@ impl KeyPlace {
         }
     }
 
-    fn pins(&self) -> Vec<Option<&PinSource>> {
+    pub(crate) fn pins(&self) -> Vec<Option<&PinSource>> {
         match self {
             KeyPlace::Pkcs11 { pin, .. } => vec![pin.as_ref()],
             KeyPlace::Tpm { key, .. } => {
@@ -227,9 +237,15 @@ impl KeyPlace {
         tpm: impl FnOnce(OpenTpmKey) -> tpm::Task,
     ) -> Request {
         match self {
-            KeyPlace::Pkcs11 { module, uri, pin } => Request::Pkcs11(pkcs11::Request {
+            KeyPlace::Pkcs11 {
+                module,
+                uri,
+                pin,
+                user,
+            } => Request::Pkcs11(pkcs11::Request {
                 module: module.clone(),
                 pin: pin.clone(),
+                user: user.as_deref().cloned(),
                 task: pkcs11(uri.clone()),
             }),
             KeyPlace::Tpm { tcti, key } => Request::Tpm(tpm::Request {

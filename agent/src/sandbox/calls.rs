@@ -9,7 +9,7 @@ use seccompiler::{
     BackendError, SeccompAction, SeccompCmpArgLen::Dword, SeccompCmpOp, SeccompCondition,
     SeccompRule,
 };
-use token::sandbox::{Calls, Confined, allow_only, forbid, hostile_calls};
+use token::sandbox::{Calls, Confined, Unconfined, allow_only, forbid, hostile_calls};
 
 /// Confines this thread, and those that it starts.
 pub(super) fn confine() -> Confined {
@@ -19,7 +19,7 @@ pub(super) fn confine() -> Confined {
     }
     let calls = match calls() {
         Ok(calls) => calls,
-        Err(error) => return Confined::Not(error.to_string()),
+        Err(error) => return Confined::Not(Unconfined::Failed(error.to_string())),
     };
     match forbid(hostile, SeccompAction::KillProcess) {
         Confined::Wholly => allow_only(calls, SeccompAction::Errno(ENOSYS.unsigned_abs())),

@@ -17,7 +17,7 @@ use signal_hook::iterator::Signals;
 
 use crate::greeting;
 use crate::link::{self, FromToken, KeyReport, Open, ToToken};
-use crate::{Key, Pin, PinFingerprint, Signature, TokenError};
+use crate::{Key, Pin, PinFingerprint, Signature, TakeOver, TokenError};
 
 /// A token that was opened.
 pub struct Opened<K> {
@@ -153,16 +153,26 @@ fn sign<K: Key>(keys: &mut [Option<K>], key: usize, text: &str) -> Result<Signat
 
 impl PinGuard<'_> {
     /// Called with the PINs of a key, or of the whole token, before any of them is used. `owner` is the same
-    /// text whenever it is the same token or key.
-    pub fn check(&self, key: Option<usize>, owner: &str, pins: &[&Pin]) -> Result<(), TokenError> {
+    /// text whenever it is the same token or key. `take_over`: how a corrected one gets here.
+    pub fn check(
+        &self,
+        key: Option<usize>,
+        owner: &str,
+        pins: &[&Pin],
+        take_over: TakeOver,
+    ) -> Result<(), TokenError> {
         if self
             .refused
             .iter()
             .any(|refused| refused.is_of(owner, pins))
         {
+            let or_restart = match take_over {
+                TakeOver::Reload => " (or restart it, if this PIN is right by now)",
+                TakeOver::Restart => "",
+            };
             return Err(TokenError::PinRejected(format!(
                 "{owner}: the PIN is still the one that was refused, and is not tried again: correct it, \
-                 then reload the agent (or restart it, if this PIN is right by now)"
+                 then {take_over}{or_restart}"
             )));
         }
         let fingerprint = PinFingerprint::of(owner, pins)

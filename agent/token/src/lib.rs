@@ -6,6 +6,7 @@
 //! and reads each [`StringToSign`] again before it signs: whatever happens to the agent, the key
 //! signs nothing but IAM Roles Anywhere requests.
 
+pub mod account;
 pub mod greeting;
 pub mod host;
 mod key;
@@ -16,11 +17,13 @@ mod pkcs11_uri;
 pub mod program;
 pub mod sandbox;
 mod secret_memory;
+pub mod softhsm;
 mod string_to_sign;
 mod tcti;
+pub mod tpm_device;
 
 pub use key::{Key, Signature, TokenError};
-pub use pin::{Pin, PinError, PinFingerprint, PinSource, Question};
+pub use pin::{Pin, PinError, PinFingerprint, PinSource, Question, TakeOver};
 pub use pkcs11_uri::{ObjectMatch, Pkcs11Uri, TokenMatch, UriError};
 pub use string_to_sign::{Algorithm, AmzDate, NotASignableText, Scope, StringToSign};
 pub use tcti::{Tcti, TctiError};

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::secret_memory::SecretMemory;
 pub use fingerprint::PinFingerprint;
-pub use source::{PinError, PinSource, Question};
+pub use source::{PinError, PinSource, Question, TakeOver};
 
 /// A PIN, in memory that is locked and wiped. There is one copy of it, however often it is cloned. Its
 /// `Debug` shows nothing.

@@ -4,12 +4,16 @@
 //! Both act on the calling thread and on what it starts later: call them before there are other threads.
 //! Both are best effort: where a kernel lacks something, the program says so and goes on without.
 
+mod unconfined;
+
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;
 
 use landlock::{LandlockStatus, RestrictionStatus, RulesetCreated, RulesetError, RulesetStatus};
 use libc::*;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule, TargetArch};
+use unconfined::Surroundings;
+pub use unconfined::Unconfined;
 
 /// How far a program is confined.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +23,7 @@ pub enum Confined {
     /// As far as this kernel knows how, and how far that is.
     Partly(String),
     /// Not at all, and why.
-    Not(String),
+    Not(Unconfined),
 }
 
 /// The last Landlock ABI that was tested here: rights of later ones are left alone.
@@ -114,8 +118,9 @@ pub fn allow_only(calls: Calls, answer: SeccompAction) -> Confined {
 }
 
 fn filter(calls: Calls, others: SeccompAction, these: SeccompAction) -> Confined {
+    let before = Surroundings::of_process();
     let Ok(arch) = TargetArch::try_from(ARCH) else {
-        return Confined::Not(format!("there are no rules for {ARCH}"));
+        return Confined::Not(Unconfined::Failed(format!("there are no rules for {ARCH}")));
     };
     let filter = SeccompFilter::new(calls, others, these, arch);
     let program = filter.and_then(BpfProgram::try_from);
@@ -124,19 +129,20 @@ fn filter(calls: Calls, others: SeccompAction, these: SeccompAction) -> Confined
         .and_then(|program| seccompiler::apply_filter(&program));
     match applied {
         Ok(()) => Confined::Wholly,
-        Err(error) => Confined::Not(error.to_string()),
+        Err(error) => Confined::Not(before.without_seccomp(&error)),
     }
 }
 
 /// Enforces Landlock rules, as far as this kernel can.
 pub fn enforce(rules: Result<RulesetCreated, RulesetError>) -> Confined {
+    let before = Surroundings::of_process();
     match rules.and_then(RulesetCreated::restrict_self) {
-        Ok(status) => confined(status),
-        Err(error) => Confined::Not(error.to_string()),
+        Ok(status) => confined(status, before),
+        Err(error) => Confined::Not(before.landlock_failed(&error)),
     }
 }
 
-fn confined(status: RestrictionStatus) -> Confined {
+fn confined(status: RestrictionStatus, before: &Surroundings) -> Confined {
     match (status.ruleset, status.landlock) {
         (RulesetStatus::FullyEnforced, _) => Confined::Wholly,
         (RulesetStatus::PartiallyEnforced, LandlockStatus::Available { effective_abi, .. }) => {
@@ -144,10 +150,8 @@ fn confined(status: RestrictionStatus) -> Confined {
                 "this kernel has version {effective_abi}, {LANDLOCK_ABI} would confine it further"
             ))
         }
-        (_, LandlockStatus::NotEnabled) => Confined::Not(
-            "this kernel has it switched off (add landlock to its lsm= parameter)".to_owned(),
-        ),
-        _ => Confined::Not("this kernel has none".to_owned()),
+        (_, LandlockStatus::NotEnabled) => Confined::Not(Unconfined::SwitchedOff),
+        _ => Confined::Not(before.without_landlock()),
     }
 }
 

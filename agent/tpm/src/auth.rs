@@ -1,7 +1,7 @@
 //! Auth values: read once, proved in an HMAC session, never in clear on the bus, and never tried again
 //! after the TPM refused them.
 
-use token::{PinSource, TokenError};
+use token::{PinSource, TakeOver, TokenError};
 use tss_esapi::handles::TpmHandle;
 use tss_esapi::interface_types::resource_handles::Hierarchy;
 use tss_esapi::interface_types::session_handles::AuthSession;
@@ -20,6 +20,8 @@ pub(crate) struct Proof {
     pub(crate) entity: Vec<u8>,
     /// For people: `its auth value (pin)`.
     pub(crate) what: String,
+    /// How a corrected one gets here.
+    pub(crate) take_over: TakeOver,
 }
 
 /// Auth values that were refused, and with which error.
@@ -51,6 +53,7 @@ impl Proof {
             is_good: false,
             entity: u32::from(TpmHandle::from(hierarchy)).to_be_bytes().to_vec(),
             what: format!("the auth value of hierarchy {hierarchy:?} ({setting})"),
+            take_over: TakeOver::of(pin),
         })
     }
 }
@@ -96,8 +99,8 @@ impl Tpm {
                 Err(_) => String::new(),
             };
             let again = match self.caller {
-                Caller::Agent => "reload the agent",
-                Caller::Operator => "run the command again",
+                Caller::Agent => proof.take_over.to_string(),
+                Caller::Operator => "run the command again".to_owned(),
             };
             let error = TokenError::PinRejected(format!(
                 "{doing}: the TPM refused {what} ({failure}{count}); correct it and {again}"

@@ -1,57 +1,24 @@
 //! The way to the TPM, and what stands in it.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::str::FromStr;
 
-use nix::unistd::{Gid, Group};
-use rustix::fs::{Access, access};
-use rustix::io::Errno;
-use token::{Tcti, TokenError};
+use token::{Tcti, TokenError, tpm_device};
 use tss_esapi::{Context, TctiNameConf};
 
 use crate::error::Failure;
 
 /// Connects, without a command to the TPM. Whatever is missing may come later, so that it is tried again.
 pub(crate) fn connect(tcti: &Tcti) -> Result<Context, TokenError> {
-    if let Tcti::Device(path) = tcti {
-        check_device(path)?;
+    if let Tcti::Device(path) = tcti
+        && let Some(obstacle) = tpm_device::obstacle(path)
+    {
+        return Err(TokenError::Gone(obstacle.into_text()));
     }
     TctiNameConf::from_str(&tcti.to_string())
         .and_then(Context::new)
         .map_err(|error| {
             Failure::new("connect", error).gone(format_args!("TPM {tcti}: {}", remedy(tcti)))
         })
-}
-
-/// libtss2 gives the same code for a device that is missing and for one that is not ours to open.
-fn check_device(path: &Path) -> Result<(), TokenError> {
-    let device = path.display();
-    let gone = |text| Err(TokenError::Gone(text));
-    match access(path, Access::READ_OK | Access::WRITE_OK) {
-        Ok(()) => Ok(()),
-        Err(Errno::NOENT) => gone(format!(
-            "{device} is not there: switch the TPM on in the firmware, and see that the kernel \
-             found it (`dmesg | grep -i tpm`)"
-        )),
-        Err(Errno::ACCESS) => gone(match path.metadata() {
-            Ok(metadata) => format!(
-                "{device} may not be opened by this user: it belongs to group {} with mode {:04o}; \
-                 add the user to that group (systemd: SupplementaryGroups=)",
-                group(metadata.gid()),
-                metadata.mode() & 0o7777
-            ),
-            Err(error) => format!("{device} may not be opened by this user: {error}"),
-        }),
-        Err(error) => gone(format!("{device} cannot be opened: {error}")),
-    }
-}
-
-fn group(gid: u32) -> String {
-    match Group::from_gid(Gid::from_raw(gid)) {
-        Ok(Some(group)) => group.name,
-        _ => gid.to_string(),
-    }
 }
 
 fn remedy(tcti: &Tcti) -> &'static str {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use token::host::{Opened, PinGuard};
 use token::link::{Open, OpenTpm, OpenTpmKey, OpenedKey, TpmKeySource};
-use token::{Pin, TokenError};
+use token::{Pin, TakeOver, TokenError};
 use tss_esapi::handles::KeyHandle;
 use tss_esapi::structures::{Auth, EncryptedSecret, Private, Public, SymmetricDefinitionObject};
 use tss_esapi::{Error, WrapperErrorKind};
@@ -127,6 +127,7 @@ pub(crate) fn load(
 /// What can be read of its auth values; the others' faults are told when they are needed.
 fn check_pins(guard: &PinGuard, number: usize, key: &OpenTpmKey) -> Result<(), TokenError> {
     let sources = [&key.pin, &key.parent_pin, &key.owner_pin];
+    let take_over = TakeOver::of(sources.into_iter().flatten());
     let pins: Vec<Pin> = sources
         .into_iter()
         .flatten()
@@ -136,7 +137,7 @@ fn check_pins(guard: &PinGuard, number: usize, key: &OpenTpmKey) -> Result<(), T
         return Ok(());
     }
     let pins: Vec<&Pin> = pins.iter().collect();
-    guard.check(Some(number), &key.source.to_string(), &pins)
+    guard.check(Some(number), &key.source.to_string(), &pins, take_over)
 }
 
 /// Loads the key that is in this file.
@@ -273,6 +274,7 @@ impl Loaded {
             entity: tpm.entity(self.object),
             auth: self.auth,
             what,
+            take_over: TakeOver::of(&key.pin),
         };
         if self.policy.is_none() {
             tpm.session_for(&proof)?; // now, not at the first signature

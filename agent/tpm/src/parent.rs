@@ -1,7 +1,7 @@
 //! The keys that key files are stored under: each one is opened once, for all files that name it.
 
 use token::link::OpenTpmKey;
-use token::{PinSource, TokenError};
+use token::{PinSource, TakeOver, TokenError};
 use tss_esapi::handles::KeyHandle;
 use tss_esapi::interface_types::resource_handles::Hierarchy;
 use tss_esapi::structures::{Auth, Public};
@@ -98,6 +98,7 @@ fn persistent(tpm: &mut Tpm, wanted: &Wanted) -> Result<Parent, TokenError> {
         auth: auth::read(wanted.pin.as_ref())?,
         entity: handle.to_be_bytes().to_vec(),
         what,
+        take_over: TakeOver::of(&wanted.pin),
     };
     let (key, public) = find_persistent(tpm, handle)?;
     let failed = |failure: Failure| failure.while_doing(format_args!("its parent {handle:#010x}"));
@@ -155,6 +156,7 @@ fn primary(tpm: &mut Tpm, wanted: &Wanted, hierarchy: Hierarchy) -> Result<Paren
             auth: Auth::default(),
             entity: wanted.handle.to_be_bytes().to_vec(),
             what: "the empty auth value of its derived parent".to_owned(),
+            take_over: TakeOver::Reload,
         },
     })
 }

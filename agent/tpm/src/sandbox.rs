@@ -35,7 +35,7 @@ const READ_FOR_DBUS: &[&str] = &["/proc", "/run", "/var/lib/dbus"];
 pub(crate) fn confine(open: &Open) -> Confined {
     match open {
         Open::Tpm(open) => sandbox::enforce(ruleset(open)),
-        Open::Pkcs11(_) => Confined::Not("it is no TPM".to_owned()), // and is not opened either
+        Open::Pkcs11(_) => Confined::Not(sandbox::Unconfined::Failed("it is no TPM".to_owned())), // and is not opened either
     }
 }
 

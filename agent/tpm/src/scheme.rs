@@ -141,16 +141,21 @@ fn sequence(r: &[u8], s: &[u8]) -> der::Result<Vec<u8>> {
 }
 
 /// What works, but leaves a copy of the key elsewhere.
+const NEW_KEY: &str =
+    "make one in the TPM (roleseal-agent key generate --tpm --out FILE), and have that certified";
+
 pub(crate) fn warnings(key: &Public) -> Vec<String> {
     let attributes = key.object_attributes();
     let mut warnings = Vec::new();
     if !attributes.sensitive_data_origin() {
-        warnings.push("the key was made outside of the TPM, where a copy of it may be".to_owned());
+        warnings.push(format!(
+            "the key was made outside of the TPM, where a copy of it may be: {NEW_KEY}"
+        ));
     }
     if !attributes.fixed_tpm() || !attributes.fixed_parent() {
-        warnings.push(
-            "the key can leave its TPM (fixedTPM and fixedParent are not both set)".to_owned(),
-        );
+        warnings.push(format!(
+            "the key can leave its TPM (fixedTPM and fixedParent are not both set): {NEW_KEY}"
+        ));
     }
     warnings
 }

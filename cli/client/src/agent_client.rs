@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -137,7 +138,7 @@ impl fmt::Display for AgentError {
             ClientError::Connect(error) => write!(
                 f,
                 "cannot connect to roleseal-agent at {socket}: {error}\n{}",
-                remedy(error.kind())
+                remedy(&self.socket, error.kind())
             ),
             ClientError::Refused(refusal) => write_refusal(f, refusal),
             ClientError::TooLarge => write!(f, "{}: give fewer instance properties", self.error),
@@ -149,21 +150,41 @@ impl fmt::Display for AgentError {
     }
 }
 
-fn remedy(kind: ErrorKind) -> &'static str {
+fn remedy(socket: &Path, kind: ErrorKind) -> String {
     match kind {
-        ErrorKind::PermissionDenied => {
-            "The socket belongs to a group that you are not in (ls -l shows it): become a member, \
-             then log in again."
-        }
+        ErrorKind::PermissionDenied => kept_out(socket),
         ErrorKind::ConnectionRefused => {
-            "The socket is left over, and nobody listens: start roleseal-agent."
+            "The socket is left over, and nobody listens: start roleseal-agent (sudo systemctl start \
+             roleseal-agent.socket roleseal-agent)."
+                .to_owned()
         }
-        _ => {
-            "Is roleseal-agent running? Where its socket is another, name it with --socket or \
-             ROLESEAL_SOCKET."
-        }
+        _ => "Is roleseal-agent running (systemctl status roleseal-agent)? Where its socket is another, name it with \
+              --socket or ROLESEAL_SOCKET."
+            .to_owned(),
     }
 }
+
+/// By the socket's mode, which the agent sets by its rules.
+fn kept_out(socket: &Path) -> String {
+    const GROUP_WRITES: u32 = 0o020;
+    match socket.metadata() {
+        Ok(socket) if socket.mode() & GROUP_WRITES == 0 => NO_RULES.to_owned(),
+        Ok(socket) => format!(
+            "The socket belongs to the group {}: have yourself made a member (sudo usermod -aG), then log in again.",
+            socket.gid()
+        ),
+        Err(_) => format!(
+            "A directory above it keeps you out: namei -l {} shows which one.",
+            socket.display()
+        ),
+    }
+}
+
+/// Why a socket is its agent's user's alone.
+pub const NO_RULES: &str = "\
+It is for its owner alone, as an agent makes it that has no [[identity.allow]] rule for others: have a rule that names \
+you (users or groups) added to agent.toml, then: sudo systemctl restart roleseal-agent (or SocketMode= changed, where \
+systemd makes the socket).";
 
 fn write_refusal(f: &mut fmt::Formatter, refusal: &Refusal) -> fmt::Result {
     match exit_of(refusal) {
@@ -187,7 +208,8 @@ fn write_refusal(f: &mut fmt::Formatter, refusal: &Refusal) -> fmt::Result {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
+    use std::os::unix::fs::PermissionsExt;
+    use std::{fs, io};
 
     use super::*;
 
@@ -196,7 +218,7 @@ mod tests {
         for (kind, expected) in [
             (ErrorKind::NotFound, "--socket or ROLESEAL_SOCKET"),
             (ErrorKind::ConnectionRefused, "start roleseal-agent"),
-            (ErrorKind::PermissionDenied, "group"),
+            (ErrorKind::PermissionDenied, "namei -l"),
         ] {
             let error = AgentError::new(Path::new("/a.sock"), ClientError::Connect(kind.into()));
             assert_eq!(error.exit(), Exit::AgentUnreachable);
@@ -205,6 +227,18 @@ mod tests {
                 text.contains("/a.sock") && text.contains(expected),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn who_is_kept_out_learns_by_what() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.sock");
+        for (mode, expected) in [(0o600, "[[identity.allow]]"), (0o660, "group")] {
+            fs::write(&path, "").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let text = remedy(&path, ErrorKind::PermissionDenied);
+            assert!(text.contains(expected), "{mode:o}: {text}");
         }
     }
 

@@ -2,9 +2,10 @@
 
 use client::exit::Exit;
 use jiff::Timestamp;
-use wire::{Identity, ServiceInfo, State};
+use wire::{Identity, PinSource, ServiceInfo, State};
 
 use super::finding::{Check, Finding};
+use super::socket::caller_name;
 
 /// Who answers at the socket.
 pub(super) fn judge_agent(info: &ServiceInfo) -> Finding {
@@ -33,7 +34,7 @@ pub(super) fn judge_agent(info: &ServiceInfo) -> Finding {
     Finding::warning(
         Check::Agent,
         format!("{detail}; this is roleseal {OURS}"),
-        "Install both of one version; after an update of the agent: systemctl restart roleseal-agent",
+        "Install both of one version; after an update of the agent: sudo systemctl restart roleseal-agent",
     )
 }
 
@@ -54,7 +55,7 @@ pub(super) fn choose<'i>(
     if names.is_empty() {
         return refused(
             "the agent shows this user none".to_owned(),
-            format!("None is for this user: {RULE}"),
+            rule(&caller_name(), "the one that it is to use"),
         );
     }
     match wanted {
@@ -62,7 +63,10 @@ pub(super) fn choose<'i>(
             Some(one) => (Finding::ok(Check::Identity, shown(one)), vec![one]),
             None => refused(
                 format!("{name} is not among those that the agent shows this user: {all}"),
-                format!("Is the name right? If agent.toml has {name}: {RULE}"),
+                format!(
+                    "Is the name right (roleseal identities)? {}",
+                    rule(&caller_name(), name)
+                ),
             ),
         },
         None if identities.len() > 1 && for_session => refused(
@@ -77,8 +81,13 @@ pub(super) fn choose<'i>(
     }
 }
 
-const RULE: &str = "the agent's operator lets a user use an identity by users or groups of an \
-                    [[identity.allow]] rule in agent.toml";
+/// What lets a user use an identity.
+fn rule(user: &str, identity: &str) -> String {
+    format!(
+        "Have the agent's operator put this under the [[identity]] of {identity} in agent.toml:\n\
+         [[identity.allow]]\nusers = [\"{user}\"]\nthen: sudo systemctl reload roleseal-agent"
+    )
+}
 
 fn shown(identity: &Identity) -> String {
     let known = |member: &Option<String>| member.clone().unwrap_or_else(|| "unknown".to_owned());
@@ -115,24 +124,38 @@ pub(super) fn judge_token(identity: &Identity, now: Timestamp) -> Vec<Finding> {
             "The agent tries again by itself. Is the token there, and does its module or its TPM answer? \
              The agent's log has more: journalctl -u roleseal-agent",
         ),
-        State::PinRejected => failed(
+        State::PinRejected => failed(&format!(
             "The PIN is not tried again before somebody acts, so that it does not lock. Put the right one \
-             where the identity's pin setting says, then: systemctl reload roleseal-agent",
-        ),
-        State::Unusable => failed(
-            "Mend the key, the certificate or the configuration (roleseal-agent --check), then: systemctl \
-             reload roleseal-agent",
-        ),
+             where the identity's pin setting says, then: {}",
+            take_over(identity)
+        )),
+        State::Unusable => failed(&format!(
+            "Mend the key, the certificate or the configuration (sudo roleseal-agent --check shows its \
+             faults), then: {}",
+            take_over(identity)
+        )),
     };
     let warnings = identity.warnings.iter().map(|warning| {
         let text = format!("{name}: {warning}");
         Finding::warning(
             Check::Token,
             text,
-            "docs/security.md says what that means for the key.",
+            "What helps stands in the warning. Since when it is so: journalctl -u roleseal-agent. Background: \
+             docs/security.md",
         )
     });
     [state].into_iter().chain(warnings).collect()
+}
+
+/// How the agent takes over what was mended.
+fn take_over(identity: &Identity) -> &'static str {
+    match identity.pin_source {
+        Some(PinSource::Credential) => {
+            "sudo systemctl restart roleseal-agent (its PIN is in a systemd credential, which is copied when \
+             the service starts: a reload does not read it again)"
+        }
+        Some(PinSource::File | PinSource::Uri) | None => "sudo systemctl reload roleseal-agent",
+    }
 }
 
 fn valid(identity: &Identity, now: Timestamp) -> bool {

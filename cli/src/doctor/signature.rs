@@ -94,27 +94,27 @@ fn objection(rule: Rule) -> (&'static str, &'static str) {
         Rule::Caller => (
             "user",
             "An [[identity.allow]] rule of the identity in agent.toml has to name this user (users) or one \
-             of its groups (groups); then: systemctl reload roleseal-agent",
+             of its groups (groups); then: sudo systemctl reload roleseal-agent",
         ),
         Rule::Role => (
             "role",
             "Ask for another role, or have it named in roles of this user's [[identity.allow]] rule in \
-             agent.toml; then: systemctl reload roleseal-agent",
+             agent.toml; then: sudo systemctl reload roleseal-agent",
         ),
         Rule::Profile => (
             "profile",
             "Ask through another profile, or have it named in profiles of this user's [[identity.allow]] \
-             rule in agent.toml; then: systemctl reload roleseal-agent",
+             rule in agent.toml; then: sudo systemctl reload roleseal-agent",
         ),
         Rule::TrustAnchor => (
             "trust anchor",
             "Ask with another trust anchor, or have it named in trust-anchors of this user's \
-             [[identity.allow]] rule in agent.toml; then: systemctl reload roleseal-agent",
+             [[identity.allow]] rule in agent.toml; then: sudo systemctl reload roleseal-agent",
         ),
         Rule::Duration => (
             "duration",
             "Ask for less with session-duration, or have max-duration of this user's [[identity.allow]] \
-             rule in agent.toml raised; then: systemctl reload roleseal-agent",
+             rule in agent.toml raised; then: sudo systemctl reload roleseal-agent",
         ),
     }
 }

@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use client::agent_client::NO_RULES;
 use client::exit::Exit;
 use nix::unistd::{Gid, Group, Uid, User};
 use wire::{Client, ClientError};
@@ -93,7 +94,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         ),
         Err((ErrorKind::ConnectionRefused, _)) => failed(
             format!("{rights} is left over: nobody listens"),
-            "Start the agent: systemctl start roleseal-agent.socket roleseal-agent.service",
+            "Start the agent: sudo systemctl start roleseal-agent.socket roleseal-agent.service",
         ),
         Err((_, error)) => failed(
             format!("{rights} takes no connection: {error}"),
@@ -103,22 +104,24 @@ pub(super) fn judge(facts: &Facts) -> Finding {
 }
 
 const NOT_THERE: &str = "Is roleseal-agent running (systemctl status roleseal-agent.socket \
-                         roleseal-agent.service)? Where its socket is another, name it with --socket, \
+                         roleseal-agent.service; it is started by sudo systemctl start roleseal-agent.socket)? Where its socket is another, name it with --socket, \
                          ROLESEAL_SOCKET or the target's socket.";
 
-const DIRECTORY: &str = "A directory above it keeps you out: namei -l shows which one. Its group, or the \
-                         socket's own place, is the agent's configuration (RuntimeDirectoryMode, \
-                         ListenStream of the units).";
+const DIRECTORY: &str = "A directory above it keeps you out: namei -l shows which one. Have it \
+                         opened for others (chmod o+x), or the socket put elsewhere (ListenStream= of \
+                         roleseal-agent.socket, or socket in agent.toml).";
 
 /// How a user comes in whom the socket keeps out.
 fn admission(file: &File, caller: &Caller) -> String {
     const GROUP_WRITES: u32 = 0o020;
     let (group, name) = (&file.group, &caller.name);
-    if caller.groups.contains(&file.gid) || file.mode & GROUP_WRITES == 0 {
+    if file.mode & GROUP_WRITES == 0 {
+        return NO_RULES.to_owned();
+    }
+    if caller.groups.contains(&file.gid) {
         return format!(
-            "Its mode does not let its group in, or a directory above it keeps you out (namei -l): have its \
-             SocketMode and SocketGroup changed in roleseal-agent.socket. What {name} may then use is for \
-             the rules in agent.toml to say."
+            "A directory above it keeps you out (namei -l shows which one): have it opened for {name} (chmod o+x). What \
+             {name} may then use is for the rules in agent.toml to say."
         );
     }
     match file.caller_is_listed {
@@ -127,7 +130,9 @@ fn admission(file: &File, caller: &Caller) -> String {
              newgrp {group}."
         ),
         false => {
-            format!("Have {name} made a member: usermod -aG {group} {name}; then log in again.")
+            format!(
+                "Have {name} made a member: sudo usermod -aG {group} {name}; then log in again."
+            )
         }
     }
 }
@@ -151,15 +156,20 @@ impl File {
     }
 }
 
+/// This user's name, as a rule of the agent's names it.
+pub(super) fn caller_name() -> String {
+    let uid = Uid::effective();
+    let user = User::from_uid(uid).ok().flatten();
+    user.map_or_else(|| format!("user {uid}"), |user| user.name)
+}
+
 impl Caller {
     fn of_process() -> Caller {
-        let uid = Uid::effective();
-        let user = User::from_uid(uid).ok().flatten();
         let gid = rustix::process::getegid().as_raw();
         let more = rustix::process::getgroups().unwrap_or_default();
         let more = more.into_iter().map(rustix::process::Gid::as_raw);
         Caller {
-            name: user.map_or_else(|| format!("user {uid}"), |user| user.name),
+            name: caller_name(),
             groups: [gid].into_iter().chain(more).collect(),
         }
     }
@@ -199,7 +209,7 @@ mod tests {
         for (mode, gid, listed, expected) in [
             (0o660, 42, false, "usermod -aG aws deploy"),
             (0o660, 42, true, "newgrp aws"),
-            (0o600, 42, false, "SocketMode"),
+            (0o600, 42, false, "[[identity.allow]]"),
             (0o660, 7, false, "namei -l"),
         ] {
             let finding = judge(&facts(mode, gid, listed, denied));

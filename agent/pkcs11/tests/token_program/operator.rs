@@ -49,6 +49,7 @@ impl Operator {
         let request = Request {
             module: self.module.clone(),
             pin: self.pin.clone(),
+            user: None,
             task,
         };
         let link = self.program.link.as_mut().unwrap();
@@ -215,6 +216,7 @@ fn daemon_and_operator_do_not_take_each_others_messages() {
     let request = Request {
         module: spy.module.clone().into(),
         pin: operator.pin,
+        user: None,
         task: generate("pkcs11:token=lab;object=new", KeyType::EcP256),
     };
     let link = daemon.link.as_mut().unwrap();

@@ -1,7 +1,7 @@
 //! The running agent, if there is one: it is told to read its configuration again, and has the identity.
 
-use std::fs::File;
-use std::io::{self, ErrorKind};
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -28,17 +28,24 @@ const RELOAD: &str = "systemctl reload-or-restart roleseal-agent.service >&2";
 #[derive(Debug, PartialEq, Eq)]
 enum Listener {
     Nobody,
-    Agent(Pid),
+    Process(Peer),
     /// systemd, for an agent that may not run yet.
     Manager,
 }
 
+/// A process that listens, by the kernel's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Peer {
+    pid: Pid,
+    uid: u32,
+}
+
 impl Listener {
     /// The first process is systemd; or, in a container, the agent itself.
-    fn of(pid: Pid, program: Option<&Path>) -> Listener {
-        match pid == Pid::INIT && !program.is_some_and(is_agent) {
+    fn of(peer: Peer, is_agent: bool) -> Listener {
+        match peer.pid == Pid::INIT && !is_agent {
             true => Listener::Manager,
-            false => Listener::Agent(pid),
+            false => Listener::Process(peer),
         }
     }
 }
@@ -54,7 +61,7 @@ pub(super) fn reload_and_wait(plan: &Plan) -> Result<(), Failure> {
                 socket.display()
             ));
         }
-        Listener::Agent(pid) => hang_up(pid)?,
+        Listener::Process(peer) => hang_up(peer)?,
         Listener::Manager => reload_by_manager()?,
     }
     wait(plan)
@@ -72,8 +79,9 @@ fn listener(socket: &Path) -> Result<Listener, Failure> {
         Err(error) => return Err(at(error.to_string())),
     };
     let peer = getsockopt(&stream, PeerCredentials).map_err(|error| at(error.to_string()))?;
-    match Pid::from_raw(peer.pid()) {
-        Some(pid) => Ok(Listener::of(pid, program_of(pid).ok().as_deref())),
+    let uid = peer.uid();
+    match Pid::from_raw(peer.pid()).map(|pid| Peer { pid, uid }) {
+        Some(peer) => Ok(Listener::of(peer, check_agent(peer).is_ok())),
         None => Err(at(
             "who listens there cannot be told: reload the agent by hand".to_owned(),
         )),
@@ -81,25 +89,42 @@ fn listener(socket: &Path) -> Result<Listener, Failure> {
 }
 
 /// Sends SIGHUP to the agent of that number, and to nobody who has got it since.
-fn hang_up(pid: Pid) -> Result<(), Failure> {
+fn hang_up(peer: Peer) -> Result<(), Failure> {
     let by_hand = |why: String| {
         Failure::failed(format!(
-            "process {} is not told to reload: {why}: reload the agent by hand (SIGHUP)",
-            pid.as_raw_nonzero()
+            "process {} is not told to reload: {why}: reload the agent by hand (sudo systemctl reload \
+             roleseal-agent, or SIGHUP)",
+            peer.pid.as_raw_nonzero()
         ))
     };
     // From here on, whatever has the number: if it is not the agent, it is not this process.
     let process =
-        pidfd_open(pid, PidfdFlags::empty()).map_err(|error| by_hand(error.to_string()))?;
-    let program = program_of(pid).map_err(|error| by_hand(error.to_string()))?;
-    if !is_agent(&program) {
-        return Err(by_hand(format!("it runs {}", program.display())));
-    }
+        pidfd_open(peer.pid, PidfdFlags::empty()).map_err(|error| by_hand(error.to_string()))?;
+    check_agent(peer).map_err(by_hand)?;
     pidfd_send_signal(&process, Signal::HUP).map_err(|error| by_hand(error.to_string()))
 }
 
-fn program_of(pid: Pid) -> io::Result<PathBuf> {
-    std::fs::read_link(format!("/proc/{}/exe", pid.as_raw_nonzero()))
+/// Whether it is an agent: by its program, which the kernel shows of a process that keeps its secrets in to root
+/// alone; else by its name, if it is this user's. Another user's would not take this user's signal either.
+fn check_agent(peer: Peer) -> Result<(), String> {
+    let own = rustix::process::geteuid();
+    match fs::read_link(process_file(peer, "exe")) {
+        Ok(program) if is_agent(&program) => Ok(()),
+        Ok(program) => Err(format!("it runs {}", program.display())),
+        Err(error) if error.kind() != ErrorKind::PermissionDenied => Err(error.to_string()),
+        Err(_) if !own.is_root() && own.as_raw() != peer.uid => {
+            Err(format!("it is user {}'s", peer.uid))
+        }
+        Err(_) => match fs::read_to_string(process_file(peer, "comm")) {
+            Ok(name) if is_agent(Path::new(name.trim_end())) => Ok(()),
+            Ok(name) => Err(format!("it is called {:?}", name.trim_end())),
+            Err(error) => Err(error.to_string()),
+        },
+    }
+}
+
+fn process_file(peer: Peer, name: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/{}/{name}", peer.pid.as_raw_nonzero()))
 }
 
 /// Also one whose file was replaced by a newer one.
@@ -158,22 +183,14 @@ mod tests {
 
     #[test]
     fn the_first_process_is_systemd_or_the_agent() {
-        let other = Pid::from_raw(7).unwrap();
-        for (pid, program, expected) in [
-            (
-                Pid::INIT,
-                Some("/usr/lib/systemd/systemd"),
-                Listener::Manager,
-            ),
-            (Pid::INIT, None, Listener::Manager),
-            (
-                Pid::INIT,
-                Some("/usr/local/bin/roleseal-agent"),
-                Listener::Agent(Pid::INIT),
-            ),
-            (other, None, Listener::Agent(other)),
+        let peer = |pid| Peer { pid, uid: 0 };
+        let (first, other) = (peer(Pid::INIT), peer(Pid::from_raw(7).unwrap()));
+        for (peer, is_agent, expected) in [
+            (first, false, Listener::Manager),
+            (first, true, Listener::Process(first)),
+            (other, false, Listener::Process(other)),
         ] {
-            assert_eq!(Listener::of(pid, program.map(Path::new)), expected);
+            assert_eq!(Listener::of(peer, is_agent), expected);
         }
         assert!(is_agent(Path::new("/bin/roleseal-agent (deleted)")));
         assert!(!is_agent(Path::new("/bin/sh")));

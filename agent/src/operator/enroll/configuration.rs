@@ -238,6 +238,7 @@ mod tests {
             module: "/m.so".into(),
             uri: format!("pkcs11:token=lab;object={object}").parse().unwrap(),
             pin: None,
+            user: None,
         }
     }
 
@@ -251,7 +252,13 @@ mod tests {
             text: "PIN".to_owned(),
             twice: false,
         }));
-        let place = KeyPlace::Pkcs11 { module, uri, pin };
+        let user = None;
+        let place = KeyPlace::Pkcs11 {
+            module,
+            uri,
+            pin,
+            user,
+        };
         let lines = key_lines(&place).unwrap().join("\n");
         assert!(lines.contains("\n# pin = { file = "), "{lines}");
         let directory = tempfile::tempdir().unwrap();

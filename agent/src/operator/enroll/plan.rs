@@ -6,9 +6,10 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{User, geteuid};
+use nix::unistd::geteuid;
 use rustix::fs::OFlags;
 use token::PinSource;
+use token::account::Account;
 use token::link::TpmKeySource;
 
 use super::EnrollArguments;
@@ -33,13 +34,10 @@ pub(super) struct Plan {
     /// The agent's socket.
     pub(super) socket: PathBuf,
     /// Whose the files are to be.
-    owner: Option<User>,
+    pub(super) owner: Option<Account>,
     existing_key: bool,
     issue: Option<String>,
 }
-
-/// The user that the packages make for the agent.
-const USUAL_OWNER: &str = "roleseal";
 
 impl Plan {
     pub(super) fn new(arguments: &EnrollArguments) -> Result<Plan, Failure> {
@@ -66,7 +64,11 @@ impl Plan {
                 certificate.display()
             )));
         }
-        let place = arguments.key.place()?;
+        let owner = arguments.owner.account()?;
+        let place = arguments.key.place(owner.as_ref())?;
+        if let Some(owner) = &owner {
+            check_pins(&place, owner)?;
+        }
         if matches!(pin_of(&place), Some(PinSource::Value(_))) {
             return Err(Failure::usage(
                 "a pin-value would have to stand in the configuration: use --pin-file, or pin-source",
@@ -84,7 +86,7 @@ impl Plan {
             block,
             edit,
             socket,
-            owner: owner(arguments.owner.as_deref())?,
+            owner,
             existing_key: arguments.existing_key,
             issue: arguments.issue.clone(),
         })
@@ -112,7 +114,7 @@ impl Plan {
         let Some(owner) = &self.owner else {
             return Ok(());
         };
-        give_away(path, owner.uid.as_raw(), owner.gid.as_raw()).map_err(|error| {
+        give_away(path, owner.uid, owner.gid).map_err(|error| {
             let path = path.display();
             Failure::failed(format!("cannot give {path} to {}: {error}", owner.name))
         })
@@ -160,18 +162,21 @@ pub(super) fn pin_of(place: &KeyPlace) -> Option<&PinSource> {
     }
 }
 
-fn owner(named: Option<&str>) -> Result<Option<User>, Failure> {
-    if named.is_none() && !geteuid().is_root() {
-        return Ok(None);
+/// PIN files are for the agent, which reads them as its own user.
+fn check_pins(place: &KeyPlace, owner: &Account) -> Result<(), Failure> {
+    for pin in place.pins().into_iter().flatten() {
+        if let PinSource::File(path) = pin
+            && let Ok(false) = owner.may_read(path)
+        {
+            let (path, name) = (path.display(), &owner.name);
+            return Err(Failure::failed(format!(
+                "the PIN file {path} cannot be read by {name}, as whom the agent reads it: sudo chown {name} {path} \
+                 (and let {name} enter its directory); or --pin-credential, with the file in the service's \
+                 LoadCredential="
+            )));
+        }
     }
-    let user = User::from_name(named.unwrap_or(USUAL_OWNER))
-        .map_err(|error| Failure::failed(format!("cannot look up the owner: {error}")))?;
-    match (user, named) {
-        (None, Some(name)) => Err(Failure::usage(format!(
-            "--owner: there is no user {name:?}"
-        ))),
-        (user, _) => Ok(user),
-    }
+    Ok(())
 }
 
 /// What it would do.

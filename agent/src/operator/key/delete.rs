@@ -66,7 +66,7 @@ pub(super) fn run(arguments: &DeleteArguments) -> Result<(), Failure> {
 
 impl DeleteArguments {
     fn on_token(&self, uri: &UriText, terminal: Option<File>) -> Result<(), Failure> {
-        let mut key = TokenKey::open(place_on_token(uri.read()?, &self.module, &self.pin)?)?;
+        let mut key = TokenKey::open(place_on_token(uri.read()?, &self.module, &self.pin, None)?)?;
         let shown = match key.report() {
             Report::Pkcs11(report) => KeyJson::of_token(report),
             Report::Tpm(_) => return Err(other_answer()),

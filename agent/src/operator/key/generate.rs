@@ -4,16 +4,18 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{ArgGroup, Args};
+use token::account::Account;
 use token::link::TpmKeySource;
 use token::operator::tpm::NewKey;
 use token::operator::{KeyType, pkcs11, tpm};
-use token::{Pkcs11Uri, Tcti};
+use token::{Pkcs11Uri, Tcti, softhsm};
 
 use crate::launcher;
 use crate::operator::handle::Handle;
 use crate::operator::key_choice::{
-    ModuleArgument, UriText, absolute, place_in_tpm, place_on_token, token_of,
+    ModuleArgument, UriText, absolute, check_tpm, place_in_tpm, place_on_token, token_of,
 };
+use crate::operator::owner::OwnerArgument;
 use crate::operator::pins::{PinArguments, TpmPinArguments, in_file};
 use crate::operator::program::{Patience, Program};
 use crate::operator::report::{KeyJson, next_steps};
@@ -38,6 +40,8 @@ pub(crate) struct GenerateArguments {
     /// Print the key's report as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    owner: OwnerArgument,
     #[command(flatten)]
     key: NewKeyArguments,
 }
@@ -85,7 +89,7 @@ struct Pcrs(Vec<u8>);
 const PCR_COUNT: u8 = 24;
 
 pub(super) fn run(arguments: &GenerateArguments) -> Result<(), Failure> {
-    let key = arguments.key.make()?;
+    let key = arguments.key.make(arguments.owner.account()?.as_ref())?;
     let text = match arguments.json {
         true => output::json(&key)?,
         false => format!("{key}{}", next_steps(&key)),
@@ -94,20 +98,20 @@ pub(super) fn run(arguments: &GenerateArguments) -> Result<(), Failure> {
 }
 
 impl NewKeyArguments {
-    /// Makes it.
-    pub(crate) fn make(&self) -> Result<KeyJson, Failure> {
+    /// Makes it. `owner`: whose its files are to be, if not this user's.
+    pub(crate) fn make(&self, owner: Option<&Account>) -> Result<KeyJson, Failure> {
         match (&self.uri, &self.tpm) {
-            (Some(uri), _) => self.on_token(uri.read()?),
-            (None, Some(tcti)) => self.in_tpm(tcti),
+            (Some(uri), _) => self.on_token(uri.read()?, owner),
+            (None, Some(tcti)) => self.in_tpm(tcti, owner),
             (None, None) => Err(Failure::usage("name a token: --uri or --tpm")),
         }
     }
 
     /// Where it is, once it is made.
-    pub(crate) fn place(&self) -> Result<KeyPlace, Failure> {
+    pub(crate) fn place(&self, owner: Option<&Account>) -> Result<KeyPlace, Failure> {
         if let Some(uri) = &self.uri {
             self.tpm_pins.check_unused()?;
-            return place_on_token(uri.read()?, &self.module, &self.pin);
+            return place_on_token(uri.read()?, &self.module, &self.pin, owner.cloned());
         }
         let source = match (&self.out, self.persist) {
             (Some(path), _) => TpmKeySource::File(absolute(path)?),
@@ -124,7 +128,7 @@ impl NewKeyArguments {
         place_in_tpm(tcti, source, &self.pin, parents)
     }
 
-    fn on_token(&self, mut uri: Pkcs11Uri) -> Result<KeyJson, Failure> {
+    fn on_token(&self, mut uri: Pkcs11Uri, owner: Option<&Account>) -> Result<KeyJson, Failure> {
         self.tpm_pins.check_unused()?;
         if uri.object.label.is_none() {
             return Err(Failure::usage(
@@ -137,20 +141,23 @@ impl NewKeyArguments {
         let request = pkcs11::Request {
             module: module.clone(),
             pin: Some(pin.clone()),
+            user: owner.cloned(),
             task: pkcs11::Task::Generate {
                 key: uri,
                 key_type: self.key_type,
             },
         };
+        let owner = owner.filter(|_| softhsm::is_module(&module));
         match Program::start(launcher::Program::Pkcs11)?.ask(&request, patience)? {
             pkcs11::Answer::Key(report) => Ok(KeyJson::of_token(&report)
                 .with_module(&module)
+                .with_owner(owner)
                 .with_pin(Some(&pin))),
             _ => Err(other_answer()),
         }
     }
 
-    fn in_tpm(&self, tcti: &Tcti) -> Result<KeyJson, Failure> {
+    fn in_tpm(&self, tcti: &Tcti, owner: Option<&Account>) -> Result<KeyJson, Failure> {
         if self.module.is_given() {
             return Err(Failure::usage(
                 "--module is for PKCS#11 tokens, and not for --tpm",
@@ -165,9 +172,12 @@ impl NewKeyArguments {
                 ));
             }
         };
+        check_tpm(tcti)?;
         // Before the key is made: without a place it would be lost.
-        let file = self.out.as_deref().map(|path| NewFile::begin(path, 0o600));
+        let file = self.out.as_deref();
+        let file = file.map(|path| NewFile::begin(path, 0o600, owner));
         let file = file.transpose()?;
+        let owner = owner.filter(|_| file.is_some());
         let key = NewKey {
             key_type: self.key_type,
             parent: self.parent.map(|handle| handle.0),
@@ -193,7 +203,10 @@ impl NewKeyArguments {
             (Some(_), None) => return Err(other_answer()),
         }
         let key = KeyJson::of_tpm(&report, Some(place)).with_pin(pin.as_ref());
-        Ok(key.with_tcti(tcti).with_tpm_pins(&self.tpm_pins))
+        Ok(key
+            .with_owner(owner)
+            .with_tcti(tcti)
+            .with_tpm_pins(&self.tpm_pins))
     }
 }
 

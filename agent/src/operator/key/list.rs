@@ -109,6 +109,7 @@ fn tokens(arguments: &ListArguments) -> Result<Vec<TokenJson>, Failure> {
     let request = pkcs11::Request {
         module: module.clone(),
         pin,
+        user: None,
         task: pkcs11::Task::List { token: uri },
     };
     let tokens = match Program::start(launcher::Program::Pkcs11)?.ask(&request, patience)? {

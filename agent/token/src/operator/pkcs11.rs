@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{Der, KeyType, PublicKeyInfo};
+use crate::account::Account;
 use crate::{PinSource, Pkcs11Uri, Signature};
 
 /// A task, and where it is to be done.
@@ -15,6 +16,8 @@ pub struct Request {
     /// The user PIN; `None` to do without a login, which shows public objects alone. One link logs in to a
     /// token once, with the first PIN that it is given.
     pub pin: Option<PinSource>,
+    /// Whose the files of a module are to be that keeps its tokens in files; `None` for this process's user.
+    pub user: Option<Account>,
     /// What to do.
     pub task: Task,
 }

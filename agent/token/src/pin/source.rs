@@ -1,5 +1,6 @@
 //! Where a PIN comes from.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
@@ -31,6 +32,15 @@ pub struct Question {
     pub text: String,
     /// Whether it is a new one, and asked for twice.
     pub twice: bool,
+}
+
+/// How a running agent comes to a corrected PIN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TakeOver {
+    /// It reads the PIN again when it is reloaded.
+    Reload,
+    /// systemd copies credentials when it starts a service, and at no other time.
+    Restart,
 }
 
 /// Why a PIN cannot be read.
@@ -67,6 +77,17 @@ pub enum PinError {
         "credential {0:?} is not there: systemd has to start this, with LoadCredential={0}:FILE"
     )]
     NoCredential(String),
+    /// What systemd passed cannot be used.
+    #[error(
+        "{error}: mend what the service's LoadCredential={name}: names, then start the service again, since \
+         systemd copies credentials only then"
+    )]
+    UnfitCredential {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        error: Box<PinError>,
+    },
     /// No person gave it.
     #[error("{question}: {error}: start again, or name a file or a systemd credential that has it")]
     NotGiven {
@@ -83,7 +104,20 @@ impl PinSource {
         match self {
             PinSource::Value(_) | PinSource::Terminal(_) | PinSource::AskPassword(_) => Ok(()),
             PinSource::File(path) => check_private(&look_at(path)?, path),
-            PinSource::Credential(name) => look_at(&credential_path(name)?).map(drop),
+            PinSource::Credential(name) => look_at(&credential_path(name)?)
+                .map(drop)
+                .map_err(unfit_credential(name)),
+        }
+    }
+
+    /// How a running agent comes to what is in there now.
+    pub fn take_over(&self) -> TakeOver {
+        match self {
+            PinSource::Credential(_) => TakeOver::Restart,
+            PinSource::File(_)
+            | PinSource::Value(_)
+            | PinSource::Terminal(_)
+            | PinSource::AskPassword(_) => TakeOver::Reload,
         }
     }
 
@@ -107,11 +141,41 @@ impl PinSource {
             }
             PinSource::Credential(name) => {
                 let path = credential_path(name)?;
-                read_pin(open(&path)?.0, &path)
+                open(&path)
+                    .and_then(|(file, _)| read_pin(file, &path))
+                    .map_err(unfit_credential(name))
             }
             PinSource::Terminal(question) => question.ask(prompt::at_terminal),
             PinSource::AskPassword(question) => question.ask(prompt::by_systemd),
         }
+    }
+}
+
+impl TakeOver {
+    /// What it takes for all of them.
+    pub fn of<'s>(sources: impl IntoIterator<Item = &'s PinSource>) -> TakeOver {
+        let each = sources.into_iter().map(PinSource::take_over);
+        each.max().unwrap_or(TakeOver::Reload)
+    }
+}
+
+/// As an order.
+impl fmt::Display for TakeOver {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            TakeOver::Reload => "reload the agent",
+            TakeOver::Restart => {
+                "restart the agent (systemd copies credentials when it starts a service: a reload does not)"
+            }
+        })
+    }
+}
+
+fn unfit_credential(name: &str) -> impl FnOnce(PinError) -> PinError {
+    let name = name.to_owned();
+    |error| PinError::UnfitCredential {
+        name,
+        error: Box::new(error),
     }
 }
 
