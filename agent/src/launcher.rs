@@ -16,12 +16,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use client::{Link, Reply};
+use client::{Link, Reply, lock};
 pub use main::{is_asked_for, main};
 use message::{Answer, Ask};
 pub use token_programs::{Running, TokenPrograms};
@@ -132,7 +132,7 @@ impl Launcher {
         }
         match self.ask(ask(name.to_owned()))? {
             (Answer::Number(number), _) => Ok(number),
-            (other, _) => Err(failure(other)),
+            (other, _) => Err(other.into_failure()),
         }
     }
 
@@ -140,7 +140,7 @@ impl Launcher {
     pub(crate) fn groups(&self, uid: u32) -> Result<Vec<u32>, String> {
         match self.ask(Ask::Groups { uid })? {
             (Answer::Groups(groups), _) => Ok(groups),
-            (other, _) => Err(failure(other)),
+            (other, _) => Err(other.into_failure()),
         }
     }
 
@@ -171,20 +171,9 @@ impl Drop for Inner {
     }
 }
 
-fn failure(answer: Answer) -> String {
-    match answer {
-        Answer::Failed(why) => why,
-        other => format!("the launcher's answer makes no sense: {other:?}"),
-    }
-}
-
 fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
     Ok(socketpair(family, kind, SocketFlags::CLOEXEC, None)?)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

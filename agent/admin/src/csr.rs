@@ -11,9 +11,10 @@ use crate::attestation;
 use crate::failure::Failure;
 use crate::key_choice::KeyChoice;
 use crate::new_file::NewFile;
-use crate::new_request::{self, AltNameArguments, Subject, Wanted};
+use crate::new_request::{AltNameArguments, Subject, Wanted};
 use crate::output;
 use crate::pins::in_file;
+use crate::signed_request::{request, to_pem};
 use crate::token_key::TokenKey;
 
 pub(super) const EXAMPLES: &str = "\
@@ -94,22 +95,6 @@ pub(super) fn run(arguments: &CsrArguments) -> Result<(), Failure> {
         Some(file) => file.put(pem.as_bytes()),
         None => output::print(&pem),
     }
-}
-
-/// A request that is signed by the key.
-pub(crate) fn request(
-    key: &mut TokenKey,
-    wanted: &Wanted,
-) -> Result<CertificationRequest, Failure> {
-    let info = wanted.info(key.public_key()?)?;
-    let signature = key.sign_request(info.clone())?;
-    new_request::assemble(&info, &signature)
-}
-
-/// The text of its file.
-pub(crate) fn to_pem(request: &CertificationRequest) -> Result<String, Failure> {
-    let pem = request.to_pem();
-    pem.map_err(|error| Failure::failed(format!("the request: {error}")))
 }
 
 fn attest(

@@ -11,14 +11,16 @@ use std::path::PathBuf;
 use clap::Args;
 use rolesanywhere::certificate::CertificationRequest;
 
-use crate::csr;
 use crate::failure::Failure;
 use crate::input::read_text;
-use crate::key::generate::NewKeyArguments;
+use crate::lock::Lock;
 use crate::new_file::NewFile;
+use crate::new_key::NewKeyArguments;
 use crate::new_request::{AltNameArguments, Subject, Wanted};
 use crate::output;
 use crate::owner::OwnerArgument;
+use crate::replace_file;
+use crate::signed_request;
 use crate::token_key::TokenKey;
 use config::IdentityName;
 use configuration::Edit;
@@ -155,7 +157,7 @@ fn enroll(arguments: &EnrollArguments, plan: &Plan, done: &mut Vec<String>) -> R
     let config = plan.config.display();
     match &plan.edit {
         Edit::Add(_) => {
-            configuration::add(plan)?;
+            add(plan)?;
             step(format!(
                 "configuration: {config}: identity {} added",
                 plan.name
@@ -234,8 +236,8 @@ fn begin(
         subject: arguments.subject.0.clone(),
         alt_names: arguments.alt_names.names(),
     };
-    let request = csr::request(&mut TokenKey::open(plan.place.clone())?, &wanted)?;
-    file.put(csr::to_pem(&request)?.as_bytes())?;
+    let request = signed_request::request(&mut TokenKey::open(plan.place.clone())?, &wanted)?;
+    file.put(signed_request::to_pem(&request)?.as_bytes())?;
     step(format!("request: {}", plan.request.display()))?;
     Ok(request)
 }
@@ -246,5 +248,30 @@ fn hint_at_existing_key(failure: Failure) -> Failure {
         other => Failure::failed(format!(
             "{other}\nTo enroll a key that is there: --existing-key"
         )),
+    }
+}
+
+/// Adds the identity, unless somebody has changed the file since.
+fn add(plan: &Plan) -> Result<(), Failure> {
+    let config = plan.config.display();
+    let place =
+        replace_file::place(&plan.config).map_err(|error| Failure::failed(error.to_string()))?;
+    let _lock = Lock::on(&place)
+        .map_err(|error| Failure::failed(format!("cannot lock {config}: {error}")))?
+        .ok_or_else(|| Failure::failed(format!("{config} is being changed by another command")))?;
+    // It may be another one by now: a person had to certify something meanwhile.
+    let (edit, _) = configuration::plan(
+        &plan.config,
+        &plan.name,
+        &plan.place,
+        &plan.certificate,
+        &plan.block,
+    )?;
+    match edit {
+        Edit::Add(text) => {
+            replace_file::replace(&plan.config, text.as_bytes(), configuration::MODE)
+                .map_err(|error| Failure::failed(error.to_string()))
+        }
+        Edit::Present | Edit::LacksPin => Ok(()),
     }
 }

@@ -1,7 +1,7 @@
 //! `roleseal-admin key`: keys on tokens.
 
 mod delete;
-pub(super) mod generate;
+mod generate;
 mod list;
 
 use clap::Subcommand;

@@ -210,6 +210,14 @@ enum Request {
 }
 
 impl KeyPlace {
+    /// The PIN of the token, or the key's auth value.
+    pub(crate) fn pin(&self) -> Option<&PinSource> {
+        match self {
+            KeyPlace::Pkcs11 { pin, .. } => pin.as_ref(),
+            KeyPlace::Tpm { key, .. } => key.pin.as_ref(),
+        }
+    }
+
     fn program(&self) -> token::Program {
         match self {
             KeyPlace::Pkcs11 { .. } => token::Program::Pkcs11,

@@ -5,8 +5,6 @@ mod source;
 #[cfg(any(test, feature = "test-support"))]
 pub mod test_support;
 
-use std::path::Path;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
@@ -14,7 +12,7 @@ pub use rolesanywhere::certificate::CertificateError;
 use rolesanywhere::certificate::{self, Chain, KeyKind, PublicKey};
 use token::{Algorithm, Signature};
 
-pub use source::{CertificateSource, LeafSource, Stamp};
+pub use source::{CertificateSource, LeafSource, Stamp, read_file};
 
 /// A leaf that AWS can accept, with its intermediates.
 #[derive(Debug)]
@@ -119,12 +117,6 @@ impl Certificate {
     pub fn verifies(&self, text: &str, signature: &Signature) -> bool {
         self.key.verifies(text.as_bytes(), &signature.0)
     }
-}
-
-/// The certificates of a file, as DER.
-pub fn read_file(path: &Path) -> Result<Vec<Vec<u8>>, CertificateError> {
-    let certificates = certificate::parse(&certificate::read(path)?)?;
-    Ok(certificates.iter().map(|one| one.der().to_vec()).collect())
 }
 
 #[cfg(test)]

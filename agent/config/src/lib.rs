@@ -141,7 +141,7 @@ impl Document {
             })
             .collect::<Result<_, Fault>>()?;
         check_unique(&identities)?;
-        let tokens = tokens::gather(&identities)?;
+        let tokens = gather(&identities)?;
         Ok(Config {
             socket: self.socket.0,
             metrics,
@@ -154,6 +154,35 @@ impl Document {
             hardening: self.hardening.into(),
         })
     }
+}
+
+/// The tokens of `identities`, or why two of them cannot share one.
+fn gather(identities: &[(IdentityConfig, TokenKind)]) -> Result<Vec<TokenConfig>, String> {
+    let mut tokens: Vec<TokenConfig> = Vec::new();
+    for (at, (identity, kind)) in identities.iter().enumerate() {
+        let fault = |fault| format!("identity {:?}: {fault}", identity.name);
+        if tokens
+            .iter()
+            .any(|token| token.kind.may_be_named_otherwise_by(kind))
+        {
+            return Err(fault(
+                "its key may be on the same token as another identity's, whose URI names the token \
+                 otherwise: write the token's attributes alike in both, so that there is one login \
+                 and one try of the PIN",
+            ));
+        }
+        match tokens.iter_mut().find(|token| token.kind.is_same(kind)) {
+            Some(token) => {
+                token.kind.share(kind).map_err(fault)?;
+                token.identities.push(at);
+            }
+            None => tokens.push(TokenConfig {
+                kind: kind.clone(),
+                identities: vec![at],
+            }),
+        }
+    }
+    Ok(tokens)
 }
 
 #[cfg(test)]

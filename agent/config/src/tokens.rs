@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use token::{PinSource, Tcti, TokenMatch};
 
-use crate::identity::IdentityConfig;
 use crate::value::Text;
 
 /// One token, which one token program serves.
@@ -79,39 +78,8 @@ impl TryFrom<i64> for Sessions {
     }
 }
 
-/// The tokens of `identities`, or why two of them cannot share one.
-pub(crate) fn gather(
-    identities: &[(IdentityConfig, TokenKind)],
-) -> Result<Vec<TokenConfig>, String> {
-    let mut tokens: Vec<TokenConfig> = Vec::new();
-    for (at, (identity, kind)) in identities.iter().enumerate() {
-        let fault = |fault| format!("identity {:?}: {fault}", identity.name);
-        if tokens
-            .iter()
-            .any(|token| token.kind.may_be_named_otherwise_by(kind))
-        {
-            return Err(fault(
-                "its key may be on the same token as another identity's, whose URI names the token \
-                 otherwise: write the token's attributes alike in both, so that there is one login \
-                 and one try of the PIN",
-            ));
-        }
-        match tokens.iter_mut().find(|token| token.kind.is_same(kind)) {
-            Some(token) => {
-                token.kind.share(kind).map_err(fault)?;
-                token.identities.push(at);
-            }
-            None => tokens.push(TokenConfig {
-                kind: kind.clone(),
-                identities: vec![at],
-            }),
-        }
-    }
-    Ok(tokens)
-}
-
 impl TokenKind {
-    fn is_same(&self, other: &TokenKind) -> bool {
+    pub(crate) fn is_same(&self, other: &TokenKind) -> bool {
         match (self, other) {
             (TokenKind::Pkcs11(one), TokenKind::Pkcs11(other)) => {
                 one.module == other.module && one.token == other.token
@@ -122,7 +90,7 @@ impl TokenKind {
     }
 
     /// Whether one token could be meant by both, under two names.
-    fn may_be_named_otherwise_by(&self, other: &TokenKind) -> bool {
+    pub(crate) fn may_be_named_otherwise_by(&self, other: &TokenKind) -> bool {
         match (self, other) {
             (TokenKind::Pkcs11(one), TokenKind::Pkcs11(other)) => {
                 one.module == other.module
@@ -134,7 +102,7 @@ impl TokenKind {
     }
 
     /// Takes in what another identity says of the same token.
-    fn share(&mut self, other: &TokenKind) -> Result<(), &'static str> {
+    pub(crate) fn share(&mut self, other: &TokenKind) -> Result<(), &'static str> {
         let (TokenKind::Pkcs11(own), TokenKind::Pkcs11(other)) = (self, other) else {
             return Ok(());
         };

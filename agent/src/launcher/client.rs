@@ -5,14 +5,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
 
-use super::lock;
 use super::message::{ANSWER_LIMIT, Answer, Ask, FromLauncher, Request, receive, send};
 use crate::log;
 use crate::panics::contain;
@@ -122,4 +121,8 @@ impl Link {
     fn waiting(&self) -> MutexGuard<'_, HashMap<u64, SyncSender<Reply>>> {
         lock(&self.waiting)
     }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -73,6 +73,16 @@ pub(super) enum Answer {
     Failed(String),
 }
 
+impl Answer {
+    /// Why there is no other answer.
+    pub(super) fn into_failure(self) -> String {
+        match self {
+            Answer::Failed(why) => why,
+            other => format!("unexpected answer of the launcher: {other:?}"),
+        }
+    }
+}
+
 /// The longest request: a user's name of 256 bytes, each of which may be escaped.
 pub(super) const REQUEST_LIMIT: usize = 4 * 1024;
 

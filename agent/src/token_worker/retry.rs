@@ -6,13 +6,10 @@ use std::time::{Duration, Instant};
 use token::TokenError;
 
 use super::process::{self, TokenProcess};
-use super::thread::{Next, Thread, answer};
+use super::thread::{BACKOFF, Next, Thread, answer};
 use super::{Job, KeyState};
 use crate::log;
 use crate::panics::INTERNAL_ERROR;
-
-/// Between attempts to open a token that is away: doubled each time, from the first to the second.
-pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// So often in a row a token that was lost is opened again at once; then only after a [`BACKOFF`].
 const QUICK_REOPENINGS: u32 = 5;

@@ -12,7 +12,6 @@ use token::{PinFingerprint, Signature, TokenError};
 
 use super::process::{self, TokenProcess};
 use super::queue::Queue;
-use super::retry::BACKOFF;
 use super::{End, Event, Job, KeyOwner, KeyState, NotSigned, Shared};
 use crate::launcher::TokenPrograms;
 use crate::panics::contain;
@@ -66,6 +65,9 @@ pub(super) enum Next {
     Refuse(TokenError, Option<Instant>),
     Close,
 }
+
+/// Between attempts to open a token that is away: doubled each time, from the first to the second.
+pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// For one signature. RSA-4096 on the slowest smart card takes 3 s.
 pub(super) const SIGN_LIMIT: Duration = Duration::from_secs(8);

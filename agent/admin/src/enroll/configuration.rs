@@ -8,11 +8,8 @@ use token::PinSource;
 use token::link::{OpenTpmKey, TpmKeySource};
 
 use super::EnrollArguments;
-use super::plan::{Plan, pin_of};
 use crate::failure::Failure;
 use crate::key_choice::absolute;
-use crate::lock::Lock;
-use crate::replace_file;
 use crate::report::toml_string;
 use crate::token_key::KeyPlace;
 use config::Config;
@@ -32,7 +29,7 @@ pub(super) enum Edit {
 }
 
 /// Of a new configuration: there is no secret in it.
-const MODE: u32 = 0o644;
+pub(super) const MODE: u32 = 0o644;
 
 /// The `[[identity]]`.
 pub(super) fn block(
@@ -95,7 +92,7 @@ fn key_lines(place: &KeyPlace) -> Result<Vec<String>, Failure> {
             lines.extend(pin_line("owner-pin", owner_pin.as_ref())?);
         }
     }
-    lines.extend(pin_line("pin", pin_of(place))?);
+    lines.extend(pin_line("pin", place.pin())?);
     Ok(lines)
 }
 
@@ -181,35 +178,12 @@ pub(super) fn plan(
         ))
     })?;
     let asks = |pin: &PinSource| matches!(pin, PinSource::Terminal(_) | PinSource::AskPassword(_));
-    match pin_of(place).is_some_and(asks) {
+    match place.pin().is_some_and(asks) {
         true => Ok((Edit::LacksPin, parsed.socket)),
         false => {
             check_writable(config)?;
             Ok((Edit::Add(text), parsed.socket))
         }
-    }
-}
-
-/// Adds the identity, unless somebody has changed the file since.
-pub(super) fn add(plan: &Plan) -> Result<(), Failure> {
-    let config = plan.config.display();
-    let place =
-        replace_file::place(&plan.config).map_err(|error| Failure::failed(error.to_string()))?;
-    let _lock = Lock::on(&place)
-        .map_err(|error| Failure::failed(format!("cannot lock {config}: {error}")))?
-        .ok_or_else(|| Failure::failed(format!("{config} is being changed by another command")))?;
-    // It may be another one by now: a person had to certify something meanwhile.
-    let (edit, _) = self::plan(
-        &plan.config,
-        &plan.name,
-        &plan.place,
-        &plan.certificate,
-        &plan.block,
-    )?;
-    match edit {
-        Edit::Add(text) => replace_file::replace(&plan.config, text.as_bytes(), MODE)
-            .map_err(|error| Failure::failed(error.to_string())),
-        Edit::Present | Edit::LacksPin => Ok(()),
     }
 }
 

@@ -69,7 +69,7 @@ impl Plan {
         if let Some(owner) = &owner {
             check_pins(&place, owner)?;
         }
-        if matches!(pin_of(&place), Some(PinSource::Value(_))) {
+        if matches!(place.pin(), Some(PinSource::Value(_))) {
             return Err(Failure::usage(
                 "a pin-value would have to stand in the configuration: use --pin-file, or pin-source",
             ));
@@ -152,14 +152,6 @@ fn give_away(path: &Path, user: u32, group: u32) -> io::Result<()> {
         return Err(io::Error::other("it is no file with one name"));
     }
     fchown(&file, Some(user), Some(group))
-}
-
-/// The PIN of the token, or the key's auth value.
-pub(super) fn pin_of(place: &KeyPlace) -> Option<&PinSource> {
-    match place {
-        KeyPlace::Pkcs11 { pin, .. } => pin.as_ref(),
-        KeyPlace::Tpm { key, .. } => key.pin.as_ref(),
-    }
 }
 
 /// PIN files are for the agent, which reads them as its own user.

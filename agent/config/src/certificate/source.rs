@@ -3,9 +3,10 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rolesanywhere::certificate;
 use token::link::CertificateOnToken;
 
-use super::{Certificate, read_file};
+use super::{Certificate, CertificateError};
 
 /// Where leaf and intermediates come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +92,12 @@ impl FileStamp {
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         })
     }
+}
+
+/// The certificates of a file, as DER.
+pub fn read_file(path: &Path) -> Result<Vec<Vec<u8>>, CertificateError> {
+    let certificates = certificate::parse(&certificate::read(path)?)?;
+    Ok(certificates.iter().map(|one| one.der().to_vec()).collect())
 }
 
 #[cfg(test)]
