@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
@@ -6,9 +7,9 @@ use std::process::{Command, Stdio};
 use hsm_fixtures::programs;
 use serde_json::Value;
 
-/// What a reader pastes: the blocks of shell commands of a page of docs/.
-fn blocks(page: &str) -> Vec<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+/// What a reader pastes: the blocks of shell commands of a page.
+pub(crate) fn blocks(page: &str) -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let text = fs::read_to_string(path.join(page)).unwrap();
     let blocks = text.split("```sh\n").skip(1);
     blocks
@@ -28,21 +29,29 @@ fn free_ports(count: u16) -> u16 {
     }
 }
 
-/// Pastes a page into one shell, in an empty directory, with our programs in front of the system's. `ready` is
-/// what a reader waits for after each block that leaves a program running; `ports` are those of the page, each with
-/// how many there are from it on: another test may have them. What was printed.
-fn paste(page: &str, ready: &[&str], ports: &[(u16, u16)]) -> String {
+/// A page, what a reader waits for after each block that leaves a program running, and the ports, each with how many
+/// there are from it on.
+type Page<'a> = (&'a str, &'a [&'a str], &'a [(u16, u16)]);
+
+/// Pastes the pages into one shell, in an empty directory, with our programs in front of the system's. Ports are
+/// replaced: another test may have those of the page. Nothing stays behind. What was printed.
+fn paste(pages: &[Page]) -> String {
     let home = tempfile::tempdir().unwrap();
-    let mut ready = ready.iter();
+    let clone = home.path().join("clone");
+    fs::create_dir(&clone).unwrap();
     let mut script = String::from("set -eux -o pipefail\n");
-    for block in blocks(page) {
-        script += &block;
-        if block.ends_with("&\n") {
-            let ready = ready.next().unwrap();
-            script += &format!("timeout 60 bash -c 'until {ready}; do sleep 0.1; done'\n");
+    for (page, ready, _) in pages {
+        let mut ready = ready.iter();
+        for block in blocks(page) {
+            script += &block;
+            if block.lines().any(|line| line.ends_with(" &")) {
+                let ready = ready.next().unwrap();
+                script += &format!("timeout 60 bash -c 'until {ready}; do sleep 0.1; done'\n");
+            }
         }
+        assert_eq!(ready.next(), None);
     }
-    assert_eq!(ready.next(), None);
+    let ports: BTreeSet<_> = pages.iter().flat_map(|(_, _, ports)| *ports).collect();
     for (first, count) in ports {
         let free = free_ports(*count);
         for more in 0..*count {
@@ -58,19 +67,22 @@ fn paste(page: &str, ready: &[&str], ports: &[(u16, u16)]) -> String {
     let mut shell = Command::new("timeout"); // a process group of its own, which it ends as a whole
     shell
         .args(["--kill-after=5", "240", "bash", "-c"])
-        .arg(format!("trap 'kill $(jobs -p); wait' EXIT\n{script}"))
+        .arg(format!(
+            "trap 'kill $(jobs -p) || true; wait' EXIT\n{script}"
+        ))
         .env_clear()
         .env("PATH", path)
         .env("HOME", home.path())
-        .current_dir(home.path())
+        .current_dir(&clone)
         .stdin(Stdio::null())
         .stdout(output.try_clone().unwrap())
         .stderr(output);
     let status = shell.status().unwrap();
     let log = fs::read_to_string(log).unwrap();
+    let left: Vec<_> = fs::read_dir(&clone).unwrap().flatten().collect();
     let at = |name: &str| {
-        let text = fs::read_to_string(home.path().join("quickstart").join(name));
-        text.unwrap_or_default()
+        let texts = left.iter().map(|left| left.path().join(name));
+        texts.flat_map(fs::read_to_string).collect::<String>()
     };
     assert!(
         status.success(),
@@ -78,6 +90,7 @@ fn paste(page: &str, ready: &[&str], ports: &[(u16, u16)]) -> String {
         at("agent.log"),
         at("service.log")
     );
+    assert!(left.is_empty(), "{left:?}");
     log
 }
 
@@ -98,15 +111,31 @@ const AGENT: &str = "roleseal identities --socket agent.sock";
 const SERVICE: &str = "grep -q https: service.log";
 const TPM: &str = "true < /dev/tcp/127.0.0.1/2322";
 
+const ON_SOFTHSM: Page = (
+    "docs/quickstart-softhsm.md",
+    &[AGENT, SERVICE],
+    &[(9443, 1)],
+);
+const ON_TPM: Page = (
+    "docs/quickstart-tpm.md",
+    &[TPM, AGENT, SERVICE],
+    &[(9443, 1), (2321, 2)],
+);
+
 #[test]
 fn from_a_blank_token_to_a_session() {
-    let log = paste("quickstart-softhsm.md", &[AGENT, SERVICE], &[(9443, 1)]);
+    let log = paste(&[ON_SOFTHSM]);
     assert_eq!(sessions(&log), 1, "{log}");
 }
 
 #[test]
 fn from_a_blank_tpm_to_a_session() {
-    let ports = [(9443, 1), (2321, 2)];
-    let log = paste("quickstart-tpm.md", &[TPM, AGENT, SERVICE], &ports);
+    let log = paste(&[ON_TPM]);
     assert_eq!(sessions(&log), 1, "{log}");
+}
+
+#[test]
+fn one_after_the_other() {
+    let log = paste(&[ON_SOFTHSM, ON_TPM]);
+    assert_eq!(sessions(&log), 2, "{log}");
 }

@@ -39,6 +39,7 @@ mod pins; // a wrong PIN is tried once
 mod policy; // who may have what
 mod policy_emulator; // trust policies, CRLs and attribute mappings of the local Roles Anywhere
 mod quickstart; // the quickstarts of docs/, line by line, as a reader pastes them
+mod readme; // what README says to do on a server, as root pastes it
 mod recovery; // token programs that die, hang or lie
 mod refusals; // what is not signed, each with its error
 mod reload; // another configuration, renewed certificates, mended PINs, without a lost request

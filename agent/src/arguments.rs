@@ -20,7 +20,7 @@ use crate::{audit, operator};
 #[derive(Parser)]
 #[command(version, max_term_width = 100, args_conflicts_with_subcommands = true)]
 pub struct Arguments {
-    /// An operator's command
+    /// An operator's command.
     #[command(flatten)]
     pub operator: operator::Arguments,
 

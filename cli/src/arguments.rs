@@ -23,7 +23,8 @@ use crate::update::{self, UpdateArguments};
 ///
 /// roleseal-agent holds the way to the keys and signs IAM Roles Anywhere requests, for the local
 /// processes that its policy allows. roleseal asks it, sends the request, and hands the credentials
-/// to AWS tools.
+/// to AWS tools. The agent and its token programs are installed separately: `cargo install` of this
+/// program does not bring them.
 #[derive(Debug, Parser)]
 #[command(name = "roleseal", version, after_help = exit::HELP, after_long_help = long_help(""))]
 pub(crate) struct Arguments {

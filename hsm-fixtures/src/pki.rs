@@ -354,7 +354,7 @@ mod tests {
                 issuer: Issuer::Root,
                 ..good()
             })
-            .contains("Issuer: CN = roleseal fixtures: root CA")
+            .contains(ROOT)
         );
         assert!(
             text(LeafSpec {

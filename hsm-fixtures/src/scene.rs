@@ -346,10 +346,14 @@ impl Scene {
         .to_vec()
     }
 
-    /// Any program with the scene's environment: PATH, LANG, HOME (the scene's directory) and SOFTHSM2_CONF.
+    /// Any program with the scene's environment: PATH, LANG, HOME and TMPDIR (the scene's directory: what a program that
+    /// is killed leaves behind goes with it) and SOFTHSM2_CONF.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = command::clean(program);
-        command.env("HOME", self.dir()).envs(self.softhsm.env());
+        command
+            .env("HOME", self.dir())
+            .env("TMPDIR", self.dir())
+            .envs(self.softhsm.env());
         command
     }
 
@@ -447,6 +451,6 @@ mod tests {
             .filter_map(|line| Some(line.split_once('=')?.0))
             .collect();
         names.sort_unstable();
-        assert_eq!(names, ["HOME", "LANG", "PATH", "SOFTHSM2_CONF"]);
+        assert_eq!(names, ["HOME", "LANG", "PATH", "SOFTHSM2_CONF", "TMPDIR"]);
     }
 }

@@ -1,8 +1,7 @@
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rustix::process::geteuid;
 use secrecy::ExposeSecret;
 use tempfile::TempDir;
 
@@ -133,24 +132,18 @@ fn a_directory_that_others_have_a_hand_in_is_refused() {
 
 #[test]
 fn a_directory_of_another_user_is_refused_and_nothing_made_there() {
-    let (place, ours) = (runtime(), runtime());
-    let other = match geteuid().is_root() {
-        true => {
-            std::os::unix::fs::chown(place.path(), Some(65534), None).unwrap();
-            place.path()
-        }
-        false => Path::new("/dev/shm"), // root's
-    };
-    let error = Cache::open(other).unwrap_err().to_string();
-    assert!(error.contains("owner is the user"), "{error}");
-    assert!(!other.join("roleseal").exists());
-    if geteuid().is_root() {
-        open(&ours);
-        let directory = ours.path().join("roleseal");
-        std::os::unix::fs::chown(directory, Some(65534), None).unwrap();
-        let error = Cache::open(ours.path()).unwrap_err().to_string();
+    if as_root::by_sudo!() {
+        return;
+    }
+    let (other, ours) = (runtime(), runtime());
+    open(&ours);
+    let directory = ours.path().join("roleseal");
+    for (runtime, directory) in [(&other, other.path()), (&ours, &directory)] {
+        chown(directory, Some(65534), None).unwrap();
+        let error = Cache::open(runtime.path()).unwrap_err().to_string();
         assert!(error.contains("owner is the user 65534"), "{error}");
     }
+    assert!(!other.path().join("roleseal").exists());
 }
 
 #[test]

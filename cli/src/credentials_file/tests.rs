@@ -109,9 +109,11 @@ fn links_are_followed_and_stay() {
 
 #[test]
 fn what_is_no_credentials_file_is_refused_and_untouched() {
-    let (dir, path) = place();
-    let error = put(dir.path(), "web").unwrap_err().to_string();
+    let (_elsewhere, directory) = place();
+    fs::create_dir(&directory).unwrap();
+    let error = put(&directory, "web").unwrap_err().to_string();
     assert!(error.contains("not a regular file"), "{error}");
+    let (dir, path) = place();
     for (text, reason) in [
         (
             &b"{\"json\": true}"[..],

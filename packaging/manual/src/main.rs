@@ -14,12 +14,11 @@ const SECTION: &str = "8";
 fn main() -> Result<(), Box<dyn Error>> {
     let directory = std::env::args_os().nth(1).map(PathBuf::from);
     let directory = directory.ok_or("usage: roleseal-manual DIRECTORY")?;
-    for program in [roleseal_agent::arguments::Arguments::command()] {
-        write_completions(program.clone(), &directory)?;
-        let mut program = program.disable_help_subcommand(true);
-        program.build();
-        write_pages(program, &directory)?;
-    }
+    let program = roleseal_agent::arguments::Arguments::command();
+    write_completions(program.clone(), &directory)?;
+    let mut program = program.disable_help_subcommand(true);
+    program.build();
+    write_pages(program, &directory)?;
     Ok(())
 }
 

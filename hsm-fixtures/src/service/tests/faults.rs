@@ -8,13 +8,13 @@ impl Stage {
         self.send(&self.draft().sign(&self.key))
     }
 
-    /// What curl says when there is no whole answer.
-    fn ask_in_vain(&self) -> String {
+    /// curl's exit code when there is no whole answer.
+    fn ask_in_vain(&self) -> Option<i32> {
         let mut curl = command::clean("curl");
         curl.args(["-q", "-sS", "-m", "1", "--data", "{}", "--cacert"])
             .arg(self.pki.root_path())
             .arg(format!("{}/sessions", self.service.url()));
-        command::output(&mut curl).unwrap_err().to_string()
+        curl.output().unwrap().status.code()
     }
 }
 
@@ -80,11 +80,11 @@ fn a_session_can_be_spoilt() {
 fn an_answer_can_stay_out_or_end_early() {
     let stage = Stage::new(|_| {});
     stage.service.fail_next([Fault::Hang, Fault::Truncated]);
-    let hung = stage.ask_in_vain();
-    assert!(hung.contains("timed out"), "{hung}");
+    assert_eq!(stage.ask_in_vain(), Some(28)); // timed out
     assert_eq!(stage.service.decisions()[0].status, 0);
+    // Bytes are missing: which is told first, that or TLS's own end, depends on the OpenSSL below curl.
     let cut = stage.ask_in_vain();
-    assert!(cut.contains("remaining"), "{cut}");
+    assert!(matches!(cut, Some(18 | 56)), "{cut:?}");
     stage.session();
 }
 
@@ -110,8 +110,7 @@ fn connections_can_be_refused_for_a_while() {
     let stage = Stage::new(|_| {});
     stage.service.stop_listening().unwrap();
     stage.service.stop_listening().unwrap();
-    let refused = stage.ask_in_vain();
-    assert!(refused.contains("(7)"), "{refused}"); // curl's number for it
+    assert_eq!(stage.ask_in_vain(), Some(7)); // no connection
     stage.service.listen_again().unwrap();
     stage.service.listen_again().unwrap();
     stage.session();
