@@ -29,6 +29,7 @@ mod foreign_tokens; // tokens, certificates and clients made by others
 mod hardening; // what agent, launcher and token programs may still do, and how they end
 mod identities; // identities that cannot sign: each says why, none takes another down
 mod inspect; // certificates as AWS sees them, of files and of identities; who is shown them
+mod install; // docs/install.md, as root pastes it on a server
 mod life; // start, end, sockets, --check
 mod load; // many clients, slow ones, those that leave; limits; the end under load
 mod metrics; // Prometheus: counts are exact, states are those of now, the text is as its parser wants it
@@ -39,7 +40,6 @@ mod pins; // a wrong PIN is tried once
 mod policy; // who may have what
 mod policy_emulator; // trust policies, CRLs and attribute mappings of the local Roles Anywhere
 mod quickstart; // the quickstarts of docs/, line by line, as a reader pastes them
-mod readme; // what README says to do on a server, as root pastes it
 mod recovery; // token programs that die, hang or lie
 mod refusals; // what is not signed, each with its error
 mod reload; // another configuration, renewed certificates, mended PINs, without a lost request

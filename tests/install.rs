@@ -59,7 +59,7 @@ openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.
 openssl x509 -req -in web.csr -CA ca.pem -CAkey ca.key -days 30 -copy_extensions copy -out web.pem
 ";
 
-/// What README says to do on a server, pasted by root, down to a request that the agent signs as configuration and target
+/// The commands of docs/install.md, pasted by root, down to a request that the agent signs as configuration and target
 /// have it; only AWS itself is out of reach.
 #[test]
 fn from_the_sources_to_an_agent_that_signs() {
@@ -71,7 +71,7 @@ fn from_the_sources_to_an_agent_that_signs() {
     let install = root.join("packaging/install.sh").display().to_string();
     let module = SoftHsm::module().unwrap().display().to_string();
     let json = "doctor --target web --json > report || true";
-    let mut pasted = blocks("README.md");
+    let mut pasted = blocks("docs/install.md");
     for (block, written, instead) in [
         (0, "cargo build --release --workspace --bins", "true"),
         (0, "packaging/install.sh", &install),
