@@ -24,6 +24,9 @@ fail() { # MESSAGE [HINT]
 
 packaging=$(dirname "$(readlink -f "$0")")
 root=$(dirname "$packaging")
+case $root in
+*[[:space:]]*) fail "cannot install from $root: blanks in the path" "move this folder" ;;
+esac
 prefix=/usr/local destdir='' packages='' uninstall=''
 while [ $# -gt 0 ]; do
     case $1 in
@@ -39,6 +42,7 @@ while [ $# -gt 0 ]; do
     esac
 done
 case $prefix in
+*[!A-Za-z0-9/._+-]*) fail "cannot install into $prefix: odd characters in the path" ;;
 /*) prefix=${prefix%/} ;;
 *) fail "cannot install into $prefix: not an absolute path" ;;
 esac
@@ -84,7 +88,7 @@ fi
 if [ -z "$generated" ]; then
     generated=$(mktemp -d)
     trap 'rm -r "$generated"' EXIT
-    "$packaging/generate" "$programs" "$generated"
+    [ -n "$uninstall" ] || "$packaging/generate" "$programs" "$generated"
 fi
 
 # Prints the mode, source and destination of each file of the packages.
@@ -151,7 +155,8 @@ done
 if systemd_runs; then
     systemctl daemon-reload
     systemctl reset-failed $(units) 2>/dev/null || true
-    systemctl try-restart $(units | grep 'service$')
+    # Not roleseal-renew, which may be waiting for a CA.
+    systemctl try-restart $(units | grep 'service$' | grep -v '^roleseal-renew') || true
     echo "running services of roleseal were restarted; sockets were not"
 fi
 cat <<END

@@ -392,6 +392,8 @@ fn a_renewal_ends_its_command_and_is_the_only_one() {
         kill_process(process, Signal::TERM).unwrap();
         until("the command ends", || (!runs(pid)).then_some(()));
         until("the renewer ends", || (!renewer.is_running()).then_some(()));
+        // That was no failure of the CA's.
+        assert!(!scene.path(".web.pem.roleseal-renewal").exists());
     }
 }
 
@@ -401,8 +403,46 @@ fn a_certificate_that_nothing_renews_is_warned_of() {
     let (mut lab, key) = lab();
     add(&mut lab, &key, "web", "true");
     let web = lab.start();
-    let warnings = warnings(&identities(&web.scene)[0]);
-    assert!(warnings.contains("roleseal-renew.timer"), "{warnings}");
+    until("it is warned of", || {
+        let warnings = warnings(&identities(&web.scene)[0]);
+        warnings.contains("roleseal-renew.timer").then_some(())
+    });
+}
+
+/// Failures are over once somebody has put a good certificate there, and none is made by a signal.
+#[test]
+fn a_failure_is_forgotten_when_the_certificate_is_no_longer_due() {
+    let (mut lab, key) = lab();
+    let path = add(&mut lab, &key, "web", "false");
+    let web = lab.start();
+    assert_eq!(renew(&web.scene, &[]).status().unwrap().code(), Some(1));
+    let failed = || warnings(&identities(&web.scene)[0]).contains("renewal failed at");
+    until("the failure is seen", || failed().then_some(()));
+    issue(&web.scene, &key, &LeafSpec::new("web"), &path);
+    let toml = lab_config_without_before(&web.scene);
+    web.scene.write("agent.toml", &toml).unwrap();
+    assert!(renew(&web.scene, &[]).status().unwrap().success());
+    until("it is forgotten", || (!failed()).then_some(()));
+}
+
+/// The scene's configuration with certificates that are not due yet.
+fn lab_config_without_before(scene: &Scene) -> String {
+    let text = fs::read_to_string(scene.path("agent.toml")).unwrap();
+    text.replace("\"10d\"", "\"1m\"")
+}
+
+/// A FIFO in the place of a record, or of the certificate's own lock file, holds nobody.
+#[test]
+fn a_record_that_is_no_file_holds_nobody() {
+    let (mut lab, key) = lab();
+    add(&mut lab, &key, "web", "false");
+    let fifo = lab.scene.path(".web.pem.roleseal-renewal");
+    let mut mkfifo = Command::new("mkfifo");
+    hsm_fixtures::command::output(mkfifo.arg(&fifo)).unwrap();
+    let web = lab.start();
+    json_of(&web.credential_process().output().unwrap());
+    assert_eq!(renew(&web.scene, &[]).status().unwrap().code(), Some(1));
+    web.agent.stop().unwrap();
 }
 
 /// A copy of a program that every user may run, with the scene's configuration, `agent.toml`.

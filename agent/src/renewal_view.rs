@@ -10,13 +10,10 @@ use jiff::Timestamp;
 
 /// Of one identity, for as long as its configuration has settings for it.
 #[derive(Debug)]
-pub struct RenewalView(Mutex<State>);
-
-#[derive(Debug)]
-struct State {
+pub struct RenewalView {
     settings: Settings,
     source: CertificateSource,
-    seen: Option<Seen>,
+    seen: Mutex<Option<Seen>>,
 }
 
 /// What the files were like at the last look.
@@ -46,34 +43,33 @@ const LONGEST_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 impl RenewalView {
     /// Nothing is known yet.
     pub fn new(settings: Settings, source: CertificateSource) -> RenewalView {
-        RenewalView(Mutex::new(State {
+        RenewalView {
             settings,
             source,
-            seen: None,
-        }))
+            seen: Mutex::default(),
+        }
     }
 
-    /// Looks at the files, if they have changed, and returns what is new.
+    /// Looks at the files, if they have changed, and returns what is new. They are read without the lock: whoever asks
+    /// meanwhile is told what was seen before.
     pub(crate) fn look(&self) -> Vec<News> {
-        let mut state = self.lock();
-        let Ok(certificate) = renewal::file(&state.source).map(ToOwned::to_owned) else {
+        let Ok(certificate) = renewal::file(&self.source) else {
             return Vec::new();
         };
-        let csr = state.settings.csr.clone();
-        let record = Record::path(&certificate).ok();
-        let files = [Some(csr.as_path()), record.as_deref()];
-        let stamp = Stamp::of(state.source.files().chain(files.into_iter().flatten()));
-        if state.seen.as_ref().is_some_and(|last| last.stamp == stamp) {
+        let record = Record::path(certificate).ok();
+        let files = [Some(self.settings.csr.as_path()), record.as_deref()];
+        let stamp = Stamp::of(self.source.files().chain(files.into_iter().flatten()));
+        if self.lock().as_ref().is_some_and(|last| last.stamp == stamp) {
             return Vec::new();
         }
-        let record = Record::read(&certificate);
-        let due = Present::read(&state.source, &state.settings).map(|present| {
+        let record = Record::read(certificate);
+        let due = Present::read(&self.source, &self.settings).map(|present| {
             let certificate = present.certificate?;
             let (from, until) = (certificate.not_before, certificate.not_after);
-            Some((state.settings.due_at(from, until, &record), until))
+            Some((self.settings.due_at(from, until, &record), until))
         });
         let now = Seen { stamp, record, due };
-        let last = state.seen.replace(now.clone());
+        let last = self.lock().replace(now.clone());
         let mut news = Vec::new();
         if let Err(fault) = now.due
             && last
@@ -93,16 +89,15 @@ impl RenewalView {
 
     /// How the last renewals went.
     pub(crate) fn record(&self) -> Record {
-        let seen = &self.lock().seen;
-        seen.as_ref()
-            .map(|seen| seen.record.clone())
-            .unwrap_or_default()
+        let seen = self.lock();
+        let record = seen.as_ref().map(|seen| seen.record.clone());
+        record.unwrap_or_default()
     }
 
     /// What an administrator should look at.
     pub(crate) fn warnings(&self, now: Timestamp) -> Vec<String> {
-        let state = self.lock();
-        let Some(Seen { record, due, .. }) = &state.seen else {
+        let seen = self.lock();
+        let Some(Seen { record, due, .. }) = seen.as_ref() else {
             return Vec::new();
         };
         let mut warnings = Vec::new();
@@ -116,15 +111,15 @@ impl RenewalView {
             && now > overdue_at(*due, *until)
         {
             warnings.push(format!(
-                "it is due for renewal since {due:.0}, and nothing renews it: enable roleseal-renew.timer, or run \
-                 `roleseal-admin renew`"
+                "it is due for renewal since {due:.0}, and no renewal has left a word: enable roleseal-renew.timer, or \
+                 see `journalctl -u roleseal-renew`"
             ));
         }
         warnings
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Option<Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -64,7 +64,7 @@ pub(crate) struct EnrollArguments {
     /// Keep it here, and the request beside it, with the extension .csr [default: /var/lib/roleseal/NAME.pem]
     #[arg(long, value_name = "FILE", help_heading = "The certificate")]
     certificate: Option<PathBuf>,
-    /// Have the agent renew it by the command of --issue
+    /// Have `roleseal-admin renew` renew it by the command of --issue
     #[arg(long, requires = "issue", help_heading = "The certificate")]
     renew: bool,
     /// The same, so long before its end, such as 10d

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use config::user_database::SystemUsers;
 use config::{Config, IdentityName};
 use jiff::Timestamp;
+use signal_hook::consts::SIGTERM;
 
 use crate::command::Stop;
 use crate::failure::Failure;
 use crate::output;
-use renewal::{Renewal, Report};
+use renewal::{NotRenewed, Renewal, Report};
 
 /// Renew the certificates that are due, by the commands in the configuration
 ///
@@ -74,18 +75,19 @@ impl RenewArguments {
         let mut failed = 0;
         for renewal in &renewals {
             let done = match self.dry_run {
-                true => show(renewal),
+                true => show(renewal).map_err(NotRenewed::Failed),
                 false => renewal.run(self.force, &stop).map(|report| said(&report)),
             };
             match done {
                 Ok(text) => output::print(&format!("{}: {text}\n", renewal.name))?,
-                Err(why) => {
+                Err(NotRenewed::Failed(why)) => {
                     failed += 1;
                     output::note(&not_renewed(renewal, &why));
                 }
+                Err(NotRenewed::Stopped) => {}
             }
             if stop.is_asked_for() {
-                break; // what is left is for the next time
+                return Err(Failure::Interrupted(SIGTERM)); // what is left is for the next time
             }
         }
         match failed {
@@ -133,8 +135,8 @@ impl RenewArguments {
                         retry.reset();
                         output::print(&format!("{}: {}\n", renewal.name, said(&report)))?;
                     }
-                    Err(_) if stop.is_asked_for() => return Ok(()),
-                    Err(why) => {
+                    Err(NotRenewed::Stopped) => return Ok(()),
+                    Err(NotRenewed::Failed(why)) => {
                         let delay = retry.failed(Instant::now(), fastrand::f64());
                         let why = not_renewed(&renewal, &why);
                         output::note(&format!("{why}; retrying in {} s", delay.as_secs()));

@@ -29,7 +29,7 @@ pub struct IdentityConfig {
     pub key: KeyConfig,
     /// Where leaf and intermediates come from.
     pub certificate: CertificateSource,
-    /// How its certificate is renewed, where the agent is to see to that.
+    /// How `roleseal-admin renew` renews its certificate.
     pub renewal: Option<Settings>,
     /// What may be called beside AWS's own endpoints.
     pub endpoints: Vec<Endpoint>,

@@ -3,6 +3,7 @@
 //! of this file: it becomes the state of the identity concerned.
 
 mod allow;
+pub mod bounded;
 pub mod certificate;
 mod fault;
 mod file;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rolesanywhere::certificate::{self, CertificationRequest, Proof};
 
+use crate::bounded;
 use crate::certificate::{Certificate, CertificateSource, LeafSource};
 pub use record::{Failure, Record, Renewed, beside, target};
 
@@ -151,11 +152,14 @@ pub fn objection_to_writing(certificate: &Path) -> Option<String> {
 
 /// Whether a file holds a private key beside certificates, which a renewal would destroy.
 fn holds_a_key(path: &Path) -> bool {
-    std::fs::read(path).is_ok_and(|text| {
+    bounded::read(path, SIZE_LIMIT).is_ok_and(|text| {
         text.windows(KEY_MARK.len())
             .any(|window| window == KEY_MARK)
     })
 }
+
+/// Of a certificate file, in bytes: more than any chain has.
+const SIZE_LIMIT: u64 = 1024 * 1024;
 
 const KEY_MARK: &[u8] = b"PRIVATE KEY-----";
 

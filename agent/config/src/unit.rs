@@ -20,6 +20,7 @@ pub struct Unit {
     supplementary_groups: Vec<String>,
     credentials: Vec<Credential>,
     environment: Vec<String>,
+    environment_from_elsewhere: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +88,9 @@ impl Unit {
             "SupplementaryGroups" => self.supplementary_groups.extend(words),
             "Environment" if value.is_empty() => self.environment.clear(),
             "Environment" => self.environment.extend(words),
+            "EnvironmentFile" | "PassEnvironment" => {
+                self.environment_from_elsewhere = !value.is_empty()
+            }
             "LoadCredential"
             | "LoadCredentialEncrypted"
             | "SetCredential"
@@ -113,11 +117,17 @@ impl Unit {
             let pattern = credential.name.split_once('*'); // of ImportCredential=
             credential.name == name || pattern.is_some_and(|(begin, _)| name.starts_with(begin))
         };
+        // Of a directory, each file is a credential: NAME_FILE.
+        let may_be_in = |credential: &Credential| {
+            let rest = name.strip_prefix(&credential.name);
+            rest.is_some_and(|rest| rest.starts_with('_') && credential.file.is_some())
+        };
         match self.credentials.iter().find(fits) {
             Some(Credential {
                 file: Some(file), ..
             }) => Loaded::From(file.clone()),
             Some(_) => Loaded::Otherwise,
+            None if self.credentials.iter().any(may_be_in) => Loaded::Otherwise,
             None => Loaded::Not,
         }
     }
@@ -126,6 +136,11 @@ impl Unit {
     pub fn missing_files(&self) -> Vec<PathBuf> {
         let files = self.credentials.iter().filter_map(|one| one.file.clone());
         files.filter(|file| !file.exists()).collect()
+    }
+
+    /// Whether variables come from where this does not look.
+    pub fn has_more_variables(&self) -> bool {
+        self.environment_from_elsewhere
     }
 
     /// A variable of its environment.
@@ -191,6 +206,7 @@ LoadCredential=
 LoadCredentialEncrypted=lab:/etc/credstore.encrypted/lab
 SetCredential=given:1234
 LoadCredential=stored
+LoadCredential=pins:/etc/pins
 ImportCredential=site.*
 Environment=SOFTHSM2_CONF=/etc/b
 [Install]
@@ -209,6 +225,8 @@ User=root
             ("lab", file),
             ("given", Loaded::Otherwise),
             ("stored", Loaded::Otherwise),
+            ("pins_lab", Loaded::Otherwise),
+            ("pinsx", Loaded::Not),
             ("site.pin", Loaded::Otherwise),
             ("old", Loaded::Not),
         ] {

@@ -128,13 +128,14 @@ impl Viewpoint {
     /// What keeps this user from SoftHSM's store.
     pub(super) fn softhsm_obstacle(&self) -> Option<String> {
         let own = std::env::var_os(softhsm::VARIABLE);
-        let of_unit = self
-            .unit()
-            .ok()
-            .map(|unit| unit.variable(softhsm::VARIABLE));
-        match of_unit {
-            Some(named) => softhsm::obstacle(named.map(AsRef::as_ref)),
-            None => softhsm::obstacle(own.as_deref()),
+        // What systemd has started has the unit's environment, wherever that comes from.
+        let started_by_systemd = std::env::var_os("INVOCATION_ID").is_some();
+        match self.unit() {
+            Ok(unit) if !started_by_systemd => match unit.variable(softhsm::VARIABLE) {
+                None if unit.has_more_variables() => None, // nobody knows
+                named => softhsm::obstacle(named.map(AsRef::as_ref)),
+            },
+            _ => softhsm::obstacle(own.as_deref()),
         }
     }
 }

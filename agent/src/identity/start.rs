@@ -59,11 +59,10 @@ impl Identities {
                     key,
                     pin_source,
                 } = place?;
-                let renewal = config.renewal.map(|settings| {
-                    let view = RenewalView::new(settings, config.certificate.clone());
-                    view.look(); // what is known already is no news
-                    view
-                });
+                let source = config.certificate.clone();
+                let renewal = config
+                    .renewal
+                    .map(|settings| RenewalView::new(settings, source));
                 Some(Identity {
                     renewal,
                     name: config.name,

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist, setgroups, setresgid, setresuid};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use serde::{Deserialize, Serialize};
 
 /// A user, with all that decides which files its processes may open.
@@ -103,6 +104,8 @@ impl Account {
         setgroups(&groups)?;
         setresgid(gid, gid, gid)?;
         setresuid(uid, uid, uid)?;
+        // The kernel has just set it anew, to fs.suid_dumpable.
+        set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
         Ok(())
     }
 }

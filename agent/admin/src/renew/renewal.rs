@@ -9,7 +9,7 @@ use config::certificate::{Certificate, CertificateSource, Stamp};
 use config::renewal::{self, Present, Record, Settings};
 use jiff::Timestamp;
 
-use crate::command::{self, Stop};
+use crate::command::{self, CommandError, Stop};
 use crate::lock::Lock;
 use crate::new_certificate::{await_validity, check};
 use crate::replace_file;
@@ -40,6 +40,21 @@ pub(super) enum Report {
     UnderWay,
 }
 
+/// Why there is no new certificate.
+#[derive(Debug)]
+pub(super) enum NotRenewed {
+    /// A signal asked this process to end.
+    Stopped,
+    /// It failed.
+    Failed(String),
+}
+
+impl From<String> for NotRenewed {
+    fn from(why: String) -> NotRenewed {
+        NotRenewed::Failed(why)
+    }
+}
+
 impl<'a> Renewal<'a> {
     /// `None` where the configuration has no `renew` for the identity.
     pub(super) fn of(identity: &'a IdentityConfig) -> Option<Renewal<'a>> {
@@ -63,16 +78,18 @@ impl<'a> Renewal<'a> {
     }
 
     /// Renews it; `force`: also before it is due. How that went is left beside the certificate.
-    pub(super) fn run(&self, force: bool, stop: &Stop) -> Result<Report, String> {
-        if let Some(due) = self.not_due(&self.present()?, force) {
-            return Ok(Report::NotDue(due));
-        }
-        let result = self.run_locked(force, stop);
-        let now = Timestamp::now();
+    pub(super) fn run(&self, force: bool, stop: &Stop) -> Result<Report, NotRenewed> {
+        let result = match self.not_due(&self.present()?, force) {
+            Some(due) => Ok(Report::NotDue(due)),
+            None => self.run_locked(force, stop),
+        };
+        let (now, before) = (Timestamp::now(), Record::read(self.certificate));
         let record = match &result {
             Ok(Report::Renewed { not_after, .. }) => Record::after_success(now, *not_after),
-            Ok(Report::NotDue(_) | Report::UnderWay) => return result,
-            Err(why) => Record::read(self.certificate).after_failure(now, why),
+            // Somebody else has put a certificate there since.
+            Ok(Report::NotDue(_)) if before.failure.is_some() => before.without_failures(),
+            Ok(Report::NotDue(_) | Report::UnderWay) | Err(NotRenewed::Stopped) => return result,
+            Err(NotRenewed::Failed(why)) => before.after_failure(now, why),
         };
         // It is for the agent to tell: without it, the renewal went all the same.
         if let Err(error) = self.leave(&record) {
@@ -81,7 +98,7 @@ impl<'a> Renewal<'a> {
         result
     }
 
-    fn run_locked(&self, force: bool, stop: &Stop) -> Result<Report, String> {
+    fn run_locked(&self, force: bool, stop: &Stop) -> Result<Report, NotRenewed> {
         let Renewal {
             settings, source, ..
         } = self;
@@ -111,15 +128,17 @@ impl<'a> Renewal<'a> {
             settings.timeout,
             stop,
         )
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| match error {
+            CommandError::Stopped => NotRenewed::Stopped,
+            error => NotRenewed::Failed(error.to_string()),
+        })?;
         let (new, pem) = check(&answer, &present, source)
             .map_err(|error| format!("the command's answer is not installed: {error}"))?;
         await_validity(&new, stop)?;
         if Stamp::of(source.files()) != stamp {
-            return Err(
-                "its certificate was replaced by somebody else meanwhile: that one stays"
-                    .to_owned(),
-            );
+            let replaced =
+                "its certificate was replaced by somebody else meanwhile: that one stays";
+            return Err(NotRenewed::Failed(replaced.to_owned()));
         }
         replace_file::replace(path, pem.as_bytes(), MODE).map_err(|error| error.to_string())?;
         Ok(Report::Renewed {

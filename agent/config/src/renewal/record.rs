@@ -1,12 +1,13 @@
 //! How the last renewals of a certificate went: `roleseal-admin renew` leaves it beside the certificate, and the agent
 //! tells it in its list of identities and in its metrics.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::bounded;
 
 /// What is in the file, as JSON. Members of later versions are ignored.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,8 +58,10 @@ impl Record {
 
     /// The record of a certificate file. One that is missing or unreadable tells of nothing.
     pub fn read(certificate: &Path) -> Record {
-        let text = Record::path(certificate).and_then(|path| read(&path));
-        let record = text.ok().and_then(|text| serde_json::from_str(&text).ok());
+        let text = Record::path(certificate).and_then(|path| bounded::read(&path, SIZE_LIMIT));
+        let record = text
+            .ok()
+            .and_then(|text| serde_json::from_slice(&text).ok());
         let mut record: Record = record.unwrap_or_default();
         if let Some(failure) = &mut record.failure {
             failure.message = shortened(&failure.message); // whoever wrote it
@@ -72,6 +75,16 @@ impl Record {
         Record {
             renewed: Some(Renewed { at, not_after }),
             ..Record::default()
+        }
+    }
+
+    /// The record once the certificate is no longer due, however that came: the failures are over.
+    #[must_use]
+    pub fn without_failures(self) -> Record {
+        Record {
+            failures: 0,
+            failure: None,
+            ..self
         }
     }
 
@@ -98,14 +111,6 @@ pub fn beside(target: &Path, purpose: &str) -> io::Result<PathBuf> {
         .file_name()
         .ok_or_else(|| io::Error::other("not a file's name"))?;
     Ok(target.with_file_name(format!(".{}.roleseal-{purpose}", name.display())))
-}
-
-fn read(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?
-        .take(SIZE_LIMIT)
-        .read_to_string(&mut text)?;
-    Ok(text)
 }
 
 fn shortened(message: &str) -> String {
