@@ -2,6 +2,8 @@
 
 mod viewpoint;
 
+use std::path::Path;
+
 use jiff::Timestamp;
 use rustix::fs::{Access, access};
 use token::tpm_device::{self, Obstacle};
@@ -99,12 +101,19 @@ fn fault_of_token(token: &TokenKind, looker: Looker) -> Option<String> {
                 Looker::Command(_) | Looker::Agent(_) => None,
             }
         }
-        // One that is not there may come later.
-        TokenKind::Tpm(Tcti::Device(device)) => match tpm_device::obstacle(device) {
-            Some(Obstacle::Closed(text)) => Some(text),
-            Some(Obstacle::Missing(_)) | None => None,
+        TokenKind::Tpm(Tcti::Device(device)) => match looker {
+            Looker::Command(_) => fault_of_device(device),
+            Looker::Agent(_) => None, // which asks no user database for the group's name
         },
         TokenKind::Tpm(_) => None,
+    }
+}
+
+/// One that is not there may come later.
+fn fault_of_device(device: &Path) -> Option<String> {
+    match tpm_device::obstacle(device)? {
+        Obstacle::Closed(text) => Some(text),
+        Obstacle::Missing(_) => None,
     }
 }
 

@@ -177,8 +177,10 @@ pub fn account(unit: Option<&Unit>) -> Result<Option<Account>, String> {
 
 /// Its name, whether there is such a user or not.
 pub fn user_of(unit: Option<&Unit>) -> &str {
-    unit.and_then(|unit| unit.user.as_deref())
-        .unwrap_or(USUAL_USER)
+    match unit {
+        Some(unit) => unit.user.as_deref().unwrap_or("root"),
+        None => USUAL_USER,
+    }
 }
 
 #[cfg(test)]
@@ -237,9 +239,6 @@ User=root
     #[test]
     fn without_a_unit_it_is_the_packages_user() {
         assert_eq!(user_of(None), "roleseal");
-        assert_eq!(
-            user_of(Some(&Unit::parse("[Service]\nUser=\n"))),
-            "roleseal"
-        );
+        assert_eq!(user_of(Some(&Unit::parse("[Service]\nUser=\n"))), "root");
     }
 }

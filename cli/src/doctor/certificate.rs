@@ -76,7 +76,11 @@ fn judge_end(name: &str, chain: &Chain, doubts: &[&Objection], now: Timestamp) -
         true => Finding::warning(
             Check::Certificate,
             detail,
-            "Have it renewed now: AWS refuses it from then on. The agent takes over a new file by itself.",
+            format!(
+                "Have it renewed now: AWS refuses it from then on. Where agent.toml has renew for it: sudo -u roleseal \
+                 roleseal-agent renew --identity {name} --force; else put the new one in the place of its file: the \
+                 agent takes it over by itself."
+            ),
         ),
         false => Finding::ok(Check::Certificate, detail),
     }

@@ -92,9 +92,21 @@ pub(super) fn judge(
             Check::TrustPolicy,
             Exit::RefusedByAws,
             detail,
-            "Have the role's trust policy changed, or use a certificate, trust anchor or role that fits.",
+            change(target),
         ),
     }
+}
+
+/// The commands that put a policy in place which fits, with the options that doctor was given.
+fn change(target: &Target) -> String {
+    let role = target.session.target.role();
+    let role = role.as_ref().rsplit('/').next().unwrap_or_default();
+    format!(
+        "Use a certificate, trust anchor or role that fits, or have the role's trust policy changed (docs/inspect.md), with \
+         the options of this command for the first:\n\
+         roleseal trust-policy --target … > policy.json\n\
+         aws iam update-assume-role-policy --role-name {role} --policy-document file://policy.json"
+    )
 }
 
 #[cfg(test)]

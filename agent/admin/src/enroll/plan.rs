@@ -175,6 +175,9 @@ fn check_pins(place: &KeyPlace, owner: &Account) -> Result<(), Failure> {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let (request, certificate) = (self.request.display(), self.certificate.display());
+        if let Some(owner) = &self.owner {
+            writeln!(f, "files: for {}, as whom SoftHSM's are made", owner.name)?;
+        }
         if self.request_is_there() {
             writeln!(
                 f,

@@ -6,6 +6,7 @@ use std::fmt;
 use std::fs;
 use std::sync::OnceLock;
 
+use landlock::{AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetError};
 use rustix::system::uname;
 
 /// Why a program is not confined.
@@ -68,9 +69,13 @@ impl Surroundings {
         }
     }
 
-    /// One of them failed, after others did not.
-    pub(super) fn landlock_failed(&self, error: &landlock::RulesetError) -> Unconfined {
-        self.failed(error, LANDLOCK)
+    /// Rules could not be made or put in force, where something in them is required.
+    pub(super) fn landlock_failed(&self, error: &RulesetError) -> Unconfined {
+        let required = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+        match required.handle_access(AccessFs::Execute) {
+            Ok(_) => self.failed(error, LANDLOCK), // what the first Landlock has is there
+            Err(_) => self.without_landlock(),
+        }
     }
 
     /// No filter could be put in force.
@@ -138,7 +143,7 @@ impl fmt::Display for Unconfined {
 mod tests {
     use std::process::Command;
 
-    use landlock::{Access, AccessFs, Ruleset, RulesetAttr};
+    use landlock::Access;
     use seccompiler::SeccompAction;
 
     use super::super::{Calls, Confined, LANDLOCK_ABI, enforce, forbid, hostile_calls};
@@ -183,9 +188,13 @@ mod tests {
             return;
         }
         let ruleset = Ruleset::default().handle_access(AccessFs::from_all(LANDLOCK_ABI));
+        let required = Ruleset::default()
+            .set_compatibility(CompatLevel::HardRequirement)
+            .handle_access(AccessFs::Refer);
         let confined = [
             enforce(ruleset.and_then(Ruleset::create)),
             forbid(hostile_calls(), SeccompAction::Errno(7)),
+            enforce(required.and_then(Ruleset::create)),
         ];
         for confined in confined {
             println!("\nKIND {}", kind(&confined));
@@ -225,7 +234,7 @@ mod tests {
     #[test]
     fn a_filter_that_swallows_confinement_is_recognised() {
         let free = under(&[], 0);
-        assert_eq!(free.len(), 2);
+        assert_eq!(free.len(), 3);
         assert!(
             free.iter().all(|kind| !kind.contains("filtered")),
             "{free:?}"
@@ -234,6 +243,7 @@ mod tests {
             let told = under(&[libc::SYS_landlock_create_ruleset], errno);
             assert!(told[0].contains("filtered"), "{told:?}");
             assert_eq!(told[1], "confined");
+            assert_eq!(told[2], told[0]); // also where something is required of it
             let told = under(&[libc::SYS_landlock_restrict_self], errno);
             assert!(free[0] == "not" || told[0] == "filtered", "{told:?}");
             let told = under(&[libc::SYS_seccomp], errno);
