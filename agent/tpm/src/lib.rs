@@ -35,7 +35,8 @@ pub fn run() -> ExitCode {
     let about = "signs with keys of a TPM 2.0";
     let name = env!("CARGO_PKG_NAME");
     let mut operator = Operator::default();
-    token::program::run(name, about, sandbox::confine, open::open, |request| {
+    let status = token::program::run(name, about, sandbox::confine, open::open, |request| {
         operator.work(request)
-    })
+    });
+    ExitCode::from(status)
 }
