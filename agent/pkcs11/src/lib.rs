@@ -4,6 +4,7 @@
 //! A library as well, so that its calls can be measured without what is around them.
 
 mod certificate;
+mod checked_request;
 mod der;
 mod error;
 mod find;

@@ -7,6 +7,8 @@ mod areas;
 mod asn1;
 mod attestation_key;
 mod auth;
+mod auth_value;
+mod caller;
 mod connection;
 mod error;
 mod key;
