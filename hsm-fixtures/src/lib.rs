@@ -24,6 +24,7 @@ mod agent_config;
 pub mod command;
 mod faulty;
 mod pki;
+mod private_file;
 mod process;
 pub mod programs;
 mod scene;

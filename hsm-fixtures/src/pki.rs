@@ -4,23 +4,17 @@ mod authority;
 mod leaf_spec;
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use jiff::{SignedDuration, Timestamp};
-use openssl::ec::{EcGroup, EcKey};
-use openssl::nid::Nid;
-use openssl::pkey::{PKey, Private};
+use openssl::pkey::PKey;
 use openssl::x509::X509;
 
-use authority::Authority;
+use crate::private_file::write_private;
+use authority::{Authority, generate_key};
 pub use leaf_spec::{Digest, Issuer, LeafSpec, Purpose};
-
-/// Certificates are valid from a little before now: other machines' clocks, and the second that just began.
-const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
 
 const ROOT: &str = "roleseal fixtures: root CA";
 
@@ -225,27 +219,6 @@ impl TlsIdentity {
     pub fn write_key(&self, path: &Path) -> Result<()> {
         write_private(path, self.key_pem.as_bytes())
     }
-}
-
-/// Writes a file that only its owner may read: keys and PINs.
-///
-/// # Errors
-///
-/// Where it cannot be written, or exists: its mode might then be another.
-pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<()> {
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .with_context(|| format!("cannot make {}", path.display()))?;
-    file.write_all(content)
-        .with_context(|| format!("cannot write {}", path.display()))
-}
-
-fn generate_key() -> Result<PKey<Private>> {
-    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
-    Ok(PKey::from_ec_key(EcKey::generate(&group)?)?)
 }
 
 fn pem(certificate: &X509) -> Result<String> {

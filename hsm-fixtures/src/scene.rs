@@ -11,7 +11,8 @@ use tempfile::TempDir;
 
 use crate::agent::Agent;
 use crate::agent_config::{AgentConfig, AgentIdentity, AllowRule};
-use crate::pki::{LeafSpec, Pki, write_private};
+use crate::pki::{LeafSpec, Pki};
+use crate::private_file::write_private;
 use crate::service::{Profile, Role, Service, ServiceConfig, TrustAnchor};
 use crate::softhsm::{KeyKind, KeySpec, SoftHsm, Token};
 use crate::swtpm::Swtpm;

@@ -33,6 +33,7 @@ mod revocation;
 mod server;
 mod session_policy;
 mod sts;
+mod tags;
 #[cfg(test)]
 mod test_client;
 mod vault;

@@ -64,6 +64,17 @@ fn is_about_the_pin(code: CK_RV) -> bool {
     )
 }
 
+/// Whether the token does not take an attribute that a new key was to have.
+pub(crate) fn is_about_the_template(code: CK_RV) -> bool {
+    matches!(
+        code,
+        CKR_ATTRIBUTE_TYPE_INVALID
+            | CKR_ATTRIBUTE_VALUE_INVALID
+            | CKR_ATTRIBUTE_READ_ONLY
+            | CKR_TEMPLATE_INCONSISTENT
+    )
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let Failure { function, code } = self;

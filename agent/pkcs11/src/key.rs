@@ -6,10 +6,10 @@ use cryptoki_sys::*;
 use sha2::{Digest, Sha256};
 use token::{Algorithm, Key, Signature, StringToSign, TokenError};
 
+use crate::checked_request::CheckedRequest;
 use crate::der;
 use crate::error::Failure;
 use crate::login::ContextLogin;
-use crate::operator::CheckedRequest;
 use crate::properties::KeyType;
 use crate::raw::Session;
 

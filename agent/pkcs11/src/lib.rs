@@ -4,6 +4,7 @@
 //! A library as well, so that its calls can be measured without what is around them.
 
 mod certificate;
+mod checked_request;
 mod der;
 mod error;
 mod find;
@@ -16,12 +17,17 @@ pub mod raw;
 mod sandbox;
 mod slot;
 
-use std::process::ExitCode;
-
 pub use error::Failure;
 
-/// The program.
-pub fn run() -> ExitCode {
+/// The program. Exits by `_exit`, once `C_Finalize` was called: modules have destructors that run at a normal exit, and
+/// those of SoftHSM 2.6 free what OpenSSL's have freed before (`double free or corruption`, SIGABRT).
+pub fn run() -> ! {
+    let status = status();
+    signal_hook::low_level::exit(status.into())
+}
+
+/// Does the work and returns the exit status; every module is finalized by then.
+fn status() -> u8 {
     let about = "signs with keys on a PKCS#11 token";
     let mut library = None;
     let open = |request, pins: &token::host::PinGuard| open::open(request, pins, &mut library);

@@ -1,7 +1,5 @@
 //! The program; what it does is in the library.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
+fn main() {
     roleseal_pkcs11::run()
 }

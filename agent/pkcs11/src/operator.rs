@@ -14,8 +14,6 @@ mod user;
 use token::operator::Outcome;
 use token::operator::pkcs11::{Answer, Request, Task};
 
-pub(crate) use request::CheckedRequest;
-
 use place::Places;
 
 /// What the tasks of one link have in common: modules that are loaded, tokens that are logged in to.

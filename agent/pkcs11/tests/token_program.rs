@@ -128,6 +128,27 @@ fn a_signature_costs_two_calls() {
     assert_eq!(calls.last().unwrap(), "C_Finalize");
 }
 
+/// SoftHSM's static destructors call OpenSSL, whose own have run by then.
+#[test]
+fn the_program_ends_in_good_order_every_time() {
+    let many_times = || {
+        let store = Store::new(); // each thread's own: SoftHSM refuses two logins at a time
+        store.generate("EC:prime256v1", "01", "web", &[]);
+        for _ in 0..25 {
+            let mut program = Program::start(&store);
+            let reports = program.opened(store.open(&["pkcs11:token=lab;object=web"]));
+            assert!(reports[0].is_ok(), "{reports:?}");
+            program.sign(0, ECDSA).unwrap();
+            assert_eq!(program.end().code(), Some(0));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(many_times);
+        }
+    });
+}
+
 /// p11-kit-proxy hands out a new instance of itself for each C_GetFunctionList.
 #[test]
 fn the_default_module_works() {

@@ -17,7 +17,7 @@ pub trait Key {
 /// A signature as AWS wants it: PKCS#1 v1.5 for RSA, DER `SEQUENCE { r, s }` for ECDSA.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Signature(#[serde(with = "crate::link::hex_bytes")] pub Vec<u8>);
+pub struct Signature(#[serde(with = "crate::hex_bytes")] pub Vec<u8>);
 
 /// Why a token did not do what it was asked, named by what helps. Each text says what failed, on
 /// what, and what to do.

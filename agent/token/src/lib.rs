@@ -8,6 +8,7 @@
 
 pub mod account;
 pub mod greeting;
+mod hex_bytes;
 pub mod host;
 mod key;
 pub mod link;

@@ -243,7 +243,7 @@ pub type KeyReport = Result<OpenedKey, TokenError>;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenedKey {
     /// DER of the certificate that was asked for.
-    #[serde(with = "optional_hex_bytes")]
+    #[serde(with = "crate::hex_bytes::optional")]
     pub certificate: Option<Vec<u8>>,
     /// What works, but should not stay so.
     pub warnings: Vec<String>,
@@ -304,39 +304,6 @@ pub fn next<T: DeserializeOwned>(from: &mut UnixStream) -> io::Result<Option<T>>
         }
     }
     receive(from)
-}
-
-/// Bytes as a hex string.
-pub(crate) mod hex_bytes {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&hex::encode(bytes))
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
-        hex::decode(String::deserialize(from)?).map_err(D::Error::custom)
-    }
-}
-
-/// Bytes that may be absent, as a hex string or null.
-mod optional_hex_bytes {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
-
-    pub(super) fn serialize<S: Serializer>(
-        bytes: &Option<Vec<u8>>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        bytes.as_ref().map(hex::encode).serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Option<Vec<u8>>, D::Error> {
-        Option::<String>::deserialize(from)?
-            .map(|text| hex::decode(text).map_err(D::Error::custom))
-            .transpose()
-    }
 }
 
 #[cfg(test)]

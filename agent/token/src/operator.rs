@@ -54,12 +54,12 @@ pub enum KeyType {
 /// DER of a `SubjectPublicKeyInfo` (RFC 5280, 4.1).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct PublicKeyInfo(#[serde(with = "crate::link::hex_bytes")] pub Vec<u8>);
+pub struct PublicKeyInfo(#[serde(with = "crate::hex_bytes")] pub Vec<u8>);
 
 /// DER that is handed over as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Der(#[serde(with = "crate::link::hex_bytes")] pub Vec<u8>);
+pub struct Der(#[serde(with = "crate::hex_bytes")] pub Vec<u8>);
 
 /// A name that is no [`KeyType`]'s.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -1,12 +1,14 @@
 //! A PIN. It is read in the token program only, just before it is used.
 
+mod error;
 mod file;
 mod fingerprint;
 mod prompt;
+mod read_all;
 mod source;
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io;
 use std::sync::Arc;
 
 use serde::de::{Deserializer, Error, Visitor};
@@ -14,8 +16,9 @@ use serde::{Deserialize, Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use crate::secret_memory::SecretMemory;
+pub use error::PinError;
 pub use fingerprint::PinFingerprint;
-pub use source::{PinError, PinSource, Question, TakeOver};
+pub use source::{PinSource, Question, TakeOver};
 
 /// A PIN, in memory that is locked and wiped. There is one copy of it, however often it is cloned. Its
 /// `Debug` shows nothing.
@@ -83,21 +86,6 @@ fn find_pin(memory: SecretMemory, read: usize) -> Result<Pin, &'static str> {
         memory: Arc::new(memory),
         length,
     })
-}
-
-/// Straight to where the PIN stays: there is no copy of it to wipe. Says how much there is, up to the
-/// size of `buffer`.
-fn read_all(mut file: impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut length = 0;
-    while let Some(rest) = buffer.get_mut(length..).filter(|rest| !rest.is_empty()) {
-        match file.read(rest) {
-            Ok(0) => break,
-            Ok(read) => length += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(length)
 }
 
 /// Wipes the string.

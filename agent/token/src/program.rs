@@ -6,7 +6,6 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
-use std::process::ExitCode;
 
 use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
@@ -35,16 +34,26 @@ pub const SERVICE_VARIABLES: [&str; 7] = [
     "LISTEN_FDS_FIRST_FD",
 ];
 
+/// The exit status of a token program that has done its work.
+const SUCCESS: u8 = 0;
+
+/// The exit status where it could not start, or lost the agent.
+const FAILURE: u8 = 1;
+
+/// The exit status where it was not started as the agent starts it.
+const USAGE: u8 = 2;
+
 /// A token program's `main`: serves the agent with the token that `open` opens. Before that, `confine`
 /// gives up what the token does not need. Or, started with [`operator::ARGUMENT`], does an operator's tasks by
 /// `work`, as confined as the operator is. `name` and `about` are for whoever starts it by hand.
+/// Returns the exit status.
 pub fn run<K: Key + Send, T: DeserializeOwned, A: Serialize>(
     name: &str,
     about: &str,
     confine: impl FnOnce(&Open) -> Confined,
     open: impl FnMut(Open, &PinGuard) -> Result<Opened<K>, TokenError>,
     work: impl FnMut(T) -> Outcome<A>,
-) -> ExitCode {
+) -> u8 {
     let about = format!(
         "{name} {}: {about}, for roleseal-agent.\n\
          The agent starts it by itself; there is nothing to run by hand.",
@@ -57,20 +66,20 @@ pub fn run<K: Key + Send, T: DeserializeOwned, A: Serialize>(
         Some(Some(operator::ARGUMENT)) => (false, true),
         Some(Some("--help" | "--version")) => {
             println!("{about}");
-            return ExitCode::SUCCESS;
+            return SUCCESS;
         }
         Some(_) => {
             eprintln!("{about}");
-            return ExitCode::from(2);
+            return USAGE;
         }
     };
     if let Err(error) = keep_secrets_in() {
         eprintln!("{name}: cannot keep the PIN out of core dumps: {error}");
-        return ExitCode::FAILURE;
+        return FAILURE;
     }
     if !stdin_is_a_socket() {
         eprintln!("{about}");
-        return ExitCode::from(2);
+        return USAGE;
     }
     // What a kernel does in part the agent tells of itself, once.
     let warn = |confined: Confined, by: &str| {
@@ -92,10 +101,10 @@ pub fn run<K: Key + Send, T: DeserializeOwned, A: Serialize>(
         false => host::serve(confine, open),
     };
     match served {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => SUCCESS,
         Err(error) => {
             eprintln!("{name}: lost roleseal-agent: {error}");
-            ExitCode::FAILURE
+            FAILURE
         }
     }
 }

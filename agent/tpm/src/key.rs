@@ -10,7 +10,7 @@ use tss_esapi::structures::{Digest, HashcheckTicket, Public};
 use tss_esapi::tss2_esys::{TPM2B_DIGEST, TPMT_TK_HASHCHECK};
 use tss_esapi::{Error, structures};
 
-use crate::auth::Proof;
+use crate::auth_value::Proof;
 use crate::error::{Failure, rc};
 use crate::policy::Policy;
 use crate::scheme::Scheme;

@@ -1,6 +1,7 @@
 //! `TSS2 PRIVATE KEY` files: draft-bottomley-tpm2-keys, as tpm2-tools, tpm2-openssl, the OpenSSL engines,
 //! GnuTLS and ssh-tpm-agent write it.
 
+mod kind;
 mod write;
 
 use std::fs::File;
@@ -10,6 +11,8 @@ use std::path::Path;
 use der::asn1::{AnyRef, ObjectIdentifier, OctetStringRef, UintRef};
 use der::{Decode, Reader, SliceReader, Tag, TagNumber, Tagged};
 use token::TokenError;
+
+use self::kind::{IMPORTABLE, LOADABLE, SEALED};
 
 /// What is in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,10 +50,6 @@ const SEQUENCE_LIMIT: usize = 64;
 
 const BEGIN: &str = "-----BEGIN TSS2 PRIVATE KEY-----";
 const END: &str = "-----END TSS2 PRIVATE KEY-----";
-
-const LOADABLE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.10.1.3");
-const IMPORTABLE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.10.1.4");
-const SEALED: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.10.1.5");
 
 impl KeyFile {
     pub(crate) fn read(path: &Path) -> Result<KeyFile, TokenError> {

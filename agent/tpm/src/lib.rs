@@ -7,6 +7,8 @@ mod areas;
 mod asn1;
 mod attestation_key;
 mod auth;
+mod auth_value;
+mod caller;
 mod connection;
 mod error;
 mod key;
@@ -35,7 +37,8 @@ pub fn run() -> ExitCode {
     let about = "signs with keys of a TPM 2.0";
     let name = env!("CARGO_PKG_NAME");
     let mut operator = Operator::default();
-    token::program::run(name, about, sandbox::confine, open::open, |request| {
+    let status = token::program::run(name, about, sandbox::confine, open::open, |request| {
         operator.work(request)
-    })
+    });
+    ExitCode::from(status)
 }

@@ -10,7 +10,8 @@ use tss_esapi::structures::{Auth, EncryptedSecret, Private, Public, SymmetricDef
 use tss_esapi::{Error, WrapperErrorKind};
 
 use crate::areas::{malformed, private, public};
-use crate::auth::{self, Proof};
+use crate::auth_value::{self, Proof};
+use crate::caller::Caller;
 use crate::error::Failure;
 use crate::key::{FoundKey, TpmKey};
 use crate::key_file::KeyFile;
@@ -18,7 +19,7 @@ use crate::marshalled::tpm2b;
 use crate::parent::{Parent, Parents, find_persistent};
 use crate::policy::Policy;
 use crate::scheme::{self, Scheme};
-use crate::tpm::{Caller, ObjectId, Tpm};
+use crate::tpm::{ObjectId, Tpm};
 
 /// Connects, then loads each key once; the parents are flushed again. A TPM has one worker.
 pub(crate) fn open(request: Open, pins: &PinGuard) -> Result<Opened<TpmKey>, TokenError> {
@@ -149,7 +150,7 @@ pub(crate) fn load_file(
 ) -> Result<FoundKey, TokenError> {
     let public = public(file)?;
     let scheme = Scheme::of(&public).map_err(TokenError::Unusable)?;
-    let auth = auth::read(key.pin.as_ref())?;
+    let auth = auth_value::read(key.pin.as_ref())?;
     let parent = parents.open(tpm, file.parent, key)?;
     let private = match &file.secret {
         None => private(file)?,
@@ -215,7 +216,7 @@ fn import(
 }
 
 fn at_handle(tpm: &mut Tpm, key: &OpenTpmKey, handle: u32) -> Result<FoundKey, TokenError> {
-    let auth = auth::read(key.pin.as_ref())?;
+    let auth = auth_value::read(key.pin.as_ref())?;
     let (object, public) = find_persistent(tpm, handle)?;
     let failed = |failure: Failure| failure.while_doing("cannot use it");
     let scheme = Scheme::of(&public).map_err(TokenError::Unusable)?;

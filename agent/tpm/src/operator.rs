@@ -4,6 +4,7 @@ mod attest;
 mod endorsement_certificates;
 mod generate;
 mod list;
+mod load;
 mod pcr_policy;
 mod persistent;
 mod pins;
@@ -14,13 +15,12 @@ use token::operator::tpm::{Answer, KeyReport, Request, Task};
 use token::operator::{Der, Outcome, check_certification_request};
 use token::{Signature, TokenError};
 
+use self::load::load;
 use self::pins::Pins;
-use crate::auth::Refused;
-use crate::key::FoundKey;
-use crate::open;
-use crate::parent::Parents;
+use crate::auth_value::Refused;
+use crate::caller::Caller;
 use crate::spki::public_key_info;
-use crate::tpm::{Caller, Tpm};
+use crate::tpm::Tpm;
 
 /// Does tasks, one at a time.
 #[derive(Default)]
@@ -86,14 +86,4 @@ fn sign_request(tpm: &mut Tpm, key: &OpenTpmKey, info: &Der) -> Outcome<Signatur
         .ok_or_else(|| refused("its public key is malformed".to_owned()))?;
     check_certification_request(&info.0, &own).map_err(refused)?;
     found.sign(tpm, &info.0)
-}
-
-/// Loads a key as the daemon does, without a parent that stays behind.
-fn load(tpm: &mut Tpm, key: &OpenTpmKey) -> Outcome<FoundKey> {
-    let mut parents = Parents::default();
-    let found = open::load(tpm, &mut parents, key);
-    let forgotten = parents.forget(tpm);
-    let found = found?;
-    forgotten.map_err(|failure| failure.gone(tpm.name()))?;
-    Ok(found)
 }

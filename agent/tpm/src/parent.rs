@@ -6,7 +6,7 @@ use tss_esapi::handles::KeyHandle;
 use tss_esapi::interface_types::resource_handles::Hierarchy;
 use tss_esapi::structures::{Auth, Public};
 
-use crate::auth::{self, Proof};
+use crate::auth_value::{self, Proof};
 use crate::error::{Failure, rc};
 use crate::storage_primary;
 use crate::tpm::{ObjectId, Tpm};
@@ -95,7 +95,7 @@ fn persistent(tpm: &mut Tpm, wanted: &Wanted) -> Result<Parent, TokenError> {
     let what = format!("the auth value of its parent {handle:#010x} ({setting})");
     let proof = Proof {
         is_good: wanted.pins_are_good,
-        auth: auth::read(wanted.pin.as_ref())?,
+        auth: auth_value::read(wanted.pin.as_ref())?,
         entity: handle.to_be_bytes().to_vec(),
         what,
         take_over: TakeOver::of(&wanted.pin),

@@ -14,7 +14,7 @@ use tss_esapi::structures::{
 };
 use tss_esapi::tss2_esys::TPMT_TK_VERIFIED;
 
-use self::statement::{Statement, statement};
+use self::statement::{Statement, statement, unusable};
 use crate::error::{Code, Failure, rc};
 use crate::key_file::{KeyFile, PolicyCommand};
 use crate::pcr::{self, Pcrs, Snapshot};
@@ -272,8 +272,4 @@ fn run<T>(
         code: Code::Nonsense,
     })?;
     tpm.run(command, |context| call(context, session))
-}
-
-fn unusable(text: &str) -> TokenError {
-    TokenError::Unusable(text.to_owned())
 }

@@ -18,7 +18,8 @@ use tss_esapi::structures::CapabilityData;
 
 use self::objects::Object;
 pub(crate) use self::objects::ObjectId;
-use crate::auth::Refused;
+use crate::auth_value::Refused;
+use crate::caller::Caller;
 use crate::connection::connect;
 use crate::error::{Code, Failure, rc};
 use crate::lockout::Lockout;
@@ -38,39 +39,6 @@ pub(crate) struct Tpm {
     /// The key whose policy was the last one to be asserted, and that used it up.
     pub(crate) last_policy: Option<ObjectId>,
     pub(crate) refused: Refused,
-}
-
-/// For whom it is open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Caller {
-    /// The daemon.
-    Agent,
-    /// A person's command.
-    Operator,
-}
-
-/// What it calls the place of an auth value: the daemon a setting, a command an option.
-impl Caller {
-    pub(crate) fn pin(self) -> &'static str {
-        match self {
-            Caller::Agent => "pin",
-            Caller::Operator => "--pin-file, --pin-prompt …",
-        }
-    }
-
-    pub(crate) fn parent_pin(self) -> &'static str {
-        match self {
-            Caller::Agent => "parent-pin",
-            Caller::Operator => "--parent-pin-file",
-        }
-    }
-
-    pub(crate) fn owner_pin(self) -> &'static str {
-        match self {
-            Caller::Agent => "owner-pin",
-            Caller::Operator => "--owner-pin-file",
-        }
-    }
 }
 
 /// How long the TPM may ask for patience, in one command: less than the keeper has.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use cryptoki_sys::*;
 
-use crate::call::{self, Call, SESSIONS};
+use crate::call::{self, SESSIONS};
 use crate::fault::Action;
 use crate::sessions::Session;
 use crate::target::target;
@@ -42,14 +42,6 @@ macro_rules! target {
     };
 }
 
-fn close(session: CK_SESSION_HANDLE) {
-    target!(C_CloseSession(session));
-}
-
-fn begin(function: &str, session: Option<CK_SESSION_HANDLE>) -> Result<Call, CK_RV> {
-    Call::begin(function, session, close)
-}
-
 /// Begins a call, or returns.
 macro_rules! begin {
     ($function:ident, $session:expr) => {
@@ -60,8 +52,10 @@ macro_rules! begin {
     };
 }
 
-mod objects; // here, where they see the macros
+mod begin; // here, where they see the macros
+mod objects;
 mod passed_on;
+use begin::{begin, close};
 use objects::*;
 use passed_on::*;
 

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use jiff::{SignedDuration, Timestamp};
 use openssl::asn1::{Asn1Integer, Asn1Time};
 use openssl::bn::{BigNum, MsbOption};
+use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, PKeyRef, Private, Public};
@@ -16,8 +17,8 @@ use openssl::x509::extension::{
 };
 use openssl::x509::{X509, X509Builder, X509Crl, X509CrlBuilder, X509Name, X509RevokedBuilder};
 
-use super::leaf_spec::{LeafSpec, Purpose};
-use super::{BACKDATE, generate_key, write_private};
+use super::leaf_spec::{BACKDATE, LeafSpec, Purpose};
+use crate::private_file::write_private;
 
 const CRL_LIFETIME: SignedDuration = SignedDuration::from_hours(24);
 const CA_LIFETIME: SignedDuration = SignedDuration::from_hours(365 * 24);
@@ -221,4 +222,9 @@ fn set_validity(
     builder.set_not_before(Asn1Time::from_unix(not_before.as_second())?.as_ref())?;
     builder.set_not_after(Asn1Time::from_unix(not_after.as_second())?.as_ref())?;
     Ok(())
+}
+
+pub(super) fn generate_key() -> Result<PKey<Private>> {
+    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
+    Ok(PKey::from_ec_key(EcKey::generate(&group)?)?)
 }

@@ -3,7 +3,8 @@
 use jiff::{SignedDuration, Timestamp};
 use openssl::hash::MessageDigest;
 
-use super::BACKDATE;
+/// Certificates are valid from a little before now: other machines' clocks, and the second that just began.
+pub(super) const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
 
 const LIFETIME: SignedDuration = SignedDuration::from_hours(30 * 24);
 

@@ -5,11 +5,11 @@ use openssl::sha::sha256;
 use trust_policy::{SessionRequest, source_identity};
 
 use super::arn::Arn;
-use super::attributes::{TAGS, Tags};
 use super::certificate::Certificate;
 use super::explanation::Explanation;
 use super::refusal::Refusal;
 use super::registry::{KnownProfile, Registry};
+use super::tags::{TAGS, Tags};
 use super::{chain, revocation};
 
 /// What a client whose signature was verified asks for.

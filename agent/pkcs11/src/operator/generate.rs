@@ -9,7 +9,7 @@ use token::{ObjectMatch, Pkcs11Uri, TokenError};
 
 use super::place::Place;
 use super::{public_key, remains, report};
-use crate::error::Failure;
+use crate::error::{Failure, is_about_the_template};
 use crate::find;
 use crate::properties::{P256, P384, flag};
 use crate::raw::{Attribute, KeyPair, Session};
@@ -211,16 +211,6 @@ const PUBLIC_OTHERS: &[Attribute] = &[
     (CKA_WRAP, NO),
     (CKA_VERIFY_RECOVER, NO),
 ];
-
-pub(super) fn is_about_the_template(code: CK_RV) -> bool {
-    matches!(
-        code,
-        CKR_ATTRIBUTE_TYPE_INVALID
-            | CKR_ATTRIBUTE_VALUE_INVALID
-            | CKR_ATTRIBUTE_READ_ONLY
-            | CKR_TEMPLATE_INCONSISTENT
-    )
-}
 
 /// Gives the pair its id, and reads back what was made.
 fn finish(

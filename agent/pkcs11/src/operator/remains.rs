@@ -4,10 +4,9 @@
 use cryptoki_sys::*;
 use token::{ObjectMatch, Pkcs11Uri, TokenError};
 
-use super::generate::is_about_the_template;
 use super::place::Place;
 use super::report;
-use crate::error::Failure;
+use crate::error::{Failure, is_about_the_template};
 use crate::find::objects;
 use crate::raw::{KeyPair, Session};
 

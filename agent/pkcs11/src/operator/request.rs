@@ -2,30 +2,16 @@
 
 use std::sync::Arc;
 
-use token::operator::{Der, PublicKeyInfo, check_certification_request};
+use token::operator::Der;
 use token::{Pkcs11Uri, Signature, TokenError};
 
 use super::place::{Place, open_session};
 use super::public_key;
+use crate::checked_request::CheckedRequest;
 use crate::error::Failure;
 use crate::find;
 use crate::key::{Mechanism, Pkcs11Key};
 use crate::properties::Properties;
-
-/// The DER of a `CertificationRequestInfo` for one key: the only thing that is signed for an operator.
-pub(crate) struct CheckedRequest<'a>(&'a [u8]);
-
-impl CheckedRequest<'_> {
-    fn check<'a>(info: &'a Der, key: &PublicKeyInfo) -> Result<CheckedRequest<'a>, TokenError> {
-        check_certification_request(&info.0, key).map_err(TokenError::Broken)?;
-        Ok(CheckedRequest(&info.0))
-    }
-
-    /// The DER.
-    pub(crate) fn info(&self) -> &[u8] {
-        self.0
-    }
-}
 
 /// Signs it with the key that it is for.
 pub(super) fn sign(place: &Place, key: &Pkcs11Uri, info: &Der) -> Result<Signature, TokenError> {

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, OFlags, access};
 
-use super::{Pin, PinError, read_all};
+use super::Pin;
+use super::error::PinError;
+use super::read_all::read_all;
 
 /// systemd keeps this directory readable for the service alone, partly by ACLs that the mode bits do
 /// not show: no check of modes there.

@@ -13,9 +13,9 @@ use super::Pin;
 /// the token program; the agent keeps it, and hands it to the next token program.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PinFingerprint {
-    #[serde(with = "crate::link::hex_bytes")]
+    #[serde(with = "crate::hex_bytes")]
     salt: Vec<u8>,
-    #[serde(with = "crate::link::hex_bytes")]
+    #[serde(with = "crate::hex_bytes")]
     hash: Vec<u8>,
 }
 

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use rustix::process::{Signal, kill_current_process_group};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
-use super::read_all;
+use super::read_all::read_all;
 
 /// The terminal, with echo and signals off until it is dropped: a Ctrl-C must not leave it so.
 struct Silent {

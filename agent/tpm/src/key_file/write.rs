@@ -4,7 +4,8 @@ use der::asn1::{ObjectIdentifier, OctetStringRef};
 use der::pem::LineEnding;
 use der::{Encode, Tag};
 
-use super::{KeyFile, LOADABLE, PolicyCommand};
+use super::kind::LOADABLE;
+use super::{KeyFile, PolicyCommand};
 use crate::asn1::{element, explicit, integer, sequence};
 
 const LABEL: &str = "TSS2 PRIVATE KEY";

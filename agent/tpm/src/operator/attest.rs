@@ -9,9 +9,10 @@ use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::{Attest, Data, Signature, SignatureScheme};
 use tss_esapi::traits::Marshall;
 
-use super::{endorsement_certificates, load};
+use super::endorsement_certificates;
+use super::load::load;
 use crate::attestation_key;
-use crate::auth::Proof;
+use crate::auth_value::Proof;
 use crate::error::Failure;
 use crate::key::FoundKey;
 use crate::parent::derive;

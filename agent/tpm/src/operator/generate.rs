@@ -16,7 +16,7 @@ use tss_esapi::structures::{
 
 use super::{pcr_policy, persistent, report};
 use crate::areas;
-use crate::auth;
+use crate::auth_value;
 use crate::error::Failure;
 use crate::key_file::KeyFile;
 use crate::open::load_file;
@@ -112,7 +112,7 @@ fn as_opened(new: &NewKey) -> OpenTpmKey {
 }
 
 fn new_auth(new: &NewKey) -> Outcome<Auth> {
-    let auth = auth::read(new.pin.as_ref())?;
+    let auth = auth_value::read(new.pin.as_ref())?;
     if auth.len() > AUTH_LIMIT {
         return Err(TokenError::Unusable(format!(
             "the new PIN has {} bytes, and the TPM takes no more than {AUTH_LIMIT}, the length of the \

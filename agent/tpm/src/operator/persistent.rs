@@ -8,7 +8,7 @@ use tss_esapi::interface_types::dynamic_handles::Persistent;
 use tss_esapi::interface_types::resource_handles::{Hierarchy, Provision};
 
 use super::report::{self, algorithm};
-use crate::auth::Proof;
+use crate::auth_value::Proof;
 use crate::error::{Failure, rc};
 use crate::parent::find_persistent;
 use crate::tpm::{ObjectId, Tpm};

@@ -5,7 +5,7 @@ use tss_esapi::constants::CommandCode;
 use tss_esapi::structures::{DigestList, Nonce, Public, Signature};
 use tss_esapi::traits::UnMarshall;
 
-use super::{Step, unusable};
+use super::Step;
 use crate::key_file::PolicyCommand;
 use crate::marshalled::Marshalled;
 use crate::pcr::Pcrs;
@@ -93,6 +93,10 @@ fn authorize_statement(mut body: Marshalled) -> Option<Statement> {
 
 fn public(area: &[u8]) -> Option<Public> {
     Public::unmarshall(area).ok()
+}
+
+pub(super) fn unusable(text: &str) -> TokenError {
+    TokenError::Unusable(text.to_owned())
 }
 
 #[cfg(test)]

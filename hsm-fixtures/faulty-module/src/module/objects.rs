@@ -2,7 +2,7 @@
 
 use cryptoki_sys::*;
 
-use super::begin;
+use super::begin::begin;
 use crate::fault::Action;
 use crate::settings::give_up;
 use crate::target::target;

@@ -2,7 +2,7 @@
 
 use cryptoki_sys::*;
 
-use super::begin;
+use super::begin::begin;
 use crate::target::target;
 
 /// Functions that are passed on as they are, in a session.
