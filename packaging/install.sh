@@ -157,5 +157,5 @@ fi
 cat <<END
 next: write /etc/roleseal/agent.toml (example: $prefix/share/doc/roleseal-agent/examples/agent.toml), then
   $prefix/bin/roleseal-agent --check
-  systemctl enable --now roleseal-agent.socket roleseal-agent.service
+  systemctl enable --now roleseal-agent.socket roleseal-agent.service roleseal-renew.timer
 END

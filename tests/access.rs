@@ -30,7 +30,7 @@ fn a_tpm_of_a_group_is_told_at_once() {
         return; // nobody else can have a device of another group
     }
     let scene = Scene::new().unwrap();
-    let program = install(&scene);
+    let programs = install(&scene);
     let device = scene.write("tpmrm0", "").unwrap();
     mode(&device, 0o660);
     chown(&device, Some(0), Some(1)).unwrap(); // daemon, everywhere
@@ -55,7 +55,7 @@ fn a_tpm_of_a_group_is_told_at_once() {
         &["csr", "--subject", "CN=web", "--key", "web.tss"],
     ];
     for line in lines {
-        let mut command = scene.command(&program);
+        let mut command = scene.command(programs.join("roleseal-admin"));
         command.args(line).args(["--tpm", &tcti]);
         if line[0] == "enroll" {
             command.args(["--config", "agent.toml", "--certificate", "web.pem"]);
@@ -83,14 +83,14 @@ fn softhsms_configuration_that_is_closed_is_named() {
     let Lab { mut config, scene } = Lab::new(KeyKind::EcP256);
     config.pkcs11_module = SoftHsm::module().unwrap();
     config.identity[0].allow[0].users.push(0);
-    let program = install(&scene);
+    let programs = install(&scene);
     let file = scene
         .write("agent.toml", &config.to_toml().unwrap())
         .unwrap();
     give_to_nobody(scene.dir());
     chown(scene.softhsm().config(), Some(0), Some(0)).unwrap();
     mode(scene.softhsm().config(), 0o600);
-    let mut agent = scene.command(&program);
+    let mut agent = scene.command(programs.join("roleseal-agent"));
     agent.arg("--config").arg(&file).uid(NOBODY).gid(NOBODY);
     let log = scene.path("agent.log");
     let _agent = Agent::start(agent, &scene.socket(), &log, || false).unwrap();
@@ -148,7 +148,7 @@ fn an_agent_without_a_configuration_says_how_to_make_one() {
         let output = command.args(more).output().unwrap();
         assert!(!output.status.success());
         assert!(
-            stderr(&output).contains("roleseal-agent enroll"),
+            stderr(&output).contains("roleseal-admin enroll"),
             "{}",
             stderr(&output)
         );

@@ -260,14 +260,6 @@ pub(crate) fn token_programs(agent: &Agent) -> Vec<i32> {
         .collect()
 }
 
-/// The renewals that it has had started.
-pub(crate) fn renewals(agent: &Agent) -> Vec<i32> {
-    children(launcher(agent))
-        .into_iter()
-        .filter(|pid| !["roleseal-pkcs11", "roleseal-tpm"].contains(&name_of(*pid).as_str()))
-        .collect()
-}
-
 /// The agent's launcher, its only child.
 pub(crate) fn launcher(agent: &Agent) -> i32 {
     let own = agent.process().id().cast_signed();

@@ -31,7 +31,7 @@ impl Desk {
         }
     }
 
-    /// `roleseal-agent enroll` with a key on the token.
+    /// `roleseal-admin enroll` with a key on the token.
     fn on_token(&self, more: &[&str]) -> Command {
         let key = ["--uri", "pkcs11:token=lab;object=web", "--module"].map(str::to_owned);
         let mut command = enroll(&self.scene, "web");
@@ -45,7 +45,7 @@ impl Desk {
 
     /// The private keys of the token.
     fn keys(&self) -> usize {
-        let mut list = self.scene.command(programs::agent().unwrap());
+        let mut list = self.scene.command(programs::admin().unwrap());
         list.args([
             "key",
             "list",
@@ -62,7 +62,7 @@ impl Desk {
 
 fn enroll(scene: &Scene, name: &str) -> Command {
     let uid = fs::metadata(scene.dir()).unwrap().uid().to_string();
-    let mut command = scene.command(programs::agent().unwrap());
+    let mut command = scene.command(programs::admin().unwrap());
     command
         .args(["enroll", "--name", name, "--subject", "CN=web,O=Example"])
         .args(["--allow-user", &uid, "--endpoint", &scene.service().url()])
@@ -122,7 +122,7 @@ fn a_blank_token_and_a_blank_tpm_come_to_credentials() {
     credentials(scene, "web");
     credentials(scene, "chip");
     // The request is where a renewal looks for it.
-    let mut renew = scene.command(programs::agent().unwrap());
+    let mut renew = scene.command(programs::admin().unwrap());
     renew.args(["renew", "--identity", "web", "--config"]);
     let said = done(&renew.arg(scene.path("agent.toml")).output().unwrap());
     assert!(said.contains("not due"), "{said}");
@@ -235,7 +235,7 @@ fn the_key_file_of_a_run_that_did_not_come_further_is_given_to_the_owner() {
     let issue = ca(scene);
     let owners = [("chip", 0o600), ("shared", 0o640)].map(|(name, mode)| {
         let file = scene.path(&format!("{name}.tss"));
-        let mut generate = scene.command(programs::agent().unwrap());
+        let mut generate = scene.command(programs::admin().unwrap());
         generate.args(["key", "generate", "--tpm", &tpm.tcti(), "--out"]);
         done(&generate.arg(&file).output().unwrap());
         fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();

@@ -11,15 +11,20 @@ use crate::agent::{Lab, copy_program, log_with};
 use crate::policy::NOBODY;
 use crate::renewal::ca;
 
-/// Programs that any user can run, in the scene.
+/// Programs that any user can run, in a directory of the scene.
 pub(crate) fn install(scene: &Scene) -> PathBuf {
     let directory = scene.path("bin");
     fs::create_dir(&directory).unwrap();
-    for program in ["roleseal-agent", "roleseal-pkcs11", "roleseal-tpm"] {
+    for program in [
+        "roleseal-agent",
+        "roleseal-admin",
+        "roleseal-pkcs11",
+        "roleseal-tpm",
+    ] {
         let built = programs::agent().unwrap().with_file_name(program);
         copy_program(built, &directory.join(program));
     }
-    directory.join("roleseal-agent")
+    directory
 }
 
 /// The directory and all that is in it.
@@ -52,7 +57,7 @@ fn an_agent_of_the_same_user_is_reloaded() {
     let Lab { mut config, scene } = Lab::new(KeyKind::EcP256);
     let issue = ca(&scene);
     let pin = scene.pin_path(&scene.add_token("other").unwrap());
-    let program = install(&scene);
+    let programs = install(&scene);
     config.identity[0].allow[0].users = vec![NOBODY];
     let file = scene
         .write("agent.toml", &config.to_toml().unwrap())
@@ -61,12 +66,12 @@ fn an_agent_of_the_same_user_is_reloaded() {
     let as_nobody = |command: &mut Command| {
         command.uid(NOBODY).gid(NOBODY);
     };
-    let mut agent = scene.command(&program);
+    let mut agent = scene.command(programs.join("roleseal-agent"));
     agent.arg("--config").arg(&file);
     as_nobody(&mut agent);
     let log = scene.path("agent.log");
     let _agent = Agent::start(agent, &scene.socket(), &log, || false).unwrap();
-    let mut enroll = scene.command(&program);
+    let mut enroll = scene.command(programs.join("roleseal-admin"));
     enroll
         .args(["enroll", "--name", "other", "--subject", "CN=other"])
         .args(["--uri", "pkcs11:token=other;object=other", "--module"])
@@ -109,14 +114,14 @@ impl Store {
         Some(Store { scene, pin })
     }
 
-    fn agent(&self, arguments: &[&str]) -> Command {
-        let mut command = self.scene.command(programs::agent().unwrap());
+    fn admin(&self, arguments: &[&str]) -> Command {
+        let mut command = self.scene.command(programs::admin().unwrap());
         command.args(arguments);
         command
     }
 
     fn on_token(&self, arguments: &[&str]) -> Command {
-        let mut command = self.agent(arguments);
+        let mut command = self.admin(arguments);
         command
             .args(["--uri", "pkcs11:token=lab;object=web", "--module"])
             .arg(SoftHsm::module().unwrap())
@@ -169,7 +174,7 @@ fn what_root_enrolls_the_agents_user_can_use() {
     for made in ["web.csr", "web.pem"] {
         assert_eq!(fs::metadata(scene.path(made)).unwrap().uid(), NOBODY);
     }
-    let program = install(scene);
+    let programs = install(scene);
     let run = scene.path("run");
     fs::create_dir(&run).unwrap();
     give_to_nobody(&run);
@@ -178,7 +183,7 @@ fn what_root_enrolls_the_agents_user_can_use() {
     let text = text.replace(scene.socket().to_str().unwrap(), socket.to_str().unwrap());
     let file = scene.write("agent.toml", &text).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-    let mut agent = scene.command(&program);
+    let mut agent = scene.command(programs.join("roleseal-agent"));
     agent.arg("--config").arg(&file).uid(NOBODY).gid(NOBODY);
     let log = scene.path("agent.log");
     let agent = Agent::start(agent, &socket, &log, || false).unwrap();
@@ -218,7 +223,7 @@ fn what_the_agents_user_could_not_use_is_not_made() {
     chown(pin, Some(0), Some(0)).unwrap();
     refused(&mut store.enroll(&["--owner", "nobody"]), "lab.pin");
     // A module that does not show what it is.
-    let mut spied = store.agent(&["key", "generate", "--owner", "nobody"]);
+    let mut spied = store.admin(&["key", "generate", "--owner", "nobody"]);
     spied
         .args(["--uri", "pkcs11:token=lab;object=web", "--module"])
         .arg(SoftHsm::spy_module().unwrap())
@@ -263,7 +268,7 @@ fn the_key_file_of_a_tpm_is_the_agents_users() {
         ("root", &["--owner", "root"], (0, 0)),
     ] {
         let file = scene.path(&format!("{name}.tss"));
-        let mut generate = store.agent(&["key", "generate", "--tpm", &tpm.tcti(), "--json"]);
+        let mut generate = store.admin(&["key", "generate", "--tpm", &tpm.tcti(), "--json"]);
         generate
             .args(more)
             .arg("--out")

@@ -141,26 +141,34 @@ fn every_request_is_counted_once_while_scrapes_go_on() {
 }
 
 #[test]
-fn renewals_are_counted() {
+fn renewals_are_told_as_the_renewer_left_them() {
     let (mut lab, key) = renewal::lab();
     let ca = renewal::ca(&lab.scene);
     renewal::add(&mut lab, &key, "web", &ca);
     renewal::add(&mut lab, &key, "batch", "false");
-    let (_web, port) = start_lab(lab);
-    let scrape = until("both were tried", || {
-        let scrape = Scrape::of(&port);
-        let count = |identity, result| {
-            let labels = [("identity", identity), ("result", result)];
-            scrape.value("roleseal_renewals_total", &labels)
-        };
-        let all = ["web", "batch"].map(|name| (count(name, "renewed"), count(name, "failed")));
-        let done = |(renewed, failed): &(Option<f64>, Option<f64>)| {
-            renewed.unwrap() + failed.unwrap() > 0.0
-        };
-        all.iter().all(done).then_some(all)
+    let (web, port) = start_lab(lab);
+    let value = |series: &str, identity| {
+        Scrape::of(&port).value(
+            &format!("roleseal_renewal_{series}"),
+            &[("identity", identity)],
+        )
+    };
+    assert_eq!(value("failures", "batch"), Some(0.0));
+    let renewed = renewal::renew(&web.scene, &[]).status().unwrap();
+    assert_eq!(renewed.code(), Some(1)); // one failed
+    until("the failure is seen", || {
+        (value("failures", "batch") == Some(1.0)).then_some(())
     });
-    let (none, one) = (Some(0.0), Some(1.0));
-    assert_eq!(scrape, [(one, none), (none, one)]);
+    assert_eq!(value("failures", "web"), Some(0.0));
+    let times = [
+        "last_success_timestamp_seconds",
+        "last_failure_timestamp_seconds",
+    ];
+    let known = |identity| times.map(|series| value(series, identity).is_some());
+    assert_eq!(
+        [known("web"), known("batch")],
+        [[true, false], [false, true]]
+    );
 }
 
 #[test]
@@ -239,9 +247,24 @@ fn a_reload_changes_what_is_scraped_and_no_count() {
 fn the_series_are_those_that_are_documented() {
     let (mut lab, key) = renewal::lab();
     renewal::add(&mut lab, &key, "web", "false");
+    let ca = renewal::ca(&lab.scene);
+    renewal::add(&mut lab, &key, "batch", &ca);
     let (web, port) = start_lab(lab);
-    sign(&web.scene.socket(), request(&web.scene));
-    let scrape = Scrape::of(&port);
+    let mut web_request = request(&web.scene);
+    web_request["identity"] = "web".into();
+    sign(&web.scene.socket(), web_request);
+    renewal::renew(&web.scene, &[]).status().unwrap();
+    let scrape = until("the renewals are seen", || {
+        let scrape = Scrape::of(&port);
+        let seen = |series: &str, identity| {
+            let labels = [("identity", identity)];
+            scrape.value(
+                &format!("roleseal_renewal_last_{series}_timestamp_seconds"),
+                &labels,
+            )
+        };
+        (seen("failure", "web").is_some() && seen("success", "batch").is_some()).then_some(scrape)
+    });
     let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
     let docs = fs::read_to_string(docs).unwrap();
     let (_, table) = docs

@@ -35,7 +35,7 @@ impl Desk {
 
     /// `roleseal-agent LINE`, in the scene's directory.
     fn command(&self, line: &str) -> Command {
-        let mut command = self.scene.command(programs::agent().unwrap());
+        let mut command = self.scene.command(programs::admin().unwrap());
         command
             .args(self.arguments(line))
             .current_dir(self.scene.dir());
@@ -439,7 +439,7 @@ fn who_cannot_be_asked_is_told_what_to_give() {
         let mut setsid = desk.scene.command("setsid");
         setsid
             .arg("--wait")
-            .arg(programs::agent().unwrap())
+            .arg(programs::admin().unwrap())
             .args(desk.arguments(line));
         let output = setsid.output().unwrap();
         assert_eq!(output.status.code(), Some(1));

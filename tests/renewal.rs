@@ -4,7 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use hsm_fixtures::{Agent, AgentIdentity, AllowRule, LeafSpec, RenewConfig, Scene};
+use hsm_fixtures::{AgentIdentity, AllowRule, LeafSpec, Process, RenewConfig, Scene};
 use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
@@ -15,8 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::agent::{
-    Lab, as_this_user, copy_program, identities, json_of, launcher, log_with, renewals, request,
-    serial, sign, until,
+    Lab, as_this_user, copy_program, identities, json_of, log_with, request, serial, sign, until,
 };
 use crate::policy::NOBODY;
 use crate::reload::under_load;
@@ -106,6 +105,19 @@ fn warnings(identity: &Value) -> String {
     identity["warnings"].to_string()
 }
 
+/// `roleseal-admin renew` with the configuration of the scene's agent.
+pub(crate) fn renew(scene: &Scene, arguments: &[&str]) -> Command {
+    let mut command = scene.command(hsm_fixtures::programs::admin().unwrap());
+    command.args(["renew", "--config"]);
+    command.arg(scene.path("agent.toml")).args(arguments);
+    command
+}
+
+/// Renews what is due until it is dropped.
+fn renewer(scene: &Scene) -> Process {
+    Process::spawn(renew(scene, &["--watch"]), &scene.path("renewer.log")).unwrap()
+}
+
 /// Without a reload, and while clients ask all the time.
 #[test]
 fn a_thousand_requests_go_on_across_a_renewal() {
@@ -120,6 +132,7 @@ fn a_thousand_requests_go_on_across_a_renewal() {
     let old = serial(&web.scene);
     assert_eq!(old, serial_of(&path));
 
+    let _renewer = renewer(&web.scene);
     let asked = under_load(&web, |until_asked| {
         until_asked(500);
         assert_eq!(serial(&web.scene), old);
@@ -132,7 +145,7 @@ fn a_thousand_requests_go_on_across_a_renewal() {
     assert_eq!(serial(&web.scene), serial_of(&path));
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
     json_of(&web.credential_process().output().unwrap());
-    let log = log_with(&web.agent, "certificate_issued");
+    let log = log_with(&web.agent, "renewed identity=web");
     assert!(
         log.contains(&format!("serial={}", serial_of(&path))),
         "{log}"
@@ -204,6 +217,7 @@ fn a_command_that_fails_changes_nothing_and_shows() {
     };
     let before = files(&lab.scene);
     let web = lab.start();
+    let renewer = renewer(&web.scene);
     let listed = until("each has failed", || {
         let listed = identities(&web.scene);
         let failed = |identity| warnings(identity).contains("renewal failed at ");
@@ -212,7 +226,6 @@ fn a_command_that_fails_changes_nothing_and_shows() {
     for ((name, _, expected), identity) in cases.iter().zip(&listed) {
         let warnings = warnings(identity);
         assert!(warnings.contains(expected), "{name}: {warnings}");
-        assert!(warnings.contains("; tried again at "), "{warnings}");
         assert_eq!(identity["state"], "ready");
         let mut request = request(&web.scene);
         request["identity"] = (*name).into();
@@ -221,13 +234,21 @@ fn a_command_that_fails_changes_nothing_and_shows() {
         assert!(signed.contains(&format!("Credential={old}/")), "{signed}");
     }
     assert_eq!(files(&web.scene), before);
-    let log = log_with(&web.agent, "renewal_failed identity=hangs");
-    assert!(log.contains("\nwhy\n"), "{log}");
+    log_with(&web.agent, "renewal_failed identity=hangs");
+    let log = renewer.log();
+    assert!(log.contains("why\n"), "{log}");
+    for (name, _, expected) in &cases {
+        let mut lines = log.lines();
+        let of_it = |line: &&str| line.starts_with(&format!("roleseal-admin: {name}: "));
+        assert!(lines.find(of_it).unwrap().contains(expected), "{log}");
+    }
+    renewer.stop().unwrap();
 
-    // What is mended is tried at once, and forgotten.
+    // What is mended is forgotten.
     config.identity[0].renew.as_mut().unwrap().command = ca(&web.scene);
     config.identity.truncate(1);
     web.reload(&config);
+    assert!(renew(&web.scene, &[]).status().unwrap().success());
     until("it is renewed", || {
         let identity = &identities(&web.scene)[0];
         let new = identity["serial"] == serial_of(&web.scene.path("fails.pem")).as_str();
@@ -236,7 +257,7 @@ fn a_command_that_fails_changes_nothing_and_shows() {
     assert_ne!(fs::read(web.scene.path("fails.pem")).unwrap(), before[0]);
 }
 
-/// Expired while the host was off, or deleted: both come back without anybody's help.
+/// Expired while the host was off, or deleted: both come back.
 #[test]
 fn a_certificate_that_is_expired_or_gone_is_renewed() {
     let (mut lab, key) = lab();
@@ -247,6 +268,7 @@ fn a_certificate_that_is_expired_or_gone_is_renewed() {
     fs::remove_file(&gone).unwrap();
     let mut config = lab.config.clone();
     let web = lab.start();
+    assert_eq!(renew(&web.scene, &[]).status().unwrap().code(), Some(1));
     until("the CA is missed", || {
         let failed = |identity: &Value| warnings(identity).contains("exit status: 1");
         identities(&web.scene).iter().all(failed).then_some(())
@@ -257,6 +279,7 @@ fn a_certificate_that_is_expired_or_gone_is_renewed() {
     }
     let said = web.reload(&config);
     assert!(!said.contains("not reloaded"), "{said}");
+    assert!(renew(&web.scene, &[]).status().unwrap().success());
     until("both are ready", || {
         let ready = |identity: &Value| identity["state"] == "ready";
         identities(&web.scene).iter().all(ready).then_some(())
@@ -265,24 +288,18 @@ fn a_certificate_that_is_expired_or_gone_is_renewed() {
 }
 
 fn by_hand(scene: &Scene, config: &str, arguments: &[&str]) -> Output {
-    let file = scene.write("agent.toml", config).unwrap();
-    let mut command = scene.command(hsm_fixtures::programs::agent().unwrap());
-    command
-        .arg("renew")
-        .arg("--config")
-        .arg(file)
-        .args(arguments);
-    command.output().unwrap()
+    scene.write("agent.toml", config).unwrap();
+    renew(scene, arguments).output().unwrap()
 }
 
 #[test]
-fn it_is_done_by_hand_too() {
+fn it_is_done_by_hand() {
     let (mut lab, key) = lab();
     let command = ca(&lab.scene);
     let path = add(&mut lab, &key, "web", &command);
     let scene = &lab.scene;
     let due = lab.config.to_toml().unwrap();
-    let renew = |config: &str, arguments: &[&str]| {
+    let said_by = |config: &str, arguments: &[&str]| {
         let output = by_hand(scene, config, arguments);
         let text = [output.stdout, output.stderr].concat();
         (
@@ -297,23 +314,22 @@ fn it_is_done_by_hand_too() {
         file
     });
     let old = serial_of(&path);
-    let (code, said) = renew(&due.replace("10d", "1m"), &["--identity", "web"]);
+    let (code, said) = said_by(&due.replace("10d", "1m"), &["--identity", "web"]);
     assert!(code == 0 && said.contains("not due"), "{code} {said}");
     assert_eq!(serial_of(&path), old);
-    let (code, said) = renew(&due, &["--identity", "web"]);
+    let (code, said) = said_by(&due, &["--identity", "web"]);
     let new = serial_of(&path);
     assert_ne!(new, old);
     assert!(code == 0 && said.contains(&new), "{code} {said}");
-    let (code, said) = renew(&due, &["--identity", "web"]);
+    let (code, said) = said_by(&due, &["--identity", "web"]);
     assert!(code == 0 && said.contains("not due"), "{code} {said}");
     // The same second may give the same end, which is no renewal.
     let longer = due.replace("-days 30", "-days 40");
-    assert_eq!(renew(&longer, &["--identity", "web", "--force"]).0, 0);
+    assert_eq!(said_by(&longer, &["--identity", "web", "--force"]).0, 0);
     let newer = serial_of(&path);
     assert_ne!(newer, new);
     for (config, arguments, code, expected) in [
         (due.as_str(), &["--identity", "batch"][..], 2, "no identity"),
-        (&due, &[], 2, "--identity"),
         (&due, &["--identity", "a b"], 2, "letters, digits"),
         (
             &due.replace("openssl x509", "false"),
@@ -323,11 +339,24 @@ fn it_is_done_by_hand_too() {
         ),
         ("[[identity]", &["--identity", "web"], 1, "agent.toml:1"),
     ] {
-        let (ended, said) = renew(config, arguments);
+        let (ended, said) = said_by(config, arguments);
         assert_eq!(ended, code, "{said}");
         assert!(said.contains(expected), "{expected}: {said}");
     }
+    // Without a name, all that are due; what is only shown is not done.
+    let dry = due.replace("10d", "365d");
+    let (code, said) = said_by(
+        &dry,
+        &["--dry-run", "--identity", "web", "--identity", "web"],
+    );
+    assert!(code == 0 && said.matches("due").count() == 2, "{said}");
     assert_eq!(serial_of(&path), newer);
+    let (code, said) = said_by(&longer.replace("-days 40", "-days 50"), &["--force"]);
+    assert_eq!(code, 0, "{said}");
+    assert_ne!(serial_of(&path), newer);
+    let (none, _) = due.split_once("[identity.renew]").unwrap();
+    let (code, said) = said_by(none, &[]);
+    assert_eq!(code, 0, "{said}");
 }
 
 fn runs(pid: &str) -> bool {
@@ -336,8 +365,8 @@ fn runs(pid: &str) -> bool {
 }
 
 #[test]
-fn a_renewal_ends_with_the_agent_and_is_the_only_one() {
-    for signal in [Signal::TERM, Signal::KILL] {
+fn a_renewal_ends_its_command_and_is_the_only_one() {
+    for arguments in [&[][..], &["--watch"]] {
         let (mut lab, key) = lab();
         let pid = lab.scene.path("pid");
         let command = format!(
@@ -345,58 +374,49 @@ fn a_renewal_ends_with_the_agent_and_is_the_only_one() {
             pid.display()
         );
         add(&mut lab, &key, "web", &command);
+        let scene = &lab.scene;
         let text = lab.config.to_toml().unwrap();
-        let web = lab.start();
+        scene.write("agent.toml", &text).unwrap();
+        let log = scene.path("renewer.log");
+        let renewer = Process::spawn(renew(scene, arguments), &log).unwrap();
         let pid = until("the command runs", || fs::read_to_string(&pid).ok());
         let pid = pid.trim();
         assert!(runs(pid));
-        let second = by_hand(&web.scene, &text, &["--identity", "web"]);
-        let said = String::from_utf8(second.stderr).unwrap();
-        assert!(said.contains("another renewal"), "{said}");
-        let agent = Pid::from_raw(web.agent.process().id().cast_signed()).unwrap();
-        kill_process(agent, signal).unwrap();
-        until("the command ends", || (!runs(pid)).then_some(()));
-        until("the agent ends", || {
-            (!web.agent.process().is_running()).then_some(())
-        });
-    }
-}
-
-#[test]
-fn of_a_renewal_nothing_outlives_the_launcher_or_the_program_that_is_killed() {
-    let launcher: fn(&Agent) -> i32 = launcher;
-    let program: fn(&Agent) -> i32 = |agent| {
-        let [program] = renewals(agent)[..] else {
-            panic!("no renewal, or several")
-        };
-        program
-    };
-    for whom in [launcher, program] {
-        let (mut lab, key) = lab();
-        let pid = lab.scene.path("pid");
-        let command = format!(
-            "sleep 1000 & echo $! > {0}.new; mv {0}.new {0}; wait",
-            pid.display()
+        let second = by_hand(scene, &text, &["--identity", "web"]);
+        let said = String::from_utf8(second.stdout).unwrap();
+        assert!(
+            second.status.success() && said.contains("another renewal"),
+            "{said}"
         );
-        add(&mut lab, &key, "web", &command);
-        let web = lab.start();
-        let pid = until("the command runs", || fs::read_to_string(&pid).ok());
-        let killed = Pid::from_raw(whom(&web.agent)).unwrap();
-        kill_process(killed, Signal::KILL).unwrap();
-        until("the command ends", || (!runs(pid.trim())).then_some(()));
+        let process = Pid::from_raw(renewer.id().cast_signed()).unwrap();
+        kill_process(process, Signal::TERM).unwrap();
+        until("the command ends", || (!runs(pid)).then_some(()));
+        until("the renewer ends", || (!renewer.is_running()).then_some(()));
     }
 }
 
-/// A copy of roleseal-agent that every user may run, with the scene's configuration, `agent.toml`.
-fn for_everybody(lab: &mut Lab) -> PathBuf {
+/// Where no timer is enabled.
+#[test]
+fn a_certificate_that_nothing_renews_is_warned_of() {
+    let (mut lab, key) = lab();
+    add(&mut lab, &key, "web", "true");
+    let web = lab.start();
+    let warnings = warnings(&identities(&web.scene)[0]);
+    assert!(warnings.contains("roleseal-renew.timer"), "{warnings}");
+}
+
+/// A copy of a program that every user may run, with the scene's configuration, `agent.toml`.
+fn for_everybody(lab: &mut Lab, built: &Path) -> PathBuf {
     lab.config.identity[0].pin = None; // whose file is not for everybody
     let scene = &lab.scene;
     let file = scene.write("agent.toml", &lab.config.to_toml().unwrap());
     for (path, mode) in [(scene.dir(), 0o711), (&file.unwrap(), 0o644)] {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
-    let program = scene.path("roleseal-agent");
-    copy_program(hsm_fixtures::programs::agent().unwrap(), &program);
+    let program = scene.path("bin").join(built.file_name().unwrap());
+    fs::create_dir(scene.path("bin")).unwrap();
+    fs::set_permissions(scene.path("bin"), fs::Permissions::from_mode(0o755)).unwrap();
+    copy_program(built, &program);
     program
 }
 
@@ -422,7 +442,7 @@ fn what_root_leaves_behind_keeps_the_agents_user_from_nothing() {
         fs::rename(&old, directory.join(old.file_name().unwrap())).unwrap();
     }
     lab.config.identity[0].certificate = directory.join("web.pem");
-    let program = for_everybody(&mut lab);
+    let program = for_everybody(&mut lab, &hsm_fixtures::programs::admin().unwrap());
     let scene = &lab.scene;
     let renew = |uid| {
         let mut command = scene.command(&program);
@@ -430,7 +450,10 @@ fn what_root_leaves_behind_keeps_the_agents_user_from_nothing() {
         command.arg(scene.path("agent.toml")).uid(uid);
         command
     };
-    let says = || String::from_utf8(renew(NOBODY).output().unwrap().stderr).unwrap();
+    let says = || {
+        let output = renew(NOBODY).output().unwrap();
+        String::from_utf8([output.stderr, output.stdout].concat()).unwrap()
+    };
     let mut roots = renew(0).spawn().unwrap();
     let pid = until("the command runs", || fs::read_to_string(&pid).ok());
     let said = says();
@@ -472,10 +495,9 @@ fn a_request_that_cannot_be_verified_here_renews_and_a_check_warns_of_it() {
             said.contains("warning") && said.contains(&expected),
             "{said}"
         );
+        assert!(renew(&lab.scene, &[]).status().unwrap().success());
+        assert_ne!(serial_of(&path), before);
         let web = lab.start();
-        until("it is renewed", || {
-            (serial_of(&path) != before).then_some(())
-        });
         assert_eq!(warnings(&identities(&web.scene)[0]), "[]");
     }
 }
@@ -528,7 +550,7 @@ fn a_check_warns_of_a_directory_that_cannot_be_written() {
     }
     let (mut lab, key) = lab();
     add(&mut lab, &key, "web", "true");
-    let program = for_everybody(&mut lab);
+    let program = for_everybody(&mut lab, &hsm_fixtures::programs::agent().unwrap());
     let scene = &lab.scene;
     let check = |uid| {
         let mut command = scene.command(&program);
@@ -548,18 +570,4 @@ fn a_check_warns_of_a_directory_that_cannot_be_written() {
         "{said}"
     );
     assert_eq!(check(0), "");
-}
-
-/// The launcher's own flag is nobody else's.
-#[test]
-fn help_shows_what_is_for_people() {
-    let help = Command::new(hsm_fixtures::programs::agent().unwrap())
-        .args(["renew", "--help"])
-        .output()
-        .unwrap();
-    let text = String::from_utf8(help.stdout).unwrap();
-    assert!(
-        text.contains("--force") && !text.contains("--report"),
-        "{text}"
-    );
 }

@@ -132,6 +132,7 @@ fn people_see_counts_ends_and_renewals_that_fail() {
     renewal::add(&mut lab, &key, "web", "false");
     let web = lab.start();
     json_of(&web.credential_process().output().unwrap());
+    assert!(!renewal::renew(&web.scene, &[]).status().unwrap().success());
     let text = until("the renewal fails", || {
         let text = status(&web.scene, &[]);
         text.contains("warning: renewal failed at").then_some(text)

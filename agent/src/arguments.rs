@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use crate::{audit, operator};
+use crate::log;
 
 /// Signs AWS IAM Roles Anywhere requests with keys that stay in their HSM or TPM
 ///
@@ -12,18 +12,13 @@ use crate::{audit, operator};
 /// SIGINT. It opens each token once, with a PIN that only the token program reads. SIGHUP makes it
 /// read the configuration and the certificates again; a configuration with a fault changes nothing.
 ///
-/// The commands are an operator's, and need no agent: they make keys on tokens, requests for their
-/// certificates, and end.
+/// Keys, certificate requests and renewals are made by roleseal-admin.
 ///
-/// Exit status: 0 ended by a signal, the configuration is valid, or the command is done; 1 the agent
-/// cannot start, or the command failed; 2 wrong arguments; 78 the configuration has a fault.
+/// Exit status: 0 ended by a signal, or the configuration is valid; 1 the agent
+/// cannot start; 2 wrong arguments; 78 the configuration has a fault.
 #[derive(Parser)]
-#[command(version, max_term_width = 100, args_conflicts_with_subcommands = true)]
+#[command(version, max_term_width = 100)]
 pub struct Arguments {
-    /// An operator's command.
-    #[command(flatten)]
-    pub operator: operator::Arguments,
-
     /// The configuration
     #[arg(long, value_name = "FILE", default_value = "/etc/roleseal/agent.toml")]
     pub config: PathBuf,
@@ -38,8 +33,8 @@ pub struct Arguments {
     pub user: Option<String>,
 
     /// How the log on standard error is written
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = audit::Format::Text)]
-    pub log_format: audit::Format,
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = log::Format::Text)]
+    pub log_format: log::Format,
 }
 
 #[cfg(test)]
@@ -48,15 +43,13 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn daemon_and_commands_have_one_grammar() {
+    fn the_grammar_is_consistent() {
         Arguments::command().debug_assert();
         for (line, taken) in [
             (&["x"][..], true),
             (&["x", "--config", "f", "--check"], true),
-            (&["x", "key", "list"], true),
-            (&["x", "--check", "key", "list"], false),
-            (&["x", "key", "list", "--check"], false),
-            (&["x", "keys"], false),
+            (&["x", "--user", "u"], false),
+            (&["x", "key", "list"], false),
         ] {
             assert_eq!(Arguments::try_parse_from(line).is_ok(), taken, "{line:?}");
         }

@@ -7,10 +7,10 @@ use rustix::fs::{Access, access};
 use token::tpm_device::{self, Obstacle};
 use token::{Tcti, softhsm};
 
-use crate::certificate::{self, CertificateSource, LeafSource};
-use crate::config::{Config, IdentityConfig, TokenKind};
-use crate::renewal::{self, Present};
 use crate::sandbox::Sandbox;
+use config::certificate::{self, CertificateSource, LeafSource};
+use config::renewal::{self, Present};
+use config::{Config, IdentityConfig, TokenKind};
 pub use viewpoint::Viewpoint;
 use viewpoint::{Credential, is_passed_by_systemd};
 

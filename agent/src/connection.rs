@@ -11,14 +11,14 @@ use wire::{
     Transport, TransportError, UnsignedRequest, codec,
 };
 
-use crate::agent::{Agent, UnderWay};
-use crate::audit::Decision;
 use crate::create_session::CreateSession;
+use crate::decision::Decision;
 use crate::identity::{Identities, Identity};
-use crate::keeper::Caller;
 use crate::panics::contain;
 use crate::peer::Peer;
 use crate::sigv4;
+use crate::state::{Agent, UnderWay};
+use crate::token_worker::Caller;
 
 /// How long a thread waits for the next call, before the connection goes to the [silent
 /// ones](crate::listener): a busy client finds its thread there, one that is slower than this waits some 50 µs

@@ -13,11 +13,11 @@ use rolesanywhere::Endpoint;
 use token::{Signature, StringToSign, TokenError};
 use wire::Refusal;
 
-use crate::certificate::{Certificate, CertificateSource, Stamp};
-use crate::config::Limits;
-use crate::keeper::{Caller, Keeper, KeyState, NotSigned, RefusedPins};
 use crate::policy::Policy;
-use crate::renewal::Schedule;
+use crate::renewal_view::RenewalView;
+use crate::token_worker::{Caller, KeyState, NotSigned, RefusedPins, TokenWorker};
+use config::Limits;
+use config::certificate::{Certificate, CertificateSource, Stamp};
 pub use take::NotTaken;
 
 /// All identities of one configuration, and the keepers of their tokens.
@@ -33,7 +33,7 @@ pub struct Identities {
 /// A token, and what it was opened for.
 #[derive(Debug)]
 struct Token {
-    keeper: Arc<Keeper>,
+    keeper: Arc<TokenWorker>,
     /// Of the files of its keys, when they were opened.
     key_files: Stamp,
 }
@@ -48,10 +48,10 @@ pub struct Identity {
     /// Who may use it, and for what.
     pub policy: Policy,
     certificate: CertificateSource,
-    renewal: Option<Arc<Schedule>>,
+    renewal: Option<RenewalView>,
     key_uri: String,
     pin_source: Option<wire::PinSource>,
-    keeper: Arc<Keeper>,
+    keeper: Arc<TokenWorker>,
     /// Its key's number with the keeper.
     key: usize,
 }
@@ -63,7 +63,7 @@ impl Identities {
     }
 
     /// The keepers of their tokens.
-    pub fn keepers(&self) -> impl Iterator<Item = &Keeper> {
+    pub fn keepers(&self) -> impl Iterator<Item = &TokenWorker> {
         self.keepers.iter().map(|token| token.keeper.as_ref())
     }
 
@@ -183,12 +183,12 @@ impl Identity {
     }
 
     /// The keeper of its token.
-    pub fn keeper(&self) -> &Keeper {
+    pub fn keeper(&self) -> &TokenWorker {
         &self.keeper
     }
 
     /// When its certificate is renewed, if the agent sees to that.
-    pub fn renewal(&self) -> Option<&Arc<Schedule>> {
+    pub fn renewal(&self) -> Option<&RenewalView> {
         self.renewal.as_ref()
     }
 

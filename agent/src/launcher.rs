@@ -3,45 +3,32 @@
 //! user database, which may be anywhere; and it says which program a client runs.
 //!
 //! It is the agent's own program, started anew before anything is read. All that it takes are the few
-//! requests of `launcher/message.rs`: an agent that was taken over can start nothing but the two token programs,
-//! and renewals as the configuration has them.
+//! requests of `launcher/message.rs`: an agent that was taken over can start nothing but the two token programs.
 
-mod link;
+mod client;
+mod main;
 mod message;
-mod own_main;
-mod process;
-mod renewals;
+mod server;
 mod token_programs;
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use link::{Link, Reply};
-pub use message::Program;
+use client::{Link, Reply, lock};
+pub use main::{is_asked_for, main};
 use message::{Answer, Ask};
-pub use own_main::{is_asked_for, main};
 pub use token_programs::{Running, TokenPrograms};
 
 /// A handle on the launcher. It ends with the last one.
 #[derive(Debug, Clone)]
 pub struct Launcher(Arc<Inner>);
-
-/// A renewal that was asked for.
-#[derive(Debug)]
-pub(crate) enum Renewal {
-    /// Its program reports at this socket, and ends when it is closed.
-    Started(UnixStream),
-    /// After this time it may be asked for again.
-    Later(Duration),
-}
 
 #[derive(Debug)]
 struct Inner {
@@ -62,30 +49,18 @@ const OWN_PROGRAM: &str = "/proc/self/exe";
 /// Of a user's or group's name, in bytes, as the system has it (LOGIN_NAME_MAX).
 const NAME_LIMIT: usize = 256;
 
-/// What the service manager has told the agent is not for its launcher, and for no token program.
-pub(crate) const SERVICE_VARIABLES: [&str; 7] = [
-    "NOTIFY_SOCKET",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "LISTEN_FDNAMES",
-    "LISTEN_FDS_FIRST_FD",
-];
-
 impl Launcher {
     /// Starts it, in a process of its own. Before this process has read anything, opened anything, or
-    /// confined itself. `config` is what renewals read.
-    pub fn start(config: &Path) -> io::Result<Launcher> {
+    /// confined itself.
+    pub fn start() -> io::Result<Launcher> {
         let (ours, theirs) = pair()?;
         let mut command = Command::new(OWN_PROGRAM);
         command
             .arg0("roleseal-agent")
-            .arg(own_main::ARGUMENT)
-            .arg(std::path::absolute(config)?)
+            .arg(main::ARGUMENT)
             .stdin(theirs)
             .process_group(0); // Ctrl-C is for the agent, whose end is the launcher's
-        for variable in SERVICE_VARIABLES {
+        for variable in token::program::SERVICE_VARIABLES {
             command.env_remove(variable);
         }
         Ok(Launcher::new(ours, Some(command.spawn()?)))
@@ -95,14 +70,7 @@ impl Launcher {
     /// program is not the agent.
     pub fn in_thread(programs: PathBuf) -> io::Result<Launcher> {
         let (ours, theirs) = pair()?;
-        let programs = process::Programs {
-            renewals: renewals::Renewals::new(
-                programs.join("roleseal-agent"),
-                programs.join("agent.toml"),
-            ),
-            directory: programs,
-        };
-        std::thread::Builder::new().spawn(move || process::run(theirs, programs))?;
+        std::thread::Builder::new().spawn(move || server::run(theirs, programs))?;
         let launcher = Launcher::new(ours, None);
         launcher.watch(|| {})?;
         Ok(launcher)
@@ -164,7 +132,7 @@ impl Launcher {
         }
         match self.ask(ask(name.to_owned()))? {
             (Answer::Number(number), _) => Ok(number),
-            (other, _) => Err(failure(other)),
+            (other, _) => Err(other.into_failure()),
         }
     }
 
@@ -172,18 +140,7 @@ impl Launcher {
     pub(crate) fn groups(&self, uid: u32) -> Result<Vec<u32>, String> {
         match self.ask(Ask::Groups { uid })? {
             (Answer::Groups(groups), _) => Ok(groups),
-            (other, _) => Err(failure(other)),
-        }
-    }
-
-    /// Has the certificate of an identity renewed, as the configuration says.
-    pub(crate) fn renew(&self, identity: &str) -> Result<Renewal, String> {
-        let identity = identity.parse()?;
-        let (answer, descriptors) = self.ask(Ask::Renew { identity })?;
-        match (answer, <[OwnedFd; 1]>::try_from(descriptors)) {
-            (Answer::Started(_), Ok([link])) => Ok(Renewal::Started(link.into())),
-            (Answer::Later(delay), _) => Ok(Renewal::Later(Duration::from_millis(delay))),
-            (other, _) => Err(failure(other)),
+            (other, _) => Err(other.into_failure()),
         }
     }
 
@@ -214,27 +171,20 @@ impl Drop for Inner {
     }
 }
 
-fn failure(answer: Answer) -> String {
-    match answer {
-        Answer::Failed(why) => why,
-        other => format!("the launcher's answer makes no sense: {other:?}"),
-    }
-}
-
 fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
     Ok(socketpair(family, kind, SocketFlags::CLOEXEC, None)?)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    use std::os::unix::net::UnixStream;
+    use std::path::Path;
     use std::sync::mpsc;
+
+    use token::Program;
 
     use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
@@ -309,28 +259,6 @@ mod tests {
         sleeping.wait().unwrap();
     }
 
-    /// It would leave its command behind. What ends it is its link.
-    #[test]
-    fn a_renewal_is_not_killed_and_ends_with_its_link() {
-        let (directory, launcher) = launcher("echo $$ >&0; read line <&0; echo alive >&0; cat <&0");
-        let [tpm, agent] =
-            ["roleseal-tpm", "roleseal-agent"].map(|name| directory.path().join(name));
-        std::fs::rename(tpm, agent).unwrap();
-        let Renewal::Started(mut link) = launcher.renew("web").unwrap() else {
-            panic!("it is not started")
-        };
-        let pid = line_from(&link).parse().unwrap();
-        launcher.ask(Ask::Kill { pid }).unwrap();
-        io::Write::write_all(&mut link, b"\n").unwrap();
-        assert_eq!(line_from(&link), "alive");
-        link.shutdown(std::net::Shutdown::Both).unwrap();
-        let deadline = Instant::now() + SOON;
-        while is_there(pid) {
-            assert!(Instant::now() < deadline);
-            std::thread::sleep(PAUSE);
-        }
-    }
-
     /// The program neither sees that the agent is gone nor would it care.
     #[test]
     fn after_the_agent_nothing_is_left() {
@@ -375,7 +303,7 @@ mod tests {
     fn programs_are_told_by_their_path_or_else_by_their_name() {
         let (_directory, launcher) = launcher("");
         let own = std::env::current_exe().unwrap();
-        let path = launcher.executable(pid_of_this(), crate::executable::since_boot());
+        let path = launcher.executable(pid_of_this(), config::process_name::since_boot());
         assert_eq!(path.as_deref(), own.to_str());
         // One that has ended and is not reaped has a name, and no program any more.
         let mut ended = Command::new("true").spawn().unwrap();
@@ -384,20 +312,20 @@ mod tests {
         let pid = ended.id().cast_signed();
         assert_eq!(
             launcher
-                .executable(pid, crate::executable::since_boot())
+                .executable(pid, config::process_name::since_boot())
                 .as_deref(),
             Some("[true]")
         );
         ended.wait().unwrap();
         for nobody in [0, -1, i32::MIN, i32::MAX] {
             assert_eq!(
-                launcher.executable(nobody, crate::executable::since_boot()),
+                launcher.executable(nobody, config::process_name::since_boot()),
                 None
             );
         }
         assert!(
             launcher
-                .executable(pid_of_this(), crate::executable::since_boot())
+                .executable(pid_of_this(), config::process_name::since_boot())
                 .is_some()
         );
     }
@@ -419,11 +347,8 @@ mod tests {
     fn many_may_ask_at_a_time_and_one_before_it_is_watched() {
         let (ours, theirs) = pair().unwrap();
         let launcher = Launcher::new(ours, None);
-        let programs = process::Programs {
-            directory: "/nowhere".into(),
-            renewals: renewals::Renewals::new("/nowhere".into(), "/nowhere".into()),
-        };
-        std::thread::spawn(move || process::run(theirs, programs));
+        let programs = PathBuf::from("/nowhere");
+        std::thread::spawn(move || server::run(theirs, programs));
         assert_eq!(launcher.user("root"), Ok(Some(0)));
         std::thread::scope(|scope| {
             for _ in 0..8 {

@@ -5,10 +5,9 @@ mod waiting;
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,16 +15,16 @@ use std::time::{Duration, Instant};
 
 use listenfd::ListenFd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use thiserror::Error;
 use wire::{Refusal, Reply, Transport, codec};
 
-use crate::agent::Agent;
-use crate::audit::{self, Level};
-use crate::config::Limits;
 use crate::connection::{Connection, Next};
+use crate::log::{self, Level};
 use crate::metrics::OpenConnection;
 use crate::panics::contain;
 use crate::peer::Peer;
+use crate::state::Agent;
+use crate::unix_socket::{ListenError, bind_at};
+use config::Limits;
 use waiting::{Event, Waiting};
 
 /// Where clients connect.
@@ -38,25 +37,6 @@ pub struct Listener {
     path: Option<PathBuf>,
     /// All of these, and the clients that are silent.
     waiting: Arc<Waiting<Open>>,
-}
-
-/// Why nobody can connect.
-#[derive(Debug, Error)]
-pub enum ListenError {
-    /// Another agent is there.
-    #[error("another agent listens at {0}: stop it, or configure another socket")]
-    Taken(PathBuf),
-    /// What is there is not a socket.
-    #[error("{0} exists and is not a socket: remove it, or configure another socket")]
-    NotASocket(PathBuf),
-    /// The system refused.
-    #[error("cannot listen at {0}: {1}; its directory must exist and be writable for this user")]
-    Io(PathBuf, #[source] io::Error),
-    /// systemd passed something else.
-    #[error(
-        "the socket from systemd cannot be used: {0}; it must be one ListenStream= Unix socket"
-    )]
-    Activation(#[source] io::Error),
 }
 
 /// A connection's thread: P-521 verification in a debug build takes most of it.
@@ -115,7 +95,7 @@ impl Listener {
         let mut failing = false;
         loop {
             let events = self.waiting.wait().unwrap_or_else(|error| {
-                audit::warn(&format!("cannot wait for clients: {error}"));
+                log::warn(&format!("cannot wait for clients: {error}"));
                 std::thread::sleep(PAUSE);
                 Vec::new()
             });
@@ -142,7 +122,7 @@ impl Listener {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => {
                 if !*failing {
-                    audit::warn(&format!("cannot accept connections: {error}"));
+                    log::warn(&format!("cannot accept connections: {error}"));
                 }
                 *failing = true;
                 // Out of descriptors, most likely: connections that end give some back.
@@ -159,44 +139,6 @@ impl Listener {
             let _ = fs::remove_file(path); // somebody else may have done it
         }
     }
-}
-
-/// Binds `path`, in the place of a socket where nobody listens.
-pub(crate) fn bind_at(path: &Path, mode: u32) -> Result<UnixListener, ListenError> {
-    clear(path)?;
-    bind_with_mode(path, mode).map_err(|error| ListenError::Io(path.to_owned(), error))
-}
-
-/// Makes room at `path`: removes a socket where nobody listens.
-fn clear(path: &Path) -> Result<(), ListenError> {
-    match fs::symlink_metadata(path) {
-        Err(_) => Ok(()), // nothing there; or bind says what is wrong
-        Ok(metadata) if !metadata.file_type().is_socket() => {
-            Err(ListenError::NotASocket(path.to_owned()))
-        }
-        Ok(_) => match UnixStream::connect(path) {
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-                fs::remove_file(path).map_err(|error| ListenError::Io(path.to_owned(), error))
-            }
-            // Also one that we may not connect to: somebody is there.
-            _ => Err(ListenError::Taken(path.to_owned())),
-        },
-    }
-}
-
-/// Binds under another name first: the socket has its mode before anybody can see it.
-fn bind_with_mode(path: &Path, mode: u32) -> io::Result<UnixListener> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let _ = fs::remove_file(&temporary); // of an agent of the same number that was killed
-    let socket = UnixListener::bind(&temporary)?;
-    fs::set_permissions(&temporary, fs::Permissions::from_mode(mode))
-        .and_then(|()| fs::rename(&temporary, path))
-        .inspect_err(|_| {
-            let _ = fs::remove_file(&temporary); // the first error is the one to tell
-        })?;
-    Ok(socket)
 }
 
 /// A connection that is open: with a thread, or waiting.
@@ -221,11 +163,11 @@ fn admit(
 ) {
     let peer = match Peer::of(&stream, agent.accounts()) {
         Ok(peer) => peer,
-        Err(error) => return audit::warn(&format!("cannot tell who connects: {error}")),
+        Err(error) => return log::warn(&format!("cannot tell who connects: {error}")),
     };
     let limits = agent.identities().limits;
     let Some(permit) = Permit::take(connections, peer.uid, limits) else {
-        audit::event(Level::Warn, "connection_refused", peer.fields());
+        log::event(Level::Warn, "connection_refused", peer.fields());
         agent.metrics.connection_refused();
         return refuse(stream);
     };
@@ -241,7 +183,7 @@ fn admit(
 
 fn wait(waiting: &Waiting<Open>, open: Open) {
     if let Err(error) = waiting.add(open) {
-        audit::warn(&format!("cannot wait for a client: {error}"));
+        log::warn(&format!("cannot wait for a client: {error}"));
     }
 }
 
@@ -256,11 +198,11 @@ fn serve(mut open: Open, agent: &Arc<Agent>, waiting: &Arc<Waiting<Open>>) {
         .name("connection".to_owned())
         .stack_size(STACK);
     if let Err(error) = thread.spawn(serve) {
-        audit::warn(&format!("cannot start a thread for a client: {error}"));
+        log::warn(&format!("cannot start a thread for a client: {error}"));
     }
 }
 
-/// Answers the clients that wait at systemd's socket while the agent cannot serve, for at least [`WINDOW`] if there are
+/// Answers the clients that wait at systemd's socket while the agent cannot serve, for at least two seconds if there are
 /// any. Unanswered, each would have systemd start the agent again at once, until it gives the socket up.
 pub fn refuse_waiting(refusal: &Refusal) {
     let Ok(Some(socket)) = ListenFd::from_env().take_unix_listener(0) else {

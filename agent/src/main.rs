@@ -9,18 +9,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use config::user_database::{SystemUsers, UserDatabase};
+use config::{Config, ConfigError, Hardening, MetricsAddress};
 use roleseal_agent::accounts::Accounts;
-use roleseal_agent::agent::Agent;
 use roleseal_agent::arguments::Arguments;
 use roleseal_agent::check::{Looker, Viewpoint};
-use roleseal_agent::config::{Config, ConfigError, Hardening, MetricsAddress};
 use roleseal_agent::launcher::Launcher;
 use roleseal_agent::listener::Listener;
-use roleseal_agent::metrics::Server;
+use roleseal_agent::metrics_server::Server;
 use roleseal_agent::panics::{INTERNAL_ERROR, contain};
 use roleseal_agent::sandbox::{Files, Sandbox};
+use roleseal_agent::state::Agent;
 use roleseal_agent::watch::Watch;
-use roleseal_agent::{audit, check, descriptors, launcher, listener, operator, renewal};
+use roleseal_agent::{check, descriptors, launcher, listener, log};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -40,24 +41,21 @@ const LAUNCHER_DEADLINE: Duration = Duration::from_secs(2);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    if let Some(config) = launcher::is_asked_for() {
-        return launcher::main(config);
+    if launcher::is_asked_for() {
+        return launcher::main();
     }
     let arguments = Arguments::parse();
-    if let Some(done) = operator::run(&arguments.operator) {
-        return done;
-    }
     let result = if arguments.check {
         check(&arguments).inspect_err(|failure| eprintln!("roleseal-agent: {failure}"))
     } else {
         serve(&arguments).inspect_err(|failure| {
-            audit::error(&failure.to_string());
+            log::error(&failure.to_string());
             if let Failure::Configuration(_) = failure {
                 not_configured(failure);
             }
         })
     };
-    audit::flush();
+    log::flush();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Configuration(_)) => ExitCode::from(CONFIGURATION_FAULT),
@@ -124,9 +122,9 @@ fn serve(arguments: &Arguments) -> Result<(), Failure> {
 /// What comes before anything is read.
 fn start(arguments: &Arguments) -> Result<(Launcher, Signals), Box<dyn StdError>> {
     token::program::keep_secrets_in()?; // before any thread: some of it is a thread's own
-    audit::start(arguments.log_format);
-    let launcher = Launcher::start(&arguments.config)
-        .map_err(|error| format!("cannot start its launcher: {error}"))?;
+    log::start(arguments.log_format);
+    let launcher =
+        Launcher::start().map_err(|error| format!("cannot start its launcher: {error}"))?;
     Ok((launcher, Signals::new([SIGTERM, SIGINT, SIGHUP])?))
 }
 
@@ -141,7 +139,7 @@ fn serve_with(
     let fixed = Fixed::of(&config);
     // Before any token is opened: a second agent must not try the first one's PINs.
     let listener = Arc::new(Listener::bind(&config.socket, config.serves_others())?);
-    audit::info(&format!("listening at {}", listener.address()));
+    log::info(&format!("listening at {}", listener.address()));
     let scrapes = config.metrics.as_ref().map(Server::bind).transpose()?;
     // Before there is another thread, which would stay free.
     let mut files = Files::of(path, &config);
@@ -149,15 +147,14 @@ fn serve_with(
         files.remove(socket);
     }
     let sandbox = Sandbox::enter(&files, &config.hardening)?;
-    audit::write_in_thread()?;
+    log::write_in_thread()?;
     let lost = end_with(&launcher)?;
     let programs = launcher.token_programs(config.hardening.token_programs);
     let agent = Arc::new(Agent::start(config, programs, accounts, sandbox)?);
     let watch = Watch::start(&agent)?;
-    renewal::Timer::start(&agent, launcher.clone())?;
     if let Some(server) = &scrapes {
         server.start(&agent)?;
-        audit::info(&format!("metrics at {}", server.address()));
+        log::info(&format!("metrics at {}", server.address()));
     }
     sd_notify::notify(&[NotifyState::Ready])?;
     std::thread::spawn({
@@ -169,8 +166,8 @@ fn serve_with(
         let _ = sd_notify::notify(&reloading); // systemd may have gone
         let reloaded = contain(|| reload(path, &fixed, &agent));
         match reloaded.unwrap_or_else(|| Err(INTERNAL_ERROR.into())) {
-            Ok(count) => audit::info(&format!("reloaded: {count} identities")),
-            Err(error) => audit::warn(&format!(
+            Ok(count) => log::info(&format!("reloaded: {count} identities")),
+            Err(error) => log::warn(&format!(
                 "not reloaded: {error}; the configuration of before stays in force"
             )),
         }
@@ -212,7 +209,7 @@ fn end_with(launcher: &Launcher) -> std::io::Result<Arc<AtomicBool>> {
     let flag = Arc::clone(&lost);
     launcher.watch(move || {
         flag.store(true, Ordering::Release);
-        audit::warn("the launcher ended: the agent ends, too");
+        log::warn("the launcher ended: the agent ends, too");
         let _ = signal_hook::low_level::raise(SIGTERM); // it is handled
     })?;
     Ok(lost)
@@ -222,7 +219,7 @@ fn end_with(launcher: &Launcher) -> std::io::Result<Arc<AtomicBool>> {
 fn reload(path: &Path, fixed: &Fixed, agent: &Agent) -> Result<usize, Box<dyn StdError>> {
     let config = load_without_faults(path, agent.accounts(), Looker::Agent(agent.sandbox()))?;
     if Fixed::of(&config) != *fixed {
-        audit::warn(
+        log::warn(
             "another socket, place for metrics or hardening takes effect when the agent is restarted",
         );
     }
@@ -234,11 +231,11 @@ fn reload(path: &Path, fixed: &Fixed, agent: &Agent) -> Result<usize, Box<dyn St
 
 /// Finishes what is under way, then closes the tokens.
 fn end(listener: &Listener, agent: &Agent) {
-    audit::info("ending");
+    log::info("ending");
     listener.stop();
     let unfinished = agent.drain(Instant::now() + DRAIN_DEADLINE);
     if unfinished > 0 {
-        audit::warn(&format!("{unfinished} requests were not finished in time"));
+        log::warn(&format!("{unfinished} requests were not finished in time"));
     }
     agent.close(Instant::now() + CLOSE_DEADLINE);
     agent.drain(Instant::now() + LAST_WORDS);
@@ -248,7 +245,7 @@ fn end(listener: &Listener, agent: &Agent) {
 fn check(arguments: &Arguments) -> Result<(), Failure> {
     let path = &arguments.config;
     let viewpoint = Viewpoint::take(arguments.user.as_deref()).map_err(Failure::other)?;
-    let config = load_without_faults(path, &Accounts::Own, Looker::Command(&viewpoint))
+    let config = load_without_faults(path, &SystemUsers, Looker::Command(&viewpoint))
         .map_err(|failure| failure.seen_by(&viewpoint))?;
     for warning in check::warnings(&config, &viewpoint) {
         eprintln!("roleseal-agent: warning: {warning}");
@@ -263,10 +260,10 @@ fn check(arguments: &Arguments) -> Result<(), Failure> {
 
 fn load_without_faults(
     path: &Path,
-    accounts: &Accounts,
+    users: &dyn UserDatabase,
     looker: Looker,
 ) -> Result<Config, Failure> {
-    let config = Config::load(path, accounts)?;
+    let config = Config::load(path, users)?;
     let faults = check::faults(&config, looker);
     if faults.is_empty() {
         return Ok(config);

@@ -2,12 +2,12 @@
 //! a scrape. docs/metrics.md has the series.
 
 mod decided;
-mod server;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::renewal::Record;
 use jiff::Timestamp;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
@@ -22,11 +22,11 @@ use token::Pkcs11Uri;
 use token::link::Open;
 use wire::{Refusal, State};
 
-use crate::audit::{self, Decision};
+use crate::decision::Decision;
 use crate::identity::Identities;
-use crate::keeper::Keeper;
+use crate::log;
+use crate::token_worker::TokenWorker;
 use decided::Decided;
-pub use server::{BindError, Server};
 
 /// All series, and what requests write of them.
 #[derive(Debug)]
@@ -34,7 +34,6 @@ pub struct Metrics {
     registry: Registry,
     requests: Family<Request, Decided>,
     token_seconds: Family<Token, Histogram>,
-    renewals: Family<Renewal, Counter>,
     connections: Gauge,
     connections_refused: Counter,
 }
@@ -44,12 +43,6 @@ struct Request {
     /// Empty where none of the configured ones was meant: a caller's own words are no label.
     identity: String,
     outcome: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Renewal {
-    identity: String,
-    result: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -89,7 +82,6 @@ impl Default for Metrics {
             registry: Registry::default(),
             requests: Family::default(),
             token_seconds: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
-            renewals: Family::default(),
             connections: Gauge::default(),
             connections_refused: Counter::default(),
         };
@@ -126,11 +118,6 @@ impl Metrics {
             self.token_seconds.clone(),
         );
         ours.register(
-            "renewals",
-            "Renewals of certificates that the agent has had started",
-            self.renewals.clone(),
-        );
-        ours.register(
             "connections",
             "Clients that are connected",
             self.connections.clone(),
@@ -161,25 +148,13 @@ impl Metrics {
         signed.map_or((0, None), |signed| signed.read())
     }
 
-    fn took(&self, keeper: &Keeper, time: Duration) {
+    fn took(&self, keeper: &TokenWorker, time: Duration) {
         let token = Token {
             token: name(keeper),
         };
         self.token_seconds
             .get_or_create(&token)
             .observe(time.as_secs_f64());
-    }
-
-    /// Counts a renewal of the identity's certificate, which has a new one or has not.
-    pub fn renewed(&self, identity: &str, has: bool) {
-        self.renewals_of(identity, if has { RENEWED } else { FAILED })
-            .inc();
-    }
-
-    fn renewals_of(&self, identity: &str, result: &'static str) -> Counter {
-        let identity = identity.to_owned();
-        self.renewals
-            .get_or_create_owned(&Renewal { identity, result })
     }
 
     /// Counts a connection as open, until the answer is dropped.
@@ -194,13 +169,9 @@ impl Metrics {
     }
 
     /// Everything, in the OpenMetrics text format.
-    fn text(&self, identities: &Arc<Identities>) -> Result<String, fmt::Error> {
+    pub fn text(&self, identities: &Arc<Identities>) -> Result<String, fmt::Error> {
         for identity in identities.iter() {
             // From the first scrape on, so that an increase from none to one is seen as one.
-            if identity.renewal().is_some() {
-                self.renewals_of(&identity.name, RENEWED);
-                self.renewals_of(&identity.name, FAILED);
-            }
             let request = Request::new(&identity.name, SIGNED);
             let _ = self.requests.get_or_create(&request);
         }
@@ -213,10 +184,6 @@ impl Metrics {
         Ok(text)
     }
 }
-
-/// How a renewal went.
-const RENEWED: &str = "renewed";
-const FAILED: &str = "failed";
 
 /// The outcome of a request that was not refused.
 const SIGNED: &str = "signed";
@@ -237,7 +204,7 @@ impl Drop for OpenConnection {
 }
 
 /// A token's name, which no other has: a URI with the module, or the way to a TPM.
-fn name(keeper: &Keeper) -> String {
+fn name(keeper: &TokenWorker) -> String {
     match keeper.open() {
         Open::Pkcs11(open) => Pkcs11Uri {
             module_path: Some(open.module.clone()),
@@ -253,13 +220,14 @@ impl Collector for Now {
         encode_tokens(&self.0, &mut encoder)?;
         encode_states(&self.0, &mut encoder)?;
         encode_expiries(&self.0, &mut encoder)?;
+        encode_renewals(&self.0, &mut encoder)?;
         let lost = encoder.encode_descriptor(
             "log_lines_lost",
             "Lines of the log that standard error did not take.",
             None,
             MetricType::Counter,
         )?;
-        ConstCounter::new(audit::lost()).encode(lost)
+        ConstCounter::new(log::lost()).encode(lost)
     }
 }
 
@@ -301,6 +269,47 @@ fn encode_states(identities: &Identities, encoder: &mut DescriptorEncoder) -> fm
             let labels = [("identity", identity.name.as_str()), ("state", name)];
             let is_it = ConstGauge::new(i64::from(state == current));
             is_it.encode(states.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// As the renewer has left it beside each certificate.
+fn encode_renewals(identities: &Identities, encoder: &mut DescriptorEncoder) -> fmt::Result {
+    let records: Vec<(&str, Record)> = identities
+        .iter()
+        .filter_map(|identity| Some((identity.name.as_str(), identity.renewal()?.record())))
+        .collect();
+    let mut failures = encoder.encode_descriptor(
+        "renewal_failures",
+        "Renewals of the identity's certificate that failed since the last one that succeeded.",
+        None,
+        MetricType::Gauge,
+    )?;
+    for (identity, record) in &records {
+        let labels = [("identity", *identity)];
+        ConstGauge::new(i64::from(record.failures)).encode(failures.encode_family(&labels)?)?;
+    }
+    for (name, help, time) in [
+        (
+            "renewal_last_success_timestamp",
+            "When the identity's certificate was last renewed, since the epoch.",
+            (|record| Some(record.renewed.as_ref()?.at)) as fn(&Record) -> Option<Timestamp>,
+        ),
+        (
+            "renewal_last_failure_timestamp",
+            "When a renewal of the identity's certificate last failed, if none has succeeded since, since the epoch.",
+            |record| Some(record.failure.as_ref()?.at),
+        ),
+    ] {
+        let mut times =
+            encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
+        for (identity, record) in &records {
+            if let Some(at) = time(record) {
+                let labels = [("identity", *identity)];
+                let seconds = ConstGauge::new(at.as_duration().as_secs_f64());
+                seconds.encode(times.encode_family(&labels)?)?;
+            }
         }
     }
     Ok(())

@@ -1,5 +1,5 @@
 //! Keeps one bug from ending the agent: each piece of work that a long-lived thread does is contained, so that a
-//! panic in it is logged (by the hook that [`audit::start`](crate::audit::start) sets) and the thread goes on.
+//! panic in it is logged (by the hook that [`log::start`](crate::log::start) sets) and the thread goes on.
 //!
 //! Where a thread serves one client and ends with it, the standard library does the same.
 

@@ -8,8 +8,9 @@ use std::time::Duration;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use crate::accounts::Accounts;
-use crate::audit::{self, Fields};
-use crate::executable;
+use crate::log::{self, Fields};
+use config::process_name;
+use config::user_database::UserDatabase;
 
 /// A client. Decisions rest on `uid` and `gid`; `pid` is for the log, since it can be reused.
 #[derive(Debug)]
@@ -47,7 +48,7 @@ impl Peer {
             pid,
             groups: OnceLock::new(),
             accounts,
-            connected: executable::since_boot(),
+            connected: process_name::since_boot(),
             executable: OnceLock::new(),
         }
     }
@@ -83,7 +84,7 @@ impl Peer {
                 Ok(groups) => _ = self.groups.set(groups), // another request may have been first
                 Err(error) => {
                     let uid = self.uid;
-                    audit::warn(&format!("cannot tell the groups of uid={uid}: {error}"));
+                    log::warn(&format!("cannot tell the groups of uid={uid}: {error}"));
                 }
             }
         }

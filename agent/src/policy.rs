@@ -1,7 +1,8 @@
 //! Who may have what signed. Any rule that matches permits; without rules only the agent's own user
 //! is served.
 
-use rolesanywhere::SessionDuration;
+use config::Rule;
+use nix::unistd::geteuid;
 use wire::{Refusal, Rule as Part};
 
 use crate::create_session::CreateSession;
@@ -28,30 +29,15 @@ pub struct Policy {
     pub rules: Vec<Rule>,
 }
 
-/// One `allow` rule. Lists left empty permit anything, but for the callers, of which there is one.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Rule {
-    /// `users = ["*"]`
-    pub everyone: bool,
-    /// `users`, by number.
-    pub users: Vec<u32>,
-    /// `groups`, by number.
-    pub groups: Vec<u32>,
-    /// `roles`
-    pub roles: Vec<ArnPattern>,
-    /// `profiles`
-    pub profiles: Vec<ArnPattern>,
-    /// `trust-anchors`
-    pub trust_anchors: Vec<ArnPattern>,
-    /// `max-duration`
-    pub max_duration: Option<SessionDuration>,
-}
-
-/// An ARN in which `*` stands for any characters and `?` for one, as in IAM policies.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ArnPattern(pub String);
-
 impl Policy {
+    /// These rules, or without any the user that this agent runs as.
+    pub fn new(rules: Vec<Rule>) -> Policy {
+        Policy {
+            own_uid: geteuid().as_raw(),
+            rules,
+        }
+    }
+
     /// Whether any request of this caller could be permitted.
     pub fn knows(&self, peer: &Peer) -> bool {
         self.rules_for(peer).next().is_some() || self.serves_as_owner(peer)
@@ -70,7 +56,7 @@ impl Policy {
         // Of several rules for this caller, the one that came closest tells what is wrong.
         let mut closest = None;
         for rule in self.rules_for(peer) {
-            match rule.objection(&request) {
+            match objection(rule, &request) {
                 None => return Ok(Authorised(request)),
                 Some(objection) => closest = closest.max(Some(objection)),
             }
@@ -101,89 +87,54 @@ pub fn unnamed(peer: &Peer) -> String {
     )
 }
 
-impl Rule {
-    /// What this rule has against the request, if anything.
-    fn objection(&self, request: &CreateSession) -> Option<(Part, String)> {
-        let target = request.target();
-        let parts = [
-            (
-                Part::Role,
-                "role",
-                "roles",
-                &self.roles,
-                target.role().as_ref(),
-            ),
-            (
-                Part::Profile,
-                "profile",
-                "profiles",
-                &self.profiles,
-                target.profile().as_ref(),
-            ),
-            (
-                Part::TrustAnchor,
-                "trust anchor",
-                "trust-anchors",
-                &self.trust_anchors,
-                target.trust_anchor().as_ref(),
-            ),
-        ];
-        for (part, name, setting, patterns, arn) in parts {
-            if !patterns.is_empty() && !patterns.iter().any(|pattern| pattern.matches(arn)) {
-                let text = format!(
-                    "{name} {arn} is not among the {setting} of this user's [[identity.allow]] rules: request one \
-                     that is, or have it added there, in the agent's configuration"
-                );
-                return Some((part, text));
-            }
-        }
-        let limit = self.max_duration?;
-        let asked = match request.duration() {
-            Some(duration) if duration <= limit => return None,
-            Some(duration) => format!("a session of {} s is longer than", duration.seconds()),
-            // The profile's default is not known here, and may be longer.
-            None => "a session without durationSeconds may be longer than".to_owned(),
-        };
-        let limit = limit.seconds();
-        let text = format!(
-            "{asked} the max-duration of this user's [[identity.allow]] rules, {limit} s: request at most {limit} s \
-             (session-duration), or have max-duration raised in the agent's configuration"
-        );
-        Some((Part::Duration, text))
-    }
-}
-
-impl ArnPattern {
-    fn matches(&self, arn: &str) -> bool {
-        glob(self.0.as_bytes(), arn.as_bytes())
-    }
-}
-
-/// Matches in time linear in the product of the lengths: on a mismatch, only the last `*` takes one
-/// character more.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut p, mut t) = (0, 0);
-    let mut star = None; // where to go back to: behind the last `*`, and what it has taken so far
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                p += 1;
-                star = Some((p, t));
-            }
-            Some(c) if *c == b'?' || Some(c) == text.get(t) => {
-                p += 1;
-                t += 1;
-            }
-            _ => match &mut star {
-                Some((after, taken)) => {
-                    *taken += 1;
-                    (p, t) = (*after, *taken);
-                }
-                None => return false,
-            },
+/// What a rule has against the request, if anything.
+fn objection(rule: &Rule, request: &CreateSession) -> Option<(Part, String)> {
+    let target = request.target();
+    let parts = [
+        (
+            Part::Role,
+            "role",
+            "roles",
+            &rule.roles,
+            target.role().as_ref(),
+        ),
+        (
+            Part::Profile,
+            "profile",
+            "profiles",
+            &rule.profiles,
+            target.profile().as_ref(),
+        ),
+        (
+            Part::TrustAnchor,
+            "trust anchor",
+            "trust-anchors",
+            &rule.trust_anchors,
+            target.trust_anchor().as_ref(),
+        ),
+    ];
+    for (part, name, setting, patterns, arn) in parts {
+        if !patterns.is_empty() && !patterns.iter().any(|pattern| pattern.matches(arn)) {
+            let text = format!(
+                "{name} {arn} is not among the {setting} of this user's [[identity.allow]] rules: request one \
+                 that is, or have it added there, in the agent's configuration"
+            );
+            return Some((part, text));
         }
     }
-    pattern.iter().skip(p).all(|c| *c == b'*')
+    let limit = rule.max_duration?;
+    let asked = match request.duration() {
+        Some(duration) if duration <= limit => return None,
+        Some(duration) => format!("a session of {} s is longer than", duration.seconds()),
+        // The profile's default is not known here, and may be longer.
+        None => "a session without durationSeconds may be longer than".to_owned(),
+    };
+    let limit = limit.seconds();
+    let text = format!(
+        "{asked} the max-duration of this user's [[identity.allow]] rules, {limit} s: request at most {limit} s \
+         (session-duration), or have max-duration raised in the agent's configuration"
+    );
+    Some((Part::Duration, text))
 }
 
 #[cfg(test)]
@@ -191,7 +142,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::accounts::Accounts;
     use crate::create_session::tests::unsigned;
-    use proptest::prelude::*;
+    use config::ArnPattern;
 
     const STRANGER: u32 = 4_000_001;
     const THEIR_GROUP: u32 = 4_000_002;
@@ -326,60 +277,5 @@ pub(crate) mod tests {
             judge(vec![limit(900), role("arn:x")], body),
             Err(Part::Duration)
         );
-    }
-
-    #[test]
-    fn globs_match_as_in_iam() {
-        for (pattern, text, matches) in [
-            ("*", "", true),
-            ("", "", true),
-            ("", "a", false),
-            ("a", "a", true),
-            ("a", "ab", false),
-            ("a*", "abc", true),
-            ("*c", "abc", true),
-            ("a*c", "abcbc", true),
-            ("a*c", "abcb", false),
-            ("a?c", "abc", true),
-            ("a?c", "ac", false),
-            ("a**", "a", true),
-            ("*a*b*", "xxaxxbxx", true),
-            ("*a*b*", "xxbxxaxx", false),
-            ("?", "", false),
-        ] {
-            assert_eq!(
-                glob(pattern.as_bytes(), text.as_bytes()),
-                matches,
-                "{pattern} {text}"
-            );
-        }
-        // Would take for ever by backtracking.
-        let text = "a".repeat(10_000);
-        assert!(!glob("a*a*a*a*a*a*a*a*b".as_bytes(), text.as_bytes()));
-    }
-
-    /// The same by trying everything.
-    fn naive(pattern: &[u8], text: &[u8]) -> bool {
-        match (pattern, text) {
-            ([b'*', rest @ ..], _) => (0..=text.len()).any(|taken| naive(rest, &text[taken..])),
-            ([b'?', rest @ ..], [_, text @ ..]) => naive(rest, text),
-            ([c, rest @ ..], [d, text @ ..]) => c == d && naive(rest, text),
-            ([], []) => true,
-            _ => false,
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn patterns_match_what_trying_everything_finds(
-            pattern in "[ab*?]{0,10}",
-            text in "[ab]{0,12}",
-            any: String,
-        ) {
-            let expected = naive(pattern.as_bytes(), text.as_bytes());
-            prop_assert_eq!(glob(pattern.as_bytes(), text.as_bytes()), expected);
-            let (around, long) = (format!("*{any}*"), format!("{text}{any}{text}"));
-            prop_assert!(glob(around.as_bytes(), long.as_bytes()));
-        }
     }
 }

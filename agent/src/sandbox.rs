@@ -15,8 +15,8 @@ use landlock::{
 use token::PinSource;
 use token::sandbox::{Confined, LANDLOCK_ABI, enforce};
 
-use crate::audit;
-use crate::config::{Config, Hardening, MetricsAddress};
+use crate::log;
+use config::{Config, Hardening, MetricsAddress};
 
 /// What the agent does with files after its start.
 #[derive(Debug, Default)]
@@ -107,12 +107,12 @@ impl Sandbox {
                 readable = Some(full(&files.read));
             }
         } else {
-            audit::warn("not confined by Landlock: hardening.landlock is false");
+            log::warn("not confined by Landlock: hardening.landlock is false");
         }
         if hardening.seccomp {
             say("seccomp", &calls::confine());
         } else {
-            audit::warn("not confined by seccomp: hardening.seccomp is false");
+            log::warn("not confined by seccomp: hardening.seccomp is false");
         }
         let sandbox = Sandbox { readable };
         sandbox.warn_of_readable_pins(&files.pins);
@@ -124,7 +124,7 @@ impl Sandbox {
             return; // of that the log tells already
         };
         if let Some(pin) = full(pins).iter().find(|pin| is_below(pin, readable)) {
-            audit::warn(&format!(
+            log::warn(&format!(
                 "the agent itself could read the PIN in {}: keep PINs in a directory with neither \
                  configuration nor certificates, or make them systemd credentials",
                 pin.display()
@@ -174,9 +174,9 @@ fn is_below(path: &Path, places: &[PathBuf]) -> bool {
 
 fn say(by: &str, confined: &Confined) {
     match confined {
-        Confined::Wholly => audit::info(&format!("confined by {by}")),
-        Confined::Partly(how) => audit::info(&format!("confined by {by} in part: {how}")),
-        Confined::Not(why) => audit::warn(&format!("not confined by {by}: {why}")),
+        Confined::Wholly => log::info(&format!("confined by {by}")),
+        Confined::Partly(how) => log::info(&format!("confined by {by} in part: {how}")),
+        Confined::Not(why) => log::warn(&format!("not confined by {by}: {why}")),
     }
 }
 

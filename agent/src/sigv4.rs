@@ -12,9 +12,9 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha256};
 use token::{AmzDate, Signature, StringToSign};
 
-use crate::certificate::Certificate;
 use crate::policy::Authorised;
 use canonical::CanonicalRequest;
+use config::certificate::Certificate;
 
 /// The text whose signature makes the request `authorised`.
 pub fn string_to_sign(
@@ -61,9 +61,9 @@ pub fn headers(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::certificate::tests::{NOON, certificate, ec};
     use crate::create_session::tests::QUERY;
     use crate::policy::tests::authorised;
+    use config::certificate::test_support::{NOON, certificate, ec};
     use jiff::Timestamp;
     use openssl::nid::Nid;
 

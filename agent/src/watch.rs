@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::agent::Agent;
-use crate::audit;
-use crate::certificate::{Certificate, Stamp};
 use crate::identity::{Identity, NotTaken};
-use crate::keeper;
+use crate::log::{self, Level};
 use crate::panics::contain;
+use crate::renewal_view::{News, RenewalView};
+use crate::state::Agent;
+use crate::token_worker;
+use config::certificate::{Certificate, Stamp};
 
 /// How often the files are looked at. By their metadata and not by inotify: that sees neither a symbolic
 /// link far up the path, nor a network file system.
@@ -78,6 +79,7 @@ fn look(seen: &mut HashMap<String, Seen>, agent: &Agent, complete: bool) {
     let identities = agent.identities();
     seen.retain(|name, _| identities.iter().any(|identity| identity.name == *name));
     for identity in identities.iter() {
+        tell_of_renewals(identity);
         let source = identity.certificate_source();
         let stamp = Stamp::of(source.files());
         let last = seen.get(&identity.name);
@@ -103,6 +105,20 @@ fn look(seen: &mut HashMap<String, Seen>, agent: &Agent, complete: bool) {
     }
 }
 
+fn tell_of_renewals(identity: &Identity) {
+    for news in identity.renewal().into_iter().flat_map(RenewalView::look) {
+        let (event, message) = match news {
+            News::NotRenewable(message) => ("not_renewable", message),
+            News::Failed(message) => ("renewal_failed", message),
+        };
+        let fields = vec![
+            ("identity", identity.name.as_str().into()),
+            ("message", message.into()),
+        ];
+        log::event(Level::Warn, event, fields);
+    }
+}
+
 /// Takes the certificate over, if it is another one. Says whether that is settled, whichever way.
 fn renew(identity: &Identity, read: Result<Certificate, String>, replaced: bool) -> bool {
     let name = &identity.name;
@@ -110,13 +126,13 @@ fn renew(identity: &Identity, read: Result<Certificate, String>, replaced: bool)
         Ok(None) => true,
         Ok(Some(certificate)) => {
             let (serial, until) = (&certificate.serial, certificate.not_after);
-            audit::info(&format!(
+            log::info(&format!(
                 "renewed identity={name} serial={serial} until={until}"
             ));
             true
         }
         Err(NotTaken::Unfit(error)) => {
-            keeper::stays_in_use(name, &error);
+            token_worker::stays_in_use(name, &error);
             true
         }
         Err(NotTaken::NotNow) => false,

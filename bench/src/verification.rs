@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use config::certificate::Certificate;
 use hsm_fixtures::LeafSpec;
 use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
@@ -10,7 +11,6 @@ use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use openssl::rsa::Rsa;
 use openssl::sign::Signer;
-use roleseal_agent::certificate::Certificate;
 use token::Signature;
 
 use crate::lab::Lab;

@@ -2,20 +2,19 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use clap_complete::Shell;
+use client::environment;
+use client::exit;
 
 use crate::aws_setup::{self, AwsSetupArguments};
+use crate::common::{Common, SessionArguments};
 use crate::doctor::{self, DoctorArguments};
 use crate::env::EnvArguments;
-use crate::environment::{self, Environment};
 use crate::exec::ExecArguments;
-use crate::exit;
 use crate::inspect::{self, InspectArguments};
-use crate::progress::Progress;
 use crate::serve::ServeArguments;
 use crate::status::StatusArguments;
-use crate::target::{Settings, Target, TargetError, TargetFiles, TargetName};
 use crate::trust_policy::{self, TrustPolicyArguments};
 use crate::update::{self, UpdateArguments};
 
@@ -137,33 +136,6 @@ pub(crate) enum Command {
     },
 }
 
-/// What every command takes.
-#[derive(Debug, Args)]
-pub(crate) struct Common {
-    /// The agent's socket [default: see Environment in --help]
-    #[arg(long, global = true, value_name = "PATH")]
-    pub(crate) socket: Option<PathBuf>,
-    /// The file with the targets, instead of the user's and the system's
-    #[arg(long, global = true, value_name = "FILE")]
-    pub(crate) targets: Option<PathBuf>,
-    /// Say nothing on standard error but why the command failed
-    #[arg(long, short, global = true)]
-    pub(crate) quiet: bool,
-}
-
-/// Which session is wanted, and from where.
-#[derive(Debug, Args)]
-pub(crate) struct SessionArguments {
-    /// A target of the targets file; the options below win over its settings
-    #[arg(long, value_name = "NAME")]
-    pub(crate) target: Option<TargetName>,
-    #[command(flatten)]
-    pub(crate) settings: Settings,
-    /// Ask for a new session, and keep it for no other call
-    #[arg(long)]
-    pub(crate) no_cache: bool,
-}
-
 const EXAMPLE: &str = "\
 Example, in ~/.aws/config (one line after the equals sign):
   [profile web]
@@ -182,62 +154,11 @@ fn long_help(lead: &str) -> String {
     format!("{lead}{}\n\n{}", environment::HELP, exit::HELP)
 }
 
-impl Common {
-    /// What the command says while it works.
-    pub(crate) fn progress(&self) -> Progress {
-        match self.quiet {
-            true => Progress::quiet(),
-            false => Progress::on_stderr(),
-        }
-    }
-
-    /// What a command says that runs for long.
-    pub(crate) fn log(&self) -> Progress {
-        match self.quiet {
-            true => Progress::quiet(),
-            false => Progress::lines(),
-        }
-    }
-
-    /// The agent's socket, for a command without a target.
-    pub(crate) fn socket(&self) -> PathBuf {
-        let socket = self.socket.clone();
-        socket.unwrap_or_else(|| Environment::of_process().socket())
-    }
-
-    /// The files that a target may be in.
-    pub(crate) fn target_files(&self, environment: &Environment) -> TargetFiles {
-        let named = self.targets.clone().or_else(|| environment.targets());
-        TargetFiles::new(named, environment.user_config())
-    }
-
-    /// The settings of the target of that name, where one is named, with those of the command line over
-    /// them and the environment's below.
-    pub(crate) fn target(
-        &self,
-        environment: &Environment,
-        name: Option<TargetName>,
-        settings: Settings,
-    ) -> Result<Target, TargetError> {
-        let file = match &name {
-            Some(name) => self.target_files(environment).find(name)?.settings,
-            None => Settings::default(),
-        };
-        self.over(settings.or(file)).target(name, environment)
-    }
-
-    /// The settings, with what every command takes over them.
-    pub(crate) fn over(&self, settings: Settings) -> Settings {
-        Settings {
-            socket: self.socket.clone().or(settings.socket),
-            ..settings
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use client::environment::Environment;
+    use client::target::Target;
 
     use super::*;
 

@@ -19,13 +19,15 @@ use thiserror::Error;
 use arguments::SetupName;
 pub(crate) use arguments::{AwsSetupArguments, EXAMPLES, Format};
 
-use crate::arguments::Common;
+use client::exit::Exit;
+use client::input;
+use client::progress;
+
+use crate::binding::Binding;
 use crate::certificate_source::{self, CertificateArguments, SourceError};
-use crate::error::Error;
-use crate::exit::Exit;
-use crate::input;
-use crate::output;
-use crate::trust_policy::{Binding, Node, Reference, policy};
+use crate::common::Common;
+use crate::output::{self, OutputError};
+use crate::policy_document::{Node, Reference, policy};
 
 /// Why there is nothing to print.
 #[derive(Debug, Error)]
@@ -38,6 +40,8 @@ pub(crate) enum AwsSetupError {
     Unbound(String),
     #[error("session policy {}: {fault}", .file.display())]
     SessionPolicy { file: PathBuf, fault: String },
+    #[error(transparent)]
+    Output(#[from] OutputError),
 }
 
 impl AwsSetupError {
@@ -46,7 +50,7 @@ impl AwsSetupError {
             AwsSetupError::Source(error) => error.exit(),
             AwsSetupError::WouldBeRefused { .. } => Exit::RefusedByAws,
             AwsSetupError::Unbound(_) => Exit::Usage,
-            AwsSetupError::SessionPolicy { .. } => Exit::Failed,
+            AwsSetupError::SessionPolicy { .. } | AwsSetupError::Output(_) => Exit::Failed,
         }
     }
 }
@@ -68,10 +72,21 @@ struct Setup {
     account: Option<String>,
 }
 
-pub(crate) fn run(common: &Common, wanted: &AwsSetupArguments) -> Result<(), Error> {
+impl Setup {
+    /// The table of a targets file, with the ARNs as each format writes them.
+    fn target(&self, role: &str, profile: &str, anchor: &str) -> String {
+        let name = &self.name;
+        format!(
+            "[target.{name}]\nidentity = \"{name}\"\nrole-arn = \"{role}\"\nprofile-arn = \"{profile}\"\n\
+             trust-anchor-arn = \"{anchor}\"\n"
+        )
+    }
+}
+
+pub(crate) fn run(common: &Common, wanted: &AwsSetupArguments) -> Result<(), AwsSetupError> {
     let files = std::iter::once(&wanted.ca_file).chain(&wanted.certificate);
-    certificate_source::check_standard_input(files).map_err(AwsSetupError::from)?;
-    let anchors = certificate_source::read(&wanted.ca_file).map_err(AwsSetupError::from)?;
+    certificate_source::check_standard_input(files)?;
+    let anchors = certificate_source::read(&wanted.ca_file)?;
     let mut remarks = Vec::new();
     let objections = anchor_objections(&anchors, Timestamp::now());
     judge(&wanted.ca_file, objections, &mut remarks)?;
@@ -111,7 +126,7 @@ pub(crate) fn run(common: &Common, wanted: &AwsSetupArguments) -> Result<(), Err
     }
     if !common.quiet {
         remarks.insert(0, binding.to_string());
-        output::note(&remarks.join("\n"));
+        progress::note(&remarks.join("\n"));
     }
     Ok(output::print_text(&text)?)
 }
@@ -237,14 +252,6 @@ fn pem(certificate: &Certificate) -> String {
         rest = after;
     }
     text + "-----END CERTIFICATE-----\n"
-}
-
-/// The table of a targets file, with the ARNs as each format writes them.
-fn target(name: &SetupName, role: &str, profile: &str, anchor: &str) -> String {
-    format!(
-        "[target.{name}]\nidentity = \"{name}\"\nrole-arn = \"{role}\"\nprofile-arn = \"{profile}\"\n\
-         trust-anchor-arn = \"{anchor}\"\n"
-    )
 }
 
 #[cfg(test)]

@@ -8,9 +8,9 @@ use clap::Args;
 use rolesanywhere::certificate::{self, Certificate, CertificateError, Chain, FILE_LIMIT};
 use thiserror::Error;
 
-use crate::agent::{self, AgentError};
-use crate::exit::Exit;
-use crate::input;
+use client::agent_client::{self, AgentError};
+use client::exit::Exit;
+use client::input;
 
 /// Which certificate is meant. With neither, it is that of the only identity that the caller may use.
 #[derive(Debug, Clone, Args)]
@@ -69,7 +69,7 @@ impl CertificateArguments {
 
 /// The certificate that an identity signs with.
 pub(crate) fn of_identity(socket: &Path, identity: Option<&str>) -> Result<Chain, SourceError> {
-    let encoded = agent::certificate_chain(socket, identity)?;
+    let encoded = agent_client::certificate_chain(socket, identity)?;
     let certificates = encoded.iter().map(|one| {
         let der = BASE64.decode(one).map_err(|error| error.to_string())?;
         Certificate::from_der(der).map_err(|error| error.to_string())

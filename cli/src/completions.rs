@@ -1,24 +1,36 @@
 //! `roleseal completions` and `roleseal man`: what shells and readers of manuals know of the command line.
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use clap::CommandFactory;
+use clap::Command;
 use clap_complete::Shell;
+use thiserror::Error;
 
-use crate::arguments::Arguments;
-use crate::error::Error;
-use crate::output;
+use crate::output::{self, OutputError};
+
+/// Why a shell or a reader gets nothing.
+#[derive(Debug, Error)]
+pub(crate) enum CompletionsError {
+    #[error("cannot write the manual to {}: {error}", .directory.display())]
+    Manual {
+        directory: PathBuf,
+        error: io::Error,
+    },
+    #[error(transparent)]
+    Output(#[from] OutputError),
+}
 
 /// Prints the script that makes a shell complete `roleseal`.
-pub(crate) fn print(shell: Shell) -> Result<(), Error> {
+pub(crate) fn print(mut roleseal: Command, shell: Shell) -> Result<(), CompletionsError> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Arguments::command(), "roleseal", &mut script);
+    clap_complete::generate(shell, &mut roleseal, "roleseal", &mut script);
     Ok(output::print_text(&String::from_utf8_lossy(&script))?)
 }
 
 /// Writes the manual pages, one for each command, into a directory that is there.
-pub(crate) fn write_manual(directory: &Path) -> Result<(), Error> {
-    clap_mangen::generate_to(Arguments::command(), directory).map_err(|error| Error::Manual {
+pub(crate) fn write_manual(roleseal: Command, directory: &Path) -> Result<(), CompletionsError> {
+    clap_mangen::generate_to(roleseal, directory).map_err(|error| CompletionsError::Manual {
         directory: directory.to_owned(),
         error,
     })

@@ -13,13 +13,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use client::session::Session;
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 
 pub(crate) use profile::{ProfileFault, ProfileName};
 
-use crate::session::Session;
 use place::Place;
 
 /// A credentials file, which need not be there yet.

@@ -14,25 +14,24 @@ mod target;
 mod trust_policy;
 mod verify;
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use client::agent_client::{self, AgentError};
+use client::environment::Environment;
+use client::exit::Exit;
+use client::http::Http;
+use client::proxy::ProxyWord;
+use client::target::{Settings, Target, TargetName};
+use client::timeout::timeout;
 use jiff::Timestamp;
 use wire::{Client, Identity};
 
-use crate::agent::{self, AgentError};
-use crate::arguments::Common;
 use crate::certificate_source::of_identity;
-use crate::environment::{Environment, ProxyWord};
-use crate::error::Error;
-use crate::exit::Exit;
-use crate::http::Http;
-use crate::output;
-use crate::target::{Settings, Target, TargetName};
-use crate::within::within;
+use crate::common::{CommandError, Common};
+use crate::output::{self, OutputError};
 
 use ::rolesanywhere::certificate::Chain;
 use finding::{Check, Finding};
@@ -65,12 +64,12 @@ Exit code 0 if nothing failed (warnings do not count), otherwise that of the fir
 
 ";
 
-pub(crate) fn run(common: &Common, wanted: DoctorArguments) -> Result<ExitCode, Error> {
+pub(crate) fn run(common: &Common, wanted: DoctorArguments) -> Result<ExitCode, CommandError> {
     let environment = Environment::of_process();
     let wish = Wish::read(common, &environment, wanted.target, wanted.settings);
     let findings = examine(&wish, &environment, wanted.trust_policy.as_deref());
     let text = match wanted.json {
-        true => finding::json(&findings).map_err(io::Error::from)?,
+        true => finding::json(&findings).map_err(OutputError::from)?,
         false => finding::show(&findings),
     };
     output::print_text(&text)?;
@@ -125,7 +124,7 @@ fn examine_agent(wish: &Wish, target: Option<&Target>, findings: &mut Vec<Findin
     // First of all: a signature waits for its token, and what the agent says of that is true afterwards.
     near.signed = target
         .filter(|_| speaks)
-        .map(|target| agent::sign(&target.socket, target.session.unsigned()));
+        .map(|target| agent_client::sign(&target.socket, target.session.unsigned()));
     let identities = match speaks {
         true => list(&wish.socket, findings),
         false => None,
@@ -172,7 +171,7 @@ fn examine_signature(
 /// Whether who answers is an agent.
 fn meet(client: Client, socket: &Path, findings: &mut Vec<Finding>) -> bool {
     let mut client = client;
-    match within(GLANCE, move || client.info()) {
+    match timeout(GLANCE, move || client.info()) {
         Some(Ok(info)) => {
             let judged = identity::judge_agent(&info);
             let speaks = !judged.is_failure();
@@ -192,7 +191,7 @@ fn meet(client: Client, socket: &Path, findings: &mut Vec<Finding>) -> bool {
 
 fn list(socket: &Path, findings: &mut Vec<Finding>) -> Option<Vec<Identity>> {
     let path = socket.to_owned();
-    match within(GLANCE, move || agent::identities(&path)) {
+    match timeout(GLANCE, move || agent_client::identities(&path)) {
         Some(Ok(identities)) => return Some(identities),
         Some(Err(error)) => findings.push(no_agent(&error)),
         None => findings.push(silent()),
@@ -221,7 +220,7 @@ const LOOK: &str = "It hangs, or never started: systemctl status roleseal-agent;
 
 fn chain(socket: &Path, identity: &str) -> Result<Chain, String> {
     let (socket, identity) = (socket.to_owned(), identity.to_owned());
-    match within(GLANCE, move || of_identity(&socket, Some(&identity))) {
+    match timeout(GLANCE, move || of_identity(&socket, Some(&identity))) {
         Some(answer) => answer.map_err(|error| error.to_string()),
         None => Err("it does not answer".to_owned()),
     }
@@ -253,7 +252,7 @@ fn examine_network(
         return None;
     };
     // A malformed one is not asked here: --proxy or the target goes before it, or there was no target.
-    let word = environment.proxy_word(target.session.endpoint.host());
+    let word = ProxyWord::of(environment, target.session.endpoint.host());
     let word = word.unwrap_or(ProxyWord::None);
     findings.push(target::judge_proxy(wish, target, &word));
     let http = match Http::new(&target.route) {

@@ -1,13 +1,11 @@
 //! `roleseal env`: the credentials as environment variables, in the words of a shell.
 
 use clap::{Args, ValueEnum};
+use client::credentials::Credentials;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
-use crate::arguments::{Common, SessionArguments};
-use crate::credentials::Credentials;
-use crate::error::Error;
-use crate::one_session::one_session;
+use crate::common::{CommandError, Common, SessionArguments, one_session};
 use crate::output;
 
 /// Which session is wanted, and in which form.
@@ -30,7 +28,7 @@ enum Format {
     Json,
 }
 
-pub(crate) fn run(common: &Common, wanted: EnvArguments) -> Result<(), Error> {
+pub(crate) fn run(common: &Common, wanted: EnvArguments) -> Result<(), CommandError> {
     let session = one_session(common, wanted.session)?;
     let text = render(wanted.format, &session.credentials);
     Ok(output::print_secret(&text)?)

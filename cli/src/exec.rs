@@ -13,20 +13,20 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Args;
+use client::cache::Cache;
+use client::environment::Environment;
+use client::exit::Exit;
+use client::progress::Progress;
+use client::refresher::Status;
+use client::sessions::{Sessions, Shared};
+use client::target::TargetError;
 use secrecy::SecretString;
 use thiserror::Error;
 
-use crate::arguments::{Common, SessionArguments};
-use crate::cache::Cache;
+use crate::common::{Common, SessionArguments};
 use crate::endpoint::{
     Container, ListenAddress, ListenError, Listener, Secret, Served, Site, server,
 };
-use crate::environment::Environment;
-use crate::error::Error;
-use crate::exit::Exit;
-use crate::kept::Status;
-use crate::progress::Progress;
-use crate::sessions::{Sessions, Shared};
 
 use signals::Signals;
 
@@ -43,6 +43,11 @@ pub(crate) struct ExecArguments {
 /// Why the command did not run.
 #[derive(Debug, Error)]
 pub(crate) enum ExecError {
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// Why there is no first session.
+    #[error(transparent)]
+    Session(#[from] Arc<client::Error>),
     #[error("cannot start {}: {error}", .command.display())]
     Command { command: OsString, error: io::Error },
     #[error(transparent)]
@@ -59,13 +64,15 @@ impl ExecError {
                 Exit::CommandNotFound
             }
             ExecError::Command { .. } => Exit::CommandNotRunnable,
-            _ => Exit::Failed,
+            ExecError::Target(_) => Exit::Usage,
+            ExecError::Session(error) => error.exit(),
+            ExecError::Listen(_) | ExecError::Io(_) => Exit::Failed,
         }
     }
 }
 
-pub(crate) fn run(common: &Common, wanted: ExecArguments) -> Result<ExitCode, Error> {
-    let mut signals = Signals::take().map_err(ExecError::from)?;
+pub(crate) fn run(common: &Common, wanted: ExecArguments) -> Result<ExitCode, ExecError> {
+    let mut signals = Signals::take()?;
     let environment = Environment::of_process();
     let session = wanted.session;
     let target = common.target(&environment, session.target, session.settings)?;
@@ -76,9 +83,9 @@ pub(crate) fn run(common: &Common, wanted: ExecArguments) -> Result<ExitCode, Er
     };
     let sessions = Arc::new(Sessions::new(cache, log.clone()));
     let told = move |status: &Status| tell(&log, status);
-    let served = Served::start(&sessions, target, told).map_err(ExecError::from)?;
+    let served = Served::start(&sessions, target, told)?;
     let served = Arc::new(served);
-    first_session(&served, &mut signals)?.map_err(Error::Shared)?;
+    first_session(&served, &mut signals)??;
 
     let mut command = command(&wanted.command);
     let (endpoint, secret) = serve(&served)?;
@@ -87,7 +94,7 @@ pub(crate) fn run(common: &Common, wanted: ExecArguments) -> Result<ExitCode, Er
         command: command.get_program().to_owned(),
         error,
     })?;
-    let status = signals.forward_to(child).map_err(ExecError::from)?;
+    let status = signals.forward_to(child)?;
     Ok(exit_code(status))
 }
 
@@ -98,12 +105,14 @@ const LOOK: Duration = Duration::from_millis(50);
 fn first_session(served: &Arc<Served>, signals: &mut Signals) -> Result<Shared, ExecError> {
     let (answer, answered) = mpsc::channel();
     let asking = Arc::clone(served);
-    thread::spawn(move || answer.send(asking.kept().session()));
+    thread::spawn(move || answer.send(asking.refresher().session()));
     loop {
         match answered.recv_timeout(LOOK) {
             Ok(outcome) => return Ok(outcome),
             Err(mpsc::RecvTimeoutError::Timeout) => signals.obey()?,
-            Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(Err(Arc::new(Error::Lost))),
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                return Ok(Err(Arc::new(client::Error::Lost)));
+            }
         }
     }
 }

@@ -1,30 +1,25 @@
 //! `roleseal identities`
 
-use std::io;
 use std::path::Path;
 
-use wire::{Identity, State};
+use client::agent_client;
+use wire::Identity;
 
-use crate::error::Error;
+use crate::common::CommandError;
+use crate::identity_words::{NONE, remarks, state};
+use crate::output::{self, OutputError};
 use crate::table::table;
-use crate::{agent, output};
 
-pub(crate) fn run(socket: &Path, json: bool) -> Result<(), Error> {
-    let identities = agent::identities(socket)?;
+pub(crate) fn run(socket: &Path, json: bool) -> Result<(), CommandError> {
+    let identities = agent_client::identities(socket).map_err(client::Error::from)?;
     let text = if json {
-        let json = serde_json::to_string_pretty(&identities).map_err(io::Error::from)?;
+        let json = serde_json::to_string_pretty(&identities).map_err(OutputError::from)?;
         json + "\n"
     } else {
         show(&identities)
     };
     Ok(output::print_text(&text)?)
 }
-
-/// Where there is none.
-pub(crate) const NONE: &str = "\
-The agent has no identity that you may use.
-Its operator permits one to you with an [[identity.allow]] rule in the agent's configuration.
-";
 
 const HEADINGS: [&str; 7] = [
     "NAME",
@@ -48,13 +43,6 @@ fn show(identities: &[Identity]) -> String {
     table(HEADINGS, &rows)
 }
 
-/// Why it does not sign, and what should not stay so.
-pub(crate) fn remarks(identity: &Identity) -> Vec<String> {
-    let warnings = identity.warnings.iter();
-    let warnings = warnings.map(|warning| format!("warning: {warning}"));
-    identity.message.iter().cloned().chain(warnings).collect()
-}
-
 fn row(identity: &Identity) -> [String; 7] {
     let known = |member: &Option<String>| member.clone().unwrap_or_else(|| "-".to_owned());
     [
@@ -68,19 +56,10 @@ fn row(identity: &Identity) -> [String; 7] {
     ]
 }
 
-/// The wire's words, so that the tables and the JSON say the same.
-pub(crate) fn state(state: State) -> &'static str {
-    match state {
-        State::Opening => "opening",
-        State::Ready => "ready",
-        State::Unavailable => "unavailable",
-        State::PinRejected => "pinRejected",
-        State::Unusable => "unusable",
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
+    use wire::State;
+
     use super::*;
 
     /// Of an agent that does not count.
@@ -131,21 +110,5 @@ locked  pinRejected  -         -        -       -                     pkcs11:tok
   change it
 "
         );
-    }
-
-    #[test]
-    fn states_are_named_as_on_the_wire() {
-        for one in [
-            State::Opening,
-            State::Ready,
-            State::Unavailable,
-            State::PinRejected,
-            State::Unusable,
-        ] {
-            assert_eq!(
-                serde_json::to_string(&one).unwrap(),
-                format!("{:?}", state(one))
-            );
-        }
     }
 }

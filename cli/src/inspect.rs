@@ -3,19 +3,17 @@
 mod json;
 mod text;
 
-use std::io;
 use std::path::PathBuf;
 
 use clap::Args;
+use client::exit::Exit;
 use jiff::Timestamp;
 use rolesanywhere::certificate::{Certificate, Chain, Objection, SessionFacts};
 use thiserror::Error;
 
-use crate::arguments::Common;
 use crate::certificate_source::{self, CertificateArguments, SourceError};
-use crate::error::Error;
-use crate::exit::Exit;
-use crate::output;
+use crate::common::Common;
+use crate::output::{self, OutputError};
 
 /// What is to be looked at.
 #[derive(Debug, Args)]
@@ -46,6 +44,8 @@ pub(crate) enum InspectError {
     Source(#[from] SourceError),
     #[error("AWS would refuse this certificate: see above")]
     WouldBeRefused,
+    #[error(transparent)]
+    Output(#[from] OutputError),
 }
 
 impl InspectError {
@@ -53,6 +53,7 @@ impl InspectError {
         match self {
             InspectError::Source(error) => error.exit(),
             InspectError::WouldBeRefused => Exit::RefusedByAws,
+            InspectError::Output(_) => Exit::Failed,
         }
     }
 }
@@ -66,23 +67,22 @@ struct Inspection {
     anchored: bool,
 }
 
-pub(crate) fn run(common: &Common, wanted: &InspectArguments) -> Result<(), Error> {
+pub(crate) fn run(common: &Common, wanted: &InspectArguments) -> Result<(), InspectError> {
     let files = wanted.certificate.files.iter().chain(&wanted.trust_anchor);
-    certificate_source::check_standard_input(files).map_err(InspectError::from)?;
-    let chain = wanted.certificate.chain(&common.socket());
-    let chain = chain.map_err(InspectError::from)?;
+    certificate_source::check_standard_input(files)?;
+    let chain = wanted.certificate.chain(&common.socket())?;
     let anchors = match &wanted.trust_anchor {
-        Some(file) => Some(certificate_source::read(file).map_err(InspectError::from)?),
+        Some(file) => Some(certificate_source::read(file)?),
         None => None,
     };
     let inspection = Inspection::of(chain, anchors.as_deref(), Timestamp::now());
     let text = match wanted.json {
-        true => json::render(&inspection).map_err(io::Error::from)?,
+        true => json::render(&inspection).map_err(OutputError::from)?,
         false => text::render(&inspection),
     };
     output::print_text(&text)?;
     match inspection.objections.iter().any(Objection::is_refusal) {
-        true => Err(InspectError::WouldBeRefused.into()),
+        true => Err(InspectError::WouldBeRefused),
         false => Ok(()),
     }
 }

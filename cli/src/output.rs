@@ -7,40 +7,41 @@ use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use serde::Serialize;
 use signal_hook::consts::SIGPIPE;
 use signal_hook::low_level::emulate_default_handler;
+use thiserror::Error;
 
-use crate::credentials::Credentials;
-use crate::error::Error;
+use client::credentials::Credentials;
+
+/// Why nothing, or not all, was printed.
+#[derive(Debug, Error)]
+#[error("cannot write to standard output: {0}")]
+pub(crate) struct OutputError(#[from] io::Error);
+
+impl From<serde_json::Error> for OutputError {
+    fn from(error: serde_json::Error) -> OutputError {
+        OutputError(error.into())
+    }
+}
 
 /// Prints the credentials as `credential_process` wants them.
-pub(crate) fn print_credentials(credentials: &Credentials) -> io::Result<()> {
-    print(credential_process_json(credentials)?.expose_secret())
+pub(crate) fn print_credentials(credentials: &Credentials) -> Result<(), OutputError> {
+    Ok(print(
+        credential_process_json(credentials)?.expose_secret(),
+    )?)
 }
 
 /// Prints what a caller has put a secret into.
-pub(crate) fn print_secret(text: &SecretString) -> io::Result<()> {
-    print(text.expose_secret().as_bytes())
+pub(crate) fn print_secret(text: &SecretString) -> Result<(), OutputError> {
+    Ok(print(text.expose_secret().as_bytes())?)
 }
 
 /// Prints a text that somebody wanted to see. A reader that has gone has seen enough: the program ends as others do
 /// then, without a word.
-pub(crate) fn print_text(text: &str) -> io::Result<()> {
-    print(printable(text).as_bytes()).inspect_err(|error| {
+pub(crate) fn print_text(text: &str) -> Result<(), OutputError> {
+    Ok(print(printable(text).as_bytes()).inspect_err(|error| {
         if error.kind() == io::ErrorKind::BrokenPipe {
             let _ = emulate_default_handler(SIGPIPE); // it does not come back
         }
-    })
-}
-
-/// Says on standard error why a command failed.
-pub(crate) fn report(error: &Error) {
-    note(&error.to_string());
-}
-
-/// Says something on standard error.
-pub(crate) fn note(text: &str) {
-    let text = printable(text).replace('\n', "\n  ");
-    let line = format!("roleseal: {text}\n");
-    let _ = io::stderr().write_all(line.as_bytes()); // there is nobody left to tell
+    })?)
 }
 
 /// In one write: a reader sees all of it or nothing.

@@ -8,23 +8,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use client::cache::Cache;
+use client::environment::Environment;
+use client::exit::Exit;
+use client::progress::Progress;
+use client::refresher::Status;
+use client::sessions::Sessions;
+use client::target::{Settings, Target, TargetError, TargetName};
 use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::arguments::Common;
-use crate::cache::Cache;
+use crate::common::Common;
 use crate::endpoint::server;
 use crate::endpoint::{
     Container, Imds, ListenAddress, ListenError, Listener, Secret, Served, Site,
 };
-use crate::environment::Environment;
-use crate::error::Error;
-use crate::exit::Exit;
-use crate::kept::Status;
-use crate::progress::Progress;
-use crate::sessions::Sessions;
-use crate::target::{Settings, Target, TargetName};
 
 use token_files::{TokenFileError, TokenFiles};
 
@@ -58,6 +57,8 @@ pub(crate) struct ServeArguments {
 #[derive(Debug, Error)]
 pub(crate) enum ServeError {
     #[error(transparent)]
+    Target(#[from] TargetError),
+    #[error(transparent)]
     Listen(#[from] ListenError),
     #[error(transparent)]
     TokenFile(#[from] TokenFileError),
@@ -74,7 +75,8 @@ pub(crate) enum ServeError {
 impl ServeError {
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            ServeError::Repeated(_)
+            ServeError::Target(_)
+            | ServeError::Repeated(_)
             | ServeError::ImdsUnknown(_)
             | ServeError::ImdsAmbiguous
             | ServeError::Listen(ListenError::Remote(_)) => Exit::Usage,
@@ -83,23 +85,23 @@ impl ServeError {
     }
 }
 
-pub(crate) fn run(common: &Common, wanted: ServeArguments) -> Result<(), Error> {
+pub(crate) fn run(common: &Common, wanted: ServeArguments) -> Result<(), ServeError> {
     let environment = Environment::of_process();
     let log = common.log();
     let targets = targets(common, &environment, &wanted.target)?;
     let imds = imds_target(&wanted)?;
-    let listeners = listeners(&wanted).map_err(ServeError::from)?;
+    let listeners = listeners(&wanted)?;
     let directory = wanted
         .token_directory
         .or_else(|| environment.runtime_directory());
-    let files = TokenFiles::open(directory).map_err(ServeError::from)?;
+    let files = TokenFiles::open(directory)?;
     let cache = match wanted.no_cache {
         true => None,
         false => Cache::usual(&environment, &log),
     };
     let sessions = Arc::new(Sessions::new(cache, log.clone()));
-    let runtime = server::runtime().map_err(ServeError::from)?;
-    let served = runtime.block_on(async {
+    let runtime = server::runtime()?;
+    runtime.block_on(async {
         // Before anything is told to the world: a signal that comes early is not lost.
         let end = Signals::new()?;
         let site = site(targets, imds.as_ref(), &sessions, &files, &listeners, &log)?;
@@ -111,8 +113,7 @@ pub(crate) fn run(common: &Common, wanted: ServeArguments) -> Result<(), Error> 
         sd_notify::notify(&[NotifyState::Ready])?;
         server::serve(listeners, site, end.first(&log)).await?;
         Ok::<_, ServeError>(())
-    });
-    served?;
+    })?;
     log.say("ended");
     Ok(())
 }
@@ -121,12 +122,12 @@ fn targets(
     common: &Common,
     environment: &Environment,
     names: &[TargetName],
-) -> Result<Vec<Target>, Error> {
+) -> Result<Vec<Target>, ServeError> {
     let mut seen = BTreeSet::new();
     let mut targets = Vec::new();
     for name in names {
         if !seen.insert(name) {
-            return Err(ServeError::Repeated(name.clone()).into());
+            return Err(ServeError::Repeated(name.clone()));
         }
         targets.push(common.target(environment, Some(name.clone()), Settings::default())?);
     }

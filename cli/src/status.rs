@@ -8,18 +8,18 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use clap::Args;
+use client::agent_client::AgentError;
+use client::exit::Exit;
+use client::timeout::timeout;
 use jiff::Timestamp;
 use serde::Serialize;
 use thiserror::Error;
 use wire::Identity;
 
-use crate::arguments::Common;
+use crate::common::Common;
 use crate::endpoint::{Health, ListenAddress};
-use crate::error::Error;
-use crate::exit::Exit;
-use crate::output;
+use crate::output::{self, OutputError};
 use crate::table::table;
-use crate::within::within;
 use agent::AgentStatus;
 
 /// Whose status is wanted.
@@ -47,35 +47,40 @@ pub(crate) enum StatusError {
     Stranger(ListenAddress),
     #[error("some targets have no session")]
     Failing,
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    #[error(transparent)]
+    Output(#[from] OutputError),
 }
 
 impl StatusError {
     pub(crate) fn exit(&self) -> Exit {
         match self {
             StatusError::NoAnswer { .. } | StatusError::Stranger(_) => Exit::Network,
-            StatusError::Failing => Exit::Failed,
+            StatusError::Agent(error) => error.exit(),
+            StatusError::Failing | StatusError::Output(_) => Exit::Failed,
         }
     }
 }
 
 /// Shows all that there is, and then says what is not.
-pub(crate) fn run(common: &Common, wanted: &StatusArguments) -> Result<(), Error> {
+pub(crate) fn run(common: &Common, wanted: &StatusArguments) -> Result<(), StatusError> {
     let agent = AgentStatus::ask(common.socket());
     let serve = ServeStatus::ask(wanted.listen.clone());
     let text = match wanted.json {
-        true => json(&agent, &serve).map_err(io::Error::from)?,
+        true => json(&agent, &serve).map_err(OutputError::from)?,
         false => format!("{}\n{}", agent.show(Timestamp::now()), serve.show()),
     };
     output::print_text(&text)?;
     match &serve.health {
         Ok(Some(health)) if !health.status.gives_credentials() => {
-            return Err(StatusError::Failing.into());
+            return Err(StatusError::Failing);
         }
         Ok(_) => {}
         Err(_) if wanted.listen.is_none() => {}
-        Err(_) => return serve.health.map(|_| ()).map_err(Error::from),
+        Err(_) => return serve.health.map(|_| ()),
     }
-    agent.identities.map(|_| ()).map_err(Error::from)
+    agent.identities.map(|_| ()).map_err(StatusError::from)
 }
 
 /// What `roleseal serve` tells.
@@ -165,7 +170,7 @@ const REQUEST: &[u8] = b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n";
 /// Within that time altogether: a server in trouble may take the connection late, or drip.
 fn ask(address: &ListenAddress) -> io::Result<Vec<u8>> {
     let address = address.clone();
-    let answer = within(TIMEOUT, move || match address {
+    let answer = timeout(TIMEOUT, move || match address {
         ListenAddress::Tcp(address) => exchange(TcpStream::connect(address)?),
         ListenAddress::Unix(path) => exchange(UnixStream::connect(path)?),
     });

@@ -1,27 +1,24 @@
 //! `roleseal targets`
 
-use std::io;
-
+use client::environment::Environment;
+use client::target::{Target, TargetError, TargetTable};
 use serde::Serialize;
 
-use crate::arguments::Common;
-use crate::environment::Environment;
-use crate::error::Error;
-use crate::output;
+use crate::common::{CommandError, Common};
+use crate::output::{self, OutputError};
 use crate::table::table;
-use crate::target::{Target, TargetError, TargetTable};
 
-pub(crate) fn run(common: &Common, json: bool) -> Result<(), Error> {
+pub(crate) fn run(common: &Common, json: bool) -> Result<(), CommandError> {
     let environment = Environment::of_process();
     let files = common.target_files(&environment);
     let (mut rows, mut fault) = (Vec::new(), None);
-    for table in files.all()? {
+    for table in files.all().map_err(client::Error::from)? {
         let (row, misfit) = row(common, &environment, table);
         rows.push(row);
         fault = fault.or(misfit);
     }
     let text = if json {
-        serde_json::to_string_pretty(&rows).map_err(io::Error::from)? + "\n"
+        serde_json::to_string_pretty(&rows).map_err(OutputError::from)? + "\n"
     } else if rows.is_empty() {
         format!("There are no targets in {}.\n", files.searched())
     } else {
@@ -29,7 +26,7 @@ pub(crate) fn run(common: &Common, json: bool) -> Result<(), Error> {
     };
     output::print_text(&text)?;
     match fault {
-        Some(fault) => Err(fault.into()),
+        Some(fault) => Err(client::Error::from(fault).into()),
         None => Ok(()),
     }
 }

@@ -1,25 +1,21 @@
 //! `roleseal trust-policy`: what a role's trust policy has to say, so that this certificate and no other may
 //! have the role.
 
-mod binding;
-mod document;
-
 use clap::Args;
+use client::environment::Environment;
+use client::exit::Exit;
+use client::progress;
+use client::target::{TargetError, TargetName};
 use jiff::Timestamp;
 use rolesanywhere::TrustAnchorArn;
 use rolesanywhere::certificate::SessionFacts;
 use thiserror::Error;
 
-pub(crate) use binding::{Binding, By};
-pub(crate) use document::{Node, Reference, Style, policy, quoted_json};
-
-use crate::arguments::Common;
+use crate::binding::{Binding, By};
 use crate::certificate_source::{self, CertificateArguments, SourceError};
-use crate::environment::Environment;
-use crate::error::Error;
-use crate::exit::Exit;
-use crate::output;
-use crate::target::TargetName;
+use crate::common::Common;
+use crate::output::{self, OutputError};
+use crate::policy_document::{Node, policy};
 
 /// Whose certificate the policy is for, and which trust anchor's.
 #[derive(Debug, Args)]
@@ -50,24 +46,31 @@ Examples:
 #[derive(Debug, Error)]
 pub(crate) enum TrustPolicyError {
     #[error(transparent)]
+    Target(#[from] TargetError),
+    #[error(transparent)]
     Source(#[from] SourceError),
     /// The certificate lacks it, or AWS makes no tag of it.
     #[error("{0}")]
     Unbound(String),
     #[error("target {0} names no trust anchor: give --trust-anchor-arn and --identity instead")]
     NoAnchor(TargetName),
+    #[error(transparent)]
+    Output(#[from] OutputError),
 }
 
 impl TrustPolicyError {
     pub(crate) fn exit(&self) -> Exit {
         match self {
             TrustPolicyError::Source(error) => error.exit(),
-            TrustPolicyError::Unbound(_) | TrustPolicyError::NoAnchor(_) => Exit::Usage,
+            TrustPolicyError::Target(_)
+            | TrustPolicyError::Unbound(_)
+            | TrustPolicyError::NoAnchor(_) => Exit::Usage,
+            TrustPolicyError::Output(_) => Exit::Failed,
         }
     }
 }
 
-pub(crate) fn run(common: &Common, wanted: TrustPolicyArguments) -> Result<(), Error> {
+pub(crate) fn run(common: &Common, wanted: TrustPolicyArguments) -> Result<(), TrustPolicyError> {
     let mut socket = common.socket();
     let mut certificate = wanted.certificate;
     let mut anchor = wanted.trust_anchor_arn;
@@ -81,23 +84,23 @@ pub(crate) fn run(common: &Common, wanted: TrustPolicyArguments) -> Result<(), E
         socket = settings.socket.unwrap_or_else(|| environment.socket());
         anchor = settings.trust_anchor_arn;
         if anchor.is_none() {
-            return Err(TrustPolicyError::NoAnchor(name).into());
+            return Err(TrustPolicyError::NoAnchor(name));
         }
     }
     let Some(anchor) = anchor else {
         return Ok(()); // clap has demanded one of the two
     };
-    certificate_source::check_standard_input(&certificate.files).map_err(TrustPolicyError::from)?;
-    let chain = certificate.chain(&socket).map_err(TrustPolicyError::from)?;
+    certificate_source::check_standard_input(&certificate.files)?;
+    let chain = certificate.chain(&socket)?;
     let facts = SessionFacts::of(chain.leaf());
     let binding = Binding::of(&facts, &wanted.by).map_err(TrustPolicyError::Unbound)?;
     if !common.quiet {
         for objection in chain.objections(None, Timestamp::now()) {
             if objection.is_refusal() {
-                output::note(&format!("AWS would refuse this certificate: {objection}"));
+                progress::note(&format!("AWS would refuse this certificate: {objection}"));
             }
         }
-        output::note(&format!("{binding}\ntrust anchor: {anchor}"));
+        progress::note(&format!("{binding}\ntrust anchor: {anchor}"));
     }
     let policy = policy(
         &binding,

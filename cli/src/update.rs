@@ -3,22 +3,23 @@
 mod keeping;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
 use clap::Args;
+use client::cache::Cache;
+use client::environment::Environment;
+use client::exit::Exit;
+use client::progress::{self, Progress};
+use client::sessions::{Sessions, Shared};
+use client::target::{Settings, Target, TargetError, TargetName};
 use jiff::Timestamp;
+use thiserror::Error;
 
-use crate::arguments::Common;
-use crate::cache::Cache;
-use crate::credentials_file::{CredentialsFile, ProfileName};
-use crate::environment::Environment;
-use crate::error::Error;
-use crate::output;
-use crate::progress::Progress;
-use crate::sessions::{Sessions, Shared};
-use crate::target::{Settings, Target, TargetError, TargetName};
+use crate::common::Common;
+use crate::credentials_file::{CredentialsFile, FileError, ProfileName};
 
 /// Which sessions go into which profiles.
 #[derive(Debug, Args)]
@@ -56,13 +57,40 @@ a session should be given credential_process, or a container endpoint.
 
 ";
 
+/// Why the credentials file is not as it should be.
+#[derive(Debug, Error)]
+pub(crate) enum UpdateError {
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Why a profile got no session.
+    #[error("profile {profile}: {error}")]
+    Profile {
+        profile: ProfileName,
+        error: Arc<client::Error>,
+    },
+    #[error("cannot keep the credentials file fresh: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl UpdateError {
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            UpdateError::Target(_) => Exit::Usage,
+            UpdateError::Profile { error, .. } => error.exit(),
+            UpdateError::File(_) | UpdateError::Io(_) => Exit::Failed,
+        }
+    }
+}
+
 /// A profile, and where its credentials come from.
 struct Pair {
     profile: ProfileName,
     target: Target,
 }
 
-pub(crate) fn run(common: &Common, wanted: UpdateArguments) -> Result<(), Error> {
+pub(crate) fn run(common: &Common, wanted: UpdateArguments) -> Result<(), UpdateError> {
     let environment = Environment::of_process();
     let progress = common.progress();
     let path = wanted.credentials_file.clone();
@@ -91,7 +119,7 @@ fn pairs(
     common: &Common,
     environment: &Environment,
     wanted: UpdateArguments,
-) -> Result<Vec<Pair>, Error> {
+) -> Result<Vec<Pair>, UpdateError> {
     let names = profiles(&wanted.targets, wanted.profiles).map_err(misfit)?;
     let targets: Vec<_> = match wanted.targets.is_empty() {
         true => vec![None],
@@ -134,7 +162,7 @@ fn profiles(
     }
 }
 
-fn misfit(fault: String) -> Error {
+fn misfit(fault: String) -> UpdateError {
     TargetError::Misfit { name: None, fault }.into()
 }
 
@@ -144,13 +172,13 @@ fn write_once(
     pairs: &[Pair],
     sessions: &Sessions,
     progress: &Progress,
-) -> Result<(), Error> {
+) -> Result<(), UpdateError> {
     let outcomes: Vec<Shared> = thread::scope(|scope| {
         let asking = pairs
             .iter()
             .map(|pair| scope.spawn(|| sessions.get(&pair.target)));
         let asking: Vec<_> = asking.collect();
-        let lost = |_| Err(Arc::new(Error::Lost));
+        let lost = |_| Err(Arc::new(client::Error::Lost));
         asking
             .into_iter()
             .map(|one| one.join().unwrap_or_else(lost))
@@ -162,7 +190,7 @@ fn write_once(
             Ok(session) => written.push((&pair.profile, session)),
             Err(error) => {
                 let profile = pair.profile.clone();
-                failures.push(Error::Profile { profile, error });
+                failures.push(UpdateError::Profile { profile, error });
                 if file.withdraw(&pair.profile, Timestamp::now())? {
                     progress.warn(&keeping::withdrawn(&pair.profile, file));
                 }
@@ -178,7 +206,9 @@ fn write_once(
         progress.say(&keeping::written(profile, session, file));
     }
     let last = failures.pop();
-    failures.iter().for_each(output::report);
+    for failure in &failures {
+        progress::note(&failure.to_string());
+    }
     last.map_or(Ok(()), Err)
 }
 

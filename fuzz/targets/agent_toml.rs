@@ -4,11 +4,11 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use roleseal_agent::accounts::Accounts;
-use roleseal_agent::config::Config;
+use config::user_database::SystemUsers;
+use config::Config;
 
 fuzz_target!(|text: &str| {
-    if let Ok(config) = Config::parse(Path::new("agent.toml"), text, &Accounts::Own) {
+    if let Ok(config) = Config::parse(Path::new("agent.toml"), text, &SystemUsers) {
         let of_tokens = config.tokens.iter().map(|token| token.identities.len());
         assert_eq!(config.identities.len(), of_tokens.sum::<usize>());
     }

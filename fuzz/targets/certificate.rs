@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
 use rolesanywhere::certificate::{self, Chain, SessionFacts};
-use roleseal_agent::certificate::Certificate;
+use config::certificate::Certificate;
 use token::Signature;
 
 const LEAF: &[u8] = include_bytes!("../seeds/certificate/leaf-p256.der");

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use rolesanywhere::certificate::parse_pem;
-use roleseal_agent::certificate::Certificate;
+use config::certificate::Certificate;
 
 fuzz_target!(|text: &str| {
     let _ = parse_pem(text).and_then(Certificate::new);

@@ -13,6 +13,15 @@ pub fn agent() -> Result<PathBuf> {
     beside_us("roleseal-agent")
 }
 
+/// The administrator's commands, `roleseal-admin`.
+///
+/// # Errors
+///
+/// Where it has not been built.
+pub fn admin() -> Result<PathBuf> {
+    beside_us("roleseal-admin")
+}
+
 /// The command-line client, `roleseal`.
 ///
 /// # Errors

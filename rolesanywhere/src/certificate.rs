@@ -7,11 +7,13 @@ mod certification_request;
 mod chain;
 mod extensions;
 mod file;
+mod link;
 mod name;
 mod objection;
 mod path;
 mod public_key;
 mod rules;
+mod scheme;
 mod serial;
 mod session_facts;
 mod signature;
@@ -56,12 +58,12 @@ impl Certificate {
     /// Reads it. What AWS thinks of it is another question: see [`Chain`].
     pub fn from_der(der: Vec<u8>) -> Result<Certificate, CertificateError> {
         if der.len() > DER_LIMIT {
-            return Err(error(format!(
+            return Err(CertificateError::new(format!(
                 "a certificate has more than {DER_LIMIT} bytes"
             )));
         }
         let parsed = x509_cert::Certificate::from_der(&der)
-            .map_err(|fault| error(format!("not an X.509 certificate: {fault}")))?;
+            .map_err(|fault| CertificateError::new(format!("not an X.509 certificate: {fault}")))?;
         Ok(Certificate { der, parsed })
     }
 
@@ -120,7 +122,7 @@ impl Certificate {
     pub fn spki(&self) -> Result<Vec<u8>, CertificateError> {
         let spki = self.tbs().subject_public_key_info();
         spki.to_der()
-            .map_err(|fault| error(format!("its public key: {fault}")))
+            .map_err(|fault| CertificateError::new(format!("its public key: {fault}")))
     }
 
     /// Its public key, if it is of a kind that AWS takes for a leaf.
@@ -170,10 +172,6 @@ impl CertificateError {
 fn timestamp(time: x509_cert::time::Time) -> Timestamp {
     let seconds = i64::try_from(time.to_unix_duration().as_secs()).unwrap_or(i64::MAX);
     Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)
-}
-
-fn error(text: impl Into<String>) -> CertificateError {
-    CertificateError(text.into())
 }
 
 #[cfg(test)]

@@ -226,7 +226,7 @@ fn what_stands_wrong_is_told_with_what_is_right() {
         (
             "csr --key web.tss --tpm TCTI --subject CN=web",
             1,
-            "roleseal-agent key generate --tpm",
+            "roleseal-admin key generate --tpm",
         ),
     ] {
         let told = desk.failure(line, code);

@@ -10,7 +10,7 @@ use crate::agent::json_of;
 
 /// What comes of a line when these answers are typed.
 fn typed(desk: &Desk, line: &str, steps: &[(&str, &str)]) -> Value {
-    let mut arguments = vec![programs::agent().unwrap().display().to_string()];
+    let mut arguments = vec![programs::admin().unwrap().display().to_string()];
     arguments.extend(desk.arguments(line));
     let spec = json!({ "command": arguments, "steps": steps });
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/terminal.py");

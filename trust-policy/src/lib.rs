@@ -56,7 +56,6 @@ pub use context::Context;
 pub use decision::{ConditionReport, Decision, Effect, Outcome, Part, StatementReport, Verdict};
 pub use error::PolicyError;
 pub use policy::TrustPolicy;
-pub use roles_anywhere::{
-    ACTIONS, RolesAnywhereDecision, SERVICE_PRINCIPAL, SessionRequest, source_identity,
-};
+pub use principal::SERVICE_PRINCIPAL;
+pub use roles_anywhere::{ACTIONS, RolesAnywhereDecision, SessionRequest, source_identity};
 pub use wildcard::matches as wildcard_matches;

@@ -7,8 +7,7 @@ use crate::context::Context;
 use crate::decision::{Decision, Effect, Part, StatementReport, Verdict};
 use crate::error::PolicyError;
 use crate::json::Node;
-use crate::principal::Principal;
-use crate::roles_anywhere::SERVICE_PRINCIPAL;
+use crate::principal::{Principal, SERVICE_PRINCIPAL};
 use crate::wildcard;
 
 /// "Role trust policy length", at the most ("IAM and AWS STS quotas"); white space does not count.

@@ -3,6 +3,10 @@
 use crate::error::PolicyError;
 use crate::json::Node;
 
+/// Who assumes a role for IAM Roles Anywhere ("The IAM Roles Anywhere trust model", role trusts), also in the partitions aws-cn and
+/// aws-us-gov.
+pub const SERVICE_PRINCIPAL: &str = "rolesanywhere.amazonaws.com";
+
 /// Who a statement speaks of.
 #[derive(Clone, Debug)]
 pub(crate) enum Principal {

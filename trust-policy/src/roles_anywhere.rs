@@ -7,10 +7,7 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::decision::Decision;
 use crate::policy::TrustPolicy;
-
-/// Who assumes the role ("The IAM Roles Anywhere trust model", role trusts), also in the partitions aws-cn and
-/// aws-us-gov.
-pub const SERVICE_PRINCIPAL: &str = "rolesanywhere.amazonaws.com";
+use crate::principal::SERVICE_PRINCIPAL;
 
 /// What the policy must allow: the role, the session's tags, its source identity (the same page).
 pub const ACTIONS: [&str; 3] = ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"];

@@ -12,6 +12,9 @@ use serde_json::{Map, Value, from_value, json};
 
 use crate::{Call, Refusal, Reply, Request, UnsignedRequest};
 
+/// The interface's name, the prefix of its methods and errors.
+pub const INTERFACE_NAME: &str = "org.roleseal.Agent";
+
 const GET_INFO: &str = "org.varlink.service.GetInfo";
 const GET_INTERFACE_DESCRIPTION: &str = "org.varlink.service.GetInterfaceDescription";
 const LIST_IDENTITIES: &str = "org.roleseal.Agent.ListIdentities";
@@ -65,7 +68,7 @@ fn no_such_method(method: String) -> Refusal {
     let method = shown(&method);
     match method.rsplit_once('.') {
         Some((interface, _))
-            if interface != crate::INTERFACE_NAME && interface != "org.varlink.service" =>
+            if interface != INTERFACE_NAME && interface != "org.varlink.service" =>
         {
             Refusal::InterfaceNotFound {
                 interface: interface.to_owned(),

@@ -19,18 +19,12 @@ mod message;
 mod transport;
 
 pub use client::{Client, ClientError};
+pub use codec::INTERFACE_NAME;
 pub use message::{
     Call, Identity, PinSource, Refusal, Reply, Request, RequestFault, Rule, ServiceInfo, State,
     UnsignedRequest,
 };
-pub use transport::{Presence, Transport, TransportError};
-
-/// The interface's name, the prefix of its methods and errors.
-pub const INTERFACE_NAME: &str = "org.roleseal.Agent";
+pub use transport::{MESSAGE_LIMIT, Presence, Transport, TransportError};
 
 /// The interface's definition, as `GetInterfaceDescription` answers it.
 pub const INTERFACE: &str = include_str!("org.roleseal.Agent.varlink");
-
-/// The longest message either side sends or accepts, in bytes, its NUL included. A signed answer
-/// with an RSA-4096 leaf and five intermediates takes about 20 KiB.
-pub const MESSAGE_LIMIT: usize = 64 * 1024;

@@ -307,7 +307,7 @@ mod tests {
         ]
         .map(|name| format!("org.varlink.service.{name}"));
         let errors: Vec<String> = ours.chain(varlinks).collect();
-        assert_eq!(errors.len(), 16, "{errors:?}");
+        assert_eq!(errors.len(), 17, "{errors:?}");
         for error in errors {
             let parameters = json!({
                 "identity": "", "identities": [], "message": "", "rule": "caller", "fault": "host",

@@ -170,7 +170,7 @@ fn exposure(sensitive: Option<bool>, extractable: Option<bool>) -> Vec<String> {
     };
     vec![format!(
         "the private key can be read out of the token ({cause}): make a new one on the token, \
-         sensitive and not extractable (roleseal-agent key generate), and have that certified"
+         sensitive and not extractable (roleseal-admin key generate), and have that certified"
     )]
 }
 

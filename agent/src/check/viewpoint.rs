@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use token::account::Account;
 use token::{PinSource, softhsm};
 
-use crate::unit::{self, Loaded, Unit};
+use config::unit::{self, Loaded, Unit};
 
 /// A user, and the unit whose user that is.
 #[derive(Debug)]

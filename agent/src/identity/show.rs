@@ -7,10 +7,10 @@ use token::TokenError;
 use wire::{Refusal, State};
 
 use super::{Identities, Identity};
-use crate::certificate::Certificate;
-use crate::keeper::KeyState;
 use crate::peer::Peer;
 use crate::policy::unnamed;
+use crate::token_worker::KeyState;
+use config::certificate::Certificate;
 
 impl Identities {
     /// What the caller may see: what it may use; everything for root and the agent's own user.
@@ -71,8 +71,8 @@ impl Identity {
                 (state, Some(error.shortened().to_string()), Vec::new())
             }
         };
-        if let Some(schedule) = &self.renewal {
-            warnings.extend(schedule.warnings());
+        if let Some(renewal) = &self.renewal {
+            warnings.extend(renewal.warnings(now));
         }
         let of = |field: fn(&Certificate) -> String| certificate.as_deref().map(field);
         wire::Identity {

@@ -6,16 +6,17 @@ use token::link::{Open, OpenKey, OpenPkcs11, OpenTpm};
 use token::{PinSource, Pkcs11Uri, Tcti};
 
 use super::{Identities, Identity, Token};
-use crate::certificate::{LeafSource, Stamp};
-use crate::config::{Config, IdentityConfig, KeyConfig, Pkcs11Config, TokenConfig, TokenKind};
-use crate::keeper::{Heritage, Keeper, KeyOwner, RefusedPins};
 use crate::launcher::TokenPrograms;
-use crate::renewal::Schedule;
+use crate::policy::Policy;
+use crate::renewal_view::RenewalView;
+use crate::token_worker::{Heritage, KeyOwner, RefusedPins, TokenWorker};
+use config::certificate::{LeafSource, Stamp};
+use config::{Config, IdentityConfig, KeyConfig, Pkcs11Config, TokenConfig, TokenKind};
 
 /// Where an identity's key is.
 #[derive(Debug, Clone)]
 struct Place {
-    keeper: Arc<Keeper>,
+    keeper: Arc<TokenWorker>,
     /// Its number with the keeper.
     key: usize,
     pin_source: Option<wire::PinSource>,
@@ -58,12 +59,16 @@ impl Identities {
                     key,
                     pin_source,
                 } = place?;
-                let renewal = keep_or_plan(&config, previous);
+                let renewal = config.renewal.map(|settings| {
+                    let view = RenewalView::new(settings, config.certificate.clone());
+                    view.look(); // what is known already is no news
+                    view
+                });
                 Some(Identity {
                     renewal,
                     name: config.name,
                     endpoints: config.endpoints,
-                    policy: config.policy,
+                    policy: Policy::new(config.rules),
                     certificate: config.certificate,
                     key_uri: config.key.to_string(),
                     pin_source,
@@ -91,20 +96,6 @@ fn pin_source<'c>(sources: impl Iterator<Item = &'c PinSource>) -> Option<wire::
             wire::PinSource::File
         }
     })
-}
-
-/// When the certificate is renewed. How that went stays known across a reload.
-fn keep_or_plan(config: &IdentityConfig, previous: Option<&Identities>) -> Option<Arc<Schedule>> {
-    let (settings, source) = (config.renewal.clone()?, config.certificate.clone());
-    let named = |identity: &&Identity| identity.name == config.name;
-    let before = previous.and_then(|previous| previous.iter().find(named)?.renewal.clone());
-    match before {
-        Some(schedule) => {
-            schedule.reset(settings, source);
-            Some(schedule)
-        }
-        None => Some(Arc::new(Schedule::new(settings, source))),
-    }
 }
 
 /// The token's keeper: the one of before, if it has the same keys of the same token open, or a new one.
@@ -143,7 +134,12 @@ fn keep_or_start(
             .collect(),
         refused_pins: refused_pins.clone(),
     };
-    let keeper = Arc::new(Keeper::start(programs.clone(), open, owners, heritage)?);
+    let keeper = Arc::new(TokenWorker::start(
+        programs.clone(),
+        open,
+        owners,
+        heritage,
+    )?);
     Ok(Token { keeper, key_files })
 }
 

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use token::TokenError;
 
 use super::Identity;
-use crate::certificate::Certificate;
-use crate::keeper::{self, Caller, KeyState, NotSigned};
+use crate::token_worker::{self, Caller, KeyState, NotSigned};
+use config::certificate::Certificate;
 
 /// Why a new certificate is not taken over.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl Identity {
         }
         new.check_validity(now)
             .map_err(|error| NotTaken::Unfit(error.to_string()))?;
-        let text = keeper::proof(&new).map_err(NotTaken::Unfit)?;
+        let text = token_worker::proof(&new).map_err(NotTaken::Unfit)?;
         let caller = Caller::user(self.policy.own_uid);
         let signature = match self.keeper.sign(self.key, &text, caller, deadline) {
             Ok(signature) => signature,
@@ -61,7 +61,7 @@ impl Identity {
             }
             Err(_) => return Err(NotTaken::NotNow),
         };
-        keeper::check_proof(&new, &text, &signature).map_err(NotTaken::Unfit)?;
+        token_worker::check_proof(&new, &text, &signature).map_err(NotTaken::Unfit)?;
         let new = Arc::new(new);
         match self.keeper.replace_certificate(self.key, &old, &new) {
             true => Ok(Some(new)),

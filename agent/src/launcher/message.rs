@@ -12,7 +12,7 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::config::IdentityName;
+use token::Program;
 
 /// From the agent.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -43,30 +43,9 @@ pub(super) enum Ask {
     Group { name: String },
     /// The groups of a user.
     Groups { uid: u32 },
-    /// Starts a renewal, as the configuration has it that the launcher knows; its link comes with the answer.
-    Renew { identity: IdentityName },
     /// Has a bug.
     #[cfg(test)]
     Panic { in_thread: bool },
-}
-
-/// A token program: nothing else is ever started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Program {
-    /// `roleseal-pkcs11`.
-    Pkcs11,
-    /// `roleseal-tpm`.
-    Tpm,
-}
-
-impl Program {
-    /// Its file, beside the agent's.
-    pub(crate) fn file_name(self) -> &'static str {
-        match self {
-            Program::Pkcs11 => "roleseal-pkcs11",
-            Program::Tpm => "roleseal-tpm",
-        }
-    }
 }
 
 /// From the launcher.
@@ -90,10 +69,18 @@ pub(super) enum Answer {
     Executable(Option<String>),
     Number(Option<u32>),
     Groups(Vec<u32>),
-    /// Not now, but after so many milliseconds.
-    Later(u64),
     /// It could not be done, and why.
     Failed(String),
+}
+
+impl Answer {
+    /// Why there is no other answer.
+    pub(super) fn into_failure(self) -> String {
+        match self {
+            Answer::Failed(why) => why,
+            other => format!("unexpected answer of the launcher: {other:?}"),
+        }
+    }
 }
 
 /// The longest request: a user's name of 256 bytes, each of which may be escaped.
@@ -191,9 +178,6 @@ mod tests {
                 name: "\u{1}".repeat(256),
             },
             Ask::Groups { uid: u32::MAX },
-            Ask::Renew {
-                identity: "web".parse().unwrap(),
-            },
         ] {
             let request = Request { number: 1, ask };
             send(&agent, &request, &[]).unwrap();
@@ -225,28 +209,6 @@ mod tests {
             ("1,", "-1,"),
             ("1,", "1,\"number\":2,"),
             ("}}}", "}}}{}"),
-        ] {
-            let text = good.replacen(part, other, 1);
-            assert_ne!(text, good);
-            assert!(parse(&text).is_err(), "{text}");
-        }
-    }
-
-    /// Whose certificate, and nothing of how.
-    #[test]
-    fn a_renewal_is_of_an_identity() {
-        let good = r#"{"number":1,"ask":{"Renew":{"identity":"web"}}}"#;
-        assert!(parse(good).is_ok());
-        for (part, other) in [
-            ("\"web\"", "\"\""),
-            ("\"web\"", "\"../web\""),
-            ("\"web\"", "\"web; id\""),
-            ("\"web\"", "\"web\\u0000\""),
-            ("\"web\"", "[\"web\",\"--config=/tmp/c\"]"),
-            ("\"web\"", "\"web\",\"config\":\"/tmp/c\""),
-            ("\"web\"", "\"web\",\"command\":\"id\""),
-            ("{\"identity\":\"web\"}", "\"web\""),
-            ("web", &"w".repeat(65)),
         ] {
             let text = good.replacen(part, other, 1);
             assert_ne!(text, good);

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::message::{Answer, Ask, Program};
-use super::{Launcher, failure};
+use super::Launcher;
+use super::message::{Answer, Ask};
+use token::Program;
 
 /// How token programs are started.
 #[derive(Debug, Clone)]
@@ -40,7 +41,7 @@ impl TokenPrograms {
                 let launcher = self.launcher.clone();
                 Ok((Running { launcher, pid, end }, UnixStream::from(link)))
             }
-            (other, _) => Err(failure(other)),
+            (other, _) => Err(other.into_failure()),
         }
     }
 }

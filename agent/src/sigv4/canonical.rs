@@ -6,9 +6,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 use token::AmzDate;
 
-use crate::certificate::Certificate;
 use crate::create_session::CONTENT_TYPE;
 use crate::policy::Authorised;
+use config::certificate::Certificate;
 
 /// Everything of the request that is signed. `Display` is the canonical request.
 pub(super) struct CanonicalRequest<'a> {
@@ -84,10 +84,10 @@ impl fmt::Display for CanonicalRequest<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::certificate::tests::{NOON, certificate, ec};
     use crate::create_session::CreateSession;
     use crate::create_session::tests::{QUERY, unsigned};
     use crate::policy::tests::permitted;
+    use config::certificate::test_support::{NOON, certificate, ec};
     use jiff::Timestamp;
     use openssl::nid::Nid;
     use proptest::prelude::*;

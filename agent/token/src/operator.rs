@@ -1,4 +1,4 @@
-//! What an operator's command, such as `roleseal-agent key generate`, has a token program do: make, list and
+//! What an operator's command, such as `roleseal-admin key generate`, has a token program do: make, list and
 //! delete keys, sign certificate requests, store certificates.
 //!
 //! Not for the daemon: a token program takes these tasks only when it is started with [`ARGUMENT`], as neither

@@ -24,6 +24,17 @@ use crate::{Key, TokenError};
 /// work so.
 pub const UNCONFINED: &str = "--unconfined";
 
+/// What the service manager has told the agent is not for its launcher, and for no token program.
+pub const SERVICE_VARIABLES: [&str; 7] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "LISTEN_FDS_FIRST_FD",
+];
+
 /// A token program's `main`: serves the agent with the token that `open` opens. Before that, `confine`
 /// gives up what the token does not need. Or, started with [`operator::ARGUMENT`], does an operator's tasks by
 /// `work`, as confined as the operator is. `name` and `about` are for whoever starts it by hand.

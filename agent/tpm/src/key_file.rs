@@ -75,7 +75,7 @@ impl KeyFile {
     pub fn parse(text: &str) -> Result<KeyFile, String> {
         let Some((_, rest)) = text.split_once(BEGIN) else {
             return Err(format!(
-                "there is no \"{BEGIN}\" in it: `roleseal-agent key generate --tpm` makes such a \
+                "there is no \"{BEGIN}\" in it: `roleseal-admin key generate --tpm` makes such a \
                  file, as do `openssl genpkey -provider tpm2` and tpm2_encodeobject"
             ));
         };

@@ -142,7 +142,7 @@ fn sequence(r: &[u8], s: &[u8]) -> der::Result<Vec<u8>> {
 
 /// What works, but leaves a copy of the key elsewhere.
 const NEW_KEY: &str =
-    "make one in the TPM (roleseal-agent key generate --tpm --out FILE), and have that certified";
+    "make one in the TPM (roleseal-admin key generate --tpm --out FILE), and have that certified";
 
 pub(crate) fn warnings(key: &Public) -> Vec<String> {
     let attributes = key.object_attributes();

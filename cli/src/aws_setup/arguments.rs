@@ -7,7 +7,7 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 use rolesanywhere::{Partition, Region};
 
-use crate::trust_policy::By;
+use crate::binding::By;
 
 /// What is to be made, and in which language.
 #[derive(Debug, Args)]

@@ -1,7 +1,7 @@
 //! A CloudFormation template: YAML, of which JSON's strings and brackets are a part.
 
-use super::{Setup, target};
-use crate::trust_policy::{Reference, Style, quoted_json};
+use super::Setup;
+use crate::policy_document::{Reference, Style, quoted_json};
 
 pub(super) fn render(setup: &Setup) -> String {
     let Setup {
@@ -25,8 +25,7 @@ pub(super) fn render(setup: &Setup) -> String {
             format!("      SessionPolicy: {}\n", quoted_json(policy))
         });
     let stack = stack_name(&name.to_string());
-    let target = target(
-        name,
+    let target = setup.target(
         "${Role.Arn}",
         "${Profile.ProfileArn}",
         "${TrustAnchor.TrustAnchorArn}",

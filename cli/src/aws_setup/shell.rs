@@ -1,7 +1,7 @@
 //! A script of AWS CLI commands. Whatever came from elsewhere stands in single quotes.
 
-use super::{Setup, target};
-use crate::trust_policy::{Node, Reference, Style, quoted_json};
+use super::Setup;
+use crate::policy_document::{Node, Reference, Style, quoted_json};
 
 pub(super) fn render(setup: &Setup) -> String {
     let Setup {
@@ -62,7 +62,7 @@ cat <<EOF
         quoted_role = quoted(role_name),
         source = quoted(&source.json()),
         trust = policy(&setup.trust_policy),
-        target = target(name, "$role", "$profile", "$anchor"),
+        target = setup.target("$role", "$profile", "$anchor"),
     )
 }
 

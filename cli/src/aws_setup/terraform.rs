@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::{Setup, target};
-use crate::trust_policy::{Reference, Style, quoted_json};
+use super::Setup;
+use crate::policy_document::{Reference, Style, quoted_json};
 
 pub(super) fn render(setup: &Setup) -> String {
     let Setup {
@@ -18,8 +18,7 @@ pub(super) fn render(setup: &Setup) -> String {
         .map_or(String::new(), |policy| {
             format!("  session_policy = {}\n", quoted(policy))
         });
-    let target = target(
-        name,
+    let target = setup.target(
         "${aws_iam_role.this.arn}",
         "${aws_rolesanywhere_profile.this.arn}",
         "${aws_rolesanywhere_trust_anchor.this.arn}",

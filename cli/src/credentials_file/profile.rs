@@ -4,12 +4,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+use client::credentials::Credentials;
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
 use thiserror::Error;
 
 use super::ini::{Entry, Ini, IniFault, Section};
-use crate::credentials::Credentials;
 
 /// The name of a profile, as every AWS tool accepts it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use tempfile::TempDir;
 
 use super::*;
-use crate::session::tests::session as session_until;
+use crate::test_support::session as session_until;
 
 fn session(key: &str) -> Session {
     session_until(key, "2026-01-01T12:00:00Z", "2026-01-01T13:00:00Z")

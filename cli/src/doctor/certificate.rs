@@ -2,12 +2,12 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use client::exit::Exit;
 use jiff::{SignedDuration, Timestamp};
 use rolesanywhere::certificate::{Certificate, Chain, Objection, Whose};
 use wire::Identity;
 
 use super::finding::{Check, Finding};
-use crate::exit::Exit;
 use crate::time_left::rough;
 
 /// A certificate that ends sooner is due.

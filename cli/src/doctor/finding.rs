@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::exit::Exit;
+use client::exit::Exit;
 
 /// What one check came to.
 #[derive(Debug, Clone, PartialEq, Eq)]

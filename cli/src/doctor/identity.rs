@@ -1,11 +1,11 @@
 //! The agent that answers, the identities that it shows to this user, and their tokens.
 
+use client::exit::Exit;
 use jiff::Timestamp;
 use wire::{Identity, PinSource, ServiceInfo, State};
 
 use super::finding::{Check, Finding};
 use super::socket::caller_name;
-use crate::exit::Exit;
 
 /// Who answers at the socket.
 pub(super) fn judge_agent(info: &ServiceInfo) -> Finding {

@@ -3,14 +3,14 @@
 use std::net::{IpAddr, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
+use client::exit::Exit;
+use client::http::{Http, HttpError, Stage};
+use client::target::Target;
+use client::timeout::timeout;
 use jiff::fmt::rfc2822;
 use jiff::{SignedDuration, Timestamp};
 
 use super::finding::{Check, Finding};
-use crate::exit::Exit;
-use crate::http::{Http, HttpError, Stage};
-use crate::target::Target;
-use crate::within::within;
 
 /// What was seen of it.
 pub(super) struct Way {
@@ -72,7 +72,7 @@ fn addresses(host: &str) -> Result<Vec<IpAddr>, String> {
         Some((_, port)) if port.parse::<u16>().is_ok() => host.to_owned(),
         _ => format!("{host}:443"),
     };
-    let found = within(NAME_TIMEOUT, move || -> std::io::Result<Vec<IpAddr>> {
+    let found = timeout(NAME_TIMEOUT, move || -> std::io::Result<Vec<IpAddr>> {
         let found = with_port.to_socket_addrs()?;
         Ok(found.map(|address| address.ip()).collect())
     });

@@ -1,13 +1,14 @@
 //! A session from AWS: what it comes to, and why there is none.
 
+use client::answer::Answer;
+use client::aws_refusal::{AwsRefusal, Cause};
+use client::credentials::{AnswerError, Credentials};
+use client::exit::Exit;
+use client::http::HttpError;
+use client::target::Target;
 use jiff::{SignedDuration, Timestamp};
 
 use super::finding::{Check, Finding};
-use crate::aws_refusal::{AwsRefusal, Cause};
-use crate::credentials::{AnswerError, Credentials};
-use crate::exit::Exit;
-use crate::http::{Answer, HttpError};
-use crate::target::Target;
 
 /// What became of CreateSession.
 pub(super) enum Ended {
@@ -174,7 +175,7 @@ impl Commands {
 pub(super) mod tests {
     use super::*;
     use crate::doctor::finding::Outcome;
-    use crate::target::tests::target;
+    use crate::test_support::target;
 
     /// AWS's refusal in these words.
     pub(in crate::doctor) fn refused(status: u16, kind: &str, message: &str) -> Ended {

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use client::agent_client::AgentError;
+use client::exit::Exit;
 use wire::{Refusal, Rule, UnsignedRequest};
 
 use super::finding::{Check, Finding};
 use super::verify::{Verified, verify};
-use crate::agent::AgentError;
-use crate::exit::Exit;
 
 /// The headers that sign a request, or why there are none.
 pub(super) type Signed = Result<BTreeMap<String, String>, AgentError>;

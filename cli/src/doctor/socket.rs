@@ -5,12 +5,12 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use client::agent_client::NO_RULES;
+use client::exit::Exit;
 use nix::unistd::{Gid, Group, Uid, User};
 use wire::{Client, ClientError};
 
 use super::finding::{Check, Finding};
-use crate::agent::NO_RULES;
-use crate::exit::Exit;
 
 /// What is at the path, and who asks.
 pub(super) struct Facts {

@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
+use client::environment::Environment;
+use client::exit::Exit;
+use client::proxy::{ProxySetting, ProxyWord};
+use client::target::{Settings, Target, TargetError, TargetName, TargetTable};
 use rolesanywhere::{Partition, Region};
 
 use super::finding::{Check, Finding};
-use crate::arguments::Common;
-use crate::environment::{Environment, ProxyWord};
-use crate::exit::Exit;
-use crate::proxy::ProxySetting;
-use crate::target::{Settings, Target, TargetError, TargetName, TargetTable};
+use crate::common::Common;
 
 /// What the command line, the targets file and the environment come to.
 pub(super) struct Wish {
@@ -167,7 +167,7 @@ pub(super) fn judge_proxy(wish: &Wish, target: &Target, word: &ProxyWord) -> Fin
 mod tests {
     use super::*;
     use crate::doctor::finding::Outcome;
-    use crate::target::tests::target;
+    use crate::test_support::target;
 
     fn wish(target: Option<Result<Target, TargetError>>, proxy: Option<&str>) -> Wish {
         Wish {

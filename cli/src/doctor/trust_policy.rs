@@ -3,14 +3,14 @@
 
 use std::path::Path;
 
+use client::exit::Exit;
+use client::input;
+use client::target::Target;
 use rolesanywhere::certificate::{Chain, SessionFacts};
 use trust_policy::{SessionRequest, TrustPolicy};
 
 use super::finding::{Check, Finding};
 use super::session::Ended;
-use crate::exit::Exit;
-use crate::input;
-use crate::target::Target;
 
 /// IAM stores far less; more is another file.
 const FILE_LIMIT: u64 = 64 * 1024;
@@ -103,7 +103,7 @@ mod tests {
     use crate::doctor::certificate::tests::Made;
     use crate::doctor::finding::Outcome;
     use crate::doctor::session::tests::refused;
-    use crate::target::tests::target;
+    use crate::test_support::target;
 
     const ALL: &str = r#"["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"]"#;
 

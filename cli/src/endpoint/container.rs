@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use client::session::Session;
 use hyper::header::AUTHORIZATION;
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
@@ -11,7 +12,6 @@ use serde::Serialize;
 use super::answer::{Answer, json, method_not_allowed, refusal, time};
 use super::secret::Secret;
 use super::served::Served;
-use crate::session::Session;
 
 /// A target's part of the endpoint.
 pub(crate) struct Container {

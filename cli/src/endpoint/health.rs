@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::kept::Status;
+use client::refresher::Status;
 
 /// How it stands with all of them.
 #[derive(Debug, Serialize, Deserialize)]
@@ -111,17 +111,17 @@ impl TargetHealth {
 mod tests {
     use std::sync::Arc;
 
+    use client::refresher::Failure;
+
     use super::*;
-    use crate::error::Error;
-    use crate::kept::Failure;
-    use crate::session::tests::session;
+    use crate::test_support::session;
 
     #[test]
     fn a_session_counts_until_its_end_and_a_failure_is_told() {
         let (begin, end) = ("2026-01-01T12:00:00Z", "2026-01-01T13:00:00Z");
         let at = |time: &str| time.parse().unwrap();
         let failure = Failure {
-            error: Arc::new(Error::Lost),
+            error: Arc::new(client::Error::Lost),
             since: at(begin),
             tries: 3,
         };
@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(state(&status, end), State::Failing);
 
         let here = TargetHealth::of("web", (&status, 7), at(end), true);
-        assert_eq!(here.error, Some(Error::Lost.to_string()));
+        assert_eq!(here.error, Some(client::Error::Lost.to_string()));
         assert_eq!(here.served, 7);
         let elsewhere = TargetHealth::of("web", (&status, 7), at(end), false);
         assert_eq!(elsewhere.error, None);

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use client::session::Session;
 use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
@@ -15,7 +16,6 @@ use super::answer::{Answer, json, method_not_allowed, not_found, refusal, text, 
 use super::imds_token::Tokens;
 use super::secret::NoRandom;
 use super::served::Served;
-use crate::session::Session;
 
 /// The target that IMDS can have; its list of roles has one entry.
 pub(crate) struct Imds {

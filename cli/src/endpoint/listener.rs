@@ -15,7 +15,6 @@ use rustix::net::sockopt::{set_ip_ttl, set_ipv6_unicast_hops};
 use thiserror::Error;
 
 use super::guard::Reached;
-use super::server::Open;
 
 /// An address to listen at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +34,16 @@ pub(crate) struct Listener {
 enum Socket {
     Tcp(TcpListener),
     Unix(UnixListener, Option<Own>),
+}
+
+/// A listener that accepts.
+pub(super) enum Open {
+    Tcp(tokio::net::TcpListener),
+    Unix {
+        listener: tokio::net::UnixListener,
+        /// Goes with it, where it is ours.
+        _path: Option<Own>,
+    },
 }
 
 /// The path of a socket that we have made: removed when dropped.

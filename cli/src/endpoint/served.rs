@@ -8,14 +8,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use crate::error::Error;
-use crate::kept::{Kept, Status};
-use crate::sessions::{Sessions, Shared};
-use crate::target::Target;
+use client::refresher::{SessionRefresher, Status};
+use client::sessions::{Sessions, Shared};
+use client::target::Target;
 
 /// A target that is served.
 pub(crate) struct Served {
-    kept: Kept,
+    refresher: SessionRefresher,
     handed_out: AtomicU64,
     /// Something changes after each try.
     tries: watch::Receiver<()>,
@@ -32,12 +31,12 @@ impl Served {
         mut told: impl FnMut(&Status) + Send + 'static,
     ) -> io::Result<Served> {
         let (tried, tries) = watch::channel(());
-        let kept = Kept::start(Arc::clone(sessions), target, move |status| {
+        let refresher = SessionRefresher::start(Arc::clone(sessions), target, move |status| {
             told(status);
             tried.send_replace(());
         })?;
         Ok(Served {
-            kept,
+            refresher,
             handed_out: AtomicU64::new(0),
             tries,
         })
@@ -49,13 +48,13 @@ impl Served {
         let mut tries = self.tries.clone();
         loop {
             tries.mark_unchanged(); // what comes after this line is waited for below
-            if let Some(outcome) = self.kept.at_hand() {
+            if let Some(outcome) = self.refresher.at_hand() {
                 let got_one = u64::from(outcome.is_ok());
                 self.handed_out.fetch_add(got_one, Ordering::Relaxed);
                 return outcome;
             }
             if !matches!(timeout_at(deadline, tries.changed()).await, Ok(Ok(()))) {
-                return Err(Arc::new(Error::Pending));
+                return Err(Arc::new(client::Error::Pending));
             }
         }
     }
@@ -65,12 +64,12 @@ impl Served {
         self.handed_out.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn kept(&self) -> &Kept {
-        &self.kept
+    pub(crate) fn refresher(&self) -> &SessionRefresher {
+        &self.refresher
     }
 
     pub(crate) fn target(&self) -> &Target {
-        self.kept.target()
+        self.refresher.target()
     }
 
     /// What messages and paths call it.

@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 use super::guard::Reached;
-use super::listener::{Listener, Own};
+use super::listener::{Listener, Open};
 use super::site::Site;
 
 /// As many clients as a large host has at once; each costs two descriptors' worth of memory, some 20 KiB.
@@ -74,16 +74,6 @@ pub(crate) async fn serve(
     let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
     let _ = timeout(GRACE, room.acquire_many(all)).await; // those that are left are cut
     Ok(())
-}
-
-/// A listener that accepts.
-pub(super) enum Open {
-    Tcp(tokio::net::TcpListener),
-    Unix {
-        listener: tokio::net::UnixListener,
-        /// Goes with it, where it is ours.
-        _path: Option<Own>,
-    },
 }
 
 struct Door {

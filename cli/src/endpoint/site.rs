@@ -54,7 +54,7 @@ impl Site {
                 .iter()
                 .map(Container::served)
                 .map(|served| {
-                    let status = served.kept().status();
+                    let status = served.refresher().status();
                     let how = (&status, served.handed_out());
                     TargetHealth::of(served.name(), how, now, in_full)
                 })

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::target::Target;
+use client::target::Target;
 
 /// Where AWS tools would find other credentials first.
 const CONFLICTING: [&str; 13] = [

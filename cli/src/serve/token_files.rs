@@ -5,11 +5,11 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use client::cache::directory;
 use rustix::fs::RenameFlags;
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use thiserror::Error;
 
-use crate::cache::directory;
 use crate::endpoint::Secret;
 
 /// The directory with the files.

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
+use client::agent_client::{self, AgentError};
 use jiff::Timestamp;
 use wire::Identity;
 
-use crate::agent::{self, AgentError};
-use crate::identities;
+use crate::identity_words::{NONE, remarks, state};
 use crate::table::table;
 use crate::time_left::rough;
 
@@ -18,7 +18,7 @@ pub(super) struct AgentStatus {
 impl AgentStatus {
     pub(super) fn ask(socket: PathBuf) -> AgentStatus {
         AgentStatus {
-            identities: agent::identities(&socket),
+            identities: agent_client::identities(&socket),
             socket,
         }
     }
@@ -42,11 +42,11 @@ const HEADINGS: [&str; 5] = [
 
 fn show(identities: &[Identity], now: Timestamp) -> String {
     if identities.is_empty() {
-        return identities::NONE.to_owned();
+        return NONE.to_owned();
     }
     let rows: Vec<_> = identities
         .iter()
-        .map(|identity| (row(identity, now), identities::remarks(identity)))
+        .map(|identity| (row(identity, now), remarks(identity)))
         .collect();
     table(HEADINGS, &rows)
 }
@@ -59,7 +59,7 @@ fn row(identity: &Identity, now: Timestamp) -> [String; 5] {
     };
     [
         identity.name.clone(),
-        identities::state(identity.state).to_owned(),
+        state(identity.state).to_owned(),
         known(identity.signatures.map(|count| count.to_string())),
         known(identity.last_signed.clone()),
         known(identity.not_after.as_ref().map(until)),

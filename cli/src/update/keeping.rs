@@ -5,20 +5,18 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
+use client::progress::{self, Progress};
+use client::refresher::{SessionRefresher, Status};
+use client::retry::Backoff;
+use client::session::Session;
+use client::sessions::Sessions;
 use jiff::{SignedDuration, Timestamp};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::Pair;
+use super::{Pair, UpdateError};
 use crate::credentials_file::{CredentialsFile, FileError, ProfileName};
-use crate::error::Error;
-use crate::kept::{Kept, Status};
-use crate::output;
-use crate::progress::Progress;
-use crate::retry::Backoff;
-use crate::session::Session;
-use crate::sessions::Sessions;
 
 /// Whoever reads credentials a second before their end can use them no more: they go then.
 const LAST: SignedDuration = SignedDuration::from_secs(1);
@@ -44,18 +42,18 @@ pub(super) fn keep(
     pairs: Vec<Pair>,
     sessions: Sessions,
     progress: Progress,
-) -> Result<(), Error> {
+) -> Result<(), UpdateError> {
     let (tell, events) = mpsc::channel();
-    stop_by_signal(tell.clone()).map_err(Error::Update)?;
+    stop_by_signal(tell.clone())?;
     let sessions = Arc::new(sessions);
-    let (mut profiles, mut kept) = (Vec::new(), Vec::new());
+    let (mut profiles, mut refreshers) = (Vec::new(), Vec::new());
     for (index, pair) in pairs.into_iter().enumerate() {
         let tell = tell.clone();
         let told = move |status: &Status| {
             let _ = tell.send(Event::Told(index, status.clone())); // at the end nobody listens
         };
-        let one = Kept::start(Arc::clone(&sessions), pair.target, told);
-        kept.push(one.map_err(Error::Update)?);
+        let one = SessionRefresher::start(Arc::clone(&sessions), pair.target, told);
+        refreshers.push(one?);
         profiles.push(Profile::new(pair.profile));
     }
     let mut keeper = Keeper {
@@ -158,7 +156,7 @@ fn carry_out(
         }
         Task::Withdraw => {
             if file.withdraw(name, now + LAST)? {
-                output::note(&withdrawn(name, file));
+                progress::note(&withdrawn(name, file));
             }
         }
     }
@@ -226,7 +224,7 @@ impl Profile {
                 }
                 None => "There are no credentials.".to_owned(),
             };
-            output::note(&format!(
+            progress::note(&format!(
                 "profile {}: {}\n{until} Failed since {:.0}; the next try is at {:.0}.",
                 self.name,
                 failure.error,
@@ -262,7 +260,7 @@ impl Profile {
                 .ok()
                 .map(|pause| now + pause);
             if self.failures.is_power_of_two() {
-                output::note(&format!("profile {}: {error}", self.name));
+                progress::note(&format!("profile {}: {error}", self.name));
             }
             return;
         }

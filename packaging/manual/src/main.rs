@@ -14,11 +14,16 @@ const SECTION: &str = "8";
 fn main() -> Result<(), Box<dyn Error>> {
     let directory = std::env::args_os().nth(1).map(PathBuf::from);
     let directory = directory.ok_or("usage: roleseal-manual DIRECTORY")?;
-    let program = roleseal_agent::arguments::Arguments::command();
-    write_completions(program.clone(), &directory)?;
-    let mut program = program.disable_help_subcommand(true);
-    program.build();
-    write_pages(program, &directory)?;
+    let programs = [
+        roleseal_agent::arguments::Arguments::command(),
+        roleseal_admin::arguments::Arguments::command(),
+    ];
+    for program in programs {
+        write_completions(program.clone(), &directory)?;
+        let mut program = program.disable_help_subcommand(true);
+        program.build();
+        write_pages(program, &directory)?;
+    }
     Ok(())
 }
 

@@ -5,10 +5,11 @@ use der::pem::LineEnding;
 use der::{Decode, Encode};
 use x509_cert::request::CertReq;
 
+use super::CertificateError;
 use super::file::{is_der, pem_blocks};
 use super::public_key::PublicKey;
-use super::signature::{Scheme, scheme, signed_part};
-use super::{CertificateError, error};
+use super::scheme::Scheme;
+use super::signature::{scheme, signed_part};
 
 /// A request for a certificate of a key that AWS takes, signed by that key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,8 +33,9 @@ impl CertificationRequest {
     }
 
     fn read(der: &[u8]) -> Result<(CertificationRequest, Proof), CertificateError> {
-        let malformed =
-            |fault: der::Error| error(format!("not a PKCS#10 certificate request: {fault}"));
+        let malformed = |fault: der::Error| {
+            CertificateError::new(format!("not a PKCS#10 certificate request: {fault}"))
+        };
         let request = CertReq::from_der(der).map_err(malformed)?;
         let public_key = request.info.public_key.to_der().map_err(malformed)?;
         let proof = verify(&request, der, &PublicKey::from_der(&public_key)?)?;
@@ -57,11 +59,11 @@ impl CertificationRequest {
         ders.extend(pem_blocks(text, OLD_LABEL)?);
         match ders.as_slice() {
             [der] => CertificationRequest::read(der),
-            [] => Err(error(format!(
+            [] => Err(CertificateError::new(format!(
                 "there is no \"-----BEGIN {LABEL}-----\" in it"
             ))),
             // A CA might take another one than what was looked at.
-            _ => Err(error(
+            _ => Err(CertificateError::new(
                 "there are several certificate requests in it: keep one",
             )),
         }
@@ -78,7 +80,7 @@ impl CertificationRequest {
     /// As PEM.
     pub fn to_pem(&self) -> Result<String, CertificateError> {
         der::pem::encode_string(LABEL, LineEnding::LF, &self.der)
-            .map_err(|fault| error(fault.to_string()))
+            .map_err(|fault| CertificateError::new(fault.to_string()))
     }
 
     /// Its bytes.
@@ -104,12 +106,15 @@ fn proven(
 }
 
 fn verify(request: &CertReq, der: &[u8], key: &PublicKey) -> Result<Proof, CertificateError> {
-    let unknown =
-        || error("it is signed in a way that cannot be verified here: sign it with SHA-256");
+    let unknown = || {
+        CertificateError::new(
+            "it is signed in a way that cannot be verified here: sign it with SHA-256",
+        )
+    };
     let scheme = match scheme(&request.algorithm) {
         Ok(scheme) => scheme,
         Err(hash) => {
-            return Ok(Err(error(format!(
+            return Ok(Err(CertificateError::new(format!(
                 "it is signed with {hash}, which is too weak: sign it with SHA-256"
             ))));
         }
@@ -122,7 +127,7 @@ fn verify(request: &CertReq, der: &[u8], key: &PublicKey) -> Result<Proof, Certi
     let signature = request.signature.as_bytes().unwrap_or_default();
     match key.verifies_as(scheme, text, signature) {
         Some(true) => Ok(Ok(())),
-        Some(false) => Err(error("its signature is not its key's")),
+        Some(false) => Err(CertificateError::new("its signature is not its key's")),
         None => Ok(Err(unknown())),
     }
 }

@@ -2,20 +2,14 @@
 
 use jiff::Timestamp;
 
-use super::{Certificate, CertificateError, Objection, Whose, ca, error, path, rules};
+use super::link::Link;
+use super::{Certificate, CertificateError, Objection, Whose, ca, path, rules};
 
 /// A leaf with its intermediates, as they are sent to AWS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
     leaf: Certificate,
     intermediates: Vec<Link>,
-}
-
-/// An intermediate, and its place behind the leaf in the file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Link {
-    pub(super) certificate: Certificate,
-    pub(super) number: usize,
 }
 
 /// AWS accepts this many intermediates.
@@ -31,7 +25,7 @@ impl Chain {
         let mut certificates = certificates.into_iter();
         let leaf = certificates
             .next()
-            .ok_or_else(|| error("there is no certificate in it"))?;
+            .ok_or_else(|| CertificateError::new("there is no certificate in it"))?;
         let intermediates: Vec<Link> = certificates
             .enumerate()
             .filter(|(_, certificate)| *certificate != leaf && !certificate.is_self_issued())
@@ -42,7 +36,7 @@ impl Chain {
             .collect();
         let count = intermediates.len();
         if count > SEARCH_LIMIT {
-            return Err(error(format!(
+            return Err(CertificateError::new(format!(
                 "there are {count} intermediates, and AWS takes at most {CHAIN_LIMIT}: remove those not \
                  between leaf and trust anchor"
             )));
@@ -78,7 +72,7 @@ impl Chain {
         objections.extend(self.length());
         match objections.iter().find(|objection| objection.is_refusal()) {
             None => Ok(()),
-            Some(objection) => Err(error(objection.to_string())),
+            Some(objection) => Err(CertificateError::new(objection.to_string())),
         }
     }
 
@@ -131,12 +125,6 @@ impl Chain {
                 "remove those not between leaf and trust anchor",
             )
         })
-    }
-}
-
-impl Link {
-    pub(super) fn whose(&self) -> Whose {
-        Whose::Intermediate(self.number, self.certificate.subject())
     }
 }
 

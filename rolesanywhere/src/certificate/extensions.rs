@@ -9,7 +9,7 @@ use der::oid::AssociatedOid;
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAltName};
 
-use super::{Attribute, Certificate, CertificateError, error, name};
+use super::{Attribute, Certificate, CertificateError, name};
 
 /// A subject alternative name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +101,8 @@ fn extension<'a, T: Decode<'a, Error = der::Error> + AssociatedOid>(
 ) -> Result<Option<T>, CertificateError> {
     match certificate.tbs().get_extension::<T>() {
         Ok(found) => Ok(found.map(|(_critical, extension)| extension)),
-        Err(fault) => Err(error(format!("an extension cannot be read: {fault}"))),
+        Err(fault) => Err(CertificateError::new(format!(
+            "an extension cannot be read: {fault}"
+        ))),
     }
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use super::{Certificate, CertificateError, error};
+use super::{Certificate, CertificateError};
 
 /// The largest file of certificates that is read, in bytes: leaf and chain take about 12 KiB, and a bundle of all
 /// public CAs, which somebody may hand over, some 200 KiB.
@@ -15,18 +15,20 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Certificate>, CertificateError> {
     if is_der(bytes) {
         let certificate = Certificate::from_der(bytes.to_vec());
         return match (certificate, other_der(bytes)) {
-            (Err(_), Some(other)) => Err(error(format!("not an X.509 certificate, but {other}"))),
+            (Err(_), Some(other)) => Err(CertificateError::new(format!(
+                "not an X.509 certificate, but {other}"
+            ))),
             (certificate, _) => Ok(vec![certificate?]),
         };
     }
     if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
-        return Err(error("it is UTF-16: save it as UTF-8"));
+        return Err(CertificateError::new("it is UTF-16: save it as UTF-8"));
     }
     let text = String::from_utf8_lossy(bytes);
     let ders = parse_pem(&text)?;
     let numbered = ders.into_iter().enumerate().map(|(at, der)| {
         Certificate::from_der(der)
-            .map_err(|fault| error(format!("certificate {}: {fault}", at + 1)))
+            .map_err(|fault| CertificateError::new(format!("certificate {}: {fault}", at + 1)))
     });
     numbered.collect()
 }
@@ -41,7 +43,7 @@ pub(super) fn is_der(bytes: &[u8]) -> bool {
 pub fn parse_pem(text: &str) -> Result<Vec<Vec<u8>>, CertificateError> {
     let ders = pem_blocks(text, "CERTIFICATE")?;
     if ders.is_empty() {
-        return Err(error(match text.trim().is_empty() {
+        return Err(CertificateError::new(match text.trim().is_empty() {
             true => "it is empty".to_owned(),
             false => format!(
                 "there is no \"-----BEGIN CERTIFICATE-----\" in it{}",
@@ -59,7 +61,9 @@ pub(super) fn pem_blocks(text: &str, label: &str) -> Result<Vec<Vec<u8>>, Certif
     let mut rest = text;
     let mut ders = Vec::new();
     while let Some((_, after)) = rest.split_once(&begin) {
-        let fault = |what| error(format!("{} {}{what}", label.to_lowercase(), ders.len() + 1));
+        let fault = |what| {
+            CertificateError::new(format!("{} {}{what}", label.to_lowercase(), ders.len() + 1))
+        };
         let (body, after) = after
             .split_once(&end)
             .ok_or_else(|| fault(" is cut off".to_owned()))?;
@@ -119,7 +123,8 @@ fn other_der(bytes: &[u8]) -> Option<&'static str> {
 
 /// The bytes of a file of certificates.
 pub fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
-    let unreadable = |fault: &dyn std::fmt::Display| error(format!("cannot read it: {fault}"));
+    let unreadable =
+        |fault: &dyn std::fmt::Display| CertificateError::new(format!("cannot read it: {fault}"));
     let metadata = std::fs::metadata(path).map_err(|fault| unreadable(&fault))?;
     if metadata.is_dir() {
         return Err(unreadable(&"it is a directory"));

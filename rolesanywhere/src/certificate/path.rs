@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::chain::Link;
+use super::link::Link;
 use super::{Certificate, Objection, Whose, ca, rules, signature};
 
 /// What is wrong with the order, as far as leaf and intermediates tell.

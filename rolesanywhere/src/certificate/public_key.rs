@@ -18,8 +18,8 @@ use ring::signature::{
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use x509_cert::spki::SubjectPublicKeyInfoRef;
 
-use super::signature::{Hash, Scheme};
-use super::{Certificate, CertificateError, error};
+use super::scheme::{Hash, Scheme};
+use super::{Certificate, CertificateError};
 
 /// A public key of a kind that AWS accepts.
 #[derive(Debug, Clone)]
@@ -64,8 +64,9 @@ const P521: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.35");
 impl PublicKey {
     /// The key in DER of a `SubjectPublicKeyInfo` (RFC 5280, 4.1), if it is of a kind that AWS takes of a leaf.
     pub fn from_der(spki: &[u8]) -> Result<PublicKey, CertificateError> {
-        let spki = SubjectPublicKeyInfoRef::from_der(spki)
-            .map_err(|fault| error(format!("its public key cannot be read: {fault}")))?;
+        let spki = SubjectPublicKeyInfoRef::from_der(spki).map_err(|fault| {
+            CertificateError::new(format!("its public key cannot be read: {fault}"))
+        })?;
         PublicKey::read(spki, LEAF_RSA_BITS)
     }
 
@@ -93,10 +94,10 @@ impl PublicKey {
                 Ok(key) => Ok(Key::P521(Box::new(key))),
                 Err(_) => Err(malformed()),
             },
-            (kind, _) if name(kind).starts_with(ML_DSA) => Err(error(
+            (kind, _) if name(kind).starts_with(ML_DSA) => Err(CertificateError::new(
                 "its key is an ML-DSA key, which roleseal cannot use: use an RSA or EC key",
             )),
-            _ => Err(error(
+            _ => Err(CertificateError::new(
                 "its key is none of RSA 2048 to 4096, EC P-256, P-384 and P-521",
             )),
         };
@@ -221,7 +222,7 @@ fn rsa(der: &[u8], sizes: RangeInclusive<usize>) -> Result<Key, CertificateError
     let bits = modulus_bits().map_err(|_| malformed())?;
     if !sizes.contains(&bits) {
         let (least, most) = (sizes.start(), sizes.end());
-        return Err(error(format!(
+        return Err(CertificateError::new(format!(
             "its RSA key has {bits} bits: AWS takes {least} to {most}"
         )));
     }
@@ -231,7 +232,7 @@ fn rsa(der: &[u8], sizes: RangeInclusive<usize>) -> Result<Key, CertificateError
 /// A point of a curve whose numbers have so many bytes.
 fn point(point: &[u8], length: usize) -> Result<Vec<u8>, CertificateError> {
     match point {
-        [2 | 3, ..] => Err(error(
+        [2 | 3, ..] => Err(CertificateError::new(
             "its EC key is a compressed point: have it issued for the point in full",
         )),
         [4, numbers @ ..] if numbers.len() == 2 * length => Ok(point.to_vec()),
@@ -240,7 +241,7 @@ fn point(point: &[u8], length: usize) -> Result<Vec<u8>, CertificateError> {
 }
 
 fn malformed() -> CertificateError {
-    error("its public key is malformed: have a new certificate issued")
+    CertificateError::new("its public key is malformed: have a new certificate issued")
 }
 
 impl fmt::Display for KeyKind {

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use x509_cert::certificate::Version;
 
 use super::session_facts::SessionFacts;
-use super::{Certificate, CertificateError, Objection, Whose, error, extensions, signature};
+use super::{Certificate, CertificateError, Objection, Whose, extensions, signature};
 
 /// A leaf is renewed while there is this much left, or a fifth of its life where that is less.
 const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
@@ -142,7 +142,7 @@ pub fn check_validity(
 ) -> Result<(), CertificateError> {
     match outside(from, until, now) {
         None => Ok(()),
-        Some((what, remedy)) => Err(error(format!("{what}: {remedy}"))),
+        Some((what, remedy)) => Err(CertificateError::new(format!("{what}: {remedy}"))),
     }
 }
 

@@ -6,24 +6,7 @@ use x509_cert::spki::AlgorithmIdentifierOwned;
 
 use super::Certificate;
 use super::public_key::{CA_RSA_BITS, PublicKey};
-
-/// A hash that AWS accepts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hash {
-    Sha256,
-    Sha384,
-    Sha512,
-}
-
-/// How a certificate, or a request for one, is signed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scheme {
-    RsaPkcs1(Hash),
-    RsaPss(Hash),
-    Ecdsa(Hash),
-    /// ML-DSA, EdDSA, or any other.
-    Unknown,
-}
+use super::scheme::{Hash, Scheme};
 
 /// Object identifier, name, and the scheme; `Err` has the hash that is too weak.
 const ALGORITHMS: [(&str, &str, Result<Scheme, &str>); 14] = [

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use roleseal_agent::certificate::{CertificateSource, LeafSource};
-use roleseal_agent::keeper::{Caller, Heritage, Keeper, KeyOwner, KeyState, NotSigned};
+use config::certificate::{CertificateSource, LeafSource};
 use roleseal_agent::launcher::Launcher;
+use roleseal_agent::token_worker::{Caller, Heritage, KeyOwner, KeyState, NotSigned, TokenWorker};
 use token::link::{Open, OpenTpm, OpenTpmKey};
 use token::{StringToSign, TokenError};
 
@@ -18,7 +18,7 @@ use crate::swtpm::Swtpm;
 /// A CreateSession call has as long.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-fn start(tpm: &Swtpm, keys: &[(&str, OpenTpmKey)]) -> Keeper {
+fn start(tpm: &Swtpm, keys: &[(&str, OpenTpmKey)]) -> TokenWorker {
     let owner = |(name, _): &(&str, OpenTpmKey)| {
         tpm.make_certificate(name);
         KeyOwner {
@@ -37,14 +37,14 @@ fn start(tpm: &Swtpm, keys: &[(&str, OpenTpmKey)]) -> Keeper {
     let programs = Path::new(PROGRAM).parent().unwrap();
     let launcher = Launcher::in_thread(programs.to_owned()).unwrap();
     let programs = launcher.token_programs(true);
-    Keeper::start(programs, open, owners, Heritage::default()).unwrap()
+    TokenWorker::start(programs, open, owners, Heritage::default()).unwrap()
 }
 
-fn settled(keeper: &Keeper, key: usize) -> KeyState {
+fn settled(keeper: &TokenWorker, key: usize) -> KeyState {
     keeper.settled_state(key, Instant::now() + DEADLINE)
 }
 
-fn sign(keeper: &Keeper, key: usize) -> Result<(), NotSigned> {
+fn sign(keeper: &TokenWorker, key: usize) -> Result<(), NotSigned> {
     let KeyState::Ready { certificate, .. } = settled(keeper, key) else {
         panic!("{:?}", keeper.state(key));
     };
@@ -60,7 +60,7 @@ fn with_pin(tpm: &Swtpm, name: &str, value: &str) -> OpenTpmKey {
     key
 }
 
-fn close(keeper: &Keeper) {
+fn close(keeper: &TokenWorker) {
     keeper.close();
     keeper.end().wait(Instant::now() + DEADLINE);
 }

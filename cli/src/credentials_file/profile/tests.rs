@@ -1,5 +1,5 @@
 use super::*;
-use crate::session::tests::session;
+use crate::test_support::session;
 
 /// Credentials until 13:00, named by their access key.
 fn credentials(key: &str) -> Credentials {

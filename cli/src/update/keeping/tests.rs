@@ -1,5 +1,5 @@
 use super::*;
-use crate::session::tests::session;
+use crate::test_support::session;
 
 fn at(seconds: i64) -> Timestamp {
     let begin: Timestamp = "2026-01-01T12:00:00Z".parse().unwrap();

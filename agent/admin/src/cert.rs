@@ -1,0 +1,89 @@
+//! `roleseal-admin cert`.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use rolesanywhere::certificate::{self, CertificateError};
+
+use crate::failure::Failure;
+use crate::input::read_file;
+use crate::key_choice::{ModuleArgument, UriText, place_on_token};
+use crate::output;
+use crate::owner::OwnerArgument;
+use crate::pins::PinArguments;
+use crate::token_key::TokenKey;
+
+/// What is done with certificates.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertCommand {
+    /// Store a certificate on a PKCS#11 token, beside its key
+    ///
+    /// With the key's CKA_ID and label, in place of one for the same key that is there. It must be the key's
+    /// own. The agent then needs no certificate file: it reads it from the token.
+    #[command(after_long_help = EXAMPLES)]
+    Import(Box<ImportArguments>),
+}
+
+const EXAMPLES: &str = "\
+Example:
+  roleseal-admin cert import --uri 'pkcs11:token=lab;object=web' --cert web.pem
+Intermediates stay in a file, which the identity's configuration names:
+  chain = \"/var/lib/roleseal/chain.pem\"";
+
+/// Which certificate, and where.
+#[derive(Debug, Args)]
+pub(crate) struct ImportArguments {
+    /// The key (RFC 7512), such as 'pkcs11:token=lab;object=web'
+    #[arg(long, value_name = "URI")]
+    uri: UriText,
+    #[command(flatten)]
+    module: ModuleArgument,
+    /// The certificate, PEM or DER; of several in a file, the first one
+    #[arg(long, value_name = "FILE")]
+    cert: PathBuf,
+    #[command(flatten)]
+    owner: OwnerArgument,
+    #[command(flatten)]
+    pin: PinArguments,
+}
+
+impl CertCommand {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        match self {
+            CertCommand::Import(arguments) => import(arguments),
+        }
+    }
+}
+
+fn import(arguments: &ImportArguments) -> Result<(), Failure> {
+    let fault = |what: &dyn fmt::Display| {
+        Failure::failed(format!("certificate {}: {what}", arguments.cert.display()))
+    };
+    let (der, public_key) = leaf(&read_file(&arguments.cert)?).map_err(|error| fault(&error))?;
+    let user = arguments.owner.account()?;
+    let (module, pin) = (&arguments.module, &arguments.pin);
+    let place = place_on_token(arguments.uri.read()?, module, pin, user)?;
+    let mut key = TokenKey::open(place)?;
+    if key.public_key().is_ok_and(|key| key.0 != public_key) {
+        return Err(fault(&format!(
+            "its first certificate is another key's than {}: put the key's own first, or have one issued for \
+             the request of this key",
+            key.place()
+        )));
+    }
+    for uri in key.import_certificate(der)? {
+        let stored = format!("stored {uri}");
+        output::print_done(&stored, &format!("{stored}\n"))?;
+    }
+    Ok(())
+}
+
+/// The first certificate, and its public key.
+fn leaf(bytes: &[u8]) -> Result<(Vec<u8>, Vec<u8>), CertificateError> {
+    let certificates = certificate::parse(bytes)?;
+    let leaf = certificates
+        .first()
+        .ok_or_else(|| CertificateError::new("there is no certificate in it"))?;
+    Ok((leaf.der().to_vec(), leaf.spki()?))
+}

@@ -1,0 +1,277 @@
+//! `roleseal-admin enroll`: from a blank token to an identity that signs, in one command that can be run again
+//! wherever it has stopped.
+
+mod agent;
+mod configuration;
+mod issued;
+mod plan;
+
+use std::path::PathBuf;
+
+use clap::Args;
+use rolesanywhere::certificate::CertificationRequest;
+
+use crate::failure::Failure;
+use crate::input::read_text;
+use crate::lock::Lock;
+use crate::new_file::NewFile;
+use crate::new_key::NewKeyArguments;
+use crate::new_request::{AltNameArguments, Subject, Wanted};
+use crate::output;
+use crate::owner::OwnerArgument;
+use crate::replace_file;
+use crate::signed_request;
+use crate::token_key::TokenKey;
+use config::IdentityName;
+use configuration::Edit;
+use plan::Plan;
+
+/// Make a key, have it certified, and configure an identity with it
+///
+/// Key, certificate request, certificate, check as AWS would, configuration, reload of the agent. Run again, it
+/// goes on from what is there, and makes no second key.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub(crate) struct EnrollArguments {
+    /// The identity
+    #[arg(long, value_name = "NAME")]
+    name: IdentityName,
+    /// Use the key that is there, and make none
+    #[arg(long)]
+    existing_key: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    key: NewKeyArguments,
+    /// Whom the certificate is to name, as in RFC 4514: 'CN=web,O=Example'
+    #[arg(long, value_name = "NAME", help_heading = "The certificate")]
+    subject: Subject,
+    #[command(flatten, next_help_heading = "The certificate")]
+    alt_names: AltNameArguments,
+    /// For /bin/sh: the request (PEM) at its standard input, leaf and intermediates (PEM) from its standard
+    /// output
+    #[arg(long, value_name = "COMMAND", help_heading = "The certificate")]
+    issue: Option<String>,
+    /// Without --issue: wait for this file, with leaf and intermediates [default: the one of --certificate]
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "issue",
+        help_heading = "The certificate"
+    )]
+    cert: Option<PathBuf>,
+    /// Keep it here, and the request beside it, with the extension .csr [default: /var/lib/roleseal/NAME.pem]
+    #[arg(long, value_name = "FILE", help_heading = "The certificate")]
+    certificate: Option<PathBuf>,
+    /// Have the agent renew it by the command of --issue
+    #[arg(long, requires = "issue", help_heading = "The certificate")]
+    renew: bool,
+    /// The same, so long before its end, such as 10d
+    #[arg(
+        long,
+        value_name = "TIME",
+        requires = "issue",
+        help_heading = "The certificate"
+    )]
+    renew_before: Option<String>,
+    /// The configuration, which need not be there
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/roleseal/agent.toml",
+        help_heading = "The configuration"
+    )]
+    config: PathBuf,
+    /// Let this local user use the identity (name, number or *); may be repeated
+    #[arg(long, value_name = "USER", help_heading = "The configuration")]
+    allow_user: Vec<String>,
+    /// Let this local group use the identity; may be repeated
+    #[arg(long, value_name = "GROUP", help_heading = "The configuration")]
+    allow_group: Vec<String>,
+    /// An endpoint beside AWS's own, `https://HOST[:PORT]`; may be repeated
+    #[arg(long, value_name = "URL", help_heading = "The configuration")]
+    endpoint: Vec<String>,
+    #[command(flatten, next_help_heading = "The configuration")]
+    owner: OwnerArgument,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  roleseal-admin enroll --name web --uri 'pkcs11:token=lab;object=web' \\
+    --module /usr/lib/vendor/libpkcs11.so --pin-file /etc/roleseal-pins/lab \\
+    --subject 'CN=web,O=Example' --issue /etc/roleseal/ca --renew \\
+    --allow-user web
+  roleseal-admin enroll --name web --tpm --out /etc/roleseal/web.tss \\
+    --subject CN=web --cert /root/web.crt";
+
+/// A request is nobody's secret.
+const PUBLIC: u32 = 0o644;
+
+pub(super) fn run(arguments: &EnrollArguments) -> Result<(), Failure> {
+    // All that the arguments, the configuration and the files can be at fault in, before anything is made.
+    let plan = Plan::new(arguments)?;
+    if arguments.dry_run {
+        return output::print(&plan.to_string());
+    }
+    let mut done = Vec::new();
+    enroll(arguments, &plan, &mut done).map_err(|failure| match (failure, &done[..]) {
+        (Failure::Interrupted(signal), _) => {
+            output::note(go_on(&plan));
+            Failure::Interrupted(signal)
+        }
+        (failure, []) => failure,
+        (failure, done) => {
+            let done = done.join("\n");
+            Failure::failed(format!("{failure}\nDone so far:\n{done}\n{}", go_on(&plan)))
+        }
+    })
+}
+
+/// A key alone does not show that it was made for this.
+fn go_on(plan: &Plan) -> &'static str {
+    match plan.request_is_there() {
+        true => "The same command, run again, goes on from there.",
+        false => "If the key is made, go on with --existing-key beside the other arguments.",
+    }
+}
+
+/// Says each step when it is done.
+fn enroll(arguments: &EnrollArguments, plan: &Plan, done: &mut Vec<String>) -> Result<(), Failure> {
+    let mut step = |text: String| {
+        done.push(text.clone());
+        output::print_step(&format!("{text}\n"))
+    };
+    plan.make_directory()?;
+    let request = match plan.request_is_there() {
+        true => continue_with(arguments, plan, &mut step)?,
+        false => begin(arguments, plan, &mut step)?,
+    };
+    let certificate = issued::obtain(arguments, plan, &request)?;
+    step(format!(
+        "certificate: {}: serial {}, valid until {}",
+        plan.certificate.display(),
+        certificate.serial,
+        certificate.not_after
+    ))?;
+    let config = plan.config.display();
+    match &plan.edit {
+        Edit::Add(_) => {
+            add(plan)?;
+            step(format!(
+                "configuration: {config}: identity {} added",
+                plan.name
+            ))?;
+        }
+        Edit::Present => step(format!(
+            "configuration: {config}: it has identity {} already",
+            plan.name
+        ))?,
+        Edit::LacksPin => {
+            return output::print_step(&format!(
+                "configuration: not written: the agent has nobody to ask for the PIN. Keep it in a file of mode \
+                 0600 (or in a systemd credential), and add to {config}:\n\n{}",
+                plan.block
+            ));
+        }
+    }
+    agent::reload_and_wait(plan)
+}
+
+/// Key and request are from an earlier run.
+fn continue_with(
+    arguments: &EnrollArguments,
+    plan: &Plan,
+    step: &mut impl FnMut(String) -> Result<(), Failure>,
+) -> Result<CertificationRequest, Failure> {
+    let path = plan.request.display();
+    let text = read_text(&plan.request)?;
+    let fault = |what: String| {
+        Failure::failed(format!(
+            "{path}: {what}: move it away, or name another --certificate"
+        ))
+    };
+    let request =
+        CertificationRequest::from_pem(&text).map_err(|error| fault(error.to_string()))?;
+    let subject = arguments.subject.0.to_string();
+    if request.subject() != subject {
+        return Err(fault(format!(
+            "this request of an earlier run is for {}, and not for {subject}",
+            request.subject()
+        )));
+    }
+    let key = TokenKey::open(plan.place.clone())?;
+    if key.public_key()?.0 != request.public_key() {
+        return Err(fault(format!(
+            "the request is for another key than {}",
+            key.place()
+        )));
+    }
+    step(format!("key: {}: it is there", key.place()))?;
+    step(format!("request: {path}: it is there"))?;
+    Ok(request)
+}
+
+fn begin(
+    arguments: &EnrollArguments,
+    plan: &Plan,
+    step: &mut impl FnMut(String) -> Result<(), Failure>,
+) -> Result<CertificationRequest, Failure> {
+    // Before a key is made that it would be for.
+    let file = NewFile::begin(&plan.request, PUBLIC, plan.owner.as_ref())?;
+    if arguments.existing_key {
+        plan.give_key_file()?;
+        step(format!("key: {}: the one that is there", plan.place))?;
+    } else {
+        let key = arguments.key.make(plan.owner.as_ref());
+        let key = key.map_err(hint_at_existing_key)?;
+        let owner = key.owner.map(|owner| format!(", for {owner}"));
+        let owner = owner.unwrap_or_default();
+        step(format!(
+            "key: {}: {} made{owner}",
+            plan.place, key.algorithm
+        ))?;
+    }
+    let wanted = Wanted {
+        subject: arguments.subject.0.clone(),
+        alt_names: arguments.alt_names.names(),
+    };
+    let request = signed_request::request(&mut TokenKey::open(plan.place.clone())?, &wanted)?;
+    file.put(signed_request::to_pem(&request)?.as_bytes())?;
+    step(format!("request: {}", plan.request.display()))?;
+    Ok(request)
+}
+
+fn hint_at_existing_key(failure: Failure) -> Failure {
+    match failure {
+        Failure::Interrupted(_) | Failure::Usage(_) => failure,
+        other => Failure::failed(format!(
+            "{other}\nTo enroll a key that is there: --existing-key"
+        )),
+    }
+}
+
+/// Adds the identity, unless somebody has changed the file since.
+fn add(plan: &Plan) -> Result<(), Failure> {
+    let config = plan.config.display();
+    let place =
+        replace_file::place(&plan.config).map_err(|error| Failure::failed(error.to_string()))?;
+    let _lock = Lock::on(&place)
+        .map_err(|error| Failure::failed(format!("cannot lock {config}: {error}")))?
+        .ok_or_else(|| Failure::failed(format!("{config} is being changed by another command")))?;
+    // It may be another one by now: a person had to certify something meanwhile.
+    let (edit, _) = configuration::plan(
+        &plan.config,
+        &plan.name,
+        &plan.place,
+        &plan.certificate,
+        &plan.block,
+    )?;
+    match edit {
+        Edit::Add(text) => {
+            replace_file::replace(&plan.config, text.as_bytes(), configuration::MODE)
+                .map_err(|error| Failure::failed(error.to_string()))
+        }
+        Edit::Present | Edit::LacksPin => Ok(()),
+    }
+}

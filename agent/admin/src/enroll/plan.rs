@@ -1,0 +1,237 @@
+//! What will be done, and where: known, and found without fault, before the first step.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::geteuid;
+use rustix::fs::OFlags;
+use token::PinSource;
+use token::account::Account;
+use token::link::TpmKeySource;
+
+use super::EnrollArguments;
+use super::configuration::{self, Edit};
+use crate::failure::Failure;
+use crate::key_choice::absolute;
+use crate::report::CERTIFICATES;
+use crate::token_key::KeyPlace;
+
+/// Where everything is.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) name: String,
+    pub(super) place: KeyPlace,
+    /// Beside the certificate, for renewals.
+    pub(super) request: PathBuf,
+    pub(super) certificate: PathBuf,
+    pub(super) config: PathBuf,
+    /// The identity, as the configuration writes it.
+    pub(super) block: String,
+    pub(super) edit: Edit,
+    /// The agent's socket.
+    pub(super) socket: PathBuf,
+    /// Whose the files are to be.
+    pub(super) owner: Option<Account>,
+    existing_key: bool,
+    issue: Option<String>,
+}
+
+impl Plan {
+    pub(super) fn new(arguments: &EnrollArguments) -> Result<Plan, Failure> {
+        let name = arguments.name.to_string();
+        let certificate = match &arguments.certificate {
+            Some(path) => absolute(path)?,
+            None => Path::new(CERTIFICATES).join(format!("{name}.pem")),
+        };
+        let request = certificate.with_extension("csr");
+        if request == certificate {
+            return Err(Failure::usage(
+                "--certificate ends in .csr, as the request beside it does: name it otherwise",
+            ));
+        }
+        if certificate.is_symlink() {
+            return Err(Failure::failed(format!(
+                "{} is a symbolic link: name the file that it leads to as --certificate",
+                certificate.display()
+            )));
+        }
+        if certificate.exists() && !request.exists() {
+            return Err(Failure::failed(format!(
+                "{} is there, without the request of an earlier run: name another --certificate",
+                certificate.display()
+            )));
+        }
+        let owner = arguments.owner.account()?;
+        let place = arguments.key.place(owner.as_ref())?;
+        if let Some(owner) = &owner {
+            check_pins(&place, owner)?;
+        }
+        if matches!(place.pin(), Some(PinSource::Value(_))) {
+            return Err(Failure::usage(
+                "a pin-value would have to stand in the configuration: use --pin-file, or pin-source",
+            ));
+        }
+        let config = absolute(&arguments.config)?;
+        let block = configuration::block(arguments, &place, &certificate)?;
+        let (edit, socket) = configuration::plan(&config, &name, &place, &certificate, &block)?;
+        Ok(Plan {
+            name,
+            place,
+            request,
+            certificate,
+            config,
+            block,
+            edit,
+            socket,
+            owner,
+            existing_key: arguments.existing_key,
+            issue: arguments.issue.clone(),
+        })
+    }
+
+    /// Whether an earlier run came so far.
+    pub(super) fn request_is_there(&self) -> bool {
+        self.request.exists()
+    }
+
+    /// Of the certificate, one level: another one's parents are for whoever names it.
+    pub(super) fn make_directory(&self) -> Result<(), Failure> {
+        let directory = self.certificate.parent().unwrap_or(Path::new("/"));
+        if directory.is_dir() {
+            return Ok(());
+        }
+        fs::create_dir(directory).map_err(|error| {
+            Failure::failed(format!("cannot make {}: {error}", directory.display()))
+        })?;
+        self.give(directory)
+    }
+
+    /// To the agent's user.
+    pub(super) fn give(&self, path: &Path) -> Result<(), Failure> {
+        let Some(owner) = &self.owner else {
+            return Ok(());
+        };
+        give_away(path, owner.uid, owner.gid).map_err(|error| {
+            let path = path.display();
+            Failure::failed(format!("cannot give {path} to {}: {error}", owner.name))
+        })
+    }
+
+    /// A key of a TPM may be in a file that only this user can read: as it was just made, or by an earlier run
+    /// that did not come further.
+    pub(super) fn give_key_file(&self) -> Result<(), Failure> {
+        let KeyPlace::Tpm { key, .. } = &self.place else {
+            return Ok(());
+        };
+        match &key.source {
+            TpmKeySource::File(path) if is_for_this_user_alone(path) => self.give(path),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_for_this_user_alone(path: &Path) -> bool {
+    fs::symlink_metadata(path)
+        .is_ok_and(|file| file.uid() == geteuid().as_raw() && file.mode() & 0o077 == 0)
+}
+
+/// In a directory of the agent's user, something else may have the name by now: what is elsewhere too, by a
+/// link of either kind, stays whose it is.
+fn give_away(path: &Path, user: u32, group: u32) -> io::Result<()> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = File::options()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)?;
+    let metadata = file.metadata()?;
+    let is_one_file = metadata.is_file() && metadata.nlink() == 1;
+    if !is_one_file && !metadata.is_dir() {
+        return Err(io::Error::other("it is no file with one name"));
+    }
+    fchown(&file, Some(user), Some(group))
+}
+
+/// PIN files are for the agent, which reads them as its own user.
+fn check_pins(place: &KeyPlace, owner: &Account) -> Result<(), Failure> {
+    for pin in place.pins().into_iter().flatten() {
+        if let PinSource::File(path) = pin
+            && let Ok(false) = owner.may_read(path)
+        {
+            let (path, name) = (path.display(), &owner.name);
+            return Err(Failure::failed(format!(
+                "the PIN file {path} cannot be read by {name}, as whom the agent reads it: sudo chown {name} {path} \
+                 (and let {name} enter its directory); or --pin-credential, with the file in the service's \
+                 LoadCredential="
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What it would do.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let (request, certificate) = (self.request.display(), self.certificate.display());
+        if self.request_is_there() {
+            writeln!(
+                f,
+                "key: {}: look whether {request} is its request",
+                self.place
+            )?;
+        } else {
+            let how = if self.existing_key {
+                "use the one that is there"
+            } else {
+                "make it"
+            };
+            writeln!(f, "key: {}: {how}", self.place)?;
+            writeln!(f, "request: {request}: write it, signed by the key")?;
+        }
+        match &self.issue {
+            _ if self.certificate.exists() => writeln!(f, "certificate: {certificate}: check it")?,
+            Some(command) => writeln!(
+                f,
+                "certificate: {certificate}: from the command {command:?}"
+            )?,
+            None => writeln!(f, "certificate: {certificate}: wait for it")?,
+        }
+        let config = self.config.display();
+        match &self.edit {
+            Edit::Add(_) => writeln!(f, "configuration: {config}: add\n\n{}", self.block)?,
+            Edit::Present => writeln!(f, "configuration: {config}: it has the identity already")?,
+            Edit::LacksPin => writeln!(
+                f,
+                "configuration: print what to add to {config}\n\n{}",
+                self.block
+            )?,
+        }
+        writeln!(
+            f,
+            "agent at {}: reload it, if it runs",
+            self.socket.display()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn nothing_is_given_away_that_is_elsewhere() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let (user, group) = (geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        fs::write(path("file"), "").unwrap();
+        symlink("file", path("link")).unwrap();
+        give_away(directory.path(), user, group).unwrap();
+        give_away(&path("file"), user, group).unwrap();
+        assert!(give_away(&path("link"), user, group).is_err());
+        fs::hard_link(path("file"), path("second")).unwrap();
+        assert!(give_away(&path("file"), user, group).is_err());
+    }
+}

@@ -1,0 +1,52 @@
+//! Whose the files are that root makes for the agent.
+
+use clap::Args;
+use token::account::Account;
+
+use crate::failure::Failure;
+use config::unit::{self, Unit};
+
+/// `--owner`
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct OwnerArgument {
+    /// Give what is written to this user, so that the agent can read it; SoftHSM then runs as this user, since its
+    /// tokens are files [default: the user of roleseal-agent.service, if root runs this]
+    #[arg(long, value_name = "USER[:GROUP]")]
+    owner: Option<String>,
+}
+
+impl OwnerArgument {
+    /// Who that is, if it is another than this process's user.
+    pub(crate) fn account(&self) -> Result<Option<Account>, Failure> {
+        let fault = |what: String| Failure::usage(format!("--owner: {what}"));
+        let own = Account::own().map_err(|error| fault(error.to_string()))?;
+        let account = match &self.owner {
+            Some(text) => Some(named(text).map_err(fault)?),
+            None if own.is_root() => unit::account(Unit::read().ok().as_ref()).map_err(fault)?,
+            None => None,
+        };
+        match account.filter(|account| (account.uid, account.gid) != (own.uid, own.gid)) {
+            Some(account) if !own.is_root() => Err(fault(format!(
+                "only root gives files to {}: run this by sudo",
+                account.name
+            ))),
+            account => Ok(account),
+        }
+    }
+}
+
+fn named(text: &str) -> Result<Account, String> {
+    let (user, group) = match text.split_once(':') {
+        Some((user, group)) => (user, Some(group)),
+        None => (text, None),
+    };
+    let account = Account::named(user)
+        .map_err(|error| error.to_string())?
+        .ok_or_else(|| format!("there is no user {user:?}"))?;
+    match group {
+        Some(group) => account
+            .with_primary_group(group)
+            .map_err(|error| error.to_string()),
+        None => Ok(account),
+    }
+}

@@ -1,0 +1,358 @@
+//! A token program as a child of an operator's command: it does what the command asks, one task at a time,
+//! and ends with it.
+//!
+//! Other than the daemon's, it stays in the command's process group, so that it can ask for a PIN at the
+//! terminal and gets its Ctrl-C, and it has the command's own rights.
+
+mod signals;
+mod terminal;
+
+use std::io::{self, IsTerminal};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use token::operator::{ARGUMENT, Outcome};
+use token::{PinSource, greeting, link};
+
+use crate::failure::Failure;
+use crate::output;
+use signals::Signals;
+use terminal::Terminal;
+
+/// A token program that runs.
+#[derive(Debug)]
+pub(crate) struct Program {
+    name: &'static str,
+    child: Child,
+    link: UnixStream,
+    signals: &'static Signals,
+    terminal: Option<Terminal>,
+}
+
+/// What a task may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// What it does, for whoever waits at a terminal.
+    pub(crate) what: &'static str,
+    /// How long the token may work on it.
+    pub(crate) work: Duration,
+    /// Whether a person may be asked meanwhile, and where.
+    pub(crate) asking: Asking,
+}
+
+/// Who is asked for a PIN while a task is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asking {
+    /// Nobody.
+    Nobody,
+    /// A person at this terminal.
+    Here,
+    /// A person, wherever systemd's password agents are.
+    Elsewhere,
+}
+
+/// What a token does in less than a second each, many times over: looking at objects, a signature. Slow
+/// cards and networks take some seconds.
+const USUAL: Duration = Duration::from_secs(60);
+
+/// Making a key: RSA with 4096 bits takes minutes in some cards and TPMs.
+const MAKING: Duration = Duration::from_secs(10 * 60);
+
+/// To find out a PIN and type it.
+const PERSON: Duration = Duration::from_secs(10 * 60);
+
+/// Whoever waits for longer is told for what.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// How often a terminal is looked at, whether somebody is being asked there.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// An answer arrives at once when it has begun to.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// To log out and close the module. Vendor modules hang here.
+const CLOSE: Duration = Duration::from_secs(5);
+
+/// Holds back the signals that end a command, until what it gives is dropped.
+pub(crate) fn hold_signals() -> Result<impl Drop, Failure> {
+    let signals = Signals::of_process();
+    signals
+        .map(Signals::hold)
+        .map_err(|error| Failure::failed(format!("cannot handle signals: {error}")))
+}
+
+/// A signal that was held back.
+pub(crate) fn held_signal() -> Option<i32> {
+    Signals::of_process().ok()?.arrived()
+}
+
+impl Program {
+    /// Starts one, from the directory of this program.
+    pub(crate) fn start(program: token::Program) -> Result<Program, Failure> {
+        let name = program.file_name();
+        Program::spawn(program).map_err(|error| {
+            Failure::failed(format!(
+                "cannot start {name}: {error}: it must stand beside roleseal-agent, in the same version"
+            ))
+        })
+    }
+
+    fn spawn(program: token::Program) -> io::Result<Program> {
+        let own = std::env::current_exe()?;
+        let (link, theirs) = UnixStream::pair()?;
+        link.set_read_timeout(Some(ANSWER))?;
+        let mut command = Command::new(own.with_file_name(program.file_name()));
+        command
+            .arg0(program.file_name())
+            .arg(ARGUMENT)
+            .stdin(OwnedFd::from(theirs))
+            .stdout(io::stderr().as_fd().try_clone_to_owned()?) // modules print: not into our output
+            .env("TSS2_LOG", "all+NONE"); // libtss2 prints each error on its own; ours say it once
+        let (signals, terminal) = (Signals::of_process()?, Terminal::open());
+        let mut program = Program {
+            name: program.file_name(),
+            child: command.spawn()?,
+            link,
+            signals,
+            terminal,
+        };
+        match greeting::expect(&mut program.link, program.name) {
+            Ok(()) => Ok(program),
+            Err(error) => {
+                program.kill();
+                Err(io::Error::other(error))
+            }
+        }
+    }
+
+    /// Has one task done.
+    pub(crate) fn ask<T: Serialize, A: DeserializeOwned>(
+        &mut self,
+        task: &T,
+        patience: Patience,
+    ) -> Result<A, Failure> {
+        if link::send(&mut self.link, task).is_err() {
+            return Err(self.ended());
+        }
+        let _held = self.signals.hold();
+        self.wait(patience)?;
+        match link::receive::<Outcome<A>>(&mut self.link) {
+            Ok(Some(outcome)) => outcome.map_err(Failure::Token),
+            Ok(None) => Err(self.ended()),
+            Err(error) => Err(Failure::failed(format!(
+                "{} answers nonsense: {error}: install it in the same version as roleseal-agent",
+                self.name
+            ))),
+        }
+    }
+
+    /// Until there is an answer, or its end.
+    fn wait(&mut self, patience: Patience) -> Result<(), Failure> {
+        let mut clock = Clock::new(patience, Instant::now());
+        let mut told = !io::stderr().is_terminal();
+        loop {
+            let mut events: Vec<PollFd> = self.signals.events();
+            events.push(PollFd::new(&self.link, PollFlags::IN));
+            match poll(&mut events, Timespec::try_from(LOOK).ok().as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(Failure::failed(format!("cannot wait: {error}"))),
+            }
+            let answered = events.last().is_some_and(|link| !link.revents().is_empty());
+            drop(events);
+            if let Some(signal) = self.signals.arrived() {
+                self.kill();
+                return Err(Failure::Interrupted(signal));
+            }
+            if answered {
+                return Ok(());
+            }
+            let asking = self.terminal.as_ref().is_some_and(Terminal::is_silent);
+            if let Err(failure) = clock.tick(Instant::now(), asking, self.name) {
+                self.kill();
+                return Err(failure);
+            }
+            if !told && clock.worked >= SILENCE && patience.asking != Asking::Elsewhere {
+                told = true;
+                output::note(&format!("{}; this may take some minutes", patience.what));
+            }
+        }
+    }
+
+    /// It closed its link unasked.
+    fn ended(&mut self) -> Failure {
+        let how = match self.reap(CLOSE) {
+            Some(status) => status.to_string(),
+            None => "it hangs while it ends".to_owned(),
+        };
+        self.kill();
+        Failure::failed(format!(
+            "{} ended before it answered ({how}): its module or library may have crashed",
+            self.name
+        ))
+    }
+
+    fn kill(&mut self) {
+        let _ = self.child.kill(); // it may have ended
+        let _ = self.child.wait();
+        if let Some(terminal) = &self.terminal {
+            terminal.restore();
+        }
+    }
+
+    fn reap(&mut self, limit: Duration) -> Option<std::process::ExitStatus> {
+        let deadline = Instant::now() + limit;
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return Some(status),
+                Ok(None) if Instant::now() < deadline => std::thread::sleep(REAP),
+                _ => return None,
+            }
+        }
+    }
+}
+
+/// Between two looks whether it has ended.
+const REAP: Duration = Duration::from_millis(2);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.link.shutdown(std::net::Shutdown::Both); // the sign to end
+        if self.reap(CLOSE).is_none() {
+            self.kill();
+        }
+    }
+}
+
+impl Patience {
+    /// For what tokens do every day.
+    pub(crate) fn usual(what: &'static str, pins: &[Option<&PinSource>]) -> Patience {
+        Patience {
+            what,
+            work: USUAL,
+            asking: Asking::by(pins),
+        }
+    }
+
+    /// For making a key.
+    pub(crate) fn making(pins: &[Option<&PinSource>]) -> Patience {
+        Patience {
+            what: "making the key",
+            work: MAKING,
+            asking: Asking::by(pins),
+        }
+    }
+}
+
+impl Asking {
+    fn by(pins: &[Option<&PinSource>]) -> Asking {
+        let any = |fits: fn(&PinSource) -> bool| pins.iter().flatten().any(|pin| fits(pin));
+        if any(|pin| matches!(pin, PinSource::AskPassword(_))) {
+            Asking::Elsewhere
+        } else if any(|pin| matches!(pin, PinSource::Terminal(_))) {
+            Asking::Here
+        } else {
+            Asking::Nobody
+        }
+    }
+}
+
+/// What has passed, of the token's time and of the person's.
+struct Clock {
+    patience: Patience,
+    last: Instant,
+    worked: Duration,
+    asked: Duration,
+}
+
+impl Clock {
+    fn new(patience: Patience, now: Instant) -> Clock {
+        Clock {
+            patience,
+            last: now,
+            worked: Duration::ZERO,
+            asked: Duration::ZERO,
+        }
+    }
+
+    /// Books what has passed since the last time on one of the two. Where a person is asked elsewhere, nobody
+    /// can tell them apart.
+    fn tick(&mut self, now: Instant, asking: bool, name: &str) -> Result<(), Failure> {
+        let passed = now.duration_since(self.last);
+        self.last = now;
+        let limit = match self.patience.asking {
+            Asking::Elsewhere => self.patience.work + PERSON,
+            _ => self.patience.work,
+        };
+        if asking && self.patience.asking == Asking::Here {
+            self.asked += passed;
+        } else {
+            self.worked += passed;
+        }
+        if self.asked > PERSON {
+            return Err(Failure::failed("nobody has given the PIN".to_owned()));
+        }
+        if self.worked > limit {
+            return Err(Failure::failed(format!(
+                "{name} has not answered for {} s, and was ended: look whether its token hangs",
+                self.worked.as_secs()
+            )));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use token::Question;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// How long such a task may take in all, where somebody is asked for so many seconds of it.
+    fn limit(pin: Option<&PinSource>, asked: u32) -> (Duration, String) {
+        let (patience, start) = (Patience::usual("looking", &[None, pin]), Instant::now());
+        let mut clock = Clock::new(patience, start);
+        for second in 1.. {
+            let passed = SECOND * second;
+            if let Err(failure) = clock.tick(start + passed, second <= asked, "roleseal-pkcs11") {
+                return (passed, failure.to_string());
+            }
+        }
+        panic!("for ever");
+    }
+
+    #[test]
+    fn a_token_that_hangs_has_an_end_and_a_person_has_time() {
+        let question = Question {
+            text: "PIN".to_owned(),
+            twice: false,
+        };
+        let terminal = PinSource::Terminal(question.clone());
+        let elsewhere = PinSource::AskPassword(question);
+        for (pin, asked, expected) in [
+            (None, 0, USUAL),
+            (Some(&terminal), 0, USUAL),
+            (Some(&terminal), 300, USUAL + 300 * SECOND),
+            (Some(&elsewhere), 0, USUAL + PERSON),
+        ] {
+            let (passed, failure) = limit(pin, asked);
+            assert_eq!(passed, expected + SECOND);
+            assert!(
+                failure.contains("roleseal-pkcs11 has not answered"),
+                "{failure}"
+            );
+        }
+        let (passed, failure) = limit(Some(&terminal), u32::MAX);
+        assert_eq!(passed, PERSON + SECOND);
+        assert!(failure.contains("nobody has given"), "{failure}");
+        // An editor that has the terminal without echo is nobody who is asked.
+        assert_eq!(limit(None, u32::MAX).0, USUAL + SECOND);
+    }
+}

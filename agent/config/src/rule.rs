@@ -1,0 +1,121 @@
+//! One `allow` rule of an identity.
+
+use rolesanywhere::SessionDuration;
+
+/// One `allow` rule. Lists left empty permit anything, but for the callers, of which there is one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rule {
+    /// `users = ["*"]`
+    pub everyone: bool,
+    /// `users`, by number.
+    pub users: Vec<u32>,
+    /// `groups`, by number.
+    pub groups: Vec<u32>,
+    /// `roles`
+    pub roles: Vec<ArnPattern>,
+    /// `profiles`
+    pub profiles: Vec<ArnPattern>,
+    /// `trust-anchors`
+    pub trust_anchors: Vec<ArnPattern>,
+    /// `max-duration`
+    pub max_duration: Option<SessionDuration>,
+}
+
+/// An ARN in which `*` stands for any characters and `?` for one, as in IAM policies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArnPattern(pub String);
+
+impl ArnPattern {
+    /// Whether the pattern is of this ARN.
+    pub fn matches(&self, arn: &str) -> bool {
+        glob(self.0.as_bytes(), arn.as_bytes())
+    }
+}
+
+/// Matches in time linear in the product of the lengths: on a mismatch, only the last `*` takes one
+/// character more.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    let mut star = None; // where to go back to: behind the last `*`, and what it has taken so far
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                p += 1;
+                star = Some((p, t));
+            }
+            Some(c) if *c == b'?' || Some(c) == text.get(t) => {
+                p += 1;
+                t += 1;
+            }
+            _ => match &mut star {
+                Some((after, taken)) => {
+                    *taken += 1;
+                    (p, t) = (*after, *taken);
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern.iter().skip(p).all(|c| *c == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn globs_match_as_in_iam() {
+        for (pattern, text, matches) in [
+            ("*", "", true),
+            ("", "", true),
+            ("", "a", false),
+            ("a", "a", true),
+            ("a", "ab", false),
+            ("a*", "abc", true),
+            ("*c", "abc", true),
+            ("a*c", "abcbc", true),
+            ("a*c", "abcb", false),
+            ("a?c", "abc", true),
+            ("a?c", "ac", false),
+            ("a**", "a", true),
+            ("*a*b*", "xxaxxbxx", true),
+            ("*a*b*", "xxbxxaxx", false),
+            ("?", "", false),
+        ] {
+            assert_eq!(
+                glob(pattern.as_bytes(), text.as_bytes()),
+                matches,
+                "{pattern} {text}"
+            );
+        }
+        // Would take for ever by backtracking.
+        let text = "a".repeat(10_000);
+        assert!(!glob("a*a*a*a*a*a*a*a*b".as_bytes(), text.as_bytes()));
+    }
+
+    /// The same by trying everything.
+    fn naive(pattern: &[u8], text: &[u8]) -> bool {
+        match (pattern, text) {
+            ([b'*', rest @ ..], _) => (0..=text.len()).any(|taken| naive(rest, &text[taken..])),
+            ([b'?', rest @ ..], [_, text @ ..]) => naive(rest, text),
+            ([c, rest @ ..], [d, text @ ..]) => c == d && naive(rest, text),
+            ([], []) => true,
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn patterns_match_what_trying_everything_finds(
+            pattern in "[ab*?]{0,10}",
+            text in "[ab]{0,12}",
+            any: String,
+        ) {
+            let expected = naive(pattern.as_bytes(), text.as_bytes());
+            prop_assert_eq!(glob(pattern.as_bytes(), text.as_bytes()), expected);
+            let (around, long) = (format!("*{any}*"), format!("{text}{any}{text}"));
+            prop_assert!(glob(around.as_bytes(), long.as_bytes()));
+        }
+    }
+}

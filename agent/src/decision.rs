@@ -1,0 +1,90 @@
+//! A request that was decided, as the log has it. docs/audit.md has the keys.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use wire::Refusal;
+
+use crate::create_session::CreateSession;
+use crate::identity::Identity;
+use crate::log::{self, Fields, Level};
+use crate::peer::Peer;
+
+/// A request that was decided.
+#[derive(Debug)]
+pub struct Decision<'a> {
+    /// Who asked.
+    pub peer: &'a Peer,
+    /// For which identity, where it came so far.
+    pub identity: Option<&'a Identity>,
+    /// What for, where it could be read.
+    pub request: Option<&'a CreateSession>,
+    /// The serial number of the certificate that was signed for, or would have been.
+    pub serial: Option<&'a str>,
+    /// Why nothing was signed.
+    pub refusal: Option<&'a Refusal>,
+    /// From handing the text to the token's queue to having its answer, where it came so far.
+    pub token_time: Option<Duration>,
+    /// From having read the request to having the answer.
+    pub total_time: Duration,
+}
+
+impl Decision<'_> {
+    /// Says it.
+    pub fn log(&self) {
+        let (level, word) = match self.refusal {
+            None => (Level::Info, "signed"),
+            Some(_) => (Level::Warn, "refused"),
+        };
+        let signed = self.refusal.is_none();
+        log::decision(level, word, self.fields(), signed);
+    }
+
+    /// All of them in each line: null where something is not known.
+    fn fields(&self) -> Fields {
+        let target = self.request.map(CreateSession::target);
+        let mut fields = vec![
+            ("reason", self.refusal.map(Refusal::name).into()),
+            ("message", self.refusal.map(Refusal::to_string).into()),
+            (
+                "identity",
+                self.identity.map(|identity| identity.name.as_str()).into(),
+            ),
+        ];
+        fields.extend(self.peer.fields());
+        fields.extend([
+            ("executable", self.peer.executable().into()),
+            ("role", shown(target.map(|target| target.role()))),
+            ("profile", shown(target.map(|target| target.profile()))),
+            (
+                "trust_anchor",
+                shown(target.map(|target| target.trust_anchor())),
+            ),
+            ("region", shown(target.map(|target| target.region()))),
+            ("host", self.request.map(CreateSession::host).into()),
+            (
+                "session",
+                shown(self.request.and_then(CreateSession::session_name)),
+            ),
+            (
+                "duration",
+                self.request
+                    .and_then(CreateSession::duration)
+                    .map(|duration| duration.seconds())
+                    .into(),
+            ),
+            ("serial", self.serial.into()),
+            ("token_us", self.token_time.map(micros).into()),
+            ("total_us", micros(self.total_time).into()),
+        ]);
+        fields
+    }
+}
+
+fn shown(value: Option<impl ToString>) -> Value {
+    value.map(|value| value.to_string()).into()
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,457 @@
+//! How a token is opened: its program started, each of its keys proved by a signature, and what
+//! becomes of those that fail.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use token::link::{FromToken, KeyReport, Open, ToToken};
+use token::{AmzDate, Signature, StringToSign, TokenError};
+
+use super::process::{self, TokenProcess};
+use super::retry::failure_of_all;
+use super::thread::{SIGN_LIMIT, Thread, ending};
+use super::{Event, KeyOwner, KeyState};
+use crate::log::{self, Fields, Level};
+use config::certificate::Certificate;
+use token::Program;
+
+/// For a login over a slow network HSM; and then for each key, which a slow TPM takes half a second to
+/// load.
+const OPEN_LIMIT: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(1));
+
+/// For a program that had the token open before, beyond three times what it took then.
+const RECONNECT_LIMIT: Duration = Duration::from_secs(2);
+
+impl Thread {
+    /// Opens the token: by the program that had it, and by a new one where that does not do.
+    pub(super) fn open_token(
+        &mut self,
+        running: Option<TokenProcess>,
+    ) -> Result<TokenProcess, TokenError> {
+        let limit = self.opening_limit();
+        if let Some(process) = running {
+            // As long as it took before, and then some: a new program has to fit into the deadline, too.
+            let quick = (RECONNECT_LIMIT + self.opening_took.saturating_mul(3)).min(limit);
+            match self.open_with(process, quick) {
+                Err(TokenError::Gone(why) | TokenError::Hung(why) | TokenError::Broken(why))
+                    if !self.closing =>
+                {
+                    let token = &self.open;
+                    log::warn(&format!("{token}: {why}; starting another token program"));
+                }
+                result => return result,
+            }
+        }
+        self.generation += 1;
+        self.shared.starts.fetch_add(1, Ordering::Relaxed);
+        let generation = self.generation;
+        let program = match self.open {
+            Open::Pkcs11(_) => Program::Pkcs11,
+            Open::Tpm(_) => Program::Tpm,
+        };
+        let event = move |answer| Event::Answer(generation, answer);
+        let process = TokenProcess::start(&self.programs, program, self.events.clone(), event)?;
+        self.open_with(process, limit)
+    }
+
+    fn opening_limit(&self) -> Duration {
+        let (login, each) = OPEN_LIMIT;
+        let keys = u32::try_from(self.open.key_count()).unwrap_or(u32::MAX);
+        login + each.saturating_mul(keys)
+    }
+
+    /// Has this program open the token, and proves each key. One that fails is ended.
+    fn open_with(
+        &mut self,
+        mut process: TokenProcess,
+        limit: Duration,
+    ) -> Result<TokenProcess, TokenError> {
+        let start = Instant::now();
+        self.reopen_at = None;
+        let reports = self.ask_to_open(&mut process, limit)?;
+        self.pin_is_good = true;
+        // Before anything else can fail: what was refused must not be tried by the next token program.
+        for (key, report) in reports.iter().enumerate() {
+            if let Err(error @ TokenError::PinRejected(_)) = report {
+                self.failed_key(key, error.clone())?;
+            }
+        }
+        let owners = self.shared.owners();
+        let mut states = Vec::new();
+        for (key, report) in reports.into_iter().enumerate() {
+            let proved = match self.refused.get(&key) {
+                Some(error) => Err(error.clone()),
+                None => self.prove(&mut process, key, owners.get(key), report)?,
+            };
+            states.push(match proved {
+                Ok(ready) => ready,
+                Err(error) => self.failed_key(key, error)?,
+            });
+        }
+        if let Some(error) = failure_of_all(&states) {
+            return Err(error);
+        }
+        self.opened_at = Instant::now();
+        self.opening_took = start.elapsed();
+        self.log_states(&states);
+        self.set_states(states);
+        Ok(process)
+    }
+
+    /// The reports of the keys. A program that is lost while it tries a PIN is an error that passes only
+    /// if that PIN was taken before: otherwise the try may have counted.
+    fn ask_to_open(
+        &mut self,
+        process: &mut TokenProcess,
+        limit: Duration,
+    ) -> Result<Vec<KeyReport>, TokenError> {
+        self.pins.clear();
+        process.send(&ToToken::Open {
+            open: self.open.clone(),
+            refused_pins: self.shared.refused_pins.all(),
+        })?;
+        let until = Instant::now() + limit;
+        let (mut trying, mut waited) = (false, false);
+        loop {
+            match self.hear(until, limit) {
+                Ok(FromToken::HasPin { key, fingerprint }) => {
+                    self.pins.insert(key, fingerprint);
+                }
+                Ok(FromToken::TryingPin) => trying = !self.pin_is_good,
+                Ok(FromToken::Opened(Ok(reports))) if reports.len() == self.open.key_count() => {
+                    return Ok(reports);
+                }
+                Ok(FromToken::Opened(Err(error))) => return Err(error),
+                Ok(_) => return Err(process::nonsense()),
+                // The agent wants no more; but what becomes of the PIN has to be known.
+                Err(_) if trying && self.closing && !std::mem::replace(&mut waited, true) => {}
+                Err(lost) if trying => return Err(process::lost_while_trying(lost)),
+                Err(lost) => return Err(lost),
+            }
+        }
+    }
+
+    /// The token program's next word while the token is being opened. Meanwhile requests queue up, and
+    /// those that the program had before are heard no more.
+    fn hear(&mut self, until: Instant, limit: Duration) -> Result<FromToken, TokenError> {
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.inbox.recv_timeout(left) {
+                Ok(Event::Answer(generation, _)) if generation != self.generation => {}
+                Ok(Event::Answer(_, Some(FromToken::Signed { id, .. }))) if id != self.proof_id => {
+                }
+                Ok(Event::Answer(_, Some(answer))) => return Ok(answer),
+                Ok(Event::Answer(_, None)) => return Err(process::ended()),
+                Ok(Event::Sign(job)) => self.enqueue(job),
+                Ok(Event::Retry) => self.retry = true,
+                Ok(Event::Distrust | Event::Reopen) => {}
+                #[cfg(test)]
+                Ok(Event::Panic) => panic!("in a test"),
+                Ok(Event::Close) | Err(RecvTimeoutError::Disconnected) => {
+                    self.closing = true;
+                    return Err(ending());
+                }
+                Err(RecvTimeoutError::Timeout) => return Err(process::hung(limit)),
+            }
+        }
+    }
+
+    /// Whether the key is its certificate's: it signs a text of today that belongs to no request, and
+    /// the certificate verifies it. So every open proves every key anew, whatever its handle says. The
+    /// outer error means that the program is lost.
+    fn prove(
+        &mut self,
+        process: &mut TokenProcess,
+        key: usize,
+        owner: Option<&KeyOwner>,
+        report: KeyReport,
+    ) -> Result<Result<KeyState, TokenError>, TokenError> {
+        let last = self.shared.proved(key);
+        let (certificate, warnings, text) = match prepare_proof(owner, report, last.as_ref()) {
+            Ok(prepared) => prepared,
+            Err(error) => return Ok(Err(error)),
+        };
+        let signature = match self.sign_and_wait(process, key, text.to_string()) {
+            Ok(Ok(signature)) => signature,
+            Ok(Err(error)) => return Ok(Err(error)),
+            Err(lost) => {
+                if self.open.tries_pin(key) {
+                    self.failed_key(key, process::lost_while_trying(lost.clone()))?;
+                }
+                return Err(lost);
+            }
+        };
+        self.open.pins_are_good(key);
+        let certificate = match (check_proof(&certificate, &text, &signature), last) {
+            (Ok(()), _) => certificate,
+            // A new certificate of another key: the one of before is still right.
+            (Err(error), Some(last)) if check_proof(&last, &text, &signature).is_ok() => {
+                owner.inspect(|owner| stays_in_use(&owner.identity, &error));
+                last
+            }
+            // It was the key's before: the token signs wrongly, or with another key, and may mend.
+            (Err(error), Some(last)) if last.spki == certificate.spki => {
+                return Ok(Err(TokenError::Gone(error)));
+            }
+            (Err(error), _) => return Ok(Err(TokenError::Unusable(error))),
+        };
+        self.shared.prove(key, &certificate);
+        Ok(Ok(KeyState::Ready {
+            certificate,
+            warnings,
+        }))
+    }
+
+    fn sign_and_wait(
+        &mut self,
+        process: &mut TokenProcess,
+        key: usize,
+        text: String,
+    ) -> Result<Result<Signature, TokenError>, TokenError> {
+        let id = self.next_id();
+        self.proof_id = id;
+        process.send(&ToToken::Sign { id, key, text })?;
+        match self.hear(Instant::now() + SIGN_LIMIT, SIGN_LIMIT)? {
+            FromToken::Signed { result, .. } => Ok(result),
+            _ => Err(process::nonsense()),
+        }
+    }
+
+    pub(super) fn log_states(&self, states: &[KeyState]) {
+        let owners = self.shared.owners();
+        for (owner, state) in owners.iter().zip(states) {
+            let identity = &owner.identity;
+            match state {
+                KeyState::Opening => {}
+                KeyState::Ready {
+                    certificate,
+                    warnings,
+                } => {
+                    let (serial, until) = (&certificate.serial, certificate.not_after);
+                    let fields = vec![
+                        ("identity", identity.as_str().into()),
+                        ("serial", serial.as_str().into()),
+                        ("until", until.to_string().into()),
+                    ];
+                    log::event(Level::Info, "ready", fields);
+                    for warning in warnings {
+                        log::event(Level::Warn, "warning", about(identity, warning));
+                    }
+                }
+                KeyState::Failed { error, .. } => {
+                    let why = error.to_string();
+                    log::event(Level::Warn, "failed", about(identity, &why));
+                }
+            }
+        }
+    }
+}
+
+fn about(identity: &str, message: &str) -> Fields {
+    vec![("identity", identity.into()), ("message", message.into())]
+}
+
+fn prepare_proof(
+    owner: Option<&KeyOwner>,
+    report: KeyReport,
+    last: Option<&Arc<Certificate>>,
+) -> Result<(Arc<Certificate>, Vec<String>, StringToSign), TokenError> {
+    let opened = report?;
+    let owner = owner.ok_or_else(|| TokenError::Unusable("it has no certificate".to_owned()))?;
+    let certificate = match (owner.certificate.load(opened.certificate), last) {
+        (Ok(certificate), last) => valid_now(Arc::new(certificate), last, owner),
+        (Err(error), Some(last)) => {
+            stays_in_use(&owner.identity, &error);
+            Arc::clone(last)
+        }
+        (Err(error), None) => return Err(TokenError::Unusable(error)),
+    };
+    let text = proof(&certificate).map_err(TokenError::Broken)?;
+    Ok((certificate, opened.warnings, text))
+}
+
+/// The certificate, or the one of before where that alone is valid now.
+fn valid_now(
+    certificate: Arc<Certificate>,
+    last: Option<&Arc<Certificate>>,
+    owner: &KeyOwner,
+) -> Arc<Certificate> {
+    let now = Timestamp::now();
+    match (certificate.check_validity(now), last) {
+        (Err(error), Some(last)) if last.check_validity(now).is_ok() => {
+            stays_in_use(&owner.identity, &error.to_string());
+            Arc::clone(last)
+        }
+        _ => certificate,
+    }
+}
+
+/// Says that a certificate was not taken over, and why.
+pub fn stays_in_use(identity: &str, why: &str) {
+    let text = format!("{why}; the certificate of before stays in use");
+    let fields = vec![("identity", identity.into()), ("reason", text.into())];
+    log::event(Level::Warn, "not renewed", fields);
+}
+
+/// Whether the key that signed the text is the certificate's.
+pub fn check_proof(
+    certificate: &Certificate,
+    text: &StringToSign,
+    signature: &Signature,
+) -> Result<(), String> {
+    if certificate.verifies(&text.to_string(), signature) {
+        return Ok(());
+    }
+    Err(format!(
+        "the certificate (serial {}, {}) is not of this key: its public key does not verify \
+         what the key signs; install the certificate that was issued for this key",
+        certificate.serial, certificate.subject
+    ))
+}
+
+/// A text to prove a key with: of now, for a request that does not exist, in a region that does not either.
+pub fn proof(certificate: &Certificate) -> Result<StringToSign, String> {
+    Ok(StringToSign {
+        algorithm: certificate.algorithm(),
+        date: AmzDate::from(Timestamp::now()),
+        region: "proof-of-possession-0".parse()?,
+        request_hash: [0; 32],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+    use token::Pkcs11Uri;
+    use token::link::{Open, OpenKey, OpenPkcs11};
+
+    use crate::launcher::Launcher;
+    use crate::token_worker::{Heritage, TokenWorker};
+    use config::certificate::{CertificateSource, LeafSource};
+
+    /// A token program in shell. Its standard input is the link; each start leaves a line in `starts`.
+    struct Script(tempfile::TempDir);
+
+    impl Script {
+        fn new(body: &str) -> Script {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("roleseal-pkcs11");
+            let greeting = format!(r#"{{"version":"{}"}}"#, env!("CARGO_PKG_VERSION"));
+            let greet = format!(
+                r"printf '\000\000\000\{:03o}%s' '{greeting}' >&0",
+                greeting.len()
+            );
+            let text = format!(
+                "#!/bin/sh\necho >> \"${{0%/*}}/starts\"\ngreet() {{ {greet}; }}\n{body}\n"
+            );
+            // Not written by this process: while a file is open for writing in one that forks, it cannot
+            // be executed.
+            let written = Command::new("sh")
+                .args(["-c", "printf %s \"$2\" > \"$1\"; chmod 755 \"$1\"", "sh"])
+                .arg(&path)
+                .arg(text)
+                .status();
+            assert!(written.unwrap().success());
+            Script(directory)
+        }
+
+        fn keeper(&self) -> TokenWorker {
+            let open = Open::Pkcs11(Box::new(OpenPkcs11 {
+                module: "/module.so".into(),
+                token: Pkcs11Uri::default(),
+                pin: None,
+                sessions: 1,
+                keys: vec![OpenKey {
+                    uri: Pkcs11Uri::default(),
+                    certificate: None,
+                }],
+            }));
+            let owner = KeyOwner {
+                identity: "web".to_owned(),
+                certificate: CertificateSource {
+                    leaf: LeafSource::File("/nowhere/web.pem".into()),
+                    chain: None,
+                },
+            };
+            let launcher = Launcher::in_thread(self.0.path().to_owned()).unwrap();
+            let programs = launcher.token_programs(true);
+            TokenWorker::start(programs, open, vec![owner], Heritage::default()).unwrap()
+        }
+
+        fn starts(&self) -> usize {
+            let starts = std::fs::read_to_string(self.0.path().join("starts")).unwrap();
+            starts.lines().count()
+        }
+    }
+
+    fn settled(keeper: &TokenWorker) -> (TokenError, Option<Instant>) {
+        match keeper.settled_state(0, Instant::now() + Duration::from_secs(20)) {
+            KeyState::Failed { error, retry_at } => (error, retry_at),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_program_that_dies_while_it_tries_the_first_pin_is_not_started_again() {
+        let script = Script::new(
+            r#"greet; head -c 4 >/dev/null; printf '\000\000\000\013"TryingPin"' >&0; kill -SEGV $$"#,
+        );
+        let keeper = script.keeper();
+        let (error, retry_at) = settled(&keeper);
+        assert!(matches!(error, TokenError::PinRejected(_)), "{error:?}");
+        assert_eq!(retry_at, None);
+        // A keeper that is closed has done all that it will ever do.
+        keeper.close();
+        keeper.end().wait(Instant::now() + Duration::from_secs(20));
+        assert_eq!(script.starts(), 1);
+    }
+
+    #[test]
+    fn a_program_that_dies_before_it_tries_a_pin_is_tried_again_later() {
+        let (error, retry_at) = settled(&Script::new("exit 1").keeper());
+        assert!(matches!(error, TokenError::Gone(_)), "{error:?}");
+        assert!(retry_at.is_some());
+    }
+
+    #[test]
+    fn an_answer_that_makes_no_sense_is_no_crash() {
+        for garbage in [
+            r"\000\000\000\001x",
+            r"\377\377\377\377",
+            r#"\000\000\000\002{}"#,
+        ] {
+            for first in ["", "greet; "] {
+                let body = format!("{first}printf '{garbage}' >&0; cat >/dev/null <&0");
+                let (error, _) = settled(&Script::new(&body).keeper());
+                assert!(
+                    matches!(error, TokenError::Gone(_) | TokenError::Broken(_)),
+                    "{error:?}"
+                );
+            }
+        }
+    }
+
+    /// A bug of ours costs what waits, and the token is opened again.
+    #[test]
+    fn a_panic_of_the_keeper_does_not_end_it() {
+        let script = Script::new("exit 1");
+        let keeper = script.keeper();
+        let (first, _) = settled(&keeper);
+        keeper.panic();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while settled(&keeper).0 == first {
+            assert!(Instant::now() < deadline, "{first:?}");
+            std::thread::yield_now();
+        }
+        let starts = script.starts();
+        keeper.retry();
+        while script.starts() == starts {
+            assert!(Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+    }
+}

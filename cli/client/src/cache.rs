@@ -1,0 +1,163 @@
+//! Sessions that other runs of roleseal may use: one file for each target in a directory of this user's
+//! own, in memory, never on a disk. A lock for each target makes those that want the same session at the
+//! same time ask for it once.
+
+pub mod directory;
+mod entry;
+
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::environment::Environment;
+use crate::progress::Progress;
+use crate::session::Session;
+
+/// The directory, held open: whoever replaces it later replaces nothing for us.
+#[derive(Debug)]
+pub struct Cache {
+    directory: OwnedFd,
+    path: PathBuf,
+}
+
+/// The only right to ask for a target's session, among the processes of this user.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    file: File,
+    /// Another process had it first.
+    waited: bool,
+}
+
+/// Why there is no session of another run.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "each message says it")]
+pub enum CacheError {
+    #[error("{} is not used to keep sessions: {fault}", .path.display())]
+    Refused { path: PathBuf, fault: String },
+    #[error("cannot keep sessions in {}: {error}", .path.display())]
+    Io { path: PathBuf, error: io::Error },
+    #[error(
+        "another roleseal has been asking for the same session for {} s and does not end\n\
+         Which one: fuser {}", .waited.as_secs(), .path.display()
+    )]
+    Busy { path: PathBuf, waited: Duration },
+}
+
+/// How soon a waiting process looks again whether the lock is free: a CreateSession takes 100 ms or more.
+const POLL: Duration = Duration::from_millis(5);
+
+/// The same, when that has taken long: a hundred that wait for a service that hangs shall not keep a
+/// processor busy.
+const SLOW_POLL: Duration = Duration::from_millis(50);
+
+impl Cache {
+    /// The cache of this user or service, where there is one. It never stops anybody's work.
+    pub fn usual(environment: &Environment, progress: &Progress) -> Option<Cache> {
+        Cache::open(&environment.runtime_directory()?).unwrap_or_else(|error| {
+            progress.warn(&error);
+            None
+        })
+    }
+
+    /// The cache below a user's or a service's runtime directory. `None` where that is not there, or is
+    /// not in memory.
+    pub(crate) fn open(runtime_directory: &Path) -> Result<Option<Cache>, CacheError> {
+        let path = runtime_directory.join(directory::NAME);
+        let directory = directory::open(runtime_directory, &path)?;
+        Ok(directory.map(|directory| Cache { directory, path }))
+    }
+
+    /// The session of a target that is kept, whatever its age. What cannot be read is dropped.
+    pub(crate) fn load(&self, key: &str) -> Option<Session> {
+        entry::load(&self.directory, key)
+    }
+
+    /// Keeps a session in the place of an earlier one.
+    pub(crate) fn store(&self, key: &str, session: &Session) -> Result<(), CacheError> {
+        entry::store(&self.directory, key, session).map_err(|error| self.io(error))
+    }
+
+    /// Waits for the lock, until the deadline.
+    pub(crate) fn lock(&self, key: &str, deadline: Instant) -> Result<Lock, CacheError> {
+        let name = format!("{key}.lock");
+        let file =
+            directory::open_to_write(&self.directory, &name).map_err(|error| self.io(error))?;
+        let begin = Instant::now();
+        let (mut waited, mut pause) = (false, POLL);
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                    waited = true;
+                    thread::sleep(pause);
+                    pause = (pause * 2).min(SLOW_POLL);
+                }
+                Err(Errno::WOULDBLOCK) => {
+                    return Err(CacheError::Busy {
+                        path: self.path.join(name),
+                        waited: begin.elapsed(),
+                    });
+                }
+                Err(error) => return Err(self.io(error)),
+            }
+        }
+        Ok(Lock { file, waited })
+    }
+
+    fn io(&self, error: impl Into<io::Error>) -> CacheError {
+        CacheError::Io {
+            path: self.path.clone(),
+            error: error.into(),
+        }
+    }
+}
+
+/// What a process that failed leaves in its lock file, for those that waited for it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Failure {
+    pub(crate) at: Timestamp,
+    /// Its exit code.
+    pub(crate) exit: u8,
+    pub(crate) message: String,
+}
+
+/// A message has some hundred bytes.
+const FAILURE_LIMIT: u64 = 16 * 1024;
+
+impl Lock {
+    /// How the process that had the lock before failed, if that was since `begin`: to ask at once again
+    /// would only multiply what AWS has just refused.
+    pub(crate) fn failure_since(&mut self, begin: Timestamp) -> Option<Failure> {
+        if !self.waited {
+            return None;
+        }
+        let mut text = Vec::new();
+        let file = (&mut self.file).take(FAILURE_LIMIT).read_to_end(&mut text);
+        let failure: Failure = file.ok().and_then(|_| serde_json::from_slice(&text).ok())?;
+        // One from after now was left by a clock that has been set back since, and tells nothing.
+        let since = begin..=Timestamp::now();
+        since.contains(&failure.at).then_some(failure)
+    }
+
+    /// Leaves how this process failed. Where that cannot be written, the others ask for themselves.
+    pub(crate) fn leave(&mut self, failure: &Failure) {
+        let mut write = || -> io::Result<()> {
+            self.file.rewind()?;
+            self.file.set_len(0)?;
+            self.file.write_all(&serde_json::to_vec(failure)?)
+        };
+        let _ = write();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,250 @@
+//! A target's session for who hands it out for a long time: renewed ahead of its end by a thread of its
+//! own; kept until its end where that fails; never handed out after it.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::error::Error;
+use crate::retry::Backoff;
+use crate::session::Session;
+use crate::sessions::{Sessions, Shared};
+use crate::target::Target;
+
+/// A target whose session is kept fresh until this is dropped.
+pub struct SessionRefresher(Arc<Inner>);
+
+struct Inner {
+    sessions: Arc<Sessions>,
+    target: Target,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    status: Status,
+    /// Tries that have ended.
+    outcomes: u64,
+    /// Somebody needs a session before the next try is due.
+    hurry: bool,
+    stop: bool,
+}
+
+/// How it stands with a target.
+#[derive(Debug, Clone, Default)]
+pub struct Status {
+    /// The latest session; it may have ended.
+    pub session: Option<Arc<Session>>,
+    /// The tries that have failed since.
+    pub failure: Option<Failure>,
+    /// When the next try is due; none before the first has ended.
+    pub next: Option<Timestamp>,
+}
+
+/// Tries that failed.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// How the latest did.
+    pub error: Arc<Error>,
+    /// When the first did.
+    pub since: Timestamp,
+    /// Each of them may have asked AWS several times.
+    pub tries: u32,
+}
+
+/// A service that is back should be noticed within seconds at first, and within a minute after hours.
+const BACKOFF: Backoff = Backoff {
+    base: Duration::from_secs(2),
+    cap: Duration::from_secs(60),
+};
+
+/// Until the next try after AWS has said no: somebody has to change something first.
+const REFUSED: SignedDuration = SignedDuration::from_secs(15);
+
+/// Whatever clocks say, AWS is not asked more often.
+const AT_LEAST: SignedDuration = SignedDuration::from_secs(1);
+
+/// While a machine sleeps, so does the clock of waits, but not the one of sessions: look now and then.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// Who needs a session waits so long for a try to end, which takes a minute at most.
+const PATIENCE: Duration = Duration::from_secs(65);
+
+impl SessionRefresher {
+    /// Begins to ask. After each try `told` hears how it stands, in the thread that tries: to write the
+    /// session somewhere, or a log line.
+    pub fn start(
+        sessions: Arc<Sessions>,
+        target: Target,
+        told: impl FnMut(&Status) + Send + 'static,
+    ) -> io::Result<SessionRefresher> {
+        let inner = Arc::new(Inner {
+            sessions,
+            target,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let keeper = Arc::clone(&inner);
+        let thread = thread::Builder::new().name(inner.target.shown().to_owned());
+        thread.spawn(move || keeper.keep(told))?;
+        Ok(SessionRefresher(inner))
+    }
+
+    /// The target.
+    pub fn target(&self) -> &Target {
+        &self.0.target
+    }
+
+    /// A valid session, or why there is none. Waits where a try is under way and there is none.
+    pub fn session(&self) -> Shared {
+        let deadline = Instant::now() + PATIENCE;
+        let mut state = self.0.state();
+        let outcomes = state.outcomes;
+        loop {
+            if let Some(outcome) = state.status.at_hand(Timestamp::now()) {
+                return outcome;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if state.outcomes != outcomes || left.is_zero() {
+                return Err(Arc::new(Error::Lost));
+            }
+            state.hurry = true;
+            self.0.changed.notify_all();
+            state = self.0.wait(state, left);
+        }
+    }
+
+    /// The same without a wait: `None` where a try is under way, which begins at once. The listener hears
+    /// how it ended.
+    pub fn at_hand(&self) -> Option<Shared> {
+        let mut state = self.0.state();
+        let outcome = state.status.at_hand(Timestamp::now());
+        if outcome.is_none() && !state.hurry {
+            state.hurry = true;
+            self.0.changed.notify_all();
+        }
+        outcome
+    }
+
+    /// How it stands.
+    pub fn status(&self) -> Status {
+        self.0.state().status.clone()
+    }
+}
+
+impl Drop for SessionRefresher {
+    fn drop(&mut self) {
+        self.0.state().stop = true;
+        self.0.changed.notify_all();
+    }
+}
+
+impl Inner {
+    fn keep(&self, mut told: impl FnMut(&Status)) {
+        while self.wait_until_due() {
+            let old = self.state().status.session.clone();
+            let outcome = match &old {
+                Some(old) => self.sessions.renew(&self.target, old),
+                None => self.sessions.get(&self.target),
+            };
+            let mut state = self.state();
+            state.hurry = false;
+            state
+                .status
+                .note(outcome, Timestamp::now(), fastrand::f64());
+            let status = state.status.clone();
+            drop(state);
+            told(&status);
+            // Only now: who is woken may look at what was written.
+            self.state().outcomes += 1;
+            self.changed.notify_all();
+        }
+    }
+
+    /// `false` to stop.
+    fn wait_until_due(&self) -> bool {
+        let mut state = self.state();
+        loop {
+            if state.stop {
+                return false;
+            }
+            let now = Timestamp::now();
+            let left = match state.status.next {
+                Some(next) if next > now && !state.hurry => next.duration_since(now),
+                _ => return true,
+            };
+            let left = left.unsigned_abs().min(LOOK);
+            state = self.wait(state, left);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'s>(&self, state: MutexGuard<'s, State>, time: Duration) -> MutexGuard<'s, State> {
+        self.changed
+            .wait_timeout(state, time)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+    }
+}
+
+impl Status {
+    /// The session while it is valid, or how the latest try failed.
+    fn at_hand(&self, now: Timestamp) -> Option<Shared> {
+        let valid = self.session.as_ref().filter(|session| session.valid(now));
+        match (valid, &self.failure) {
+            (Some(session), _) => Some(Ok(Arc::clone(session))),
+            (None, Some(failure)) => Some(Err(Arc::clone(&failure.error))),
+            (None, None) => None,
+        }
+    }
+
+    /// Takes in how a try ended at `now`. `random` is from 0 to 1.
+    fn note(&mut self, outcome: Shared, now: Timestamp, random: f64) {
+        let next = match outcome {
+            Ok(session) => {
+                let next = renewal(&session, random);
+                self.session = Some(session);
+                self.failure = None;
+                next
+            }
+            Err(error) => {
+                let (since, tries) = match &self.failure {
+                    Some(failure) => (failure.since, failure.tries.saturating_add(1)),
+                    None => (now, 1),
+                };
+                let pause = match error.refused_by_aws() {
+                    true => REFUSED,
+                    false => pause(tries, random),
+                };
+                self.failure = Some(Failure {
+                    error,
+                    since,
+                    tries,
+                });
+                now + pause
+            }
+        };
+        self.next = Some(next.max(now + AT_LEAST));
+    }
+}
+
+/// Within the third of a margin before it stops being fresh: many hosts that started together shall not
+/// come together for ever.
+fn renewal(session: &Session, random: f64) -> Timestamp {
+    session.stale_at() - session.margin().mul_f64(random.clamp(0.0, 1.0) / 3.0)
+}
+
+fn pause(tries: u32, random: f64) -> SignedDuration {
+    let pause = BACKOFF.steady_pause(tries, random);
+    SignedDuration::try_from(pause).unwrap_or(REFUSED)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,254 @@
+//! The engine: a session for a target, fresh enough, asked for only once however many want it.
+//!
+//! Within the process, those that want the same session at the same time share one request and its
+//! outcome. With a [`Cache`], so do all processes of the user, and later ones find the session there.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use crate::agent_client::{self, Certificate};
+use crate::cache::{Cache, CacheError, Failure, Lock};
+use crate::create_session::create_session;
+use crate::error::Error;
+use crate::progress::Progress;
+use crate::session::Session;
+use crate::target::Target;
+
+/// Sessions of any number of targets; shared by the threads of a process.
+pub struct Sessions {
+    create: Create,
+    cache: Option<Cache>,
+    progress: Progress,
+    flights: Mutex<HashMap<String, Arc<Flight>>>,
+}
+
+/// What asks AWS; another in tests.
+pub(crate) type Create = Box<dyn Fn(&Target, Instant) -> Result<Session, Error> + Send + Sync>;
+
+/// Why there is no session; shared by all who wanted it.
+pub type Shared = Result<Arc<Session>, Arc<Error>>;
+
+/// For all tries and the wait for another process. AWS's Go SDK gives a credential process a minute, of
+/// which the agent may take the other half.
+const TOTAL: Duration = Duration::from_secs(30);
+
+/// Another process that fails at its own deadline shall still be able to say so.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Who waited in vain for a process that was killed still has so much time for a request.
+const AT_LEAST: Duration = Duration::from_secs(10);
+
+impl Sessions {
+    /// Without a cache, sessions stay within the process.
+    pub fn new(cache: Option<Cache>, progress: Progress) -> Sessions {
+        let told = progress.clone();
+        let create = move |target: &Target, deadline| create_session(target, deadline, &told);
+        Sessions::by(Box::new(create), cache, progress)
+    }
+
+    pub(crate) fn by(create: Create, cache: Option<Cache>, progress: Progress) -> Sessions {
+        Sessions {
+            create,
+            cache,
+            progress,
+            flights: Mutex::default(),
+        }
+    }
+
+    /// A fresh session: the one at hand, or a new one. Waits 30 s for AWS, at most, and as long for the
+    /// agent.
+    pub fn get(&self, target: &Target) -> Shared {
+        self.fly(target, &|session, now| session.fresh(now))
+    }
+
+    /// A fresh session that is newer than `old`: for who renews ahead of time.
+    pub fn renew(&self, target: &Target, old: &Session) -> Shared {
+        let issued = old.issued;
+        self.fly(target, &|session, now| {
+            session.fresh(now) && session.issued > issued
+        })
+    }
+
+    /// The latest session if it will do. Otherwise one thread asks, and the others get what it gets.
+    fn fly(&self, target: &Target, will_do: WillDo) -> Shared {
+        let key = target.key();
+        let flight = self.flight(&key);
+        let mut state = flight.state();
+        if let Some(session) = state
+            .latest
+            .as_ref()
+            .filter(|s| will_do(s, Timestamp::now()))
+        {
+            return Ok(Arc::clone(session));
+        }
+        if state.flying {
+            let landed = state.landed;
+            while state.landed == landed {
+                state = flight
+                    .landing
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
+            return state.outcome();
+        }
+        state.flying = true;
+        drop(state);
+        let landing = Landing(&flight);
+        let outcome = self.obtain(target, &key, will_do);
+        landing.with(outcome)
+    }
+
+    /// From the cache or from AWS.
+    fn obtain(&self, target: &Target, key: &str, will_do: WillDo) -> Result<Session, Error> {
+        let (begin, began) = (Timestamp::now(), Instant::now());
+        let deadline = began + TOTAL;
+        let Some(cache) = &self.cache else {
+            return (self.create)(target, deadline);
+        };
+        if let Some(session) = kept(cache, target, key, will_do, begin) {
+            return Ok(session);
+        }
+        self.progress
+            .waiting_for("another roleseal that asks for the same session");
+        let mut lock = match cache.lock(key, deadline + GRACE) {
+            Ok(lock) => lock,
+            Err(error @ CacheError::Busy { .. }) => return Err(error.into()),
+            Err(error) => {
+                self.progress.warn(&error);
+                return (self.create)(target, deadline);
+            }
+        };
+        if let Some(session) = kept(cache, target, key, will_do, begin) {
+            return Ok(session);
+        }
+        if let Some(failure) = lock.failure_since(begin) {
+            return Err(failure.into());
+        }
+        let deadline = deadline.max(Instant::now() + AT_LEAST);
+        let outcome = (self.create)(target, deadline);
+        self.keep(cache, key, &mut lock, &outcome);
+        outcome
+    }
+
+    fn keep(&self, cache: &Cache, key: &str, lock: &mut Lock, outcome: &Result<Session, Error>) {
+        match outcome {
+            Ok(session) => {
+                if let Err(error) = cache.store(key, session) {
+                    self.progress.warn(&error);
+                }
+            }
+            Err(error) => lock.leave(&Failure {
+                at: Timestamp::now(),
+                exit: error.exit() as u8,
+                message: error.to_string(),
+            }),
+        }
+    }
+
+    fn flight(&self, key: &str) -> Arc<Flight> {
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(flights.entry(key.to_owned()).or_default())
+    }
+}
+
+type WillDo<'f> = &'f dyn Fn(&Session, Timestamp) -> bool;
+
+/// The cache's session, if it will do and is of the certificate that the agent signs with now. Without
+/// an answer from the agent it is good as well: nothing else about it has changed.
+fn kept(
+    cache: &Cache,
+    target: &Target,
+    key: &str,
+    will_do: WillDo,
+    begin: Timestamp,
+) -> Option<Session> {
+    let session = cache
+        .load(key)
+        .filter(|session| will_do(session, Timestamp::now()))?;
+    // What is from after now was made by a clock that has been set back since.
+    if (begin..=Timestamp::now()).contains(&session.issued) {
+        return Some(session); // made while this process waited for it
+    }
+    let identity = target.session.identity.as_deref();
+    let same = match agent_client::certificate(&target.socket, identity) {
+        Certificate::Serial(serial) => session.serial.as_deref() == Some(serial.as_str()),
+        Certificate::None => false,
+        Certificate::Unknown => true,
+    };
+    same.then_some(session)
+}
+
+/// What happens to one target's session in this process.
+#[derive(Default)]
+struct Flight {
+    state: Mutex<State>,
+    landing: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// A thread is asking.
+    flying: bool,
+    /// How many times one came back.
+    landed: u64,
+    latest: Option<Arc<Session>>,
+    /// Why the last one brought none.
+    failure: Option<Arc<Error>>,
+}
+
+impl Flight {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// What the last flight brought.
+    fn outcome(&self) -> Shared {
+        match (&self.failure, &self.latest) {
+            (Some(failure), _) => Err(Arc::clone(failure)),
+            (None, Some(session)) => Ok(Arc::clone(session)),
+            (None, None) => Err(Arc::new(Error::Lost)),
+        }
+    }
+
+    fn land(&mut self, outcome: Result<Session, Error>) {
+        self.flying = false;
+        self.landed += 1;
+        match outcome {
+            Ok(session) => {
+                self.latest = Some(Arc::new(session));
+                self.failure = None;
+            }
+            Err(error) => self.failure = Some(Arc::new(error)),
+        }
+    }
+}
+
+/// Wakes those that wait, whatever becomes of the thread that asks.
+struct Landing<'f>(&'f Flight);
+
+impl Landing<'_> {
+    fn with(self, outcome: Result<Session, Error>) -> Shared {
+        let mut state = self.0.state();
+        state.land(outcome);
+        state.outcome()
+    }
+}
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        if state.flying {
+            state.land(Err(Error::Lost)); // it panicked
+        }
+        drop(state);
+        self.0.landing.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests;

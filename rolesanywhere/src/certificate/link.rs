@@ -1,0 +1,16 @@
+//! A certificate between a leaf and its trust anchor.
+
+use super::{Certificate, Whose};
+
+/// An intermediate, and its place behind the leaf in the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Link {
+    pub(super) certificate: Certificate,
+    pub(super) number: usize,
+}
+
+impl Link {
+    pub(super) fn whose(&self) -> Whose {
+        Whose::Intermediate(self.number, self.certificate.subject())
+    }
+}
