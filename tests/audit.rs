@@ -296,7 +296,7 @@ fn failure(web: &Web, file: &Path, journal: &str) -> String {
         .env("JOURNAL_STREAM", journal)
         .stderr(Stdio::from(stderr))
         .status();
-    assert_eq!(status.unwrap().code(), Some(1));
+    assert_eq!(status.unwrap().code(), Some(78));
     fs::read_to_string(file).unwrap()
 }
 

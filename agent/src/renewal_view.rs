@@ -13,6 +13,8 @@ use jiff::Timestamp;
 pub struct RenewalView {
     settings: Settings,
     source: CertificateSource,
+    /// What failed before is no news.
+    since: Timestamp,
     seen: Mutex<Option<Seen>>,
 }
 
@@ -46,6 +48,7 @@ impl RenewalView {
         RenewalView {
             settings,
             source,
+            since: Timestamp::now(),
             seen: Mutex::default(),
         }
     }
@@ -78,9 +81,10 @@ impl RenewalView {
         {
             news.push(News::NotRenewable(fault));
         }
-        // One that was there at the first look is no news: it was told by an earlier agent.
-        if let (Some(failure), Some(last)) = (now.record.failure, last)
-            && last.record.failure.as_ref() != Some(&failure)
+        let before = last.and_then(|last| last.record.failure);
+        if let Some(failure) = now.record.failure
+            && failure.at.as_second() >= self.since.as_second()
+            && before.as_ref() != Some(&failure)
         {
             news.push(News::Failed(failure.message));
         }
