@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use libfuzzer_sys::fuzz_target;
-use config::user_database::SystemUsers;
 use config::Config;
+use config::user_database::SystemUsers;
+use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
     if let Ok(config) = Config::parse(Path::new("agent.toml"), text, &SystemUsers) {

@@ -1,10 +1,10 @@
 //! Certificates in DER, of a file or from a token: as the leaf, and as an intermediate behind a good one.
 #![no_main]
 
+use config::certificate::Certificate;
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
 use rolesanywhere::certificate::{self, Chain, SessionFacts};
-use config::certificate::Certificate;
 use token::Signature;
 
 const LEAF: &[u8] = include_bytes!("../seeds/certificate/leaf-p256.der");
