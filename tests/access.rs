@@ -11,10 +11,6 @@ use crate::agent::{Lab, identities, request, sign};
 use crate::enroll_users::{give_to_nobody, install};
 use crate::policy::{NOBODY, as_nobody};
 
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
 fn mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
@@ -26,8 +22,8 @@ fn stderr(output: &Output) -> String {
 /// A device that this user's groups may not open is told of before anything is made.
 #[test]
 fn a_tpm_of_a_group_is_told_at_once() {
-    if !is_root() {
-        return; // nobody else can have a device of another group
+    if as_root::by_sudo!() {
+        return;
     }
     let scene = Scene::new().unwrap();
     let programs = install(&scene);
@@ -77,7 +73,7 @@ fn a_tpm_of_a_group_is_told_at_once() {
 /// The module says CKR_GENERAL_ERROR; the agent says which file, and whom it is closed to.
 #[test]
 fn softhsms_configuration_that_is_closed_is_named() {
-    if !is_root() {
+    if as_root::by_sudo!() {
         return;
     }
     let Lab { mut config, scene } = Lab::new(KeyKind::EcP256);
@@ -108,7 +104,7 @@ fn softhsms_configuration_that_is_closed_is_named() {
 /// It is so since no rule lets anybody else in: no group would help.
 #[test]
 fn a_socket_without_rules_for_others_is_told_of_as_such() {
-    if !is_root() {
+    if as_root::by_sudo!() {
         return;
     }
     let mut lab = Lab::new(KeyKind::EcP256);

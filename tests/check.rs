@@ -10,10 +10,7 @@ use crate::agent::{Lab, copy_program};
 use crate::policy::NOBODY;
 
 /// A scene whose configuration and certificate `nobody` can read, and nothing else. Only root can look as nobody.
-fn scene() -> Option<Scene> {
-    if !rustix::process::geteuid().is_root() {
-        return None;
-    }
+fn scene() -> Scene {
     let Lab { mut config, scene } = Lab::new(KeyKind::EcP256);
     config.pkcs11_module = SoftHsm::module().unwrap();
     let config = config.to_toml().unwrap();
@@ -22,7 +19,7 @@ fn scene() -> Option<Scene> {
     for name in ["agent.toml", "web.pem"] {
         open(&scene.path(name), 0o644);
     }
-    Some(scene)
+    scene
 }
 
 fn open(path: &Path, mode: u32) {
@@ -65,7 +62,10 @@ fn good(output: &Output) -> (String, String) {
 
 #[test]
 fn root_sees_what_the_agents_user_cannot_read() {
-    let Some(scene) = scene() else { return };
+    if as_root::by_sudo!() {
+        return;
+    }
+    let scene = scene();
     let tokens = scene.path("tokens");
     open(scene.softhsm().config(), 0o600);
     open(&tokens, 0o700);
@@ -106,7 +106,10 @@ fn root_sees_what_the_agents_user_cannot_read() {
 /// Systemd passes it to the service alone: what the unit says of it is looked at.
 #[test]
 fn a_credential_is_looked_up_in_the_unit() {
-    let Some(scene) = scene() else { return };
+    if as_root::by_sudo!() {
+        return;
+    }
+    let scene = scene();
     open(scene.softhsm().config(), 0o644);
     open(&scene.path("tokens"), 0o755);
     let text = fs::read_to_string(scene.path("agent.toml")).unwrap();
@@ -155,7 +158,10 @@ fn a_credential_is_looked_up_in_the_unit() {
 /// Root made them, and the agent's user cannot read them.
 #[test]
 fn a_key_file_of_root_is_a_fault() {
-    let Some(scene) = scene() else { return };
+    if as_root::by_sudo!() {
+        return;
+    }
+    let scene = scene();
     let file = scene.write("chip.tss", "not looked into").unwrap();
     let text = format!(
         "[[identity]]\nname = \"chip\"\nkey = {file:?}\ncertificate = {:?}\n\
@@ -177,7 +183,10 @@ fn a_key_file_of_root_is_a_fault() {
 
 #[test]
 fn only_root_looks_as_another() {
-    let Some(scene) = scene() else { return };
+    if as_root::by_sudo!() {
+        return;
+    }
+    let scene = scene();
     let program = scene.path("roleseal-agent");
     copy_program(programs::agent().unwrap().as_os_str(), &program);
     let output = scene

@@ -51,8 +51,8 @@ fn said(output: &Output) -> String {
 /// Without root: the agent keeps its secrets in, so that the kernel does not show its program even to its own user.
 #[test]
 fn an_agent_of_the_same_user_is_reloaded() {
-    if !rustix::process::geteuid().is_root() {
-        return; // as every other test of enroll then shows
+    if as_root::by_sudo!() {
+        return;
     }
     let Lab { mut config, scene } = Lab::new(KeyKind::EcP256);
     let issue = ca(&scene);
@@ -95,10 +95,7 @@ struct Store {
 
 impl Store {
     /// Only root makes anything for another user.
-    fn new() -> Option<Store> {
-        if !rustix::process::geteuid().is_root() {
-            return None;
-        }
+    fn new() -> Store {
         let scene = Scene::new().unwrap();
         let pin = scene.pin_path(&scene.add_token("lab").unwrap());
         give_to_nobody(&scene.path("tokens"));
@@ -111,7 +108,7 @@ impl Store {
         let text = format!("socket = {:?}\n", scene.socket());
         scene.write("agent.toml", &text).unwrap();
         open(&scene.path("agent.toml"), 0o644);
-        Some(Store { scene, pin })
+        Store { scene, pin }
     }
 
     fn admin(&self, arguments: &[&str]) -> Command {
@@ -167,7 +164,10 @@ fn refused(command: &mut Command, expected: &str) {
 /// SoftHSM's tokens are files, which its module makes as whoever runs it.
 #[test]
 fn what_root_enrolls_the_agents_user_can_use() {
-    let Some(store) = Store::new() else { return };
+    if as_root::by_sudo!() {
+        return;
+    }
+    let store = Store::new();
     let Store { scene, .. } = &store;
     said(&store.enroll(&["--owner", "nobody"]).output().unwrap());
     assert_eq!(owners(&scene.path("tokens")), BTreeSet::from([NOBODY]));
@@ -211,7 +211,10 @@ fn what_root_enrolls_the_agents_user_can_use() {
 /// Whatever root alone could use is refused before anything is made.
 #[test]
 fn what_the_agents_user_could_not_use_is_not_made() {
-    let Some(store) = Store::new() else { return };
+    if as_root::by_sudo!() {
+        return;
+    }
+    let store = Store::new();
     let Store { scene, pin } = &store;
     let key_files = || fs::read_dir(scene.path("tokens")).unwrap().count();
     let before = key_files();
@@ -252,7 +255,10 @@ fn what_the_agents_user_could_not_use_is_not_made() {
 /// By default, whom the agent's unit runs as.
 #[test]
 fn the_key_file_of_a_tpm_is_the_agents_users() {
-    let Some(store) = Store::new() else { return };
+    if as_root::by_sudo!() {
+        return;
+    }
+    let store = Store::new();
     let Store { scene, .. } = &store;
     let tpm = scene.add_tpm().unwrap();
     let unit = "[Service]\nUser=nobody\n";
