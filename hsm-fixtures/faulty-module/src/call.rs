@@ -8,7 +8,7 @@ use rustix::process::{Signal, getpid, kill_process};
 
 use crate::calls;
 use crate::control::Control;
-use crate::fault::{Action, Presence};
+use crate::fault::{Action, DESTRUCTOR, Presence};
 use crate::sessions::Sessions;
 use crate::settings::{give_up, settings};
 
@@ -99,6 +99,13 @@ impl Call {
             Some(session) => session.in_target(work),
             None => self.no_session,
         }
+    }
+}
+
+/// Does what the cues have the destructor do.
+pub(crate) fn destroy() {
+    if let Ok(actions) = read_control().actions(DESTRUCTOR, &[]) {
+        let _ = act(actions); // it returns nothing
     }
 }
 

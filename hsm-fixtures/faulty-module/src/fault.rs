@@ -115,10 +115,13 @@ impl FromStr for Fault {
     }
 }
 
+/// Stands in place of a function: what the module does when the process exits.
+pub(crate) const DESTRUCTOR: &str = "destructor";
+
 fn fault(words: &mut SplitAsciiWhitespace) -> Option<Fault> {
     match words.next()? {
         "token" => presence(words).map(Fault::Token),
-        function if function.starts_with("C_") => {
+        function if function.starts_with("C_") || function == DESTRUCTOR => {
             let action = action(function, words)?;
             let when = when(words)?;
             let function = function.to_owned();

@@ -13,6 +13,7 @@
 //!
 //! ```text
 //! NUMBER FUNCTION ACTION [after N] [times N] [reopened]
+//! NUMBER destructor ACTION
 //! NUMBER token absent [CODE]
 //! NUMBER token back [shift N] [reinitialized]
 //! ```
@@ -20,7 +21,8 @@
 //! `FUNCTION` is a function's name, such as `C_Sign`. Several cues for one act in their order. `after N` lets
 //! the first N calls pass, `times N` acts on the N calls after those. They count the calls since the cue came,
 //! of all processes together: in files `CONTROL.NUMBER` beside the control file. With `reopened` a cue acts
-//! only in sessions that were opened while it was there.
+//! only in sessions that were opened while it was there. `destructor` stands for a destructor of the module, which runs
+//! when the process exits normally.
 //!
 //! | action | what the function does |
 //! | --- | --- |

@@ -30,6 +30,16 @@ pub(crate) unsafe extern "C" fn C_GetFunctionList(list: CK_FUNCTION_LIST_PTR_PTR
     }
 }
 
+/// Runs when the process exits normally, as destructors of a C++ module do.
+// SAFETY: the section holds pointers to functions of that type.
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static DESTRUCTOR: extern "C" fn() = destroy;
+
+extern "C" fn destroy() {
+    call::destroy();
+}
+
 /// Calls a function of the target.
 macro_rules! target {
     ($function:ident($($argument:expr),* $(,)?)) => {

@@ -209,6 +209,18 @@ fn a_module_that_crashes_takes_its_program_along() {
     }
 }
 
+/// They free what other libraries' destructors have freed before: SoftHSM's after OpenSSL's.
+#[test]
+fn destructors_of_a_module_do_not_run() {
+    let lab = Lab::new();
+    let mut program = lab.program();
+    assert!(program.opened(lab.open())[0].is_ok());
+    lab.signs(&mut program);
+    lab.inject("destructor abort");
+    assert_eq!(program.end().code(), Some(0));
+    assert_eq!(lab.count("C_Finalize"), 1);
+}
+
 /// It may hang when it is closed, too.
 #[test]
 fn a_module_that_hangs_does_not_keep_its_program_alive() {
