@@ -19,8 +19,9 @@ mod slot;
 
 pub use error::Failure;
 
-/// The program. Exits by `_exit`, once `C_Finalize` was called: modules have destructors that run at a normal exit, and
-/// those of SoftHSM 2.6 free what OpenSSL's have freed before (`double free or corruption`, SIGABRT).
+/// The program. Exits by `_exit`, once `C_Finalize` was called: at a normal exit the destructors of modules run, in no
+/// order with those of the libraries that they use. With SoftHSM 2.6 on a busy machine some ends were a SIGABRT
+/// (`double free or corruption`).
 pub fn run() -> ! {
     let status = status();
     signal_hook::low_level::exit(status.into())
