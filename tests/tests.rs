@@ -22,6 +22,7 @@ mod doctor; // roleseal doctor: every failure named, by its check, its cause and
 mod doctor_aws; // the same for what AWS refuses, and why
 mod endpoints; // where CreateSession goes, in botocore's view
 mod enroll; // from a blank token to credentials in one command, stopped and run again
+mod enroll_module; // enroll: which PKCS#11 module, given or not
 mod enroll_users; // the same without root, and as root for the agent's user
 mod exec; // commands with credentials: environment, signals, exit status
 mod faults; // every fault that a PKCS#11 module can have, under load

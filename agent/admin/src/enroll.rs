@@ -30,7 +30,7 @@ use plan::Plan;
 ///
 /// Key, certificate request, certificate, check as AWS would, configuration, reload of the agent. Run again, it
 /// goes on from what is there, and makes no second key.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct EnrollArguments {
     /// The identity
@@ -109,6 +109,11 @@ Examples:
 const PUBLIC: u32 = 0o644;
 
 pub(super) fn run(arguments: &EnrollArguments) -> Result<(), Failure> {
+    let mut arguments = arguments.clone();
+    if let Some(module) = configuration::default_module(&arguments.config) {
+        arguments.key.module().set_configured(module);
+    }
+    let arguments = &arguments;
     // All that the arguments, the configuration and the files can be at fault in, before anything is made.
     let plan = Plan::new(arguments)?;
     if arguments.dry_run {

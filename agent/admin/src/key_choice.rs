@@ -46,6 +46,9 @@ pub(crate) struct ModuleArgument {
     /// else p11-kit-proxy.so]
     #[arg(long, value_name = "MODULE")]
     module: Option<PathBuf>,
+    /// What the configuration says, where one is read.
+    #[arg(skip)]
+    configured: Option<PathBuf>,
 }
 
 /// A PKCS#11 URI that was not read yet: clap would repeat one that is wrong, and a PIN in it.
@@ -126,7 +129,18 @@ impl ModuleArgument {
     pub(crate) fn of(&self, uri: &mut Pkcs11Uri) -> PathBuf {
         let in_uri = uri.module_path.take();
         let given = self.module.clone().or(in_uri);
-        given.unwrap_or_else(|| PathBuf::from(DEFAULT_MODULE))
+        given.unwrap_or_else(|| self.default())
+    }
+
+    /// The one of the configuration, else the agent's own default.
+    pub(crate) fn default(&self) -> PathBuf {
+        let configured = self.configured.clone();
+        configured.unwrap_or_else(|| PathBuf::from(DEFAULT_MODULE))
+    }
+
+    /// Takes the configuration's default.
+    pub(crate) fn set_configured(&mut self, module: PathBuf) {
+        self.configured = Some(module);
     }
 
     /// Whether one is given.

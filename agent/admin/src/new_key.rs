@@ -22,7 +22,7 @@ use crate::token_key::{KeyPlace, other_answer};
 use crate::token_program::{Patience, Program};
 
 /// Which key to make, and where.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(group = ArgGroup::new("where").args(["uri", "tpm"]).required(true))]
 #[command(group = ArgGroup::new("place").args(["out", "persist"]))]
 pub(crate) struct NewKeyArguments {
@@ -64,6 +64,16 @@ struct Pcrs(Vec<u8>);
 const PCR_COUNT: u8 = 24;
 
 impl NewKeyArguments {
+    /// The PKCS#11 module, as it is given or defaulted.
+    pub(crate) fn module(&mut self) -> &mut ModuleArgument {
+        &mut self.module
+    }
+
+    /// The PKCS#11 module where none is given.
+    pub(crate) fn default_module(&self) -> PathBuf {
+        self.module.default()
+    }
+
     /// Makes it. `owner`: whose its files are to be, if not this user's.
     pub(crate) fn make(&self, owner: Option<&Account>) -> Result<KeyJson, Failure> {
         match (&self.uri, &self.tpm) {

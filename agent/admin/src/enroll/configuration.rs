@@ -41,7 +41,7 @@ pub(super) fn block(
         "[[identity]]".to_owned(),
         format!("name = {}", toml_string(&arguments.name.to_string())),
     ];
-    lines.extend(key_lines(place)?);
+    lines.extend(key_lines(place, &arguments.key.default_module())?);
     lines.push(format!("certificate = {}", path(certificate)?));
     if let (Some(command), true) = (
         &arguments.issue,
@@ -66,12 +66,28 @@ pub(super) fn block(
     Ok(lines.join("\n") + "\n")
 }
 
-fn key_lines(place: &KeyPlace) -> Result<Vec<String>, Failure> {
+/// The PKCS#11 module that the configuration names for all identities; `None` where it names none, or is not there.
+pub(super) fn default_module(config: &Path) -> Option<PathBuf> {
+    let text = fs::read_to_string(config).ok()?;
+    let table: toml::Table = toml::from_str(&text).ok()?; // a fault in it is told later
+    Some(PathBuf::from(table.get("pkcs11-module")?.as_str()?))
+}
+
+/// The module is named where it is another one than `default`.
+fn key_lines(place: &KeyPlace, default: &Path) -> Result<Vec<String>, Failure> {
     let mut lines = Vec::new();
     match place {
         KeyPlace::Pkcs11 { module, uri, .. } => {
             let mut uri = uri.clone();
-            uri.module_path = Some(module.clone()); // whatever the file's default is
+            if module != default {
+                if !module.is_absolute() {
+                    return Err(Failure::usage(format!(
+                        "--module {}: name the module by its absolute path, as the configuration takes it",
+                        module.display()
+                    )));
+                }
+                uri.module_path = Some(module.clone());
+            }
             lines.push(format!("key = {}", toml_string(&uri.to_string())));
         }
         KeyPlace::Tpm { tcti, key } => {
@@ -235,7 +251,7 @@ mod tests {
             pin,
             user,
         };
-        let lines = key_lines(&place).unwrap().join("\n");
+        let lines = key_lines(&place, Path::new("/m.so")).unwrap().join("\n");
         assert!(lines.contains("\n# pin = { file = "), "{lines}");
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("agent.toml");
