@@ -1,13 +1,13 @@
 //! The strict reading of an unsigned request. What is signed later is what was read here, so nothing
 //! may pass that this agent and AWS could read differently.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt;
 
 use percent_encoding::percent_decode_str;
 use rolesanywhere::{Endpoint, Region, SessionDuration, SessionName, Target};
 use serde::Deserialize;
-use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use wire::{Refusal, RequestFault, UnsignedRequest};
 
 /// A CreateSession request, unsigned.
@@ -136,34 +136,19 @@ struct Body {
 }
 
 fn parse_body(body: &str) -> Result<Body, Refusal> {
-    /// The members as JSON types, each at most once.
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields, rename_all = "camelCase")]
-    struct Members {
-        duration_seconds: Option<u64>,
-        role_session_name: Option<String>,
-        #[serde(rename = "instanceProperties")]
-        _instance_properties: Option<StringMap>,
-    }
-    // A struct would be read from an array as well.
-    if !body.starts_with('{') {
-        return Err(invalid("the body is not a JSON object".to_owned()));
-    }
-    let members: Members = serde_json::from_str(body).map_err(|fault| {
-        let text = shown(&fault.to_string());
-        // serde_json tells these apart by text alone.
-        let kind = if text.starts_with("unknown field") {
-            RequestFault::UnknownParameter
-        } else if text.starts_with("duplicate") {
-            RequestFault::RepeatedParameter
-        } else {
-            RequestFault::InvalidParameter
+    let fault = |kind, what: &str| {
+        let text = format!("the body is not a CreateSession body: {}", shown(what));
+        refused(kind, text)
+    };
+    let members: Members = serde_json::from_str(body)
+        .map_err(|error| fault(RequestFault::InvalidParameter, &error.to_string()))?;
+    if let Some((kind, name)) = members.fault {
+        let what = match kind {
+            RequestFault::RepeatedParameter => format!("{name:?} is repeated"),
+            _ => format!("unknown member {name:?}"),
         };
-        refused(
-            kind,
-            format!("the body is not a CreateSession body: {text}"),
-        )
-    })?;
+        return Err(fault(kind, &what));
+    }
     Ok(Body {
         duration: members
             .duration_seconds
@@ -178,8 +163,61 @@ fn parse_body(body: &str) -> Result<Body, Refusal> {
     })
 }
 
-/// A JSON object of strings without repeated names.
-struct StringMap;
+/// A body's members as JSON types, each of them null or absent where it may be.
+#[derive(Default)]
+struct Members {
+    duration_seconds: Option<u64>,
+    role_session_name: Option<String>,
+    /// The first name that is unknown or repeated.
+    fault: Option<(RequestFault, String)>,
+}
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Members, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = Members::default();
+                let mut seen = BTreeSet::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    let mut fault = None;
+                    match name.as_str() {
+                        "durationSeconds" => members.duration_seconds = map.next_value()?,
+                        "roleSessionName" => members.role_session_name = map.next_value()?,
+                        "instanceProperties" => {
+                            let properties: Option<StringMap> = map.next_value()?;
+                            fault = properties
+                                .and_then(|properties| properties.repeated)
+                                .map(|name| (RequestFault::RepeatedParameter, name));
+                        }
+                        _ => {
+                            map.next_value::<IgnoredAny>()?;
+                            fault = Some((RequestFault::UnknownParameter, name.clone()));
+                        }
+                    }
+                    if !seen.insert(name.clone()) {
+                        fault = Some((RequestFault::RepeatedParameter, name));
+                    }
+                    members.fault = members.fault.or(fault);
+                }
+                Ok(members)
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
+/// A JSON object of strings.
+struct StringMap {
+    /// The first name that stands twice.
+    repeated: Option<String>,
+}
 
 impl<'de> Deserialize<'de> for StringMap {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<StringMap, D::Error> {
@@ -192,13 +230,13 @@ impl<'de> Deserialize<'de> for StringMap {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<StringMap, A::Error> {
-                let mut seen = BTreeMap::new();
+                let (mut seen, mut repeated) = (BTreeSet::new(), None);
                 while let Some((name, _)) = map.next_entry::<String, String>()? {
-                    if seen.insert(name, IgnoredAny).is_some() {
-                        return Err(de::Error::custom("duplicate name in instanceProperties"));
+                    if !seen.insert(name.clone()) {
+                        repeated.get_or_insert(name);
                     }
                 }
-                Ok(StringMap)
+                Ok(StringMap { repeated })
             }
         }
         deserializer.deserialize_map(Object)
