@@ -44,11 +44,14 @@ pub struct Certificate {
     parsed: x509_cert::Certificate,
 }
 
-/// Why bytes are no certificate, or no request for one, that can be used. The text names the fault and the remedy; the caller adds
-/// which certificate it was.
+/// Why bytes are no certificate, or no request for one, that can be used. The caller adds which certificate it was.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{0}")]
-pub struct CertificateError(String);
+#[error("{fault}{colon}{remedy}", colon = if remedy.is_empty() { "" } else { ": " })]
+pub struct CertificateError {
+    fault: String,
+    /// Empty where there is none to name.
+    remedy: &'static str,
+}
 
 /// A leaf with an RSA-4096 key has about 2 KiB of DER. With five intermediates as large as this, their
 /// base64 takes 48 KiB, and the agent's answer fits into its message.
@@ -163,9 +166,17 @@ impl Certificate {
 }
 
 impl CertificateError {
-    /// One with this text.
-    pub fn new(text: impl Into<String>) -> CertificateError {
-        CertificateError(text.into())
+    /// Without a remedy of its own.
+    pub fn new(fault: impl Into<String>) -> CertificateError {
+        CertificateError::with_remedy(fault, "")
+    }
+
+    /// With what to do about it.
+    pub fn with_remedy(fault: impl Into<String>, remedy: &'static str) -> CertificateError {
+        CertificateError {
+            fault: fault.into(),
+            remedy,
+        }
     }
 }
 

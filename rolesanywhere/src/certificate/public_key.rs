@@ -65,7 +65,8 @@ impl PublicKey {
     /// The key in DER of a `SubjectPublicKeyInfo` (RFC 5280, 4.1), if it is of a kind that AWS takes of a leaf.
     pub fn from_der(spki: &[u8]) -> Result<PublicKey, CertificateError> {
         let spki = SubjectPublicKeyInfoRef::from_der(spki).map_err(|fault| {
-            CertificateError::new(format!("its public key cannot be read: {fault}"))
+            let fault = format!("its public key cannot be read: {fault}");
+            CertificateError::with_remedy(fault, "have a new certificate issued")
         })?;
         PublicKey::read(spki, LEAF_RSA_BITS)
     }
@@ -94,8 +95,9 @@ impl PublicKey {
                 Ok(key) => Ok(Key::P521(Box::new(key))),
                 Err(_) => Err(malformed()),
             },
-            (kind, _) if name(kind).starts_with(ML_DSA) => Err(CertificateError::new(
-                "its key is an ML-DSA key, which roleseal cannot use: use an RSA or EC key",
+            (kind, _) if name(kind).starts_with(ML_DSA) => Err(CertificateError::with_remedy(
+                "its key is an ML-DSA key, which roleseal cannot use",
+                "use an RSA or EC key",
             )),
             _ => Err(CertificateError::new(
                 "its key is none of RSA 2048 to 4096, EC P-256, P-384 and P-521",
@@ -222,9 +224,10 @@ fn rsa(der: &[u8], sizes: RangeInclusive<usize>) -> Result<Key, CertificateError
     let bits = modulus_bits().map_err(|_| malformed())?;
     if !sizes.contains(&bits) {
         let (least, most) = (sizes.start(), sizes.end());
-        return Err(CertificateError::new(format!(
-            "its RSA key has {bits} bits: AWS takes {least} to {most}"
-        )));
+        return Err(CertificateError::with_remedy(
+            format!("its RSA key has {bits} bits, and AWS takes {least} to {most}"),
+            "use such a key",
+        ));
     }
     Ok(Key::Rsa(der.to_vec(), bits))
 }
@@ -232,8 +235,9 @@ fn rsa(der: &[u8], sizes: RangeInclusive<usize>) -> Result<Key, CertificateError
 /// A point of a curve whose numbers have so many bytes.
 fn point(point: &[u8], length: usize) -> Result<Vec<u8>, CertificateError> {
     match point {
-        [2 | 3, ..] => Err(CertificateError::new(
-            "its EC key is a compressed point: have it issued for the point in full",
+        [2 | 3, ..] => Err(CertificateError::with_remedy(
+            "its EC key is a compressed point",
+            "have it issued for the point in full",
         )),
         [4, numbers @ ..] if numbers.len() == 2 * length => Ok(point.to_vec()),
         _ => Err(malformed()),
@@ -241,7 +245,10 @@ fn point(point: &[u8], length: usize) -> Result<Vec<u8>, CertificateError> {
 }
 
 fn malformed() -> CertificateError {
-    CertificateError::new("its public key is malformed: have a new certificate issued")
+    CertificateError::with_remedy(
+        "its public key is malformed",
+        "have a new certificate issued",
+    )
 }
 
 impl fmt::Display for KeyKind {

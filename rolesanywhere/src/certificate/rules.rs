@@ -54,9 +54,11 @@ pub(super) fn leaf(leaf: &Certificate) -> Vec<Objection> {
     }
     objections.extend(weak_signature(leaf, &Whose::Leaf));
     if let Err(fault) = leaf.public_key() {
-        let fault = fault.to_string();
-        let (what, remedy) = fault.split_once(": ").unwrap_or((&fault, "use such a key"));
-        objections.push(refused(what.to_owned(), remedy));
+        let remedy = match fault.remedy {
+            "" => "use such a key",
+            remedy => remedy,
+        };
+        objections.push(refused(fault.fault, remedy));
     }
     objections
 }
