@@ -2,7 +2,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
 
 use hsm_fixtures::{KeyKind, Scene, SoftHsm, programs};
 
@@ -28,6 +28,10 @@ fn open(path: &Path, mode: u32) {
 
 /// `--check`, where `systemctl cat` prints this unit, or fails.
 fn check(scene: &Scene, unit: Option<&str>, more: &[&str]) -> Output {
+    check_command(scene, unit, more).output().unwrap()
+}
+
+fn check_command(scene: &Scene, unit: Option<&str>, more: &[&str]) -> Command {
     let script = match unit {
         Some(unit) => {
             scene.write("unit", unit).unwrap();
@@ -41,7 +45,7 @@ fn check(scene: &Scene, unit: Option<&str>, more: &[&str]) -> Output {
     let path = format!("{}:/usr/bin:/bin", scene.path("bin").display());
     let mut command = scene.agent_command(&scene.path("agent.toml")).unwrap();
     command.arg("--check").args(more).env("PATH", path);
-    command.output().unwrap()
+    command
 }
 
 /// The faults that it finds, one a line.
@@ -153,6 +157,15 @@ fn a_credential_is_looked_up_in_the_unit() {
     inside.args(["--check", "--user", "root"]);
     let inside = inside.env("CREDENTIALS_DIRECTORY", scene.dir()).output();
     assert_eq!(faults(&inside.unwrap()).len(), 1);
+    // A control process of the service, which before systemd 255 may not enter that directory: as from outside.
+    let closed = scene.path("closed");
+    fs::create_dir(&closed).unwrap();
+    open(&closed, 0o700);
+    for (unit, is_good) in [(load(&pin), true), (load(&absent), false)] {
+        let mut control = check_command(&scene, Some(&unit), &[]);
+        let output = control.env("CREDENTIALS_DIRECTORY", &closed).output();
+        assert_eq!(output.unwrap().status.success(), is_good);
+    }
 }
 
 /// Root made them, and the agent's user cannot read them.

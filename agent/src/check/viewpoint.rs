@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use rustix::fs::{Access, access};
 use token::account::Account;
 use token::{PinSource, softhsm};
 
@@ -140,14 +141,15 @@ impl Viewpoint {
     }
 }
 
-/// A PIN that this process has no way to look at.
+/// A PIN that this process has no way to look at: systemd has passed it to the service alone. Before systemd 255, a control
+/// process (ExecReload=) is told where the service's credentials are, but may not enter that directory.
 pub(super) fn is_passed_by_systemd(pin: &PinSource) -> Option<&str> {
-    match pin {
-        PinSource::Credential(name) if std::env::var_os("CREDENTIALS_DIRECTORY").is_none() => {
-            Some(name)
-        }
-        _ => None,
-    }
+    let PinSource::Credential(name) = pin else {
+        return None;
+    };
+    let directory = std::env::var_os("CREDENTIALS_DIRECTORY");
+    let is_open = directory.is_some_and(|path| access(path, Access::EXEC_OK).is_ok());
+    (!is_open).then_some(name.as_str())
 }
 
 /// `looked at as roleseal`
