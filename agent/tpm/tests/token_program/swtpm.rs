@@ -122,10 +122,12 @@ impl Swtpm {
             if !line.contains("SWTPM_IO_Read:") {
                 continue;
             }
-            // tag, size and code: 2, 4 and 4 bytes
-            let bytes = lines.next().unwrap().split_whitespace();
-            let code: String = bytes.skip(6).take(4).collect();
-            commands.push(u32::from_str_radix(&code, 16).unwrap());
+            // tag, size and code: 2, 4 and 4 bytes. swtpm may be writing the last line just now.
+            let code: Option<String> = lines.next().and_then(|bytes| {
+                let code: String = bytes.split_whitespace().skip(6).take(4).collect();
+                (code.len() == 8).then_some(code)
+            });
+            commands.extend(code.map(|code| u32::from_str_radix(&code, 16).unwrap()));
         }
         commands
     }
