@@ -104,7 +104,10 @@ impl From<ConfigError> for Failure {
 
 /// Tells the service manager and whoever waits at its socket.
 fn not_configured(failure: &Failure) {
-    let _ = sd_notify::notify(&[NotifyState::Status(&failure.to_string())]); // there may be none
+    let text = failure.to_string();
+    // One line: each further one would be an assignment of its own (sd_notify(3)).
+    let status = NotifyState::Status(text.lines().next().unwrap_or_default());
+    let _ = sd_notify::notify(&[status]); // there may be none
     listener::refuse_waiting(&Refusal::NotConfigured {
         message: "the configuration of roleseal-agent has a fault: an administrator sees it with \
                   `systemctl status roleseal-agent`"
