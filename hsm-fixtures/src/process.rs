@@ -123,6 +123,10 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        // A test that fails only now and then has to tell everything at once.
+        if std::thread::panicking() {
+            eprintln!("{}:\n{}", self.log.display(), self.log_tail());
+        }
         if let Err(error) = self.end() {
             eprintln!("hsm-fixtures: cannot end process {}: {error}", self.id());
         }

@@ -69,9 +69,25 @@ impl Thread {
         mut process: TokenProcess,
         limit: Duration,
     ) -> Result<TokenProcess, TokenError> {
+        match self.open_and_prove(&mut process, limit) {
+            Ok(()) => Ok(process),
+            // It may be logging in. SoftHSM writes its token anew there: killed meanwhile, it leaves an empty one.
+            Err(error) if self.closing => {
+                process.close();
+                Err(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn open_and_prove(
+        &mut self,
+        process: &mut TokenProcess,
+        limit: Duration,
+    ) -> Result<(), TokenError> {
         let start = Instant::now();
         self.reopen_at = None;
-        let reports = self.ask_to_open(&mut process, limit)?;
+        let reports = self.ask_to_open(process, limit)?;
         self.pin_is_good = true;
         // Before anything else can fail: what was refused must not be tried by the next token program.
         for (key, report) in reports.iter().enumerate() {
@@ -84,7 +100,7 @@ impl Thread {
         for (key, report) in reports.into_iter().enumerate() {
             let proved = match self.refused.get(&key) {
                 Some(error) => Err(error.clone()),
-                None => self.prove(&mut process, key, owners.get(key), report)?,
+                None => self.prove(process, key, owners.get(key), report)?,
             };
             states.push(match proved {
                 Ok(ready) => ready,
@@ -98,7 +114,7 @@ impl Thread {
         self.opening_took = start.elapsed();
         self.log_states(&states);
         self.set_states(states);
-        Ok(process)
+        Ok(())
     }
 
     /// The reports of the keys. A program that is lost while it tries a PIN is an error that passes only
@@ -408,6 +424,24 @@ mod tests {
         keeper.close();
         keeper.end().wait(Instant::now() + Duration::from_secs(20));
         assert_eq!(script.starts(), 1);
+    }
+
+    /// SoftHSM writes its token anew at a login: a program that is killed meanwhile takes the keys with it.
+    #[test]
+    fn a_program_that_opens_its_token_may_finish_when_the_agent_ends() {
+        let script = Script::new(
+            r#"greet; head -c 4 >/dev/null; echo > "${0%/*}/opening"; cat >/dev/null <&0
+            sleep 0.3; echo > "${0%/*}/finished""#,
+        );
+        let keeper = script.keeper();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !script.0.path().join("opening").exists() {
+            assert!(Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+        keeper.close();
+        keeper.end().wait(deadline);
+        assert!(script.0.path().join("finished").exists());
     }
 
     #[test]
