@@ -167,6 +167,13 @@ pub(crate) fn load_file(
             auth.clone(),
             |context, handle| context.load(required(handle)?, private.clone(), public.clone()),
         )
+    });
+    let object = object.map_err(|error| match (error, handle_instead_of_key(&private)) {
+        (TokenError::Unusable(_), Some(handle)) => TokenError::Unusable(format!(
+            "it holds no private key but the persistent handle {handle:#010x}: name the key by \
+             handle:{handle:#010x}"
+        )),
+        (error, _) => error,
     })?;
     let policy = match file.policy.is_empty() {
         true => None,
@@ -181,6 +188,15 @@ pub(crate) fn load_file(
         empty_auth: file.empty_auth && key.pin.is_none(),
     };
     loaded.check(tpm, key)
+}
+
+/// tpm2-openssl has written a key at a persistent handle so: the handle in the memory of a TPM2B_PRIVATE, whose
+/// length is the lower half, in the byte order of a PC.
+fn handle_instead_of_key(private: &Private) -> Option<u32> {
+    let lower = u16::try_from(private.len()).ok()?;
+    let upper = u16::from_le_bytes(private.get(..2)?.try_into().ok()?);
+    Some(u32::from(upper) << 16 | u32::from(lower))
+        .filter(|handle| (0x8100_0000..=0x81ff_ffff).contains(handle))
 }
 
 /// TPM2_Import turns the key of an importable file into one that loads under the parent.

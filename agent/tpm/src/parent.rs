@@ -8,11 +8,9 @@ use tss_esapi::structures::{Auth, Public};
 
 use crate::auth_value::{self, Proof};
 use crate::error::{Failure, rc};
+use crate::key_file::OWNER;
 use crate::storage_primary;
 use crate::tpm::{ObjectId, Tpm};
-
-/// `TPM_RH_OWNER`: in a key file, the storage primary that is derived in that hierarchy.
-pub(crate) const OWNER: u32 = 0x4000_0001;
 
 /// The parents that were opened so far.
 #[derive(Default)]

@@ -9,6 +9,8 @@
     clippy::indexing_slicing
 )]
 
+#[path = "token_program/foreign_files.rs"]
+mod foreign_files;
 #[path = "token_program/keeper.rs"]
 mod keeper;
 #[path = "token_program/keys.rs"]
