@@ -40,6 +40,8 @@ pub(super) struct Thread {
     pub(super) pin_is_good: bool,
     /// The PINs that the token was opened with, by key; `None` for its own.
     pub(super) pins: HashMap<Option<usize>, PinFingerprint>,
+    /// The PINs that were tried without an answer, by key, from a token that can tell later whether that counted.
+    pub(super) doubtful: HashMap<Option<usize>, PinFingerprint>,
     last_answer: Instant,
     /// Keys whose own PIN was refused: they are set aside, in this token program and in all later ones.
     pub(super) refused: HashMap<usize, TokenError>,
@@ -100,6 +102,7 @@ impl Thread {
             opening_took: Duration::ZERO,
             pin_is_good: false,
             pins: HashMap::new(),
+            doubtful: HashMap::new(),
             last_answer: Instant::now(),
             refused: HashMap::new(),
             reopen_at: None,
@@ -130,6 +133,9 @@ impl Thread {
                 Some(None) => break,
                 None => self.after_panic(),
             };
+        }
+        for (_, pin) in self.doubtful.drain() {
+            self.shared.refused_pins.add(pin);
         }
         let error = ending();
         let ended = KeyState::Failed {
@@ -193,12 +199,13 @@ impl Thread {
         }
     }
 
-    /// Has the token opened again for keys that may have been mended, and for certificates on it, as soon as
-    /// what it signs now is signed.
+    /// Has the token opened again for keys that may have been mended or replaced, and for certificates on it, as soon
+    /// as what it signs now is signed.
     fn look_again_soon(&mut self) {
         let owners = self.shared.owners();
         let on_token = |owner: &KeyOwner| matches!(owner.certificate.leaf, LeafSource::Token(_));
-        if self.has_state(is_failed) || owners.iter().any(on_token) {
+        if self.has_state(is_failed) || owners.iter().any(on_token) || self.open.has_pin_at_handle()
+        {
             self.take_refused_back();
             self.set_opening(is_failed);
             self.reopen_at = Some(Instant::now());

@@ -181,6 +181,19 @@ impl Open {
         }
     }
 
+    /// Whether a key with a PIN is found by its place alone: another key may be there by now, which has to be opened
+    /// before the PIN is tried.
+    pub fn has_pin_at_handle(&self) -> bool {
+        match self {
+            Open::Pkcs11(_) => false,
+            Open::Tpm(open) => open
+                .keys
+                .iter()
+                .flatten()
+                .any(|key| matches!(key.source, TpmKeySource::Handle(_)) && key.pin.is_some()),
+        }
+    }
+
     /// Leaves out a key whose PIN was refused, so that no later program tries that PIN again. Says
     /// `false` where the PIN is not the key's but the whole token's.
     pub fn set_aside(&mut self, key: usize) -> bool {

@@ -26,7 +26,6 @@ struct Wanted {
     handle: u32,
     pin: Option<PinSource>,
     owner_pin: Option<PinSource>,
-    pins_are_good: bool,
 }
 
 /// A parent, and the proof that we may load keys under it.
@@ -49,7 +48,6 @@ impl Parents {
             handle,
             pin: key.parent_pin.clone(),
             owner_pin: key.owner_pin.clone(),
-            pins_are_good: key.pins_are_good,
         };
         if let Some(opened) = self.0.iter().find(|opened| opened.wanted == wanted) {
             return opened.parent.clone();
@@ -92,7 +90,6 @@ fn persistent(tpm: &mut Tpm, wanted: &Wanted) -> Result<Parent, TokenError> {
     let setting = tpm.caller.parent_pin();
     let what = format!("the auth value of its parent {handle:#010x} ({setting})");
     let proof = Proof {
-        is_good: wanted.pins_are_good,
         auth: auth_value::read(wanted.pin.as_ref())?,
         entity: handle.to_be_bytes().to_vec(),
         what,
@@ -138,10 +135,7 @@ fn primary(tpm: &mut Tpm, wanted: &Wanted, hierarchy: Hierarchy) -> Result<Paren
             "its parent is derived in the null hierarchy, which has no auth value: leave {owner_pin} out"
         )));
     }
-    let owner = Proof {
-        is_good: wanted.pins_are_good,
-        ..Proof::of_hierarchy(hierarchy, wanted.owner_pin.as_ref(), owner_pin)?
-    };
+    let owner = Proof::of_hierarchy(hierarchy, wanted.owner_pin.as_ref(), owner_pin)?;
     let doing = format!("cannot derive its parent in hierarchy {hierarchy:?}");
     let failed = |failure: Failure| failure.while_doing(&doing);
     let template =
@@ -150,7 +144,6 @@ fn primary(tpm: &mut Tpm, wanted: &Wanted, hierarchy: Hierarchy) -> Result<Paren
     Ok(Parent {
         object,
         proof: Proof {
-            is_good: true,
             auth: Auth::default(),
             entity: wanted.handle.to_be_bytes().to_vec(),
             what: "the empty auth value of its derived parent".to_owned(),

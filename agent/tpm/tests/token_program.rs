@@ -9,6 +9,10 @@
     clippy::indexing_slicing
 )]
 
+#[path = "token_program/confinement.rs"]
+mod confinement;
+#[path = "token_program/doubtful.rs"]
+mod doubtful;
 #[path = "token_program/foreign_files.rs"]
 mod foreign_files;
 #[path = "token_program/keeper.rs"]
@@ -19,6 +23,10 @@ mod keys;
 mod operator;
 #[path = "token_program/program.rs"]
 mod program;
+#[path = "token_program/proxy.rs"]
+mod proxy;
+#[path = "token_program/replaced.rs"]
+mod replaced;
 #[path = "token_program/swtpm.rs"]
 mod swtpm;
 

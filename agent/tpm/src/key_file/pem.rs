@@ -70,7 +70,10 @@ mod tests {
             let text = format!("a key\n{BEGIN}{lines}{END}");
             assert_eq!(der(text.as_bytes()).unwrap(), "ABC".repeat(40).as_bytes());
         }
-        assert_eq!(der(&[0x30, 0x80, 0xff]).unwrap().as_ref(), [0x30, 0x80, 0xff]);
+        assert_eq!(
+            der(&[0x30, 0x80, 0xff]).unwrap().as_ref(),
+            [0x30, 0x80, 0xff]
+        );
         for text in [
             format!("{BEGIN}\n\n{END}\n"),
             format!("{BEGIN}\nQUJ\n{END}\n"),
