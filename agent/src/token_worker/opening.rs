@@ -11,7 +11,7 @@ use token::link::{FromToken, KeyReport, Open, ToToken};
 use token::{AmzDate, Signature, StringToSign, TokenError};
 
 use super::process::{self, TokenProcess};
-use super::retry::failure_of_all;
+use super::retry::{failure_of_all, own_errors};
 use super::thread::{SIGN_LIMIT, Thread, ending};
 use super::{Event, KeyOwner, KeyState};
 use crate::log::{self, Fields, Level};
@@ -114,6 +114,7 @@ impl Thread {
             });
         }
         if let Some(error) = failure_of_all(&states) {
+            self.own_errors = own_errors(states);
             return Err(error);
         }
         self.opened_at = Instant::now();
@@ -131,8 +132,14 @@ impl Thread {
         limit: Duration,
     ) -> Result<Vec<KeyReport>, TokenError> {
         self.pins.clear();
+        let mut open = self.open.clone();
+        if let (generation, sessions) = &self.sessions
+            && *generation != self.generation
+        {
+            open.set_left_sessions(sessions);
+        }
         process.send(&ToToken::Open {
-            open: self.open.clone(),
+            open,
             refused_pins: self.forbidden_pins(),
         })?;
         let until = Instant::now() + limit;
@@ -143,6 +150,7 @@ impl Thread {
                     self.pins.insert(key, fingerprint);
                     last = key;
                 }
+                Ok(FromToken::Sessions(sessions)) => self.sessions = (self.generation, sessions),
                 Ok(FromToken::TryingPin) => trying = !self.pin_is_good,
                 Ok(FromToken::Opened(Ok(reports))) if reports.len() == self.open.key_count() => {
                     return Ok(reports);

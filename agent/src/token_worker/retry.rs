@@ -1,6 +1,7 @@
 //! What becomes of a token that was lost or cannot be opened, of its keys that fail alone, and of the
 //! requests that it has not signed.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use token::{PinFingerprint, TokenError};
@@ -37,6 +38,7 @@ impl Thread {
             // would stay there.
             _ => {
                 process.close();
+                self.sessions.1.clear();
                 self.lost_for_good(error)
             }
         }
@@ -195,13 +197,14 @@ impl Thread {
         };
         let retry_at = wait.map(|wait| Instant::now() + wait);
         self.failures = self.failures.saturating_add(1);
+        let mut own_errors = std::mem::take(&mut self.own_errors);
         let state = |key| match self.refused.get(&key) {
             Some(refused) => KeyState::Failed {
                 error: refused.clone(),
                 retry_at: None,
             },
             None => KeyState::Failed {
-                error: error.clone(),
+                error: own_errors.remove(&key).unwrap_or_else(|| error.clone()),
                 retry_at,
             },
         };
@@ -227,6 +230,18 @@ pub(super) fn failure_of_all(states: &[KeyState]) -> Option<TokenError> {
         }
     }
     passing
+}
+
+/// The errors of keys that failed, each with its own.
+pub(super) fn own_errors(states: Vec<KeyState>) -> HashMap<usize, TokenError> {
+    let errors = states.into_iter().map(|state| match state {
+        KeyState::Failed { error, .. } => Some(error),
+        KeyState::Opening | KeyState::Ready { .. } => None,
+    });
+    errors
+        .enumerate()
+        .filter_map(|(key, error)| Some((key, error?)))
+        .collect()
 }
 
 fn backoff(failures: u32) -> Duration {

@@ -42,9 +42,13 @@ pub(super) struct Thread {
     pub(super) pins: HashMap<Option<usize>, PinFingerprint>,
     /// The PINs that were tried without an answer, by key, from a token that can tell later whether that counted.
     pub(super) doubtful: HashMap<Option<usize>, PinFingerprint>,
+    /// The sessions that a token program had in the TPM when it last told, and its generation.
+    pub(super) sessions: (u64, Vec<u32>),
     last_answer: Instant,
     /// Keys whose own PIN was refused: they are set aside, in this token program and in all later ones.
     pub(super) refused: HashMap<usize, TokenError>,
+    /// What failed of each key when none could sign: taken up by the next states.
+    pub(super) own_errors: HashMap<usize, TokenError>,
     /// When to open the token again for a key that has to wait, while others sign.
     pub(super) reopen_at: Option<Instant>,
     pub(super) queue: Queue,
@@ -103,8 +107,10 @@ impl Thread {
             pin_is_good: false,
             pins: HashMap::new(),
             doubtful: HashMap::new(),
+            sessions: (0, Vec::new()),
             last_answer: Instant::now(),
             refused: HashMap::new(),
+            own_errors: HashMap::new(),
             reopen_at: None,
             queue: Queue::default(),
             in_flight: HashMap::new(),
@@ -188,7 +194,13 @@ impl Thread {
                     .map_err(|_| RecvTimeoutError::Disconnected),
             };
             match event {
-                Ok(Event::Sign(job)) => answer(job, Err(error.clone())),
+                Ok(Event::Sign(job)) => {
+                    let own = match self.shared.state(&self.shared.lock(), job.key) {
+                        KeyState::Failed { error, .. } => error,
+                        _ => error.clone(),
+                    };
+                    answer(job, Err(own));
+                }
                 Ok(Event::Retry) => self.retry = true,
                 Ok(Event::Answer(..) | Event::Distrust | Event::Reopen) => {}
                 #[cfg(test)]

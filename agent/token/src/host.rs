@@ -198,6 +198,11 @@ impl PinGuard<'_> {
         self.tell(&FromToken::TryingPin)
     }
 
+    /// Says which sessions this program has in a TPM without a resource manager.
+    pub fn holds(&self, sessions: Vec<u32>) -> Result<(), TokenError> {
+        self.tell(&FromToken::Sessions(sessions))
+    }
+
     fn tell(&self, message: &FromToken) -> Result<(), TokenError> {
         reply(self.agent, message)
             .map_err(|error| TokenError::Gone(format!("the agent is gone: {error}")))

@@ -61,7 +61,12 @@ impl Key for TpmKey {
         match &result {
             Ok(_) => self.used_at = Instant::now(),
             // The agent starts this program anew, and may kill this one before.
-            Err(TokenError::Gone(_)) => tpm.close(),
+            Err(TokenError::Gone(text)) => {
+                tpm.close();
+                if let Some(remedy) = tpm.remedy() {
+                    return Err(TokenError::Gone(format!("{text}; {remedy}")));
+                }
+            }
             Err(TokenError::Wait { seconds, .. }) => {
                 self.locked_until = Some(Instant::now() + Duration::from_secs(*seconds));
             }

@@ -21,7 +21,7 @@ use crate::parent::{Parent, Parents, find_persistent};
 use crate::policy::Policy;
 use crate::sandbox;
 use crate::scheme::{self, Scheme};
-use crate::tpm::{ObjectId, Tpm};
+use crate::tpm::{ObjectId, Tpm, left_sessions};
 
 /// Connects, then loads each key once; the parents are flushed again. A TPM has one worker.
 pub(crate) fn open(request: Open, pins: &PinGuard) -> Result<Opened<TpmKey>, TokenError> {
@@ -30,16 +30,26 @@ pub(crate) fn open(request: Open, pins: &PinGuard) -> Result<Opened<TpmKey>, Tok
             "roleseal-tpm opens TPMs only".to_owned(),
         ));
     };
+    let told = |sessions| match request.tcti.has_resource_manager() {
+        true => Ok(()),
+        false => pins.holds(sessions),
+    };
+    told([&request.left_sessions[..], &left_sessions()].concat())?;
     if let Some(directory) = sandbox::closed_directory(&request) {
         return Err(TokenError::Gone(format!(
             "this roleseal-tpm was confined before it had to read {}",
             directory.display()
         )));
     }
-    let OpenTpm { tcti, keys } = request;
-    let mut tpm = Tpm::open(&tcti, Caller::Agent)?;
+    let OpenTpm {
+        tcti,
+        keys,
+        left_sessions,
+    } = &request;
+    let mut tpm = Tpm::open(tcti, Caller::Agent)?;
     let failed = |failure: Failure| failure.gone(format_args!("TPM {tcti}"));
-    tpm.flush_leftovers(&public_areas(&keys)).map_err(failed)?;
+    tpm.flush_left_sessions(left_sessions).map_err(failed)?;
+    tpm.flush_leftovers(&public_areas(keys)).map_err(failed)?;
     let mut parents = Parents::default();
     let mut lost = None;
     let mut found = Vec::new();
@@ -49,12 +59,14 @@ pub(crate) fn open(request: Open, pins: &PinGuard) -> Result<Opened<TpmKey>, Tok
             Some(error) => Err(TokenError::clone(error)),
         };
         // A TPM that answers is not lost: the failure is the key's own.
-        if let Err(error @ TokenError::Gone(_)) = &key
-            && tpm.lockout().is_err()
+        if lost.is_none()
+            && let Err(TokenError::Gone(_)) = &key
+            && let Err(failure) = tpm.lockout()
         {
-            lost = Some(error.clone());
+            lost = Some(failure.gone(tpm.name()));
         }
         found.push(key);
+        told(tpm.own_sessions())?;
     }
     if let Err(failure) = parents.forget(&mut tpm) {
         lost.get_or_insert(failure.gone(tpm.name()));

@@ -111,15 +111,28 @@ pub(crate) fn find_persistent(
     tpm: &mut Tpm,
     handle: u32,
 ) -> Result<(KeyHandle, Public), TokenError> {
-    tpm.find_persistent(handle).map_err(|failure| {
-        if failure.is(rc::HANDLE) {
-            return TokenError::Unusable(format!(
-                "there is no key at handle {handle:#010x}: `tpm2_getcap handles-persistent` shows those \
-                 that there are, tpm2_evictcontrol puts one there"
-            ));
-        }
-        failure.while_doing(format_args!("handle {handle:#010x}"))
-    })
+    let failure = match tpm.find_persistent(handle) {
+        Ok(found) => return Ok(found),
+        Err(failure) => failure,
+    };
+    if !failure.is(rc::HANDLE) {
+        return Err(failure.while_doing(format_args!("handle {handle:#010x}")));
+    }
+    let (next, _) = tpm
+        .handles_from(handle, 1)
+        .map_err(|failure| failure.gone(tpm.name()))?;
+    // The TPM names its persistent objects, too, while their hierarchy is switched off.
+    let is_there = next.first().is_some_and(|next| u32::from(*next) == handle);
+    Err(TokenError::Unusable(match is_there {
+        true => format!(
+            "the key at handle {handle:#010x} cannot be used, because the firmware or an administrator has switched \
+             its hierarchy off: switch it on in the firmware, and restart the machine"
+        ),
+        false => format!(
+            "there is no key at handle {handle:#010x}: `tpm2_getcap handles-persistent` shows those \
+             that there are, tpm2_evictcontrol puts one there"
+        ),
+    }))
 }
 
 fn primary(tpm: &mut Tpm, wanted: &Wanted, hierarchy: Hierarchy) -> Result<Parent, TokenError> {

@@ -175,6 +175,7 @@ mod tests {
                         pins_are_good: false,
                     }),
                 ],
+                left_sessions: vec![],
             });
             std::thread::scope(|scope| {
                 let thread = scope.spawn(|| {

@@ -9,6 +9,8 @@
     clippy::indexing_slicing
 )]
 
+#[path = "token_program/causes.rs"]
+mod causes;
 #[path = "token_program/confinement.rs"]
 mod confinement;
 #[path = "token_program/doubtful.rs"]
@@ -27,6 +29,8 @@ mod program;
 mod proxy;
 #[path = "token_program/replaced.rs"]
 mod replaced;
+#[path = "token_program/sessions.rs"]
+mod sessions;
 #[path = "token_program/swtpm.rs"]
 mod swtpm;
 

@@ -31,9 +31,11 @@ fn start_tpm() -> Swtpm {
 #[test]
 fn a_corrected_pin_is_read_by_a_later_program() {
     let mut tpm = start_tpm();
-    write_pin(&tpm.path("pins"), "guess");
+    let directory = tempfile::tempdir().unwrap(); // not beneath that of the keys
+    let pins = directory.path().join("pins");
+    write_pin(&pins, "guess");
     let mut auth = tpm.file("auth");
-    auth.pin = Some(PinSource::File(tpm.path("pins/pin")));
+    auth.pin = Some(PinSource::File(pins.join("pin")));
     let keeper = start(&tpm, &[("empty", tpm.file("empty")), ("auth", auth)]);
     let refused = settled(&keeper, 1);
     let KeyState::Failed {
@@ -49,7 +51,7 @@ fn a_corrected_pin_is_read_by_a_later_program() {
     tpm.restart();
     wait_until_ready(&keeper, 0);
     assert!(keeper.starts() > starts);
-    write_pin(&tpm.path("pins"), "key-secret");
+    write_pin(&pins, "key-secret");
     keeper.retry();
     wait_until_ready(&keeper, 1);
     sign(&keeper, 1).unwrap();
@@ -68,7 +70,8 @@ fn a_pin_is_read_in_a_directory_that_came_later() {
     ] {
         for before in [false, true] {
             let tpm = start_tpm();
-            let pins = tpm.path("pins");
+            let directory = tempfile::tempdir().unwrap();
+            let pins = directory.path().join("pins");
             if before {
                 write_pin(&pins, "guess");
             }

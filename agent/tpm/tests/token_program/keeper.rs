@@ -38,6 +38,7 @@ pub(crate) fn start_by(tpm: &Swtpm, tcti: Tcti, keys: &[(&str, OpenTpmKey)]) -> 
     let open = Open::Tpm(OpenTpm {
         tcti,
         keys: keys.iter().map(|(_, key)| Some(key.clone())).collect(),
+        left_sessions: vec![],
     });
     let programs = Path::new(PROGRAM).parent().unwrap();
     let launcher = Launcher::in_thread(programs.to_owned()).unwrap();

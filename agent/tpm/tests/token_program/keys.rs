@@ -253,7 +253,7 @@ impl Swtpm {
         self.output("openssl", &arguments).status.success()
     }
 
-    fn write_key_file(&self, name: &str, file: KeyFile) {
+    pub(crate) fn write_key_file(&self, name: &str, file: KeyFile) {
         let read = |suffix| fs::read(self.path(&format!("{name}.{suffix}"))).unwrap();
         let der = file.to_der(&read("pub"), &read("priv"));
         fs::write(self.path("key.der"), der).unwrap();
@@ -318,15 +318,15 @@ fn policy_digest(commands: &[Command]) -> Vec<u8> {
 }
 
 /// What else is in a key file, beside the key.
-struct KeyFile {
+pub(crate) struct KeyFile {
     parent: u32,
     secret: Option<Vec<u8>>,
-    policy: Vec<Command>,
+    pub(crate) policy: Vec<Command>,
     signed_policies: Vec<Vec<Command>>,
 }
 
 impl KeyFile {
-    fn under(parent: u32) -> KeyFile {
+    pub(crate) fn under(parent: u32) -> KeyFile {
         KeyFile {
             parent,
             secret: None,

@@ -8,7 +8,7 @@ use roleseal_agent::token_worker::{Caller, KeyState};
 use token::link::{OpenTpmKey, TpmKeySource};
 
 use crate::keeper::{DEADLINE, close, sign, start, wait_until_ready};
-use crate::keys::ECDSA;
+use crate::keys::{ECDSA, PARENT};
 use crate::program::{key, pin};
 use crate::swtpm::Swtpm;
 
@@ -17,8 +17,14 @@ const NO_DA: &str = "-a fixedtpm|fixedparent|sensitivedataorigin|userwithauth|si
 
 fn put(tpm: &Swtpm, name: &str) {
     tpm.output("tpm2_evictcontrol", &["-Q", "-c", &format!("{HANDLE:#x}")]);
-    tpm.load(name, "");
-    tpm.persist(name, HANDLE, "");
+    tpm.tool(&format!(
+        "tpm2_load -Q -C {PARENT} -u {name}.pub -r {name}.priv -c {name}.ctx"
+    ));
+    tpm.tool("tpm2_flushcontext -t"); // and not the sessions, which are the token program's
+    tpm.tool(&format!(
+        "tpm2_evictcontrol -Q -C o -c {name}.ctx {HANDLE:#x}"
+    ));
+    tpm.tool("tpm2_flushcontext -t");
     tpm.make_certificate(name);
     fs::copy(tpm.path(&format!("{name}.pem")), tpm.path("web.pem")).unwrap();
     fs::copy(tpm.path(&format!("{name}.crt")), tpm.path("web.crt")).unwrap();
