@@ -144,6 +144,11 @@ impl Certificate {
         signature::name(self)
     }
 
+    /// Returns the hash of its issuer's signature, such as SHA-1, where that is too weak to prove anything.
+    pub fn weak_hash(&self) -> Option<&'static str> {
+        signature::scheme(self.parsed.signature_algorithm()).err()
+    }
+
     /// Whether subject and issuer are the same, as a root's are.
     pub fn is_self_issued(&self) -> bool {
         self.tbs().subject() == self.tbs().issuer()

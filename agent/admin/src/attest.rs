@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
 use rolesanywhere::certificate::CertificationRequest;
 
 use crate::attestation::{self, EndorsementCas, Verdict};
@@ -61,7 +62,10 @@ fn verify(arguments: &VerifyArguments) -> Result<(), Failure> {
     let attestation = attestation::from_json(&read_text(&arguments.attestation)?)
         .map_err(fault(&arguments.attestation))?;
     let cas = match &arguments.ek_ca {
-        Some(path) => Some(EndorsementCas::parse(&read_file(path)?).map_err(fault(path))?),
+        Some(path) => Some({
+            let now = Timestamp::now();
+            EndorsementCas::parse(&read_file(path)?, now).map_err(fault(path))?
+        }),
         None => None,
     };
     let verdict = attestation::judge(&request, &attestation, cas.as_ref());

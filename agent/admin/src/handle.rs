@@ -15,12 +15,14 @@ impl FromStr for Handle {
 
     fn from_str(text: &str) -> Result<Handle, String> {
         let digits = text.strip_prefix("handle:").unwrap_or(text); // as the configuration writes it
-        let digits = digits
+        let prefixed = digits
             .strip_prefix("0x")
-            .or_else(|| digits.strip_prefix("0X"))
-            .filter(|digits| !digits.starts_with('+'));
-        match digits.map(|digits| u32::from_str_radix(digits, 16)) {
-            Some(Ok(handle)) if handle >> 24 == PERSISTENT => Ok(Handle(handle)),
+            .or_else(|| digits.strip_prefix("0X"));
+        let digits = prefixed.unwrap_or(digits);
+        match u32::from_str_radix(digits, 16) {
+            Ok(handle) if handle >> 24 == PERSISTENT && !digits.starts_with('+') => {
+                Ok(Handle(handle))
+            }
             _ => Err("not a persistent handle: write one from 0x81000000 to 0x81ffffff".to_owned()),
         }
     }
@@ -38,14 +40,21 @@ mod tests {
 
     #[test]
     fn only_persistent_handles_are_taken() {
-        for text in ["0x81000101", "handle:0x81000101", "0X81000101"] {
+        for text in [
+            "0x81000101",
+            "handle:0x81000101",
+            "0X81000101",
+            "81000101",
+            "handle:81000101",
+        ] {
             assert_eq!(text.parse(), Ok(Handle(0x8100_0101)));
         }
         assert_eq!(Handle(0x8100_010a).to_string(), "0x8100010A");
         for text in [
             "",
             "0x",
-            "81000101",
+            "80000000",
+            "+81000101",
             "0x80000000",
             "0x+1000101",
             "0x8100010100",

@@ -204,7 +204,8 @@ fn pkcs11_uri(text: &str) -> Result<Option<Box<Pkcs11Uri>>, String> {
 }
 
 fn persistent_handle(text: &str) -> Result<u32, String> {
-    let digits = text.strip_prefix("0x").unwrap_or_default();
+    let prefixed = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+    let digits = prefixed.unwrap_or(text); // 8 digits that begin with 81 are hexadecimal
     let hex = digits.len() == 8 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
     match u32::from_str_radix(digits, 16) {
         Ok(handle @ 0x8100_0000..=0x81ff_ffff) if hex => Ok(handle),
@@ -247,7 +248,11 @@ mod tests {
             (handle.clone(), "certificate must be given"),
             (handle.replace("0x81000101", "0x80000001"), "FILE:3: "),
             (handle.replace("0x81000101", "0x8100010"), "FILE:3: "),
-            (handle.replace("0x81000101", "81000101"), "FILE:3: "),
+            (
+                handle.replace("0x81000101", "81000101"),
+                "certificate must be given",
+            ),
+            (handle.replace("0x81000101", "2164261121"), "FILE:3: "),
             (handle.replace("0x81000101", "0x+1000101"), "FILE:3: "),
             (
                 file.replace("/etc/web.tss", "web.tss"),

@@ -176,5 +176,6 @@ fn open_tpm<'a>(tcti: &Tcti, identities: impl Iterator<Item = &'a IdentityConfig
     Open::Tpm(OpenTpm {
         tcti: tcti.clone(),
         keys: identities.map(key).collect(),
+        left_sessions: Vec::new(),
     })
 }

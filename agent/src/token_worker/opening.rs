@@ -11,7 +11,7 @@ use token::link::{FromToken, KeyReport, Open, ToToken};
 use token::{AmzDate, Signature, StringToSign, TokenError};
 
 use super::process::{self, TokenProcess};
-use super::retry::failure_of_all;
+use super::retry::{failure_of_all, own_errors};
 use super::thread::{SIGN_LIMIT, Thread, ending};
 use super::{Event, KeyOwner, KeyState};
 use crate::log::{self, Fields, Level};
@@ -91,8 +91,14 @@ impl Thread {
         self.pin_is_good = true;
         // Before anything else can fail: what was refused must not be tried by the next token program.
         for (key, report) in reports.iter().enumerate() {
-            if let Err(error @ TokenError::PinRejected(_)) = report {
-                self.failed_key(key, error.clone())?;
+            match report {
+                Err(error @ TokenError::PinRejected(_)) => {
+                    self.failed_key(key, error.clone())?;
+                }
+                Err(lost) => {
+                    self.doubt(key, lost.clone());
+                }
+                Ok(_) => {}
             }
         }
         let owners = self.shared.owners();
@@ -108,6 +114,7 @@ impl Thread {
             });
         }
         if let Some(error) = failure_of_all(&states) {
+            self.own_errors = own_errors(states);
             return Err(error);
         }
         self.opened_at = Instant::now();
@@ -125,17 +132,25 @@ impl Thread {
         limit: Duration,
     ) -> Result<Vec<KeyReport>, TokenError> {
         self.pins.clear();
+        let mut open = self.open.clone();
+        if let (generation, sessions) = &self.sessions
+            && *generation != self.generation
+        {
+            open.set_left_sessions(sessions);
+        }
         process.send(&ToToken::Open {
-            open: self.open.clone(),
-            refused_pins: self.shared.refused_pins.all(),
+            open,
+            refused_pins: self.forbidden_pins(),
         })?;
         let until = Instant::now() + limit;
-        let (mut trying, mut waited) = (false, false);
+        let (mut trying, mut waited, mut last) = (false, false, None);
         loop {
             match self.hear(until, limit) {
                 Ok(FromToken::HasPin { key, fingerprint }) => {
                     self.pins.insert(key, fingerprint);
+                    last = key;
                 }
+                Ok(FromToken::Sessions(sessions)) => self.sessions = (self.generation, sessions),
                 Ok(FromToken::TryingPin) => trying = !self.pin_is_good,
                 Ok(FromToken::Opened(Ok(reports))) if reports.len() == self.open.key_count() => {
                     return Ok(reports);
@@ -144,7 +159,7 @@ impl Thread {
                 Ok(_) => return Err(process::nonsense()),
                 // The agent wants no more; but what becomes of the PIN has to be known.
                 Err(_) if trying && self.closing && !std::mem::replace(&mut waited, true) => {}
-                Err(lost) if trying => return Err(process::lost_while_trying(lost)),
+                Err(lost) if trying => return Err(self.lost_while_trying(last, lost)),
                 Err(lost) => return Err(lost),
             }
         }
@@ -192,15 +207,16 @@ impl Thread {
         };
         let signature = match self.sign_and_wait(process, key, text.to_string()) {
             Ok(Ok(signature)) => signature,
-            Ok(Err(error)) => return Ok(Err(error)),
+            Ok(Err(error)) => return Ok(Err(self.doubt(key, error))),
             Err(lost) => {
-                if self.open.tries_pin(key) {
-                    self.failed_key(key, process::lost_while_trying(lost.clone()))?;
+                if let error @ TokenError::PinRejected(_) = self.doubt(key, lost.clone()) {
+                    self.failed_key(key, error)?;
                 }
                 return Err(lost);
             }
         };
         self.open.pins_are_good(key);
+        self.doubtful.remove(&Some(key));
         let certificate = match (check_proof(&certificate, &text, &signature), last) {
             (Ok(()), _) => certificate,
             // A new certificate of another key: the one of before is still right.

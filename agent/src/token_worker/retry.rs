@@ -1,9 +1,10 @@
 //! What becomes of a token that was lost or cannot be opened, of its keys that fail alone, and of the
 //! requests that it has not signed.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use token::TokenError;
+use token::{PinFingerprint, TokenError};
 
 use super::process::{self, TokenProcess};
 use super::thread::{BACKOFF, Next, Thread, answer};
@@ -37,6 +38,7 @@ impl Thread {
             // would stay there.
             _ => {
                 process.close();
+                self.sessions.1.clear();
                 self.lost_for_good(error)
             }
         }
@@ -99,8 +101,9 @@ impl Thread {
             }
             TokenError::PinRejected(_) if self.open.set_aside(key) => {
                 self.refused.insert(key, error.clone());
-                if let Some(pin) = self.pins.remove(&Some(key)) {
-                    self.shared.refused_pins.add(pin);
+                let doubtful = self.doubtful.remove(&Some(key));
+                if let Some(pin) = self.pins.remove(&Some(key)).or(doubtful) {
+                    self.shared.refused_pins.add(pin.refused());
                 }
                 self.pin_is_good = false; // the next one is another
                 None
@@ -117,12 +120,47 @@ impl Thread {
         retry_at
     }
 
+    /// What the next token program must not try, or not if its token counts a failure more.
+    pub(super) fn forbidden_pins(&self) -> Vec<PinFingerprint> {
+        let mut pins = self.shared.refused_pins.all();
+        pins.extend(self.doubtful.values().cloned());
+        pins
+    }
+
+    /// The error of a key whose PIN may have been tried for the first time when its token was lost.
+    pub(super) fn doubt(&mut self, key: usize, error: TokenError) -> TokenError {
+        match error {
+            TokenError::Gone(_) | TokenError::Hung(_)
+                if self.open.tries_pin(key) && self.pins.contains_key(&Some(key)) =>
+            {
+                self.lost_while_trying(Some(key), error)
+            }
+            error => error,
+        }
+    }
+
+    /// The error of a token that was lost while this PIN was tried: it passes where the token can tell later whether
+    /// the try counted.
+    pub(super) fn lost_while_trying(
+        &mut self,
+        pin: Option<usize>,
+        error: TokenError,
+    ) -> TokenError {
+        match self.pins.get(&pin) {
+            Some(tried) if tried.can_tell() => {
+                self.doubtful.insert(pin, tried.clone());
+                error
+            }
+            _ => process::lost_while_trying(error),
+        }
+    }
+
     /// Has no later token program, of this keeper or another, try a PIN that was refused.
     pub(super) fn remember_refusal(&mut self, error: &TokenError) {
         if let TokenError::PinRejected(_) = error {
             self.pin_is_good = false; // the next one is another
             for (_, pin) in self.pins.drain() {
-                self.shared.refused_pins.add(pin);
+                self.shared.refused_pins.add(pin.refused());
             }
         }
     }
@@ -131,8 +169,14 @@ impl Thread {
     /// after a while, unless a PIN may have been tried whose fate nobody knows now.
     pub(super) fn after_panic(&mut self) -> Next {
         let error = TokenError::Gone(INTERNAL_ERROR.to_owned());
-        let error = match self.pins.is_empty() || self.pin_is_good {
-            true => error,
+        let told = self.pins.values().all(PinFingerprint::can_tell);
+        let error = match told || self.pin_is_good {
+            true => {
+                let told = self.pins.iter().filter(|(_, pin)| pin.can_tell());
+                self.doubtful
+                    .extend(told.map(|(key, pin)| (*key, pin.clone())));
+                error
+            }
             false => process::lost_while_trying(error),
         };
         self.failed_to_open(error)
@@ -153,13 +197,14 @@ impl Thread {
         };
         let retry_at = wait.map(|wait| Instant::now() + wait);
         self.failures = self.failures.saturating_add(1);
+        let mut own_errors = std::mem::take(&mut self.own_errors);
         let state = |key| match self.refused.get(&key) {
             Some(refused) => KeyState::Failed {
                 error: refused.clone(),
                 retry_at: None,
             },
             None => KeyState::Failed {
-                error: error.clone(),
+                error: own_errors.remove(&key).unwrap_or_else(|| error.clone()),
                 retry_at,
             },
         };
@@ -185,6 +230,18 @@ pub(super) fn failure_of_all(states: &[KeyState]) -> Option<TokenError> {
         }
     }
     passing
+}
+
+/// The errors of keys that failed, each with its own.
+pub(super) fn own_errors(states: Vec<KeyState>) -> HashMap<usize, TokenError> {
+    let errors = states.into_iter().map(|state| match state {
+        KeyState::Failed { error, .. } => Some(error),
+        KeyState::Opening | KeyState::Ready { .. } => None,
+    });
+    errors
+        .enumerate()
+        .filter_map(|(key, error)| Some((key, error?)))
+        .collect()
 }
 
 fn backoff(failures: u32) -> Duration {

@@ -40,9 +40,15 @@ pub(super) struct Thread {
     pub(super) pin_is_good: bool,
     /// The PINs that the token was opened with, by key; `None` for its own.
     pub(super) pins: HashMap<Option<usize>, PinFingerprint>,
+    /// The PINs that were tried without an answer, by key, from a token that can tell later whether that counted.
+    pub(super) doubtful: HashMap<Option<usize>, PinFingerprint>,
+    /// The sessions that a token program had in the TPM when it last told, and its generation.
+    pub(super) sessions: (u64, Vec<u32>),
     last_answer: Instant,
     /// Keys whose own PIN was refused: they are set aside, in this token program and in all later ones.
     pub(super) refused: HashMap<usize, TokenError>,
+    /// What failed of each key when none could sign: taken up by the next states.
+    pub(super) own_errors: HashMap<usize, TokenError>,
     /// When to open the token again for a key that has to wait, while others sign.
     pub(super) reopen_at: Option<Instant>,
     pub(super) queue: Queue,
@@ -100,8 +106,11 @@ impl Thread {
             opening_took: Duration::ZERO,
             pin_is_good: false,
             pins: HashMap::new(),
+            doubtful: HashMap::new(),
+            sessions: (0, Vec::new()),
             last_answer: Instant::now(),
             refused: HashMap::new(),
+            own_errors: HashMap::new(),
             reopen_at: None,
             queue: Queue::default(),
             in_flight: HashMap::new(),
@@ -130,6 +139,9 @@ impl Thread {
                 Some(None) => break,
                 None => self.after_panic(),
             };
+        }
+        for (_, pin) in self.doubtful.drain() {
+            self.shared.refused_pins.add(pin);
         }
         let error = ending();
         let ended = KeyState::Failed {
@@ -182,7 +194,13 @@ impl Thread {
                     .map_err(|_| RecvTimeoutError::Disconnected),
             };
             match event {
-                Ok(Event::Sign(job)) => answer(job, Err(error.clone())),
+                Ok(Event::Sign(job)) => {
+                    let own = match self.shared.state(&self.shared.lock(), job.key) {
+                        KeyState::Failed { error, .. } => error,
+                        _ => error.clone(),
+                    };
+                    answer(job, Err(own));
+                }
                 Ok(Event::Retry) => self.retry = true,
                 Ok(Event::Answer(..) | Event::Distrust | Event::Reopen) => {}
                 #[cfg(test)]
@@ -193,12 +211,13 @@ impl Thread {
         }
     }
 
-    /// Has the token opened again for keys that may have been mended, and for certificates on it, as soon as
-    /// what it signs now is signed.
+    /// Has the token opened again for keys that may have been mended or replaced, and for certificates on it, as soon
+    /// as what it signs now is signed.
     fn look_again_soon(&mut self) {
         let owners = self.shared.owners();
         let on_token = |owner: &KeyOwner| matches!(owner.certificate.leaf, LeafSource::Token(_));
-        if self.has_state(is_failed) || owners.iter().any(on_token) {
+        if self.has_state(is_failed) || owners.iter().any(on_token) || self.open.has_pin_at_handle()
+        {
             self.take_refused_back();
             self.set_opening(is_failed);
             self.reopen_at = Some(Instant::now());

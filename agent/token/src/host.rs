@@ -17,7 +17,7 @@ use signal_hook::iterator::Signals;
 
 use crate::greeting;
 use crate::link::{self, FromToken, KeyReport, Open, ToToken};
-use crate::{Key, Pin, PinFingerprint, Signature, TakeOver, TokenError};
+use crate::{Failures, Key, Pin, PinFingerprint, Signature, TakeOver, TokenError};
 
 /// A token that was opened.
 pub struct Opened<K> {
@@ -161,10 +161,22 @@ impl PinGuard<'_> {
         pins: &[&Pin],
         take_over: TakeOver,
     ) -> Result<(), TokenError> {
+        self.check_counted(key, owner, pins, take_over, Failures::Untold)
+    }
+
+    /// As [`check`](Self::check), where the token tells how many failures it counts now.
+    pub fn check_counted(
+        &self,
+        key: Option<usize>,
+        owner: &str,
+        pins: &[&Pin],
+        take_over: TakeOver,
+        failures: Failures,
+    ) -> Result<(), TokenError> {
         if self
             .refused
             .iter()
-            .any(|refused| refused.is_of(owner, pins))
+            .any(|refused| refused.forbids(failures) && refused.is_of(owner, pins))
         {
             let or_restart = match take_over {
                 TakeOver::Reload => " (or restart it, if this PIN is right by now)",
@@ -176,13 +188,19 @@ impl PinGuard<'_> {
             )));
         }
         let fingerprint = PinFingerprint::of(owner, pins)
-            .map_err(|error| TokenError::Broken(format!("{owner}: no fingerprint: {error}")))?;
+            .map_err(|error| TokenError::Broken(format!("{owner}: no fingerprint: {error}")))?
+            .before_try(failures);
         self.tell(&FromToken::HasPin { key, fingerprint })
     }
 
     /// Says that a PIN will be tried now: called right before each login.
     pub fn trying(&self) -> Result<(), TokenError> {
         self.tell(&FromToken::TryingPin)
+    }
+
+    /// Says which sessions this program has in a TPM without a resource manager.
+    pub fn holds(&self, sessions: Vec<u32>) -> Result<(), TokenError> {
+        self.tell(&FromToken::Sessions(sessions))
     }
 
     fn tell(&self, message: &FromToken) -> Result<(), TokenError> {

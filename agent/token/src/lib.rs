@@ -25,7 +25,7 @@ mod tcti;
 pub mod tpm_device;
 
 pub use key::{Key, Signature, TokenError};
-pub use pin::{Pin, PinError, PinFingerprint, PinSource, Question, TakeOver};
+pub use pin::{Failures, Pin, PinError, PinFingerprint, PinSource, Question, TakeOver};
 pub use pkcs11_uri::{ObjectMatch, Pkcs11Uri, TokenMatch, UriError};
 pub use program_name::Program;
 pub use string_to_sign::{Algorithm, AmzDate, NotASignableText, Scope, StringToSign};

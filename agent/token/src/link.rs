@@ -49,6 +49,9 @@ pub enum FromToken {
     /// Before the answer to [`ToToken::Open`]: a PIN will be tried now. Whoever hears nothing after this
     /// does not know whether it counted.
     TryingPin,
+    /// Before the answer to [`ToToken::Open`], any number of these: the sessions that this program has in a TPM without
+    /// a resource manager now. They stay there if it is killed.
+    Sessions(Vec<u32>),
     /// The answer to [`ToToken::Open`]: each key's report, in the order of [`Open`]; or why the token as
     /// a whole cannot be used.
     Opened(Result<Vec<KeyReport>, TokenError>),
@@ -111,6 +114,9 @@ pub struct OpenTpm {
     /// The keys, of which one failing leaves the others alone; `None` for one that was
     /// [set aside](Open::set_aside).
     pub keys: Vec<Option<OpenTpmKey>>,
+    /// What an earlier program that was killed has told by [`FromToken::Sessions`].
+    #[serde(default)]
+    pub left_sessions: Vec<u32>,
 }
 
 /// One key of a TPM.
@@ -178,6 +184,26 @@ impl Open {
                 let key = open.keys.get(key).and_then(Option::as_ref);
                 key.is_some_and(|key| key.has_pins() && !key.pins_are_good)
             }
+        }
+    }
+
+    /// Whether a key with a PIN is found by its place alone: another key may be there by now, which has to be opened
+    /// before the PIN is tried.
+    pub fn has_pin_at_handle(&self) -> bool {
+        match self {
+            Open::Pkcs11(_) => false,
+            Open::Tpm(open) => open
+                .keys
+                .iter()
+                .flatten()
+                .any(|key| matches!(key.source, TpmKeySource::Handle(_)) && key.pin.is_some()),
+        }
+    }
+
+    /// Remembers sessions that an earlier program has left in the TPM.
+    pub fn set_left_sessions(&mut self, sessions: &[u32]) {
+        if let Open::Tpm(open) = self {
+            open.left_sessions = sessions.to_vec();
         }
     }
 
@@ -358,6 +384,7 @@ mod tests {
         let mut open = Open::Tpm(OpenTpm {
             tcti: Tcti::default(),
             keys: vec![Some(key.clone()), Some(key.clone())],
+            left_sessions: vec![],
         });
         assert!(open.set_aside(0));
         assert_eq!(open.key_count(), 2);
@@ -368,6 +395,7 @@ mod tests {
         let original = Open::Tpm(OpenTpm {
             tcti: Tcti::default(),
             keys: vec![Some(key.clone()), Some(key)],
+            left_sessions: vec![],
         });
         open.take_back(0, &original);
         assert_eq!(open, original);

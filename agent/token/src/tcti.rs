@@ -50,6 +50,19 @@ impl Default for Tcti {
     }
 }
 
+impl Tcti {
+    /// Whether a resource manager stands before the TPM, which frees what a program that ended has left there.
+    pub fn has_resource_manager(&self) -> bool {
+        match self {
+            Tcti::Device(path) => path
+                .file_name()
+                .is_some_and(|name| name.as_encoded_bytes().starts_with(b"tpmrm")),
+            Tcti::Tabrmd { .. } => true,
+            Tcti::Swtpm(_) | Tcti::Mssim(_) => false,
+        }
+    }
+}
+
 impl FromStr for Tcti {
     type Err = TctiError;
 
@@ -196,6 +209,17 @@ mod tests {
             assert_eq!(full.parse(), Ok(tcti));
         }
         assert_eq!(Tcti::default().to_string(), "device:/dev/tpmrm0");
+        for (text, managed) in [
+            ("device:/dev/tpmrm0", true),
+            ("tabrmd:", true),
+            ("device:/dev/tpm0", false),
+            ("swtpm", false),
+        ] {
+            assert_eq!(
+                text.parse::<Tcti>().unwrap().has_resource_manager(),
+                managed
+            );
+        }
     }
 
     #[test]

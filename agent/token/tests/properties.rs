@@ -136,7 +136,11 @@ fn to_token() -> impl Strategy<Value = ToToken> {
     );
     let tpm = vec(of(key), 0..3).prop_map(|keys| {
         let tcti = Tcti::default();
-        Open::Tpm(OpenTpm { tcti, keys })
+        Open::Tpm(OpenTpm {
+            tcti,
+            keys,
+            left_sessions: vec![7],
+        })
     });
     let open = (prop_oneof![pkcs11, tpm], vec(fingerprint(), 0..3));
     prop_oneof![

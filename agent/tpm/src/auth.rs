@@ -64,18 +64,7 @@ impl Tpm {
                 Err(failure) => failure.gone(doing),
             };
         }
-        if failure.is_without_answer() && !proof.auth.is_empty() && !proof.is_good {
-            let again = match self.caller {
-                Caller::Agent => "restart the agent",
-                Caller::Operator => "run the command again",
-            };
-            let error = TokenError::PinRejected(format!(
-                "{doing}: {failure}, and that while {what} was tried for the first time: whether it counted \
-                 as a wrong one is unknown, so it is not tried again; check it, then {again}"
-            ));
-            self.refused.remember(proof, error.clone());
-            return error;
-        }
+        // Without an answer, the next opening judges by the lockout counter whether the try counted.
         failure.while_doing(doing)
     }
 }

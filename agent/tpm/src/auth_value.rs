@@ -9,8 +9,6 @@ use tss_esapi::structures::Auth;
 #[derive(Clone)]
 pub(crate) struct Proof {
     pub(crate) auth: Auth,
-    /// The TPM has taken it once.
-    pub(crate) is_good: bool,
     /// Its TPM name, or whatever else is its own; which the auth value was refused by.
     pub(crate) entity: Vec<u8>,
     /// For people: `its auth value (pin)`.
@@ -45,7 +43,6 @@ impl Proof {
     ) -> Result<Proof, TokenError> {
         Ok(Proof {
             auth: read(pin)?,
-            is_good: false,
             entity: u32::from(TpmHandle::from(hierarchy)).to_be_bytes().to_vec(),
             what: format!("the auth value of hierarchy {hierarchy:?} ({setting})"),
             take_over: TakeOver::of(pin),

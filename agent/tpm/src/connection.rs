@@ -21,7 +21,8 @@ pub(crate) fn connect(tcti: &Tcti) -> Result<Context, TokenError> {
         })
 }
 
-fn remedy(tcti: &Tcti) -> &'static str {
+/// What helps where the TPM cannot be reached.
+pub(crate) fn remedy(tcti: &Tcti) -> &'static str {
     match tcti {
         Tcti::Device(_) => {
             "end the program that has it open, or use /dev/tpmrm0; it also needs \

@@ -94,6 +94,14 @@ impl Failure {
         )
     }
 
+    /// Whether there was no place for one more session.
+    pub(crate) fn is_lack_of_sessions(self) -> bool {
+        matches!(
+            self.code,
+            Code::Tpm(rc::SESSION_MEMORY | rc::SESSION_HANDLES)
+        )
+    }
+
     /// Whether the TPM does not know such an algorithm, curve or size.
     pub(crate) fn is_unknown_kind(self) -> bool {
         [rc::ASYMMETRIC, rc::VALUE, rc::KEY_SIZE, rc::TYPE, rc::CURVE]

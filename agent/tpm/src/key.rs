@@ -23,6 +23,8 @@ pub(crate) struct TpmKey {
     pub(crate) found: FoundKey,
     /// Until then the TPM is in lockout.
     pub(crate) locked_until: Option<Instant>,
+    /// When it last signed, or was opened.
+    pub(crate) used_at: Instant,
 }
 
 /// A key that was found.
@@ -39,6 +41,10 @@ pub(crate) struct FoundKey {
 
 const SIGN: &str = "TPM2_Sign";
 
+/// After so long without a signature, the key at a handle is looked at before its auth value is proved: for another
+/// key the TPM would count the proof as a failure. Between two signatures of a busy host nobody replaces a key.
+const LOOK_AFTER: Duration = Duration::from_secs(2);
+
 impl Key for TpmKey {
     fn sign(&mut self, text: &StringToSign) -> Result<Signature, TokenError> {
         let FoundKey { name, scheme, .. } = &self.found;
@@ -50,11 +56,17 @@ impl Key for TpmKey {
         }
         self.check_lockout()?;
         let mut tpm = lock(&self.tpm);
-        let result = self.found.sign(&mut tpm, text.to_string().as_bytes());
+        let look = self.used_at.elapsed() >= LOOK_AFTER;
+        let result = self.found.sign_if_there(&mut tpm, text, look);
         match &result {
-            Ok(_) => self.found.proof.is_good = true,
+            Ok(_) => self.used_at = Instant::now(),
             // The agent starts this program anew, and may kill this one before.
-            Err(TokenError::Gone(_)) => tpm.close(),
+            Err(TokenError::Gone(text)) => {
+                tpm.close();
+                if let Some(remedy) = tpm.remedy() {
+                    return Err(TokenError::Gone(format!("{text}; {remedy}")));
+                }
+            }
             Err(TokenError::Wait { seconds, .. }) => {
                 self.locked_until = Some(Instant::now() + Duration::from_secs(*seconds));
             }
@@ -83,6 +95,39 @@ impl TpmKey {
 }
 
 impl FoundKey {
+    /// Signs, unless another key is at its handle: that one has to be opened first. `look`: before its auth value is
+    /// proved, where a failure would count.
+    fn sign_if_there(
+        &self,
+        tpm: &mut Tpm,
+        text: &StringToSign,
+        look: bool,
+    ) -> Result<Signature, TokenError> {
+        if look && !self.public.object_attributes().no_da() {
+            self.check_handle(tpm)?;
+        }
+        let result = self.sign(tpm, text.to_string().as_bytes());
+        if let Err(TokenError::PinRejected(_)) = result {
+            self.check_handle(tpm)?;
+        }
+        result
+    }
+
+    /// What has no auth value is proved to be there by its signature.
+    fn check_handle(&self, tpm: &mut Tpm) -> Result<(), TokenError> {
+        if self.proof.auth.is_empty() || !tpm.is_persistent(self.object) {
+            return Ok(());
+        }
+        let replaced = tpm.is_replaced(self.object, &self.proof.entity);
+        match replaced.map_err(|failure| failure.gone(&self.name))? {
+            false => Ok(()),
+            true => Err(TokenError::Gone(format!(
+                "{}: another key is at this handle than when it was opened",
+                self.name
+            ))),
+        }
+    }
+
     /// Signs what its caller has looked at: the daemon a string to sign, a command a certificate request.
     pub(crate) fn sign(&self, tpm: &mut Tpm, message: &[u8]) -> Result<Signature, TokenError> {
         let name = &self.name;

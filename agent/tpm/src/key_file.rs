@@ -2,6 +2,7 @@
 //! GnuTLS and ssh-tpm-agent write it.
 
 mod kind;
+mod pem;
 mod write;
 
 use std::fs::File;
@@ -12,7 +13,7 @@ use der::asn1::{AnyRef, ObjectIdentifier, OctetStringRef, UintRef};
 use der::{Decode, Reader, SliceReader, Tag, TagNumber, Tagged};
 use token::TokenError;
 
-use self::kind::{IMPORTABLE, LOADABLE, SEALED};
+use self::kind::{IMPORTABLE, LOADABLE, OLD_LOADABLE, SEALED};
 
 /// What is in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,11 +46,11 @@ pub struct PolicyCommand {
 /// The largest file that is read, in bytes: key, policies and a chain of certificates.
 const SIZE_LIMIT: u64 = 256 * 1024;
 
+/// `TPM_RH_OWNER`: the storage primary that is derived in that hierarchy.
+pub(crate) const OWNER: u32 = 0x4000_0001;
+
 /// More policy commands, or signed policies, than any key has: each may cost the TPM some commands.
 const SEQUENCE_LIMIT: usize = 64;
-
-const BEGIN: &str = "-----BEGIN TSS2 PRIVATE KEY-----";
-const END: &str = "-----END TSS2 PRIVATE KEY-----";
 
 impl KeyFile {
     pub(crate) fn read(path: &Path) -> Result<KeyFile, TokenError> {
@@ -63,28 +64,16 @@ impl KeyFile {
                 "not a file of at most {SIZE_LIMIT} bytes"
             )));
         }
-        let mut text = String::new();
+        let mut content = Vec::new();
         File::open(path)
-            .and_then(|file| file.take(SIZE_LIMIT).read_to_string(&mut text))
+            .and_then(|file| file.take(SIZE_LIMIT).read_to_end(&mut content))
             .map_err(|error| unusable(format!("cannot read it: {error}")))?;
-        KeyFile::parse(&text).map_err(unusable)
+        KeyFile::parse(&content).map_err(unusable)
     }
 
-    /// The one key in a PEM text; certificates may stand beside it.
-    pub fn parse(text: &str) -> Result<KeyFile, String> {
-        let Some((_, rest)) = text.split_once(BEGIN) else {
-            return Err(format!(
-                "there is no \"{BEGIN}\" in it: `roleseal-admin key generate --tpm` makes such a \
-                 file, as do `openssl genpkey -provider tpm2` and tpm2_encodeobject"
-            ));
-        };
-        let (body, rest) = rest.split_once(END).ok_or("it is cut off")?;
-        if rest.contains(BEGIN) {
-            return Err("there are several keys in it: keep one to a file".to_owned());
-        }
-        let (_, der) = der::pem::decode_vec(format!("{BEGIN}{body}{END}\n").as_bytes())
-            .map_err(|error| format!("not PEM: {error}"))?;
-        KeyFile::from_der(&der)
+    /// Returns the one key in PEM, beside which certificates may stand, or in DER.
+    pub fn parse(content: &[u8]) -> Result<KeyFile, String> {
+        KeyFile::from_der(&pem::der(content)?)
     }
 
     /// The key in a PEM's content.
@@ -108,7 +97,7 @@ impl KeyFile {
                     empty_auth: empty_auth.unwrap_or(false),
                     policy: policy.unwrap_or_default(),
                     signed_policies: signed.unwrap_or_default(),
-                    parent: handle(reader)?,
+                    parent: parent(reader)?,
                     public: octets(reader.tlv_bytes()?)?,
                     private: octets(reader.tlv_bytes()?)?,
                 })
@@ -127,8 +116,10 @@ impl KeyFile {
 
     fn check(self, kind: ObjectIdentifier) -> Result<KeyFile, String> {
         match (kind, &self.secret) {
-            (LOADABLE, None) | (IMPORTABLE, Some(_)) => {}
-            (LOADABLE, Some(_)) => return Err("a loadable key with an import secret".to_owned()),
+            (LOADABLE | OLD_LOADABLE, None) | (IMPORTABLE, Some(_)) => {}
+            (LOADABLE | OLD_LOADABLE, Some(_)) => {
+                return Err("a loadable key with an import secret".to_owned());
+            }
             (IMPORTABLE, None) => return Err("an importable key without its secret".to_owned()),
             (SEALED, _) => {
                 return Err("it holds sealed data, not a key: nothing signs with it".to_owned());
@@ -167,12 +158,18 @@ fn octets(tlv: &[u8]) -> der::Result<Vec<u8>> {
 }
 
 /// A handle with its highest bit set takes five bytes; tools have written it negative, in four.
-fn handle(reader: &mut SliceReader) -> der::Result<u32> {
+/// tpm2tss-genkey 1.0 wrote 0 for the owner hierarchy.
+fn parent(reader: &mut SliceReader) -> der::Result<u32> {
     let any = AnyRef::decode(reader)?;
     any.tag().assert_eq(Tag::Integer)?;
-    match *any.value() {
-        [a, b, c, d] | [0, a, b, c, d] => Ok(u32::from_be_bytes([a, b, c, d])),
-        _ => Err(Tag::Integer.value_error().into()),
+    let digits = match any.value() {
+        [0, digits @ ..] if digits.len() == 4 => digits,
+        digits if (1..=4).contains(&digits.len()) => digits,
+        _ => return Err(Tag::Integer.value_error().into()),
+    };
+    match big_endian(digits) {
+        0 => Ok(OWNER),
+        handle => Ok(handle),
     }
 }
 
@@ -222,9 +219,13 @@ fn number(value: UintRef) -> der::Result<u32> {
     if bytes.len() > 4 {
         return Err(Tag::Integer.value_error().into());
     }
-    Ok(bytes
+    Ok(big_endian(bytes))
+}
+
+fn big_endian(bytes: &[u8]) -> u32 {
+    bytes
         .iter()
-        .fold(0, |number, byte| number << 8 | u32::from(*byte)))
+        .fold(0, |number, byte| number << 8 | u32::from(*byte))
 }
 
 #[cfg(test)]
@@ -270,10 +271,10 @@ tsqn
 
     #[test]
     fn files_of_the_tools_are_read() {
-        let key = KeyFile::parse(TOOLS).unwrap();
+        let key = KeyFile::parse(TOOLS.as_bytes()).unwrap();
         assert_eq!((key.parent, key.empty_auth), (0x8100_0001, false));
         assert_eq!((key.public.len(), key.private.len()), (90, 128));
-        let key = KeyFile::parse(OPENSSL).unwrap();
+        let key = KeyFile::parse(OPENSSL.as_bytes()).unwrap();
         assert_eq!((key.parent, key.empty_auth), (0x4000_0001, true));
         assert_eq!((key.public.len(), key.private.len()), (88, 128));
         assert_eq!((key.secret, key.policy), (None, vec![]));
@@ -283,7 +284,10 @@ tsqn
     fn a_certificate_may_stand_in_the_file() {
         let other = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         for text in [format!("{TOOLS}{other}"), format!("{other}{TOOLS}{other}")] {
-            assert_eq!(KeyFile::parse(&text), KeyFile::parse(TOOLS));
+            assert_eq!(
+                KeyFile::parse(text.as_bytes()),
+                KeyFile::parse(TOOLS.as_bytes())
+            );
         }
     }
 
@@ -329,16 +333,19 @@ tsqn
     }
 
     #[test]
-    fn parents_have_four_bytes() {
+    fn parents_are_numbers_of_up_to_four_bytes() {
         for (parent, expected) in [
             (&[2, 5, 0, 0x81, 0, 0, 1][..], 0x8100_0001),
             (&[2, 4, 0x81, 0, 0, 1], 0x8100_0001),
             (&PARENT, 0x4000_0001),
+            (&[2, 1, 0], 0x4000_0001),
+            (&[2, 4, 0, 0, 0, 0], 0x4000_0001),
+            (&[2, 1, 1], 1),
         ] {
             let key = from_parts(&[&LOADABLE_OID, parent, &AREAS]).unwrap();
             assert_eq!(key.parent, expected);
         }
-        for parent in [&[2, 1, 1][..], &[2, 5, 1, 0x81, 0, 0, 1], &[]] {
+        for parent in [&[2, 0][..], &[2, 5, 1, 0x81, 0, 0, 1], &[]] {
             assert!(from_parts(&[&LOADABLE_OID, parent, &AREAS]).is_err());
         }
     }
@@ -349,6 +356,8 @@ tsqn
         let secret = [0xa2, 4, 4, 2, 0, 0];
         let rsa_parent = [0xa5, 3, 1, 1, 0xff];
         assert!(from_parts(&[&kind(4), &secret, &PARENT, &AREAS]).is_ok());
+        let old = [6, 5, 0x67, 0x81, 5, 10, 2]; // ssh-tpm-agent's first versions
+        assert!(from_parts(&[&old, &PARENT, &AREAS]).is_ok());
         for (parts, expected) in [
             (
                 vec![&kind(3)[..], &secret, &PARENT, &AREAS],
@@ -371,7 +380,7 @@ tsqn
             (TOOLS.replace("MIHz", "!!!!"), "not PEM"),
             (TOOLS.replace("MIHzBg", "MIHzBh"), "not a TSS2 PRIVATE KEY"),
         ] {
-            let fault = KeyFile::parse(&text).unwrap_err();
+            let fault = KeyFile::parse(text.as_bytes()).unwrap_err();
             assert!(fault.contains(expected), "{fault}");
         }
     }

@@ -1,10 +1,11 @@
 //! From the agent's `Open` to keys that can sign.
 
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use token::host::{Opened, PinGuard};
 use token::link::{Open, OpenTpm, OpenTpmKey, OpenedKey, TpmKeySource};
-use token::{Pin, TakeOver, TokenError};
+use token::{Failures, Pin, TakeOver, TokenError};
 use tss_esapi::handles::KeyHandle;
 use tss_esapi::structures::{Auth, EncryptedSecret, Private, Public, SymmetricDefinitionObject};
 use tss_esapi::{Error, WrapperErrorKind};
@@ -18,26 +19,37 @@ use crate::key_file::KeyFile;
 use crate::marshalled::tpm2b;
 use crate::parent::{Parent, Parents, find_persistent};
 use crate::policy::Policy;
+use crate::sandbox;
 use crate::scheme::{self, Scheme};
-use crate::tpm::{ObjectId, Tpm};
+use crate::tpm::{ObjectId, Tpm, left_sessions};
 
 /// Connects, then loads each key once; the parents are flushed again. A TPM has one worker.
 pub(crate) fn open(request: Open, pins: &PinGuard) -> Result<Opened<TpmKey>, TokenError> {
-    let Open::Tpm(OpenTpm { tcti, keys }) = request else {
+    let Open::Tpm(request) = request else {
         return Err(TokenError::Unusable(
             "roleseal-tpm opens TPMs only".to_owned(),
         ));
     };
-    let mut tpm = Tpm::open(&tcti, Caller::Agent)?;
-    let failed = |failure: Failure| failure.gone(format_args!("TPM {tcti}"));
-    tpm.flush_leftovers(&public_areas(&keys)).map_err(failed)?;
-    // The keys' own auth values are tried by their first signatures, these while they are opened.
-    let unproved = |key: &OpenTpmKey| {
-        !key.pins_are_good && (key.parent_pin.is_some() || key.owner_pin.is_some())
+    let told = |sessions| match request.tcti.has_resource_manager() {
+        true => Ok(()),
+        false => pins.holds(sessions),
     };
-    if keys.iter().flatten().any(unproved) {
-        pins.trying()?;
+    told([&request.left_sessions[..], &left_sessions()].concat())?;
+    if let Some(directory) = sandbox::closed_directory(&request) {
+        return Err(TokenError::Gone(format!(
+            "this roleseal-tpm was confined before it had to read {}",
+            directory.display()
+        )));
     }
+    let OpenTpm {
+        tcti,
+        keys,
+        left_sessions,
+    } = &request;
+    let mut tpm = Tpm::open(tcti, Caller::Agent)?;
+    let failed = |failure: Failure| failure.gone(format_args!("TPM {tcti}"));
+    tpm.flush_left_sessions(left_sessions).map_err(failed)?;
+    tpm.flush_leftovers(&public_areas(keys)).map_err(failed)?;
     let mut parents = Parents::default();
     let mut lost = None;
     let mut found = Vec::new();
@@ -47,12 +59,14 @@ pub(crate) fn open(request: Open, pins: &PinGuard) -> Result<Opened<TpmKey>, Tok
             Some(error) => Err(TokenError::clone(error)),
         };
         // A TPM that answers is not lost: the failure is the key's own.
-        if let Err(error @ TokenError::Gone(_)) = &key
-            && tpm.lockout().is_err()
+        if lost.is_none()
+            && let Err(TokenError::Gone(_)) = &key
+            && let Err(failure) = tpm.lockout()
         {
-            lost = Some(error.clone());
+            lost = Some(failure.gone(tpm.name()));
         }
         found.push(key);
+        told(tpm.own_sessions())?;
     }
     if let Err(failure) = parents.forget(&mut tpm) {
         lost.get_or_insert(failure.gone(tpm.name()));
@@ -79,6 +93,7 @@ pub(crate) fn open(request: Open, pins: &PinGuard) -> Result<Opened<TpmKey>, Tok
             tpm: Arc::clone(&tpm),
             found,
             locked_until: None,
+            used_at: Instant::now(),
         }));
     }
     Ok(Opened {
@@ -106,7 +121,11 @@ fn find(
     let Some(key) = key else {
         return Err(TokenError::Unusable("its PIN was refused".to_owned()));
     };
-    check_pins(pins, number, key)?;
+    check_pins(tpm, pins, number, key)?;
+    // The key's own auth value is tried by its first signature, these while it is opened.
+    if !key.pins_are_good && (key.parent_pin.is_some() || key.owner_pin.is_some()) {
+        pins.trying()?;
+    }
     load(tpm, parents, key)
 }
 
@@ -126,7 +145,12 @@ pub(crate) fn load(
 }
 
 /// What can be read of its auth values; the others' faults are told when they are needed.
-fn check_pins(guard: &PinGuard, number: usize, key: &OpenTpmKey) -> Result<(), TokenError> {
+fn check_pins(
+    tpm: &mut Tpm,
+    guard: &PinGuard,
+    number: usize,
+    key: &OpenTpmKey,
+) -> Result<(), TokenError> {
     let sources = [&key.pin, &key.parent_pin, &key.owner_pin];
     let take_over = TakeOver::of(sources.into_iter().flatten());
     let pins: Vec<Pin> = sources
@@ -138,7 +162,38 @@ fn check_pins(guard: &PinGuard, number: usize, key: &OpenTpmKey) -> Result<(), T
         return Ok(());
     }
     let pins: Vec<&Pin> = pins.iter().collect();
-    guard.check(Some(number), &key.source.to_string(), &pins, take_over)
+    let owner = key.source.to_string();
+    guard.check_counted(Some(number), &owner, &pins, take_over, failures(tpm, key)?)
+}
+
+/// As the TPM counts failures of this key's auth values.
+fn failures(tpm: &mut Tpm, key: &OpenTpmKey) -> Result<Failures, TokenError> {
+    if key.pins_are_good || wrong_pins_count(tpm, key) == Some(false) {
+        return Ok(Failures::Harmless);
+    }
+    match tpm.lockout() {
+        Ok(lockout) => Ok(Failures::Counted(lockout.counter)),
+        Err(failure) => Err(failure.gone(&key.source)),
+    }
+}
+
+/// A hierarchy's never count; `None` where a key cannot be read.
+fn wrong_pins_count(tpm: &mut Tpm, key: &OpenTpmKey) -> Option<bool> {
+    let (own, parent) = match &key.source {
+        TpmKeySource::File(path) => {
+            let file = KeyFile::read(path).ok()?;
+            (public(&file).ok()?, Some(file.parent))
+        }
+        TpmKeySource::Handle(handle) => (tpm.find_persistent(*handle).ok()?.1, None),
+    };
+    let counts = |public: Public| !public.object_attributes().no_da();
+    if key.pin.is_some() && counts(own) {
+        return Some(true);
+    }
+    match parent.filter(|_| key.parent_pin.is_some()) {
+        Some(parent) => Some(counts(tpm.find_persistent(parent).ok()?.1)),
+        None => Some(false),
+    }
 }
 
 /// Loads the key that is in this file.
@@ -167,6 +222,13 @@ pub(crate) fn load_file(
             auth.clone(),
             |context, handle| context.load(required(handle)?, private.clone(), public.clone()),
         )
+    });
+    let object = object.map_err(|error| match (error, handle_instead_of_key(&private)) {
+        (TokenError::Unusable(_), Some(handle)) => TokenError::Unusable(format!(
+            "it holds no private key but the persistent handle {handle:#010x}: name the key by \
+             handle:{handle:#010x}"
+        )),
+        (error, _) => error,
     })?;
     let policy = match file.policy.is_empty() {
         true => None,
@@ -181,6 +243,15 @@ pub(crate) fn load_file(
         empty_auth: file.empty_auth && key.pin.is_none(),
     };
     loaded.check(tpm, key)
+}
+
+/// tpm2-openssl has written a key at a persistent handle so: the handle in the memory of a TPM2B_PRIVATE, whose
+/// length is the lower half, in the byte order of a PC.
+fn handle_instead_of_key(private: &Private) -> Option<u32> {
+    let lower = u16::try_from(private.len()).ok()?;
+    let upper = u16::from_le_bytes(private.get(..2)?.try_into().ok()?);
+    Some(u32::from(upper) << 16 | u32::from(lower))
+        .filter(|handle| (0x8100_0000..=0x81ff_ffff).contains(handle))
 }
 
 /// TPM2_Import turns the key of an importable file into one that loads under the parent.
@@ -271,7 +342,6 @@ impl Loaded {
             warnings.extend(lockout.warning());
         }
         let proof = Proof {
-            is_good: key.pins_are_good,
             entity: tpm.entity(self.object),
             auth: self.auth,
             what,

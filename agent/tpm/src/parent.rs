@@ -8,11 +8,9 @@ use tss_esapi::structures::{Auth, Public};
 
 use crate::auth_value::{self, Proof};
 use crate::error::{Failure, rc};
+use crate::key_file::OWNER;
 use crate::storage_primary;
 use crate::tpm::{ObjectId, Tpm};
-
-/// `TPM_RH_OWNER`: in a key file, the storage primary that is derived in that hierarchy.
-pub(crate) const OWNER: u32 = 0x4000_0001;
 
 /// The parents that were opened so far.
 #[derive(Default)]
@@ -28,7 +26,6 @@ struct Wanted {
     handle: u32,
     pin: Option<PinSource>,
     owner_pin: Option<PinSource>,
-    pins_are_good: bool,
 }
 
 /// A parent, and the proof that we may load keys under it.
@@ -51,7 +48,6 @@ impl Parents {
             handle,
             pin: key.parent_pin.clone(),
             owner_pin: key.owner_pin.clone(),
-            pins_are_good: key.pins_are_good,
         };
         if let Some(opened) = self.0.iter().find(|opened| opened.wanted == wanted) {
             return opened.parent.clone();
@@ -94,7 +90,6 @@ fn persistent(tpm: &mut Tpm, wanted: &Wanted) -> Result<Parent, TokenError> {
     let setting = tpm.caller.parent_pin();
     let what = format!("the auth value of its parent {handle:#010x} ({setting})");
     let proof = Proof {
-        is_good: wanted.pins_are_good,
         auth: auth_value::read(wanted.pin.as_ref())?,
         entity: handle.to_be_bytes().to_vec(),
         what,
@@ -116,15 +111,28 @@ pub(crate) fn find_persistent(
     tpm: &mut Tpm,
     handle: u32,
 ) -> Result<(KeyHandle, Public), TokenError> {
-    tpm.find_persistent(handle).map_err(|failure| {
-        if failure.is(rc::HANDLE) {
-            return TokenError::Unusable(format!(
-                "there is no key at handle {handle:#010x}: `tpm2_getcap handles-persistent` shows those \
-                 that there are, tpm2_evictcontrol puts one there"
-            ));
-        }
-        failure.while_doing(format_args!("handle {handle:#010x}"))
-    })
+    let failure = match tpm.find_persistent(handle) {
+        Ok(found) => return Ok(found),
+        Err(failure) => failure,
+    };
+    if !failure.is(rc::HANDLE) {
+        return Err(failure.while_doing(format_args!("handle {handle:#010x}")));
+    }
+    let (next, _) = tpm
+        .handles_from(handle, 1)
+        .map_err(|failure| failure.gone(tpm.name()))?;
+    // The TPM names its persistent objects, too, while their hierarchy is switched off.
+    let is_there = next.first().is_some_and(|next| u32::from(*next) == handle);
+    Err(TokenError::Unusable(match is_there {
+        true => format!(
+            "the key at handle {handle:#010x} cannot be used, because the firmware or an administrator has switched \
+             its hierarchy off: switch it on in the firmware, and restart the machine"
+        ),
+        false => format!(
+            "there is no key at handle {handle:#010x}: `tpm2_getcap handles-persistent` shows those \
+             that there are, tpm2_evictcontrol puts one there"
+        ),
+    }))
 }
 
 fn primary(tpm: &mut Tpm, wanted: &Wanted, hierarchy: Hierarchy) -> Result<Parent, TokenError> {
@@ -140,10 +148,7 @@ fn primary(tpm: &mut Tpm, wanted: &Wanted, hierarchy: Hierarchy) -> Result<Paren
             "its parent is derived in the null hierarchy, which has no auth value: leave {owner_pin} out"
         )));
     }
-    let owner = Proof {
-        is_good: wanted.pins_are_good,
-        ..Proof::of_hierarchy(hierarchy, wanted.owner_pin.as_ref(), owner_pin)?
-    };
+    let owner = Proof::of_hierarchy(hierarchy, wanted.owner_pin.as_ref(), owner_pin)?;
     let doing = format!("cannot derive its parent in hierarchy {hierarchy:?}");
     let failed = |failure: Failure| failure.while_doing(&doing);
     let template =
@@ -152,7 +157,6 @@ fn primary(tpm: &mut Tpm, wanted: &Wanted, hierarchy: Hierarchy) -> Result<Paren
     Ok(Parent {
         object,
         proof: Proof {
-            is_good: true,
             auth: Auth::default(),
             entity: wanted.handle.to_be_bytes().to_vec(),
             what: "the empty auth value of its derived parent".to_owned(),

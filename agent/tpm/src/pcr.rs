@@ -79,19 +79,6 @@ pub(crate) fn sha256_selection(numbers: &[u8]) -> Vec<u8> {
     [&ONE_OF_SHA256[..], &bits].concat()
 }
 
-/// What to say where nothing earlier is known: a key file has one digest over all of its PCRs.
-pub(crate) fn mismatch(pcrs: &Pcrs) -> String {
-    let names = list(pcrs.each.iter());
-    let changed = match pcrs.each.len() {
-        1 => format!("{names} is"),
-        _ => format!("some of {names} are"),
-    };
-    format!(
-        "its policy does not hold: {changed} not what the key was made for (firmware, boot loader, kernel \
-         or Secure Boot settings have changed): boot as before, or make the key anew"
-    )
-}
-
 impl Snapshot {
     /// All values, in the order that TPM2_PolicyPCR takes them in; or the PCR that the TPM does not have.
     pub(crate) fn values(&self) -> Result<Vec<u8>, String> {
@@ -108,6 +95,25 @@ impl Snapshot {
             self.0.push((*pcr, value));
         }
         Ok(())
+    }
+
+    /// Says why PCRs are not what a key was made for, where nothing earlier is known: a key file has one digest over
+    /// all of its PCRs.
+    pub(crate) fn mismatch(&self, pcrs: &Pcrs) -> String {
+        if let Err(name) = self.values() {
+            return format!(
+                "its policy does not hold: the TPM has no {name}: switch that bank on in the firmware"
+            );
+        }
+        let names = list(pcrs.each.iter());
+        let changed = match pcrs.each.len() {
+            1 => format!("{names} is"),
+            _ => format!("some of {names} are"),
+        };
+        format!(
+            "its policy does not hold: {changed} not what the key was made for (firmware, boot loader, kernel \
+             or Secure Boot settings have changed): boot as before, or make the key anew"
+        )
     }
 
     /// Says which have changed since.

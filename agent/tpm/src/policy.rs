@@ -17,7 +17,7 @@ use tss_esapi::tss2_esys::TPMT_TK_VERIFIED;
 use self::statement::{Statement, statement, unusable};
 use crate::error::{Code, Failure, rc};
 use crate::key_file::{KeyFile, PolicyCommand};
-use crate::pcr::{self, Pcrs, Snapshot};
+use crate::pcr::{Pcrs, Snapshot};
 use crate::tpm::Tpm;
 
 /// A policy that has led to its key's authPolicy.
@@ -148,7 +148,7 @@ fn prepare_one(
             snapshot.add(tpm, pcrs).map_err(failed)?;
         }
         step.assert(tpm, session).map_err(|failure| match &step {
-            Step::Pcr(_, pcrs) if failure.is(rc::VALUE) => unusable(&pcr::mismatch(pcrs)),
+            Step::Pcr(_, pcrs) if failure.is(rc::VALUE) => unusable(&snapshot.mismatch(pcrs)),
             _ => failed(failure),
         })?;
         steps.push(step);

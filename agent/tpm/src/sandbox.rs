@@ -2,7 +2,10 @@
 //! and PINs; it writes to the TPM's device and nowhere else; it connects to nothing but a TPM; it starts no
 //! program and signals none.
 
+use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use landlock::{
     Access, AccessFs, AccessNet, BitFlags, NetPort, Ruleset, RulesetAttr, RulesetCreated,
@@ -32,11 +35,43 @@ const READ: &[&str] = &[
 /// What GLib looks at before it speaks with D-Bus.
 const READ_FOR_DBUS: &[&str] = &["/proc", "/run", "/var/lib/dbus"];
 
+/// A directory, which is another one where it was removed and made again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct DirectoryId {
+    device: u64,
+    inode: u64,
+}
+
+/// What this process may read of its keys and PINs; unset where it is not confined.
+static GRANTED: OnceLock<HashSet<DirectoryId>> = OnceLock::new();
+
 pub(crate) fn confine(open: &Open) -> Confined {
     match open {
-        Open::Tpm(open) => sandbox::enforce(ruleset(open)),
+        Open::Tpm(open) => {
+            let granted = directories(open).filter_map(|path| id(&path)).collect();
+            let confined = sandbox::enforce(ruleset(open));
+            if !matches!(confined, Confined::Not(_)) {
+                let _ = GRANTED.set(granted); // once a process
+            }
+            confined
+        }
         Open::Pkcs11(_) => Confined::Not(sandbox::Unconfined::Failed("it is no TPM".to_owned())), // and is not opened either
     }
+}
+
+/// Returns a directory that holds a key or PIN of `open` and is closed to this process. It was confined for an earlier
+/// request: the key was set aside then, the directory was made later, or a link leads elsewhere by now.
+pub(crate) fn closed_directory(open: &OpenTpm) -> Option<PathBuf> {
+    let granted = GRANTED.get()?;
+    directories(open).find(|path| id(path).is_some_and(|id| !granted.contains(&id)))
+}
+
+fn id(path: &Path) -> Option<DirectoryId> {
+    let metadata = path.metadata().ok()?;
+    Some(DirectoryId {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+    })
 }
 
 fn ruleset(open: &OpenTpm) -> Result<RulesetCreated, RulesetError> {
@@ -140,6 +175,7 @@ mod tests {
                         pins_are_good: false,
                     }),
                 ],
+                left_sessions: vec![],
             });
             std::thread::scope(|scope| {
                 let thread = scope.spawn(|| {

@@ -22,6 +22,9 @@ pub(crate) struct Scheme {
 const SHA256: HashScheme = HashScheme::new(HashingAlgorithm::Sha256);
 const SHA256_LENGTH: usize = 32;
 
+/// What IAM Roles Anywhere accepts.
+const RSA_BITS: std::ops::RangeInclusive<u16> = 2048..=4096;
+
 impl Scheme {
     /// Of this key; or why it cannot sign for AWS, and what to do.
     pub(crate) fn of(key: &Public) -> Result<Scheme, String> {
@@ -41,7 +44,16 @@ impl Scheme {
             );
         }
         match key {
-            Public::Rsa { parameters, .. } => rsa(parameters.rsa_scheme()),
+            Public::Rsa { parameters, .. } => {
+                let bits = u16::from(parameters.key_bits());
+                if !RSA_BITS.contains(&bits) {
+                    return Err(format!(
+                        "it is an RSA key of {bits} bits, but AWS wants 2048 to 4096: make a key with \
+                         `tpm2_create -G rsa2048`"
+                    ));
+                }
+                rsa(parameters.rsa_scheme())
+            }
             Public::Ecc { parameters, .. } => ecc(parameters.ecc_curve(), parameters.ecc_scheme()),
             _ => Err("it is no key pair: make an RSA or an ECC key".to_owned()),
         }

@@ -12,15 +12,16 @@ use token::{Tcti, TokenError};
 use tss_esapi::Context;
 use tss_esapi::constants::{CapabilityType, StartupType};
 use tss_esapi::handles::TpmHandle;
-use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::CapabilityData;
 
+pub(crate) use self::leftovers::left_sessions;
 use self::objects::Object;
 pub(crate) use self::objects::ObjectId;
+use self::sessions::Session;
 use crate::auth_value::Refused;
 use crate::caller::Caller;
-use crate::connection::connect;
+use crate::connection::{self, connect};
 use crate::error::{Code, Failure, rc};
 use crate::lockout::Lockout;
 
@@ -31,11 +32,12 @@ pub(crate) struct Tpm {
     pub(crate) caller: Caller,
     /// `None` once it was given up: everything of ours is flushed by then.
     context: Option<Context>,
+    /// The last command that had no answer.
+    unanswered: Option<Failure>,
     objects: Vec<Object>,
     /// How often objects were used: the time by which the one unused for longest is found.
     uses: u64,
-    hmac_session: Option<AuthSession>,
-    policy_sessions: Vec<(HashingAlgorithm, AuthSession)>,
+    sessions: Vec<Session>,
     /// The key whose policy was the last one to be asserted, and that used it up.
     pub(crate) last_policy: Option<ObjectId>,
     pub(crate) refused: Refused,
@@ -47,16 +49,22 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two tries of a command.
 const PAUSE: Duration = Duration::from_millis(20);
 
+impl Drop for Tpm {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 impl Tpm {
     pub(crate) fn open(tcti: &Tcti, caller: Caller) -> Result<Tpm, TokenError> {
         let mut tpm = Tpm {
             tcti: tcti.clone(),
             caller,
             context: Some(connect(tcti)?),
+            unanswered: None,
             objects: Vec::new(),
             uses: 0,
-            hmac_session: None,
-            policy_sessions: Vec::new(),
+            sessions: Vec::new(),
             last_policy: None,
             refused: Refused::default(),
         };
@@ -78,9 +86,20 @@ impl Tpm {
         format!("TPM {}", self.tcti)
     }
 
+    /// What helps where the TPM did not answer, and a program stands before it.
+    pub(crate) fn remedy(&self) -> Option<&'static str> {
+        let is_device = matches!(self.tcti, Tcti::Device(_));
+        self.unanswered
+            .filter(|_| !is_device)
+            .map(|_| connection::remedy(&self.tcti))
+    }
+
     /// Gives the TPM up, after flushing what is ours: other programs may need the room, and the agent may
     /// kill this program now.
     pub(crate) fn close(&mut self) {
+        if self.context.is_some() {
+            self.end_sessions();
+        }
         self.context = None;
     }
 
@@ -121,7 +140,8 @@ impl Tpm {
         mut call: impl FnMut(&mut Context) -> tss_esapi::Result<T>,
     ) -> Result<T, Failure> {
         let code = Code::Closed;
-        let context = self.context.as_mut().ok_or(Failure { command, code })?;
+        let closed = self.unanswered.unwrap_or(Failure { command, code });
+        let context = self.context.as_mut().ok_or(closed)?;
         let deadline = Instant::now() + PATIENCE;
         context.set_sessions((session, None, None));
         loop {
@@ -130,6 +150,9 @@ impl Tpm {
                 Err(error) => Failure::new(command, error),
             };
             if !failure.is_passing() || Instant::now() > deadline {
+                if failure.is_without_answer() {
+                    self.unanswered.get_or_insert(failure);
+                }
                 return Err(failure);
             }
             thread::sleep(PAUSE);

@@ -9,6 +9,14 @@
     clippy::indexing_slicing
 )]
 
+#[path = "token_program/causes.rs"]
+mod causes;
+#[path = "token_program/confinement.rs"]
+mod confinement;
+#[path = "token_program/doubtful.rs"]
+mod doubtful;
+#[path = "token_program/foreign_files.rs"]
+mod foreign_files;
 #[path = "token_program/keeper.rs"]
 mod keeper;
 #[path = "token_program/keys.rs"]
@@ -17,6 +25,12 @@ mod keys;
 mod operator;
 #[path = "token_program/program.rs"]
 mod program;
+#[path = "token_program/proxy.rs"]
+mod proxy;
+#[path = "token_program/replaced.rs"]
+mod replaced;
+#[path = "token_program/sessions.rs"]
+mod sessions;
 #[path = "token_program/swtpm.rs"]
 mod swtpm;
 

@@ -1,5 +1,6 @@
 use super::*;
 
+use jiff::{SignedDuration, Timestamp};
 use openssl::asn1::Asn1Time;
 use openssl::bn::{BigNum, BigNumContext};
 use openssl::ec::{EcGroup, EcKey};
@@ -136,6 +137,17 @@ fn certificate(
     by: &PKey<Private>,
     ca: bool,
 ) -> X509 {
+    signed_with(MessageDigest::sha256(), subject, key, issuer, by, ca)
+}
+
+fn signed_with(
+    hash: MessageDigest,
+    subject: &str,
+    key: &PKey<Private>,
+    issuer: &str,
+    by: &PKey<Private>,
+    ca: bool,
+) -> X509 {
     let mut builder = X509::builder().unwrap();
     builder.set_version(2).unwrap();
     let name = |text: &str| {
@@ -156,12 +168,18 @@ fn certificate(
         let constraints = BasicConstraints::new().critical().ca().build().unwrap();
         builder.append_extension(constraints).unwrap();
     }
-    builder.sign(by, MessageDigest::sha256()).unwrap();
+    builder.sign(by, hash).unwrap();
     builder.build()
 }
 
+/// An hour after all certificates were made, which are valid for a day.
 fn cas(certificate: &X509) -> EndorsementCas {
-    EndorsementCas::parse(&certificate.to_pem().unwrap()).unwrap()
+    cas_at(certificate, 1)
+}
+
+fn cas_at(certificate: &X509, hours: i64) -> EndorsementCas {
+    let now = Timestamp::now() + SignedDuration::from_hours(hours);
+    EndorsementCas::parse(&certificate.to_pem().unwrap(), now).unwrap()
 }
 
 #[test]
@@ -283,8 +301,26 @@ fn endorsement_certificates_are_those_of_a_vendors_ca() {
     let strange = with(certificate("ek", &ek, "other", &ca_key, false));
     assert!(strange.faults(Some(&ca))[0].contains("none of --ek-ca"));
     let leaf = certificate("vendor", &ca_key, "vendor", &ca_key, false);
-    let error = EndorsementCas::parse(&leaf.to_pem().unwrap());
+    let error = EndorsementCas::parse(&leaf.to_pem().unwrap(), Timestamp::now());
     assert!(error.unwrap_err().contains("not a CA"));
+}
+
+#[test]
+fn expired_and_weakly_signed_endorsement_certificates_prove_nothing() {
+    let (ca_key, ek) = (ec(), ec());
+    let ca = certificate("vendor", &ca_key, "vendor", &ca_key, true);
+    let with = |certificate: X509| Tpm {
+        certificates: vec![Der(certificate.to_der().unwrap())],
+        ..Tpm::new()
+    };
+    let good = with(certificate("ek", &ek, "vendor", &ca_key, false));
+    for (hours, faults) in [(1, 0), (-1, 1), (25, 1)] {
+        assert_eq!(good.faults(Some(&cas_at(&ca, hours))).len(), faults);
+    }
+    let sha1 = MessageDigest::sha1();
+    let weak = with(signed_with(sha1, "ek", &ek, "vendor", &ca_key, false));
+    let faults = weak.faults(Some(&cas(&ca)));
+    assert!(faults[0].contains("SHA-1"), "{faults:?}");
 }
 
 #[test]

@@ -13,10 +13,24 @@ use super::Pin;
 /// the token program; the agent keeps it, and hands it to the next token program.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PinFingerprint {
+    #[serde(default)]
+    failures: Failures,
     #[serde(with = "crate::hex_bytes")]
     salt: Vec<u8>,
     #[serde(with = "crate::hex_bytes")]
     hash: Vec<u8>,
+}
+
+/// How many failures a token counts, as far as it tells: what shows later whether a try without an answer was one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Failures {
+    /// The token does not tell.
+    #[default]
+    Untold,
+    /// So many.
+    Counted(u32),
+    /// A failure does not count for this key.
+    Harmless,
 }
 
 /// As long as the salts of password files, in bytes.
@@ -30,7 +44,39 @@ impl PinFingerprint {
             return Err(io::Error::other("the system has no random bytes"));
         }
         let hash = hash(&salt, owner, pins);
-        Ok(PinFingerprint { salt, hash })
+        let failures = Failures::Untold;
+        Ok(PinFingerprint {
+            failures,
+            salt,
+            hash,
+        })
+    }
+
+    /// As a token counts failures before these PINs are tried.
+    #[must_use]
+    pub fn before_try(self, failures: Failures) -> PinFingerprint {
+        PinFingerprint { failures, ..self }
+    }
+
+    /// Of PINs that the token refused, whatever it counts.
+    #[must_use]
+    pub fn refused(self) -> PinFingerprint {
+        self.before_try(Failures::Untold)
+    }
+
+    /// Whether a later look can tell if the try of these PINs counted as a failure.
+    pub fn can_tell(&self) -> bool {
+        self.failures != Failures::Untold
+    }
+
+    /// Whether these PINs must not be tried, where the token counts `now`: they were refused; or their try had no
+    /// answer, and the token counts a failure more.
+    pub fn forbids(&self, now: Failures) -> bool {
+        match (self.failures, now) {
+            (Failures::Counted(before), Failures::Counted(now)) => now > before,
+            (Failures::Harmless, _) | (Failures::Counted(_), Failures::Harmless) => false,
+            (Failures::Untold, _) | (Failures::Counted(_), Failures::Untold) => true,
+        }
     }
 
     /// Whether these are the same PINs of the same owner.
@@ -71,6 +117,28 @@ mod tests {
             ("la", &[&one, &other]),
         ] {
             assert!(!fingerprint.is_of(owner, pins));
+        }
+        let counted = |count| fingerprint.clone().before_try(Failures::Counted(count));
+        for (before, now, forbidden) in [
+            (fingerprint.clone(), Failures::Counted(0), true),
+            (counted(1), Failures::Counted(1), false),
+            (counted(1), Failures::Counted(0), false),
+            (counted(1), Failures::Counted(2), true),
+            (counted(1), Failures::Untold, true),
+            (counted(1), Failures::Harmless, false),
+            (counted(1).refused(), Failures::Harmless, true),
+            (
+                fingerprint.clone().before_try(Failures::Harmless),
+                Failures::Counted(9),
+                false,
+            ),
+        ] {
+            assert_eq!(
+                before.forbids(now),
+                forbidden,
+                "{:?} {now:?}",
+                before.failures
+            );
         }
         let again = PinFingerprint::of("lab", &[&one, &other]).unwrap();
         assert_ne!(fingerprint, again); // salted

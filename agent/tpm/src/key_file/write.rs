@@ -79,7 +79,7 @@ mod tests {
                 public: vec![1; 90],
                 private: vec![2; 400],
             };
-            assert_eq!(KeyFile::parse(&file.to_pem().unwrap()), Ok(file));
+            assert_eq!(KeyFile::parse(file.to_pem().unwrap().as_bytes()), Ok(file));
         }
     }
 }

@@ -18,9 +18,9 @@ use super::{pcr_policy, persistent, report};
 use crate::areas;
 use crate::auth_value;
 use crate::error::Failure;
-use crate::key_file::KeyFile;
+use crate::key_file::{KeyFile, OWNER};
 use crate::open::load_file;
-use crate::parent::{OWNER, Parent, Parents};
+use crate::parent::{Parent, Parents};
 use crate::tpm::Tpm;
 
 /// The name algorithm of the keys that we make. An auth value is no longer than its digest.
@@ -76,7 +76,7 @@ pub(super) fn generate(tpm: &mut Tpm, new: &NewKey) -> Outcome<KeyReport> {
         private,
     };
     let pem = file.to_pem().map_err(TokenError::Broken)?;
-    let file = KeyFile::parse(&pem).map_err(TokenError::Broken)?;
+    let file = KeyFile::parse(pem.as_bytes()).map_err(TokenError::Broken)?;
     let found = load_file(tpm, &mut parents, &key, &file)?;
     parents.forget(tpm).map_err(failed)?;
     let object = found.object;

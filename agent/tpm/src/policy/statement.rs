@@ -28,6 +28,9 @@ const POLICY_COMMAND_CODE: u32 = 0x16c;
 const POLICY_OR: u32 = 0x171;
 const POLICY_PASSWORD: u32 = 0x18c;
 
+/// Of SHA-1, SHA-256, SHA-384 and SHA-512, in bytes.
+const DIGEST_LENGTHS: [usize; 4] = [20, 32, 48, 64];
+
 pub(super) fn statement(command: &PolicyCommand) -> Result<Statement, TokenError> {
     let malformed = || {
         unusable(&format!(
@@ -37,7 +40,7 @@ pub(super) fn statement(command: &PolicyCommand) -> Result<Statement, TokenError
     };
     let body = Marshalled(&command.body);
     let ready = match command.code {
-        POLICY_PCR => pcr_step(body),
+        POLICY_PCR => pcr_step(body.0),
         POLICY_AUTH_VALUE | POLICY_PASSWORD => body.end().map(|()| Step::AuthValue),
         POLICY_OR => or_step(body),
         POLICY_COMMAND_CODE => command_code_step(body),
@@ -52,11 +55,23 @@ pub(super) fn statement(command: &PolicyCommand) -> Result<Statement, TokenError
     ready.map(Statement::Ready).ok_or_else(malformed)
 }
 
-fn pcr_step(mut body: Marshalled) -> Option<Step> {
+/// Both orders of the body: the draft's, a TPM2B_DIGEST and the selection; and that of openssl_tpm2_engine and of
+/// go-tpm-keyfiles, the selection and the digest's bytes alone.
+fn pcr_step(body: &[u8]) -> Option<Step> {
+    digest_first(Marshalled(body)).or_else(|| selection_first(Marshalled(body)))
+}
+
+fn digest_first(mut body: Marshalled) -> Option<Step> {
     let digest = body.tpm2b()?.try_into().ok()?;
     let pcrs = Pcrs::read(&mut body)?;
     body.end()?;
     Some(Step::Pcr(digest, pcrs))
+}
+
+fn selection_first(mut body: Marshalled) -> Option<Step> {
+    let pcrs = Pcrs::read(&mut body)?;
+    let digest = Some(body.0).filter(|digest| DIGEST_LENGTHS.contains(&digest.len()))?;
+    Some(Step::Pcr(digest.try_into().ok()?, pcrs))
 }
 
 fn or_step(mut body: Marshalled) -> Option<Step> {
@@ -132,6 +147,26 @@ mod tests {
         assert!(read(POLICY_AUTHORIZE, &[0, 1, 0]).is_err());
         let one_branch = [&[0, 0, 0, 1, 0, 32][..], &[1; 32]].concat();
         assert!(read(POLICY_OR, &one_branch).is_err());
+    }
+
+    #[test]
+    fn the_selection_may_come_before_the_digest() {
+        let selection = [0, 0, 0, 1, 0, 4, 3, 0x81, 0, 0];
+        for length in DIGEST_LENGTHS {
+            let digest = vec![7; length];
+            let sized = [&[0, u8::try_from(length).unwrap()], &digest[..]].concat();
+            for body in [
+                [&sized[..], &selection].concat(),
+                [&selection[..], &digest].concat(),
+            ] {
+                let Ok(Statement::Ready(Step::Pcr(read, _))) = read(POLICY_PCR, &body) else {
+                    panic!("{body:?}");
+                };
+                assert_eq!(read.value(), digest);
+            }
+            let shorter = [&selection[..], &digest[1..]].concat();
+            assert!(read(POLICY_PCR, &shorter).is_err());
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use tss_esapi::structures::{Auth, Public};
 use tss_esapi::utils::TpmsContext;
 
 use super::Tpm;
-use crate::error::{Code, Failure};
+use crate::error::{Code, Failure, rc};
 
 /// An object in [`Tpm`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,6 +143,25 @@ impl Tpm {
         name.map(|name| name.value().to_vec()).unwrap_or_default()
     }
 
+    /// Whether this object is at a persistent handle, where another one may take its place.
+    pub(crate) fn is_persistent(&self, id: ObjectId) -> bool {
+        let object = self.objects.get(id.0);
+        object.is_some_and(|object| matches!(object.place, Place::Persistent(_)))
+    }
+
+    /// Whether the handle of a persistent object has no object, or one of another name, by now.
+    pub(crate) fn is_replaced(&mut self, id: ObjectId, name: &[u8]) -> Result<bool, Failure> {
+        let handle = self.handle(id)?;
+        let read = self.run_in_room(None, "TPM2_ReadPublic", None, |context| {
+            context.read_public(handle)
+        });
+        match read {
+            Ok((_, now, _)) => Ok(now.value() != name),
+            Err(failure) if failure.is(rc::HANDLE) => Ok(true),
+            Err(failure) => Err(failure),
+        }
+    }
+
     /// Flushes an object that is needed no more.
     pub(crate) fn forget(&mut self, id: ObjectId) -> Result<(), Failure> {
         let Some(object) = self.objects.get_mut(id.0) else {
@@ -193,11 +212,6 @@ impl Tpm {
     fn make_room(&mut self, objects: usize, keep: Option<ObjectId>) -> Result<(), Failure> {
         while self.loaded().count() + objects > LOADED_LIMIT && self.swap_out(keep)? {}
         Ok(())
-    }
-
-    fn is_persistent(&self, id: ObjectId) -> bool {
-        let object = self.objects.get(id.0);
-        object.is_some_and(|object| matches!(object.place, Place::Persistent(_)))
     }
 
     fn loaded(&self) -> impl Iterator<Item = (usize, &Object)> {

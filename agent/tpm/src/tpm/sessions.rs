@@ -1,8 +1,9 @@
-//! Sessions in the TPM: started once, when a key is opened that needs them, and kept.
+//! Sessions in the TPM: started when a key needs them, and kept. Where the TPM has fewer places than keys need, the
+//! sessions take turns.
 
 use tss_esapi::attributes::SessionAttributesBuilder;
 use tss_esapi::constants::SessionType;
-use tss_esapi::handles::ObjectHandle;
+use tss_esapi::handles::{ObjectHandle, SessionHandle};
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::resource_handles::Hierarchy;
 use tss_esapi::interface_types::session_handles::{AuthSession, PolicySession};
@@ -12,15 +13,81 @@ use super::Tpm;
 use crate::error::{Code, Failure};
 use crate::storage_primary;
 
+/// What a session is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// To prove auth values.
+    Proof,
+    /// For policies of keys with this name algorithm.
+    Policy(HashingAlgorithm),
+}
+
+/// A session of ours.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Session {
+    purpose: Purpose,
+    session: AuthSession,
+    /// Its handle in a TPM without a resource manager, as far as that is known.
+    pub(super) handle: Option<u32>,
+}
+
 impl Tpm {
-    /// The session that proves auth values. Started once, where one is needed at all.
+    /// The session that proves auth values.
     pub(crate) fn hmac_session(&mut self) -> Result<AuthSession, Failure> {
-        if let Some(session) = self.hmac_session {
-            return Ok(session);
+        self.session(Purpose::Proof)
+    }
+
+    /// The session for policies of keys with this name algorithm: the TPM compares digests of that one only.
+    pub(crate) fn policy_session(
+        &mut self,
+        hash: HashingAlgorithm,
+    ) -> Result<AuthSession, Failure> {
+        self.session(Purpose::Policy(hash))
+    }
+
+    /// The one used last is at the end.
+    fn session(&mut self, purpose: Purpose) -> Result<AuthSession, Failure> {
+        let started = self.sessions.iter().position(|own| own.purpose == purpose);
+        let session = match started {
+            Some(at) => self.sessions.remove(at),
+            None => self.start_in_turn(purpose)?,
+        };
+        self.sessions.push(session);
+        Ok(session.session)
+    }
+
+    /// Ends the session that was not used for longest, where there is no place for another one.
+    fn start_in_turn(&mut self, purpose: Purpose) -> Result<Session, Failure> {
+        loop {
+            let before = self.loaded_sessions()?;
+            match self.start_session(purpose) {
+                Ok(session) => {
+                    let started = self.loaded_sessions()?;
+                    let mut started = started.iter().filter(|handle| !before.contains(handle));
+                    let handle = match (started.next(), started.next()) {
+                        (Some(handle), None) => Some(*handle),
+                        _ => None, // another program has started one, too
+                    };
+                    return Ok(Session {
+                        purpose,
+                        session,
+                        handle,
+                    });
+                }
+                Err(failure) if failure.is_lack_of_sessions() && !self.sessions.is_empty() => {
+                    let oldest = self.sessions.remove(0);
+                    self.last_policy = None;
+                    self.end_session(oldest)?;
+                }
+                Err(failure) => return Err(failure),
+            }
         }
-        let session = self.start_session(SessionType::Hmac, HashingAlgorithm::Sha256)?;
-        self.hmac_session = Some(session);
-        Ok(session)
+    }
+
+    pub(super) fn end_session(&mut self, session: Session) -> Result<(), Failure> {
+        self.run("TPM2_FlushContext", |context| {
+            context.flush_context(SessionHandle::from(session.session).into())
+        })
     }
 
     /// Whether a session is still ours. After a restart of the TPM it is gone, or its handle may be
@@ -39,20 +106,6 @@ impl Tpm {
         hash.is_ok()
     }
 
-    /// The session for policies of keys with this name algorithm: the TPM compares digests of that one only.
-    pub(crate) fn policy_session(
-        &mut self,
-        hash: HashingAlgorithm,
-    ) -> Result<AuthSession, Failure> {
-        let started = self.policy_sessions.iter().find(|(own, _)| *own == hash);
-        if let Some((_, session)) = started {
-            return Ok(*session);
-        }
-        let session = self.start_session(SessionType::Policy, hash)?;
-        self.policy_sessions.push((hash, session));
-        Ok(session)
-    }
-
     /// Lets a policy session begin anew.
     pub(crate) fn restart_policy(&mut self, session: AuthSession) -> Result<(), Failure> {
         let command = "TPM2_PolicyRestart";
@@ -63,11 +116,11 @@ impl Tpm {
 
     /// Salted with a primary key of the null hierarchy, which every TPM derives without asking for an auth
     /// value: who listens on the bus cannot guess auth values from what the session proves.
-    fn start_session(
-        &mut self,
-        kind: SessionType,
-        hash: HashingAlgorithm,
-    ) -> Result<AuthSession, Failure> {
+    fn start_session(&mut self, purpose: Purpose) -> Result<AuthSession, Failure> {
+        let (kind, hash) = match purpose {
+            Purpose::Proof => (SessionType::Hmac, HashingAlgorithm::Sha256),
+            Purpose::Policy(hash) => (SessionType::Policy, hash),
+        };
         let create = "TPM2_CreatePrimary";
         let start = "TPM2_StartAuthSession";
         let template = storage_primary::template().map_err(|error| Failure::new(create, error))?;
@@ -99,6 +152,7 @@ impl Tpm {
         self.encrypt_parameters(session)?;
         Ok(session)
     }
+
     /// Has the session encrypt each command's first parameter: what is secret in a command is there.
     fn encrypt_parameters(&mut self, session: AuthSession) -> Result<(), Failure> {
         self.run("Esys_TRSess_SetAttributes", |context| {

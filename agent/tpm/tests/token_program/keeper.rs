@@ -9,16 +9,21 @@ use config::certificate::{CertificateSource, LeafSource};
 use roleseal_agent::launcher::Launcher;
 use roleseal_agent::token_worker::{Caller, Heritage, KeyOwner, KeyState, NotSigned, TokenWorker};
 use token::link::{Open, OpenTpm, OpenTpmKey};
-use token::{StringToSign, TokenError};
+use token::{StringToSign, Tcti, TokenError};
 
 use crate::keys::ECDSA;
 use crate::program::{PROGRAM, pin};
 use crate::swtpm::Swtpm;
 
 /// A CreateSession call has as long.
-const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
-fn start(tpm: &Swtpm, keys: &[(&str, OpenTpmKey)]) -> TokenWorker {
+pub(crate) fn start(tpm: &Swtpm, keys: &[(&str, OpenTpmKey)]) -> TokenWorker {
+    start_by(tpm, tpm.tcti(), keys)
+}
+
+/// By another way to this TPM.
+pub(crate) fn start_by(tpm: &Swtpm, tcti: Tcti, keys: &[(&str, OpenTpmKey)]) -> TokenWorker {
     let owner = |(name, _): &(&str, OpenTpmKey)| {
         tpm.make_certificate(name);
         KeyOwner {
@@ -31,8 +36,9 @@ fn start(tpm: &Swtpm, keys: &[(&str, OpenTpmKey)]) -> TokenWorker {
     };
     let owners = keys.iter().map(owner).collect();
     let open = Open::Tpm(OpenTpm {
-        tcti: tpm.tcti(),
+        tcti,
         keys: keys.iter().map(|(_, key)| Some(key.clone())).collect(),
+        left_sessions: vec![],
     });
     let programs = Path::new(PROGRAM).parent().unwrap();
     let launcher = Launcher::in_thread(programs.to_owned()).unwrap();
@@ -40,11 +46,20 @@ fn start(tpm: &Swtpm, keys: &[(&str, OpenTpmKey)]) -> TokenWorker {
     TokenWorker::start(programs, open, owners, Heritage::default()).unwrap()
 }
 
-fn settled(keeper: &TokenWorker, key: usize) -> KeyState {
+pub(crate) fn settled(keeper: &TokenWorker, key: usize) -> KeyState {
     keeper.settled_state(key, Instant::now() + DEADLINE)
 }
 
-fn sign(keeper: &TokenWorker, key: usize) -> Result<(), NotSigned> {
+/// Waits until the key signs.
+pub(crate) fn wait_until_ready(keeper: &TokenWorker, key: usize) {
+    let deadline = Instant::now() + DEADLINE;
+    while keeper.state(key).certificate().is_none() {
+        assert!(Instant::now() < deadline, "{:?}", keeper.state(key));
+        thread::yield_now();
+    }
+}
+
+pub(crate) fn sign(keeper: &TokenWorker, key: usize) -> Result<(), NotSigned> {
     let KeyState::Ready { certificate, .. } = settled(keeper, key) else {
         panic!("{:?}", keeper.state(key));
     };
@@ -54,13 +69,13 @@ fn sign(keeper: &TokenWorker, key: usize) -> Result<(), NotSigned> {
     Ok(())
 }
 
-fn with_pin(tpm: &Swtpm, name: &str, value: &str) -> OpenTpmKey {
+pub(crate) fn with_pin(tpm: &Swtpm, name: &str, value: &str) -> OpenTpmKey {
     let mut key = tpm.file(name);
     key.pin = pin(value);
     key
 }
 
-fn close(keeper: &TokenWorker) {
+pub(crate) fn close(keeper: &TokenWorker) {
     keeper.close();
     keeper.end().wait(Instant::now() + DEADLINE);
 }

@@ -253,7 +253,7 @@ impl Swtpm {
         self.output("openssl", &arguments).status.success()
     }
 
-    fn write_key_file(&self, name: &str, file: KeyFile) {
+    pub(crate) fn write_key_file(&self, name: &str, file: KeyFile) {
         let read = |suffix| fs::read(self.path(&format!("{name}.{suffix}"))).unwrap();
         let der = file.to_der(&read("pub"), &read("priv"));
         fs::write(self.path("key.der"), der).unwrap();
@@ -276,6 +276,12 @@ pub(crate) fn policy_or(commands: &[Command], other: &[u8; 32]) -> Command {
     (0x171, body)
 }
 
+/// A PolicyPCR as openssl_tpm2_engine and go-tpm-keyfiles write it: the selection, then the bare digest.
+pub(crate) fn selection_first((code, body): Command) -> Command {
+    let (digest, selection) = body[2..].split_at(32);
+    (code, [selection, digest].concat())
+}
+
 fn pcr_command(digest: &[u8], numbers: &[u8]) -> Command {
     let mut bits = [0; 3];
     for number in numbers {
@@ -292,7 +298,13 @@ fn policy_digest(commands: &[Command]) -> Vec<u8> {
         let code = code.to_be_bytes();
         let extended = match u32::from_be_bytes(code) {
             0x17f => {
-                let (pcrs, selection) = body[2..].split_at(32);
+                let (pcrs, selection) = match body.strip_prefix(&[0, 32]) {
+                    Some(body) => body.split_at(32),
+                    None => {
+                        let (selection, pcrs) = body.split_at(body.len() - 32);
+                        (pcrs, selection)
+                    }
+                };
                 [&digest[..], &code, selection, pcrs].concat()
             }
             0x171 => [&[0; 32][..], &code, &body[6..38], &body[40..]].concat(),
@@ -306,15 +318,15 @@ fn policy_digest(commands: &[Command]) -> Vec<u8> {
 }
 
 /// What else is in a key file, beside the key.
-struct KeyFile {
+pub(crate) struct KeyFile {
     parent: u32,
     secret: Option<Vec<u8>>,
-    policy: Vec<Command>,
+    pub(crate) policy: Vec<Command>,
     signed_policies: Vec<Vec<Command>>,
 }
 
 impl KeyFile {
-    fn under(parent: u32) -> KeyFile {
+    pub(crate) fn under(parent: u32) -> KeyFile {
         KeyFile {
             parent,
             secret: None,
@@ -357,7 +369,7 @@ fn policy(commands: &[Command]) -> Vec<u8> {
 
 fn integer(number: u32) -> Vec<u8> {
     let bytes = number.to_be_bytes();
-    let first = bytes.iter().position(|byte| *byte != 0).unwrap();
+    let first = bytes.iter().position(|byte| *byte != 0).unwrap_or(3);
     let mut digits = bytes[first..].to_vec();
     if digits[0] & 0x80 != 0 {
         digits.insert(0, 0);

@@ -49,7 +49,11 @@ impl Program {
     ) -> Result<Vec<KeyReport>, TokenError> {
         let keys = keys.into_iter().map(Some).collect();
         self.send(&ToToken::Open {
-            open: Open::Tpm(OpenTpm { tcti, keys }),
+            open: Open::Tpm(OpenTpm {
+                tcti,
+                keys,
+                left_sessions: vec![],
+            }),
             refused_pins: vec![],
         });
         match self.receive() {
@@ -80,7 +84,7 @@ impl Program {
     pub(crate) fn receive(&mut self) -> FromToken {
         loop {
             match link::receive(&mut self.link).unwrap() {
-                Some(FromToken::HasPin { .. } | FromToken::TryingPin) => {}
+                Some(FromToken::HasPin { .. } | FromToken::TryingPin | FromToken::Sessions(_)) => {}
                 answer => return answer.expect("the token program ended"),
             }
         }

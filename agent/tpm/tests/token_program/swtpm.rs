@@ -71,6 +71,10 @@ impl Swtpm {
         self.run("swtpm_ioctl", &["--tcp", &control, "-i"]);
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     pub(crate) fn tcti(&self) -> Tcti {
         self.tcti_text().parse().unwrap()
     }
