@@ -46,6 +46,13 @@ enum User {
     Operator,
 }
 
+/// Why there is no login.
+pub(crate) struct NoLogin {
+    pub(crate) error: TokenError,
+    /// Whether another process was logging in to a token of SoftHSM's, so that the PIN was not looked at.
+    pub(crate) is_meanwhile: bool,
+}
+
 /// A PIN that was read and not tried yet.
 #[derive(Clone)]
 pub(crate) struct UntriedPin {
@@ -67,7 +74,7 @@ pub(crate) fn log_in(
     };
     pins.check(None, &token.identity(), &[&untried.pin], source.take_over())?;
     pins.trying()?;
-    log_in_with(session, token, Some(untried))
+    log_in_with(session, token, Some(untried)).map_err(|no_login| no_login.error)
 }
 
 /// Reads the PIN for an operator's command, where token or command want a login.
@@ -101,7 +108,7 @@ pub(crate) fn log_in_with(
     session: &Session,
     token: &Token,
     untried: Option<UntriedPin>,
-) -> Result<Login, TokenError> {
+) -> Result<Login, NoLogin> {
     let Some(UntriedPin { pin, remedy, user }) = untried else {
         return Ok(NO_LOGIN);
     };
@@ -185,13 +192,22 @@ impl ContextLogin {
         accepted(session.login(user, &self.pin))
     }
 
-    fn first_refusal(&self, failure: Failure, token: &Token) -> TokenError {
-        // The token says that there is one: the module has read it while another process was writing.
-        let has_pin = token.flags & CKF_USER_PIN_INITIALIZED != 0;
-        if self.is_softhsm && has_pin && failure.code == CKR_USER_PIN_NOT_INITIALIZED {
-            return TokenError::Gone(format!("{}: {failure}", meanwhile(&self.token)));
+    fn first_refusal(&self, failure: Failure, token: &Token) -> NoLogin {
+        let is_meanwhile = self.is_softhsm
+            && match failure.code {
+                CKR_GENERAL_ERROR => true,
+                // The token says that there is one: the module has read it while another process was writing.
+                CKR_USER_PIN_NOT_INITIALIZED => token.flags & CKF_USER_PIN_INITIALIZED != 0,
+                _ => false,
+            };
+        let error = match is_meanwhile {
+            true => TokenError::Gone(format!("{}: {failure}", meanwhile(&self.token))),
+            false => refusal(failure, &self.token, &self.remedy, self.is_softhsm),
+        };
+        NoLogin {
+            error,
+            is_meanwhile,
         }
-        refusal(failure, &self.token, &self.remedy, self.is_softhsm)
     }
 
     /// To be held from before `sign_init` until after `sign`: on a smart card (PIV), any command in between

@@ -109,7 +109,11 @@ impl Listing<'_> {
         alone: bool,
     ) -> Result<(Arc<Session>, bool), TokenError> {
         let pin = self.pin.filter(|_| alone);
-        if pin.is_some() || self.places.has_tried(self.path, token) {
+        if pin.is_some() {
+            let place = self.places.at(self.path, self.wanted, pin)?;
+            return Ok((place.session, true));
+        }
+        if self.places.has_tried(self.path, token) {
             let place = self.places.enter(self.path, token, all, pin)?;
             return Ok((place.session, true));
         }

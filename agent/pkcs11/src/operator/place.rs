@@ -22,7 +22,7 @@ use crate::{find, open};
 #[derive(Default)]
 pub(super) struct Places {
     modules: BTreeMap<PathBuf, Arc<Module>>,
-    logins: BTreeMap<PlaceKey, Login>,
+    logins: BTreeMap<PlaceKey, Result<LoggedIn, TokenError>>,
     pins: BTreeMap<PlaceKey, Option<UntriedPin>>,
 }
 
@@ -43,13 +43,16 @@ impl Miss {
         Miss { error, limit }
     }
 
-    /// The token cannot be logged in to. No PIN was tried where it is gone.
-    fn at(token: &Token, error: TokenError) -> Miss {
-        let limit = match (&error, token.is_softhsm()) {
-            (TokenError::Gone(_), true) => LOOK_LIMIT,
-            _ => Duration::ZERO,
-        };
+    /// Another process has the token; no PIN was tried.
+    fn meanwhile(error: TokenError) -> Miss {
+        let limit = LOOK_LIMIT;
         Miss { error, limit }
+    }
+}
+
+impl From<Miss> for TokenError {
+    fn from(miss: Miss) -> TokenError {
+        miss.error
     }
 }
 
@@ -82,8 +85,8 @@ const UNTOLD_LIMIT: Duration = Duration::from_millis(600);
 /// The longest pause between two looks.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
-/// What a login came to.
-type Login = Result<(Arc<Session>, Option<Arc<ContextLogin>>), TokenError>;
+/// The session of a login, and how to log in for single signatures.
+type LoggedIn = (Arc<Session>, Option<Arc<ContextLogin>>);
 
 impl Places {
     /// The token of this key, logged in to.
@@ -97,8 +100,7 @@ impl Places {
             let all = slot::all(&*places.started(module)?)?;
             let token = all.find(&key.token);
             let token = token.map_err(|error| Miss::of(&all, error))?;
-            let place = places.enter(module, &token, &all, pin);
-            place.map_err(|error| Miss::at(&token, error))
+            places.enter_now(module, &token, &all, pin)
         })
     }
 
@@ -161,20 +163,31 @@ impl Places {
         all: &Slots,
         pin: Option<&PinSource>,
     ) -> Result<Place, TokenError> {
+        Ok(self.enter_now(module, token, all, pin)?)
+    }
+
+    fn enter_now(
+        &mut self,
+        module: &Path,
+        token: &Token,
+        all: &Slots,
+        pin: Option<&PinSource>,
+    ) -> Result<Place, Miss> {
         let started = self.started(module)?;
         let place = place_of(module, token);
-        let login = match self.logins.get(&place) {
-            Some(login) => login.clone(),
-            None => {
-                let login = self.first_login(&started, &place, token, pin);
-                // Anything else is worth another try: no PIN has been used.
-                if matches!(login, Ok(_) | Err(TokenError::PinRejected(_))) {
-                    self.logins.insert(place, login.clone());
+        if !self.logins.contains_key(&place) {
+            match self.first_login(&started, &place, token, pin) {
+                Ok(login) => self.logins.insert(place.clone(), Ok(login)),
+                Err(miss) if matches!(miss.error, TokenError::PinRejected(_)) => {
+                    self.logins.insert(place.clone(), Err(miss.error))
                 }
-                login
-            }
+                Err(miss) => return Err(miss), // no PIN has been used
+            };
+        }
+        let (session, context_login) = match self.logins.get(&place) {
+            Some(login) => login.clone()?,
+            None => return Err(TokenError::Broken(format!("{token} has no login")).into()),
         };
-        let (session, context_login) = login?;
         Ok(Place {
             module: started,
             token: token.clone(),
@@ -191,7 +204,7 @@ impl Places {
         place: &PlaceKey,
         token: &Token,
         pin: Option<&PinSource>,
-    ) -> Login {
+    ) -> Result<LoggedIn, Miss> {
         let untried = match self.pins.get(place) {
             Some(untried) => untried.clone(),
             None => {
@@ -200,8 +213,16 @@ impl Places {
                 untried
             }
         };
-        let session = open_session(module, token)?;
-        let login = log_in_with(&session, token, untried)?;
+        let session = open_session(module, token);
+        let session = session.map_err(|error| match (&error, token.is_softhsm()) {
+            (TokenError::Gone(_), true) => Miss::meanwhile(error),
+            _ => Miss::from(error),
+        })?;
+        let login = log_in_with(&session, token, untried);
+        let login = login.map_err(|no_login| match no_login.is_meanwhile {
+            true => Miss::meanwhile(no_login.error),
+            false => Miss::from(no_login.error),
+        })?;
         Ok((Arc::new(session), login.context.map(Arc::new)))
     }
 
