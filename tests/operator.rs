@@ -455,6 +455,21 @@ fn who_cannot_be_asked_is_told_what_to_give() {
     ] {
         assert!(told.contains(option), "{told}");
     }
+    // A token that needs no login is looked into without a PIN.
+    let faulty = FaultyModule::new(desk.scene.dir()).unwrap();
+    let no_login = "C_GetTokenInfo no-flags CKF_LOGIN_REQUIRED";
+    for (fault, sessions) in [(&[][..], 0), (&[no_login], 1)] {
+        faulty.inject(fault).unwrap();
+        let mut command = desk.scene.command("setsid");
+        command.arg("--wait").arg(programs::admin().unwrap());
+        command.args(desk.arguments("csr --uri pkcs11:token=lab;object=web --subject CN=web"));
+        command.arg("--module").arg(faulty.module());
+        let output = command.envs(faulty.env()).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("--pin-file"));
+        assert_eq!(faulty.count("C_OpenSession").unwrap(), sessions);
+        assert_eq!(faulty.count("C_Login").unwrap(), 0);
+    }
     let told = without_terminal(
         "key delete --uri pkcs11:token=lab;object=web --module MODULE --pin-file PIN",
     );
@@ -570,7 +585,7 @@ fn a_token_that_cannot_be_read_for_an_instant_is_found() {
 fn a_login_that_fails_is_made_once() {
     let desk = Desk::new();
     let faulty = FaultyModule::new(desk.scene.dir()).unwrap();
-    for code in ["CKR_DEVICE_REMOVED", "CKR_GENERAL_ERROR"] {
+    for code in ["CKR_DEVICE_REMOVED", "CKR_FUNCTION_FAILED"] {
         faulty.inject(&[&format!("C_Login return {code}")]).unwrap();
         for line in [
             "key list --uri pkcs11:token=lab --pin-file PIN --module",

@@ -49,6 +49,89 @@ fn what_was_done_is_said_where_it_cannot_be_printed() {
     }
 }
 
+/// Not that the token does not tell its public key.
+#[test]
+fn a_key_that_cannot_be_certified_is_refused_for_its_own_fault() {
+    let desk = Desk::new();
+    let tool = |arguments: &[&str]| {
+        let mut tool = desk.scene.command("pkcs11-tool");
+        tool.args([
+            "--module",
+            "/usr/lib/softhsm/libsofthsm2.so",
+            "--token-label",
+            "lab",
+        ]);
+        tool.args(["--login", "--pin", PIN]).args(arguments);
+        hsm_fixtures::command::output(&mut tool).unwrap();
+    };
+    let csr = |name: &str| {
+        let line = format!(
+            "csr --uri pkcs11:token=lab;object={name} --module MODULE --pin-file PIN --subject CN=web"
+        );
+        desk.failure(&line, 1)
+    };
+    for (curve, named) in [("edwards25519", "0x40"), ("secp256k1", "06052b8104000a")] {
+        tool(&[
+            "--keypairgen",
+            "--key-type",
+            &format!("EC:{curve}"),
+            "--label",
+            curve,
+            "--id",
+            "01",
+        ]);
+        let told = csr(curve);
+        assert!(told.contains(named), "{told}");
+        tool(&["--delete-object", "--type", "privkey", "--id", "01"]);
+        tool(&["--delete-object", "--type", "pubkey", "--id", "01"]);
+    }
+    // A certificate of another key has its id, and nothing else tells its public key.
+    tool(&[
+        "--keypairgen",
+        "--key-type",
+        "EC:prime256v1",
+        "--label",
+        "web",
+        "--id",
+        "03",
+    ]);
+    tool(&["--delete-object", "--type", "pubkey", "--id", "03"]);
+    let mut openssl = desk.scene.command("openssl");
+    openssl.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+    ]);
+    openssl.args([
+        "-keyout",
+        "/dev/null",
+        "-outform",
+        "DER",
+        "-subj",
+        "/CN=other",
+        "-out",
+    ]);
+    let certificate = desk.path("other.der");
+    hsm_fixtures::command::output(openssl.arg(&certificate)).unwrap();
+    let certificate = certificate.display().to_string();
+    tool(&[
+        "--write-object",
+        &certificate,
+        "--type",
+        "cert",
+        "--label",
+        "other",
+        "--id",
+        "03",
+    ]);
+    let told = csr("web");
+    assert!(told.contains("object=other;type=cert;id=%03"), "{told}");
+}
+
 /// A line whose reader has gone.
 fn without_reader(desk: &Desk, line: &str) -> (Option<i32>, String) {
     let (reader, writer) = std::io::pipe().unwrap();

@@ -7,12 +7,14 @@ use std::str::FromStr;
 use clap::{ArgGroup, Args};
 use token::account::Account;
 use token::link::{OpenTpmKey, TpmKeySource};
-use token::{Pkcs11Uri, Tcti, tpm_device};
+use token::operator::pkcs11;
+use token::{PinSource, Pkcs11Uri, Tcti, tpm_device};
 
 use crate::failure::Failure;
 use crate::handle::Handle;
-use crate::pins::{PinArguments, TpmPinArguments, in_file};
-use crate::token_key::KeyPlace;
+use crate::pins::{PinArguments, TpmPinArguments, at_terminal, in_file};
+use crate::token_key::{KeyPlace, other_answer};
+use crate::token_program::{Patience, Program};
 use config::DEFAULT_MODULE;
 
 /// One key: of a PKCS#11 token, in a file, or at a persistent handle.
@@ -85,13 +87,38 @@ pub(crate) fn place_on_token(
     user: Option<Account>,
 ) -> Result<KeyPlace, Failure> {
     let module = module.of(&mut uri);
-    let pin = Some(pin.of_token(uri.pin.take(), &token_of(&uri))?);
+    let pin = pin_of_token(pin, &mut uri, &module)?;
     Ok(KeyPlace::Pkcs11 {
         module,
         uri,
         pin,
         user: user.map(Box::new),
     })
+}
+
+/// The PIN of the URI's token. A token that needs no login gets none that was not given.
+pub(super) fn pin_of_token(
+    pin: &PinArguments,
+    uri: &mut Pkcs11Uri,
+    module: &Path,
+) -> Result<Option<PinSource>, Failure> {
+    let name = token_of(uri);
+    let given = pin.of_token(uri.pin.take(), &name)?;
+    if given.is_some() {
+        return Ok(given);
+    }
+    let request = pkcs11::Request {
+        module: module.to_owned(),
+        pin: None,
+        user: None,
+        task: pkcs11::Task::NeedsPin { token: uri.clone() },
+    };
+    let patience = Patience::usual("looking for the token", &[]);
+    match Program::start(token::Program::Pkcs11)?.ask(&request, patience)? {
+        pkcs11::Answer::NeedsPin(true) => at_terminal(&name).map(Some),
+        pkcs11::Answer::NeedsPin(false) => Ok(None),
+        _ => Err(other_answer()),
+    }
 }
 
 /// A key of a TPM; without `parents` where it has none to be loaded under.

@@ -13,7 +13,7 @@ use token::{Pkcs11Uri, Tcti, softhsm};
 use crate::failure::Failure;
 use crate::handle::Handle;
 use crate::key_choice::{
-    ModuleArgument, UriText, absolute, check_tpm, place_in_tpm, place_on_token, token_of,
+    ModuleArgument, UriText, absolute, check_tpm, pin_of_token, place_in_tpm, place_on_token,
 };
 use crate::new_file::NewFile;
 use crate::pins::{PinArguments, TpmPinArguments, in_file};
@@ -112,11 +112,11 @@ impl NewKeyArguments {
             ));
         }
         let module = self.module.of(&mut uri);
-        let pin = self.pin.of_token(uri.pin.take(), &token_of(&uri))?;
-        let patience = Patience::making(&[Some(&pin)]);
+        let pin = pin_of_token(&self.pin, &mut uri, &module)?;
+        let patience = Patience::making(&[pin.as_ref()]);
         let request = pkcs11::Request {
             module: module.clone(),
-            pin: Some(pin.clone()),
+            pin: pin.clone(),
             user: owner.cloned(),
             task: pkcs11::Task::Generate {
                 key: uri,
@@ -128,7 +128,7 @@ impl NewKeyArguments {
             pkcs11::Answer::Key(report) => Ok(KeyJson::of_token(&report)
                 .with_module(&module)
                 .with_owner(owner)
-                .with_pin(Some(&pin))),
+                .with_pin(pin.as_ref())),
             _ => Err(other_answer()),
         }
     }

@@ -25,7 +25,7 @@ pub(crate) struct PinArguments {
     /// Have systemd-ask-password ask for it
     #[arg(long, group = "pin-source")]
     pin_ask_password: bool,
-    /// Ask for it at the terminal: for PKCS#11 tokens done anyway, where none of the others is given
+    /// Ask for it at the terminal: for PKCS#11 tokens that need a login done anyway, where none of the others is given
     #[arg(long, group = "pin-source")]
     pin_prompt: bool,
 }
@@ -79,13 +79,13 @@ impl PinArguments {
         self.pin_prompt.then(|| PinSource::Terminal(question()))
     }
 
-    /// The PIN of a PKCS#11 token: what is given, what the URI has, or a person at the terminal.
+    /// The PIN of a PKCS#11 token: what is given, or what the URI has.
     pub(crate) fn of_token(
         &self,
         in_uri: Option<PinSource>,
         token: &str,
-    ) -> Result<PinSource, Failure> {
-        let question = format!("PIN of {token}");
+    ) -> Result<Option<PinSource>, Failure> {
+        let question = question_of(token);
         let source = match (self.source(&question, false), in_uri) {
             (Some(_), Some(_)) => {
                 return Err(Failure::usage(
@@ -102,13 +102,10 @@ impl PinArguments {
                 }
                 source
             }
-            (None, None) => PinSource::Terminal(Question {
-                text: question,
-                twice: false,
-            }),
+            (None, None) => return Ok(None),
         };
         check_terminal(&source)?;
-        Ok(source)
+        Ok(Some(source))
     }
 
     /// The auth value of a TPM's key; `None` where none is spoken of.
@@ -118,6 +115,20 @@ impl PinArguments {
         source.iter().try_for_each(check_terminal)?;
         Ok(source)
     }
+}
+
+/// The PIN of a PKCS#11 token that needs one where none is given: from a person at the terminal.
+pub(super) fn at_terminal(token: &str) -> Result<PinSource, Failure> {
+    let source = PinSource::Terminal(Question {
+        text: question_of(token),
+        twice: false,
+    });
+    check_terminal(&source)?;
+    Ok(source)
+}
+
+fn question_of(token: &str) -> String {
+    format!("PIN of {token}")
 }
 
 /// A file's name, since whatever else would be read without a look at its mode.

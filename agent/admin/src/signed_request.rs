@@ -13,7 +13,14 @@ pub(crate) fn request(
 ) -> Result<CertificationRequest, Failure> {
     let info = wanted.info(key.public_key()?)?;
     let signature = key.sign_request(info.clone())?;
-    new_request::assemble(&info, &signature)
+    new_request::assemble(&info, &signature).map_err(|failure| match key.public_key_from() {
+        Some(other) => Failure::failed(format!(
+            "{other} is not of the private key {}, although it has the same CKA_ID or label: delete it or give it another \
+             one, and store the key's own public key ({failure})",
+            key.place()
+        )),
+        None => failure,
+    })
 }
 
 /// The text of its file.

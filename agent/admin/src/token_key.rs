@@ -83,8 +83,21 @@ impl TokenKey {
         &self.report
     }
 
+    /// The object beside a private key that told its public key.
+    pub(crate) fn public_key_from(&self) -> Option<&Pkcs11Uri> {
+        match &self.report {
+            Report::Pkcs11(report) => report.public_key_from.as_ref(),
+            Report::Tpm(_) => None,
+        }
+    }
+
     /// Its public key.
     pub(crate) fn public_key(&self) -> Result<&PublicKeyInfo, Failure> {
+        if let Report::Pkcs11(report) = &self.report
+            && let Some(why) = &report.unusable
+        {
+            return Err(Failure::failed(why.clone()));
+        }
         let key = match &self.report {
             Report::Pkcs11(report) => report.public_key.as_ref(),
             Report::Tpm(report) => report.public_key.as_ref(),

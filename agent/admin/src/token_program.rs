@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use token::operator::{ARGUMENT, Outcome};
@@ -77,7 +78,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// An answer arrives at once when it has begun to.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// To log out and close the module. Vendor modules hang here.
+/// To log out and close the module, or to finish what is not broken off. Vendor modules hang here.
 const CLOSE: Duration = Duration::from_secs(5);
 
 /// Holds back the signals that end a command, until what it gives is dropped.
@@ -138,11 +139,35 @@ impl Program {
         task: &T,
         patience: Patience,
     ) -> Result<A, Failure> {
-        if link::send(&mut self.link, task).is_err() {
-            return Err(self.ended());
-        }
+        self.send(task)?;
+        self.answer(patience, &mut false)
+    }
+
+    /// Has one task done whose results come one by one, and gives each to `take`, until that says `false`. The token may
+    /// work for as long as `patience` says on each of them.
+    pub(crate) fn ask_for_each<T: Serialize, A: DeserializeOwned>(
+        &mut self,
+        task: &T,
+        patience: Patience,
+        mut take: impl FnMut(A) -> Result<bool, Failure>,
+    ) -> Result<(), Failure> {
+        self.send(task)?;
+        let mut told = false;
+        while take(self.answer(patience, &mut told)?)? {}
+        Ok(())
+    }
+
+    fn send<T: Serialize>(&mut self, task: &T) -> Result<(), Failure> {
+        link::send(&mut self.link, task).map_err(|_| self.ended())
+    }
+
+    fn answer<A: DeserializeOwned>(
+        &mut self,
+        patience: Patience,
+        told: &mut bool,
+    ) -> Result<A, Failure> {
         let _held = self.signals.hold();
-        self.wait(patience)?;
+        self.wait(patience, told)?;
         match link::receive::<Outcome<A>>(&mut self.link) {
             Ok(Some(outcome)) => outcome.map_err(Failure::Token),
             Ok(None) => Err(self.ended()),
@@ -153,10 +178,10 @@ impl Program {
         }
     }
 
-    /// Until there is an answer, or its end.
-    fn wait(&mut self, patience: Patience) -> Result<(), Failure> {
+    /// Until there is an answer, or its end. `told`: whether a person at the terminal knows what is waited for.
+    fn wait(&mut self, patience: Patience, told: &mut bool) -> Result<(), Failure> {
         let mut clock = Clock::new(patience, Instant::now());
-        let mut told = !io::stderr().is_terminal();
+        *told |= !io::stderr().is_terminal();
         loop {
             let mut events: Vec<PollFd> = self.signals.events();
             events.push(PollFd::new(&self.link, PollFlags::IN));
@@ -167,7 +192,7 @@ impl Program {
             let answered = events.last().is_some_and(|link| !link.revents().is_empty());
             drop(events);
             if let Some(signal) = self.signals.arrived() {
-                self.kill();
+                self.stop();
                 return Err(Failure::Interrupted(signal));
             }
             if answered {
@@ -175,11 +200,11 @@ impl Program {
             }
             let asking = self.terminal.as_ref().is_some_and(Terminal::is_silent);
             if let Err(failure) = clock.tick(Instant::now(), asking, self.name) {
-                self.kill();
+                self.stop();
                 return Err(failure);
             }
-            if !told && clock.worked >= SILENCE && patience.asking != Asking::Elsewhere {
-                told = true;
+            if !*told && clock.worked >= SILENCE && patience.asking != Asking::Elsewhere {
+                *told = true;
                 output::note(&format!("{}; this may take some minutes", patience.what));
             }
         }
@@ -196,6 +221,14 @@ impl Program {
             "{} ended before it answered ({how}): its module or library may have crashed",
             self.name
         ))
+    }
+
+    /// Ends it; but not in the middle of a login or of a change, where SoftHSM would lose its token, unless that
+    /// hangs.
+    fn stop(&mut self) {
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM); // it may have ended
+        let _ = self.reap(CLOSE);
+        self.kill();
     }
 
     fn kill(&mut self) {
@@ -225,7 +258,7 @@ impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.link.shutdown(std::net::Shutdown::Both); // the sign to end
         if self.reap(CLOSE).is_none() {
-            self.kill();
+            self.stop();
         }
     }
 }

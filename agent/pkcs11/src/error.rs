@@ -64,6 +64,27 @@ fn is_about_the_pin(code: CK_RV) -> bool {
     )
 }
 
+/// Whether a token may mean the template of a new key: some have only a general code for it (tpm2-pkcs11:
+/// `CKR_GENERAL_ERROR`), or one of their own.
+pub(crate) fn may_be_the_template(code: CK_RV) -> bool {
+    is_about_the_template(code)
+        || code >= CKR_VENDOR_DEFINED
+        || matches!(
+            code,
+            CKR_TEMPLATE_INCOMPLETE
+                | CKR_GENERAL_ERROR
+                | CKR_FUNCTION_FAILED
+                | CKR_FUNCTION_NOT_SUPPORTED
+                | CKR_FUNCTION_REJECTED
+                | CKR_ARGUMENTS_BAD
+                | CKR_ACTION_PROHIBITED
+                | CKR_ATTRIBUTE_SENSITIVE
+                | CKR_KEY_FUNCTION_NOT_PERMITTED
+                | CKR_DATA_INVALID
+                | CKR_MECHANISM_PARAM_INVALID
+        )
+}
+
 /// Whether the token does not take an attribute that a new key was to have.
 pub(crate) fn is_about_the_template(code: CK_RV) -> bool {
     matches!(
@@ -175,6 +196,29 @@ mod tests {
             assert!(matches!(error(code), TokenError::Unusable(_)), "{code:#x}");
         }
         assert!(matches!(error(CKR_ARGUMENTS_BAD), TokenError::Broken(_)));
+    }
+
+    #[test]
+    fn general_codes_may_mean_a_template_and_lost_devices_do_not() {
+        for code in [
+            CKR_TEMPLATE_INCONSISTENT,
+            CKR_GENERAL_ERROR,
+            CKR_FUNCTION_FAILED,
+            CKR_ARGUMENTS_BAD,
+            CKR_VENDOR_DEFINED + 7,
+        ] {
+            assert!(may_be_the_template(code), "{code:#x}");
+        }
+        for code in [
+            CKR_DEVICE_REMOVED,
+            CKR_DEVICE_ERROR,
+            CKR_USER_NOT_LOGGED_IN,
+            CKR_MECHANISM_INVALID,
+            CKR_TOKEN_WRITE_PROTECTED,
+            CKR_SESSION_HANDLE_INVALID,
+        ] {
+            assert!(!may_be_the_template(code), "{code:#x}");
+        }
     }
 
     #[test]

@@ -26,6 +26,10 @@ pub(crate) fn private_key(
             let all = objects(session, CKO_PRIVATE_KEY, &ObjectMatch::default()).map_err(failed)?;
             let there = describe(session, wanted, &all).map_err(failed)?;
             Err(TokenError::Unusable(match there.as_slice() {
+                [] if session.hides_private_objects() => format!(
+                    "no private key matches {wanted}: the token shows none without a login, so give its PIN (pin in the \
+                     agent's configuration, --pin-file for a command)"
+                ),
                 [] => format!(
                     "no private key matches {wanted}: the token shows none at all, so make one on it, \
                      or correct the URI's token"

@@ -16,6 +16,8 @@ mod properties;
 pub mod raw;
 mod sandbox;
 mod slot;
+mod softhsm_store;
+mod unbroken;
 
 pub use error::Failure;
 
@@ -33,7 +35,8 @@ fn status() -> u8 {
     let mut library = None;
     let open = |request, pins: &token::host::PinGuard| open::open(request, pins, &mut library);
     let mut operator = operator::Operator::default();
-    let work = |request| operator.work(request);
     let name = env!("CARGO_PKG_NAME");
-    token::program::run(name, about, sandbox::confine, open, work)
+    token::program::run(name, about, sandbox::confine, open, |request, tell| {
+        operator.work(request, tell)
+    })
 }

@@ -10,6 +10,8 @@ use token::{Pin, PinSource, TokenError};
 use crate::error::Failure;
 use crate::raw::Session;
 use crate::slot::Token;
+use crate::softhsm_store::Store;
+use crate::unbroken::Unbroken;
 
 /// What a login leaves behind.
 pub(crate) struct Login {
@@ -23,6 +25,7 @@ pub(crate) struct ContextLogin {
     pin: Pin,
     /// What puts a refused PIN right.
     remedy: String,
+    user: User,
     token: String,
     is_softhsm: bool,
     /// Why the PIN was refused. Locked while a signature is under way: a wrong PIN is tried by one worker
@@ -43,46 +46,86 @@ enum User {
     Operator,
 }
 
-/// Logs in, where the token or whoever asks wants it. For the agent with its guard, which hears of every PIN
-/// before it is tried; for an operator's command without one.
+/// Why there is no login.
+pub(crate) struct NoLogin {
+    pub(crate) error: TokenError,
+    /// Whether another process was logging in to a token of SoftHSM's, so that the PIN was not looked at.
+    pub(crate) is_meanwhile: bool,
+}
+
+/// A PIN that was read and not tried yet.
+#[derive(Clone)]
+pub(crate) struct UntriedPin {
+    pin: Pin,
+    /// What puts it right, if it is refused.
+    remedy: String,
+    user: User,
+}
+
+/// Logs in for the agent, where token or configuration want it. `pins` hears of every PIN before it is tried.
 pub(crate) fn log_in(
     session: &Session,
     token: &Token,
     source: Option<&PinSource>,
-    pins: Option<&PinGuard>,
+    pins: &PinGuard,
 ) -> Result<Login, TokenError> {
-    let user = match pins {
-        Some(_) => User::Agent,
-        None => User::Operator,
+    let (Some(untried), Some(source)) = (read_pin(token, source, User::Agent)?, source) else {
+        return Ok(NO_LOGIN);
     };
+    pins.check(None, &token.identity(), &[&untried.pin], source.take_over())?;
+    pins.trying()?;
+    log_in_with(session, token, Some(untried)).map_err(|no_login| no_login.error)
+}
+
+/// Reads the PIN for an operator's command, where token or command want a login.
+pub(crate) fn operators_pin(
+    token: &Token,
+    source: Option<&PinSource>,
+) -> Result<Option<UntriedPin>, TokenError> {
+    read_pin(token, source, User::Operator)
+}
+
+fn read_pin(
+    token: &Token,
+    source: Option<&PinSource>,
+    user: User,
+) -> Result<Option<UntriedPin>, TokenError> {
     let Some(source) = source_for(token, source, user)? else {
-        return Ok(Login {
-            context: None,
-            warning: None,
-        });
+        return Ok(None);
     };
     let pin = source
         .read()
         .map_err(|error| TokenError::Unusable(error.to_string()))?;
-    if let Some(pins) = pins {
-        pins.check(None, &token.identity(), &[&pin], source.take_over())?;
-        pins.trying()?;
-    }
     let mut remedy = user.put_right(source);
     if pin.has_blank_end() {
         remedy += "; what was tried has a blank at its beginning or end";
     }
-    accepted(session.login(CKU_USER, &pin))
-        .map_err(|failure| refusal(failure, &token.to_string(), &remedy, token.is_softhsm()))?;
+    Ok(Some(UntriedPin { pin, remedy, user }))
+}
+
+/// Logs in with this PIN; without one, not at all.
+pub(crate) fn log_in_with(
+    session: &Session,
+    token: &Token,
+    untried: Option<UntriedPin>,
+) -> Result<Login, NoLogin> {
+    let Some(UntriedPin { pin, remedy, user }) = untried else {
+        return Ok(NO_LOGIN);
+    };
+    let context = ContextLogin {
+        pin,
+        remedy,
+        user,
+        token: token.to_string(),
+        is_softhsm: token.is_softhsm(),
+        refused: RwLock::new(None),
+    };
+    context
+        .log_in(session, CKU_USER)
+        .map_err(|failure| context.first_refusal(failure, token))?;
     let count_low = token.flags & CKF_USER_PIN_COUNT_LOW != 0;
     Ok(Login {
-        context: Some(ContextLogin {
-            pin,
-            remedy,
-            token: token.to_string(),
-            is_softhsm: token.is_softhsm(),
-            refused: RwLock::new(None),
-        }),
+        context: Some(context),
         warning: count_low.then(|| {
             format!(
                 "before this login somebody gave {token} a wrong PIN (CKF_USER_PIN_COUNT_LOW): \
@@ -91,6 +134,11 @@ pub(crate) fn log_in(
         }),
     })
 }
+
+const NO_LOGIN: Login = Login {
+    context: None,
+    warning: None,
+};
 
 /// Where the PIN is, if it is needed and may be tried.
 fn source_for<'a>(
@@ -136,6 +184,32 @@ fn source_for<'a>(
 }
 
 impl ContextLogin {
+    /// `C_Login`. SoftHSM writes its token anew there: under our lock, and not to be broken off.
+    fn log_in(&self, session: &Session, user: CK_USER_TYPE) -> Result<(), Failure> {
+        let store = self.is_softhsm.then(Store::configured).flatten();
+        let _lock = store.as_ref().map(Store::lock);
+        let _whole = (self.user == User::Operator).then(Unbroken::begin);
+        accepted(session.login(user, &self.pin))
+    }
+
+    fn first_refusal(&self, failure: Failure, token: &Token) -> NoLogin {
+        let is_meanwhile = self.is_softhsm
+            && match failure.code {
+                CKR_GENERAL_ERROR => true,
+                // The token says that there is one: the module has read it while another process was writing.
+                CKR_USER_PIN_NOT_INITIALIZED => token.flags & CKF_USER_PIN_INITIALIZED != 0,
+                _ => false,
+            };
+        let error = match is_meanwhile {
+            true => TokenError::Gone(format!("{}: {failure}", meanwhile(&self.token))),
+            false => refusal(failure, &self.token, &self.remedy, self.is_softhsm),
+        };
+        NoLogin {
+            error,
+            is_meanwhile,
+        }
+    }
+
     /// To be held from before `sign_init` until after `sign`: on a smart card (PIV), any command in between
     /// undoes the login, whichever session it comes from.
     pub(crate) fn alone(&self) -> Result<Alone<'_>, TokenError> {
@@ -160,8 +234,8 @@ impl Alone<'_> {
     /// Between `sign_init` and `sign`. After a refusal the started signature stays open: no session of
     /// this process signs with the key again.
     pub(crate) fn log_in(&mut self, session: &Session, key: &str) -> Result<(), TokenError> {
-        let pin = &self.login.pin;
-        self.latch(key, session.login(CKU_CONTEXT_SPECIFIC, pin))
+        let result = self.login.log_in(session, CKU_CONTEXT_SPECIFIC);
+        self.latch(key, result)
     }
 
     fn latch(&mut self, key: &str, result: Result<(), Failure>) -> Result<(), TokenError> {
@@ -172,8 +246,7 @@ impl Alone<'_> {
             ..
         } = self.login;
         let what = format!("{key} on {token}");
-        let result =
-            accepted(result).map_err(|failure| refusal(failure, &what, remedy, *is_softhsm));
+        let result = result.map_err(|failure| refusal(failure, &what, remedy, *is_softhsm));
         if let Err(error @ TokenError::PinRejected(_)) = &result {
             *self.refused = Some(error.clone());
         }
@@ -200,9 +273,7 @@ fn refusal(failure: Failure, what: &str, remedy: &str, is_softhsm: bool) -> Toke
     }
     // A wrong PIN is CKR_PIN_INCORRECT with SoftHSM, and locks nothing.
     if is_softhsm && failure.code == CKR_GENERAL_ERROR {
-        return failure.while_doing(format_args!(
-            "cannot log in to {what} while another process does, or it is damaged"
-        ));
+        return failure.while_doing(meanwhile(what));
     }
     let first = match failure.code {
         CKR_PIN_LOCKED => "have the security officer unlock it, ",
@@ -213,6 +284,11 @@ fn refusal(failure: Failure, what: &str, remedy: &str, is_softhsm: bool) -> Toke
         "{what} did not take the PIN: {failure}. It was tried once and will not be tried again: \
          {first}{remedy} (how many wrong PINs it takes before it locks is the token's own affair)"
     ))
+}
+
+/// Of a token of SoftHSM's that cannot be read.
+fn meanwhile(what: &str) -> String {
+    format!("cannot log in to {what} while another process does, or it is damaged")
 }
 
 impl User {
@@ -396,6 +472,7 @@ mod tests {
         let login = ContextLogin {
             pin: Pin::from("1234".to_owned()),
             remedy: User::Operator.put_right(&file()),
+            user: User::Operator,
             token: "pkcs11:token=lab".to_owned(),
             is_softhsm: false,
             refused: RwLock::new(None),
@@ -405,7 +482,10 @@ mod tests {
         let answer = |code| {
             let mut signature = login.alone()?;
             tried.fetch_add(1, Ordering::SeqCst);
-            signature.latch("pkcs11:object=piv", Err(Failure { function, code }))
+            signature.latch(
+                "pkcs11:object=piv",
+                accepted(Err(Failure { function, code })),
+            )
         };
         assert_eq!(answer(CKR_USER_ALREADY_LOGGED_IN), Ok(()));
         assert!(matches!(

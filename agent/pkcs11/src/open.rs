@@ -14,6 +14,7 @@ use crate::login::{ContextLogin, log_in};
 use crate::properties::Properties;
 use crate::raw::{Library, Module, Session};
 use crate::slot::Token;
+use crate::softhsm_store::Store;
 use crate::{certificate, find, slot};
 
 /// Starts the module, logs in once, finds each key once; then opens the sessions that sign. `library` is
@@ -31,7 +32,7 @@ pub(crate) fn open(
     let session = module
         .open_session(token.slot)
         .map_err(|failure| failure.while_doing(format_args!("cannot open a session on {token}")))?;
-    let login = log_in(&session, &token, request.pin.as_ref(), Some(pins))?;
+    let login = log_in(&session, &token, request.pin.as_ref(), pins)?;
     let context_login = login.context.map(Arc::new);
 
     let found: Vec<_> = request
@@ -60,6 +61,8 @@ pub(crate) fn start(path: &Path, library: &mut Option<Library>) -> Result<Arc<Mo
         Some(library) => *library,
         None => *library.insert(load(path)?),
     };
+    let store = Store::in_process();
+    let _lock = store.as_ref().map(Store::lock); // the module reads all tokens now
     // Whatever the code: no key and no PIN has had a part in it, and a daemon that the module needs may
     // come up later.
     loaded.initialize().map(Arc::new).map_err(|failure| {

@@ -3,6 +3,7 @@
 mod certificate;
 mod delete;
 mod generate;
+mod inventory;
 mod list;
 mod place;
 mod public_key;
@@ -11,9 +12,11 @@ mod report;
 mod request;
 mod user;
 
-use token::operator::Outcome;
 use token::operator::pkcs11::{Answer, Request, Task};
+use token::operator::{Outcome, Tell};
 
+use crate::unbroken::Unbroken;
+use list::Listing;
 use place::Places;
 
 /// What the tasks of one link have in common: modules that are loaded, tokens that are logged in to.
@@ -22,7 +25,7 @@ pub(crate) struct Operator(Places);
 
 impl Operator {
     /// Does one task.
-    pub(crate) fn work(&mut self, request: Request) -> Outcome<Answer> {
+    pub(crate) fn work(&mut self, request: Request, tell: Tell<Answer>) -> Outcome<Answer> {
         let Request {
             module,
             mut pin,
@@ -38,6 +41,7 @@ impl Operator {
             Task::Generate { key, key_type } => {
                 let place = at(&key)?;
                 user::check_owner(user.as_ref(), &place)?;
+                let _whole = Unbroken::begin();
                 let report = generate::key_pair(&place, &key, key_type)?;
                 Ok(Answer::Key(Box::new(report)))
             }
@@ -51,12 +55,26 @@ impl Operator {
             Task::ImportCertificate { key, certificate } => {
                 let place = at(&key)?;
                 user::check_owner(user.as_ref(), &place)?;
+                let _whole = Unbroken::begin();
                 certificate::import(&place, &key, &certificate.0).map(Answer::Done)
             }
-            Task::Delete { key, shown } => delete::key(&at(&key)?, &key, &shown).map(Answer::Done),
-            Task::List { token } => {
-                list::tokens(places, &module, &token, pin.as_ref()).map(Answer::Tokens)
+            Task::Delete { key, shown } => {
+                let place = at(&key)?;
+                let _whole = Unbroken::begin();
+                delete::key(&place, &key, &shown).map(Answer::Done)
             }
+            Task::NeedsPin { token } => {
+                let all = places.slots(&module, &token.token)?;
+                Ok(Answer::NeedsPin(all.find(&token.token)?.needs_login()))
+            }
+            Task::List { token } => Listing {
+                places,
+                path: &module,
+                wanted: &token,
+                pin: pin.as_ref(),
+                tell,
+            }
+            .run(),
         }
     }
 }

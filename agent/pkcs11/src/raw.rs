@@ -230,6 +230,17 @@ impl Session {
         }
     }
 
+    /// Whether nobody is logged in to a token that has a user PIN: it may show private objects only then, whether it says
+    /// `CKF_LOGIN_REQUIRED` or not.
+    pub(crate) fn hides_private_objects(&self) -> bool {
+        let mut info = CK_SESSION_INFO::default();
+        let library = &self.module.library;
+        // SAFETY: the module fills in the one struct.
+        let told = unsafe { call!(library, C_GetSessionInfo(self.handle, &raw mut info)) };
+        let nobody = matches!(info.state, CKS_RO_PUBLIC_SESSION | CKS_RW_PUBLIC_SESSION);
+        told.is_ok() && nobody && self.module.token_info(info.slotID).is_ok_and(has_user_pin)
+    }
+
     /// The objects with all of these attributes; no more than `limit`.
     pub fn find(
         &self,
@@ -459,6 +470,10 @@ fn is_about_the_device(code: CK_RV) -> bool {
             | CKR_HOST_MEMORY
             | CKR_CRYPTOKI_NOT_INITIALIZED
     )
+}
+
+fn has_user_pin(token: CK_TOKEN_INFO) -> bool {
+    token.flags & CKF_USER_PIN_INITIALIZED != 0
 }
 
 fn is_about_the_attribute(code: CK_RV) -> bool {

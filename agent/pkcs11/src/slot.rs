@@ -1,13 +1,17 @@
 //! Which slot has the token that is wanted.
 
+use std::path::PathBuf;
 use std::time::Duration;
 use std::{fmt, thread};
 
-use cryptoki_sys::{CK_FLAGS, CK_SLOT_ID, CKF_TOKEN_INITIALIZED, CKR_GENERAL_ERROR};
+use cryptoki_sys::{
+    CK_FLAGS, CK_SLOT_ID, CKF_LOGIN_REQUIRED, CKF_TOKEN_INITIALIZED, CKR_GENERAL_ERROR,
+};
 use token::{Pkcs11Uri, TokenError, TokenMatch};
 
 use crate::error::Failure;
 use crate::raw::Module;
+use crate::softhsm_store::Store;
 
 /// How long a slot that cannot be read is left alone before it is read again.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -28,6 +32,20 @@ pub(crate) struct Slots {
     pub(crate) tokens: Vec<Token>,
     /// Where there is something that cannot be read, and why.
     pub(crate) unreadable: Vec<(CK_SLOT_ID, Failure)>,
+    pub(crate) hidden: Hidden,
+}
+
+/// SoftHSM's tokens that do not show: another process logs in to them, or they are damaged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Hidden {
+    /// As many are shown as there are in the store; or there is no SoftHSM.
+    Nothing,
+    /// SoftHSM is in another process, and its store unknown.
+    Unknown,
+    Tokens {
+        count: usize,
+        store: PathBuf,
+    },
 }
 
 /// The one token that matches.
@@ -37,6 +55,8 @@ pub(crate) fn find(module: &Module, wanted: &TokenMatch) -> Result<Token, TokenE
 
 /// Every token there is.
 pub(crate) fn all(module: &Module) -> Result<Slots, TokenError> {
+    let store = Store::in_process();
+    let _lock = store.as_ref().map(Store::lock);
     let slots = module
         .slots()
         .map_err(|failure| failure.while_doing("cannot list the module's slots"))?;
@@ -49,14 +69,46 @@ pub(crate) fn all(module: &Module) -> Result<Slots, TokenError> {
             Err(failure) => unreadable.push((slot, failure)),
         }
     }
-    Ok(Slots { tokens, unreadable })
+    Ok(Slots {
+        hidden: hidden(store.as_ref(), &tokens),
+        tokens,
+        unreadable,
+    })
+}
+
+fn hidden(store: Option<&Store>, tokens: &[Token]) -> Hidden {
+    let mut softhsm = tokens.iter().filter(|token| token.is_softhsm());
+    let Some(store) = store else {
+        return match softhsm.next() {
+            Some(_) => Hidden::Unknown,
+            None => Hidden::Nothing,
+        };
+    };
+    let shown = softhsm.filter(|token| token.is_initialized()).count();
+    match store.token_count().saturating_sub(shown) {
+        0 => Hidden::Nothing,
+        count => Hidden::Tokens {
+            count,
+            store: store.path().to_owned(),
+        },
+    }
 }
 
 impl Slots {
     /// The one token that matches.
     pub(crate) fn find(&self, wanted: &TokenMatch) -> Result<Token, TokenError> {
         let initialized = self.tokens.iter().filter(|token| token.is_initialized());
-        choose(initialized.cloned().collect(), &self.unreadable, wanted)
+        let found = choose(initialized.cloned().collect(), &self.unreadable, wanted);
+        match (found, &self.hidden) {
+            (Err(TokenError::Gone(text)), Hidden::Tokens { count, store }) => {
+                Err(TokenError::Gone(format!(
+                    "{text}; not shown: {count} of SoftHSM's tokens in {}, which another process logs in to, or which \
+                     are damaged",
+                    store.display()
+                )))
+            }
+            (found, _) => found,
+        }
     }
 }
 
@@ -179,6 +231,11 @@ impl Token {
         self.flags & CKF_TOKEN_INITIALIZED != 0
     }
 
+    /// Whether it needs a login.
+    pub(crate) fn needs_login(&self) -> bool {
+        self.flags & CKF_LOGIN_REQUIRED != 0
+    }
+
     /// The least that names this one of the `candidates` alone.
     pub(crate) fn shortest(&self, candidates: &[Token]) -> TokenMatch {
         let by_label = TokenMatch {
@@ -243,9 +300,19 @@ fn uri(token: &TokenMatch) -> Pkcs11Uri {
     }
 }
 
+/// More are not named in an error.
+const LIST_LIMIT: usize = 20;
+
 fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
-    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
-    items.join(", ")
+    let mut items = items.into_iter();
+    let shown = items.by_ref().take(LIST_LIMIT);
+    let shown: Vec<String> = shown.map(|item| item.to_string()).collect();
+    let more = if items.next().is_some() {
+        " and more"
+    } else {
+        ""
+    };
+    shown.join(", ") + more
 }
 
 #[cfg(test)]
@@ -281,7 +348,15 @@ mod tests {
 
     fn chosen(tokens: &[Token], wanted: &str) -> Result<CK_SLOT_ID, TokenError> {
         let wanted: Pkcs11Uri = wanted.parse().unwrap();
-        choose(tokens.to_vec(), &[], &wanted.token).map(|token| token.slot)
+        slots(tokens).find(&wanted.token).map(|token| token.slot)
+    }
+
+    fn slots(tokens: &[Token]) -> Slots {
+        Slots {
+            tokens: tokens.to_vec(),
+            unreadable: Vec::new(),
+            hidden: Hidden::Nothing,
+        }
     }
 
     #[test]
@@ -363,13 +438,39 @@ mod tests {
             function: "C_GetTokenInfo",
             code: cryptoki_sys::CKR_TOKEN_NOT_RECOGNIZED,
         };
-        let unreadable = [(4, failure)];
-        let text = choose(vec![], &unreadable, &wanted)
-            .unwrap_err()
-            .to_string();
+        let mut slots = slots(&[]);
+        slots.unreadable = vec![(4, failure)];
+        let text = slots.find(&wanted).unwrap_err().to_string();
         assert!(text.contains("shows no token"), "{text}");
         let expected = "slot-id=4 (C_GetTokenInfo returned CKR_TOKEN_NOT_RECOGNIZED)";
         assert!(text.contains(expected), "{text}");
+    }
+
+    #[test]
+    fn a_list_of_tokens_ends() {
+        let label = |slot: CK_SLOT_ID| token(slot, &format!("partition{slot}"), "1");
+        let tokens: Vec<Token> = (0..65).map(label).collect();
+        let others = chosen(&tokens, "pkcs11:token=elsewhere");
+        let several = chosen(&tokens, "pkcs11:model=v2");
+        for error in [others.unwrap_err(), several.unwrap_err()] {
+            let text = error.to_string();
+            assert_eq!(text.matches("token=partition").count(), LIST_LIMIT);
+            assert!(text.ends_with("and more"), "{text}");
+        }
+    }
+
+    #[test]
+    fn tokens_that_do_not_show_are_told_of() {
+        let mut slots = slots(&[token(1, "lab", "11")]);
+        slots.hidden = Hidden::Tokens {
+            count: 1,
+            store: "/store".into(),
+        };
+        let find = |uri: &str| slots.find(&uri.parse::<Pkcs11Uri>().unwrap().token);
+        assert!(find("pkcs11:token=lab").is_ok());
+        let error = find("pkcs11:token=web").unwrap_err();
+        assert!(matches!(error, TokenError::Gone(_)), "{error:?}");
+        assert!(error.to_string().contains("/store"), "{error}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! Not for the daemon: a token program takes these tasks only when it is started with [`ARGUMENT`], as neither
 //! the agent nor its launcher ever does; and started so, it signs nothing for AWS. One task at a time, each
-//! with one answer, until the command closes the link.
+//! with one answer, or with several where the task says so, until the command closes the link.
 
 mod certification_request;
 pub mod pkcs11;
@@ -32,6 +32,9 @@ pub const ARGUMENT: &str = "--operator";
 /// How long a task may go on after its command is gone. Cards take this long to make an RSA key, and half of
 /// one helps nobody; a library that hangs is not to stay logged in for ever.
 const FINISH_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Tells the command of a result before the last one.
+pub type Tell<'a, A> = &'a mut dyn FnMut(A) -> io::Result<()>;
 
 /// What comes back for a task.
 pub type Outcome<T> = Result<T, TokenError>;
@@ -107,7 +110,7 @@ impl FromStr for KeyType {
 
 /// A token program's work for an operator: answers each task at standard input until the command is gone.
 pub(crate) fn serve<T: DeserializeOwned, A: Serialize>(
-    mut work: impl FnMut(T) -> Outcome<A>,
+    mut work: impl FnMut(T, Tell<A>) -> Outcome<A>,
 ) -> io::Result<()> {
     let mut command = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     // What a token library reads, or hands to children of its own, is not our link.
@@ -116,7 +119,10 @@ pub(crate) fn serve<T: DeserializeOwned, A: Serialize>(
     let link = command.try_clone()?;
     std::thread::spawn(move || host::end_with(&link, FINISH_DEADLINE));
     while let Some(task) = link::receive(&mut command)? {
-        link::send(&mut command, &work(task).map_err(TokenError::shortened))?;
+        let last = work(task, &mut |part| {
+            link::send(&mut command, &Outcome::Ok(part))
+        });
+        link::send(&mut command, &last.map_err(TokenError::shortened))?;
     }
     Ok(())
 }

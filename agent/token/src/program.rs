@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 
 use crate::host::{self, Opened, PinGuard};
 use crate::link::Open;
-use crate::operator::{self, Outcome};
+use crate::operator::{self, Outcome, Tell};
 use crate::sandbox::{self, Confined};
 use crate::{Key, TokenError};
 
@@ -52,7 +52,7 @@ pub fn run<K: Key + Send, T: DeserializeOwned, A: Serialize>(
     about: &str,
     confine: impl FnOnce(&Open) -> Confined,
     open: impl FnMut(Open, &PinGuard) -> Result<Opened<K>, TokenError>,
-    work: impl FnMut(T) -> Outcome<A>,
+    work: impl FnMut(T, Tell<A>) -> Outcome<A>,
 ) -> u8 {
     let about = format!(
         "{name} {}: {about}, for roleseal-agent.\n\

@@ -17,16 +17,27 @@ pub const VARIABLE: &str = "SOFTHSM2_CONF";
 /// Where the distributions keep it: Debian and Ubuntu, then Fedora and its relatives.
 const USUAL: [&str; 2] = ["/etc/softhsm/softhsm2.conf", "/etc/softhsm2.conf"];
 
+/// The store where the configuration names none, on Debian, Ubuntu, Fedora and its relatives.
+const USUAL_STORE: &str = "/var/lib/softhsm/tokens";
+
+/// A user's own configuration, in the home directory; it goes before those of the system.
+const OWN: &str = ".config/softhsm2/softhsm2.conf";
+
 /// Whether a module is SoftHSM's, by its file's name.
 pub fn is_module(module: &Path) -> bool {
     let name = module.file_name().map(OsStr::to_string_lossy);
     name.is_some_and(|name| name.contains("softhsm"))
 }
 
+/// The directory of SoftHSM's tokens, where its configuration can be read. `named`: the value of [`VARIABLE`].
+pub fn store(named: Option<&OsStr>) -> Option<PathBuf> {
+    let text = read(&configuration(named)?).ok()?;
+    Some(store_in(&text).unwrap_or_else(|| PathBuf::from(USUAL_STORE)))
+}
+
 /// What keeps this process's user from SoftHSM's store, and what to do. `named`: the value of [`VARIABLE`].
 pub fn obstacle(named: Option<&OsStr>) -> Option<String> {
-    let named = named.filter(|path| !path.is_empty()).map(PathBuf::from);
-    let config = named.or_else(|| USUAL.iter().map(PathBuf::from).find(|path| is_there(path)))?;
+    let config = configuration(named)?;
     let text = match read(&config) {
         Ok(text) => text,
         Err(error) => {
@@ -37,6 +48,17 @@ pub fn obstacle(named: Option<&OsStr>) -> Option<String> {
     let wanted = Access::READ_OK | Access::EXEC_OK;
     let error = access(&store, wanted).err()?;
     Some(told("SoftHSM's tokens in", &store, &error.into()))
+}
+
+/// The configuration that SoftHSM reads.
+fn configuration(named: Option<&OsStr>) -> Option<PathBuf> {
+    if let Some(named) = named.filter(|path| !path.is_empty()) {
+        return Some(PathBuf::from(named));
+    }
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
+    let own = home.map(|home| Path::new(&home).join(OWN));
+    let own = own.filter(|path| access(path, Access::READ_OK).is_ok());
+    own.or_else(|| USUAL.iter().map(PathBuf::from).find(|path| is_there(path)))
 }
 
 fn read(config: &Path) -> io::Result<String> {
@@ -114,6 +136,7 @@ mod tests {
         assert!(text.contains(store.to_str().unwrap()), "{text}");
         fs::create_dir(&store).unwrap();
         assert_eq!(obstacle(Some(config.as_os_str())), None);
+        assert_eq!(super::store(Some(config.as_os_str())), Some(store));
     }
 
     #[test]

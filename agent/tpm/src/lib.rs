@@ -37,7 +37,7 @@ pub fn run() -> ExitCode {
     let about = "signs with keys of a TPM 2.0";
     let name = env!("CARGO_PKG_NAME");
     let mut operator = Operator::default();
-    let status = token::program::run(name, about, sandbox::confine, open::open, |request| {
+    let status = token::program::run(name, about, sandbox::confine, open::open, |request, _| {
         operator.work(request)
     });
     ExitCode::from(status)

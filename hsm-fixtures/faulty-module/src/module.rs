@@ -23,6 +23,7 @@ pub(crate) unsafe extern "C" fn C_GetFunctionList(list: CK_FUNCTION_LIST_PTR_PTR
     // SAFETY: the caller's promise.
     match unsafe { list.as_mut() } {
         Some(list) => {
+            target(); // loaded from now on, as behind every module that passes calls on
             *list = (&raw const FUNCTIONS).cast_mut();
             CKR_OK
         }

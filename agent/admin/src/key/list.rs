@@ -1,5 +1,7 @@
 //! `roleseal-admin key list`.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use serde::Serialize;
 use token::operator::{pkcs11, tpm};
@@ -8,7 +10,7 @@ use token::{Pkcs11Uri, Tcti};
 use crate::failure::Failure;
 use crate::key_choice::{ModuleArgument, UriText, token_of};
 use crate::output;
-use crate::pins::PinArguments;
+use crate::pins::{PinArguments, at_terminal};
 use crate::report::{CertificateJson, KeyJson};
 use crate::token_key::other_answer;
 use crate::token_program::{Patience, Program};
@@ -83,54 +85,147 @@ pub(super) fn run(arguments: &ListArguments) -> Result<(), Failure> {
             "a TPM has no login: its persistent keys show without one",
         ));
     }
-    let listing = Listing {
-        tokens: of_tokens.then(|| tokens(arguments)).transpose()?,
-        tpm: arguments.tpm.as_ref().map(tpm).transpose()?,
-    };
-    match arguments.json {
-        true => output::print_json(&listing),
-        false => output::print(&listing.text()),
+    if !arguments.json {
+        return print(arguments, of_tokens);
     }
+    let mut listed = Vec::new();
+    if of_tokens {
+        tokens(arguments, &mut |answer| collect(&mut listed, answer))?;
+    }
+    output::print_json(&Listing {
+        tokens: of_tokens.then_some(listed),
+        tpm: arguments.tpm.as_ref().map(tpm).transpose()?,
+    })
 }
 
-fn tokens(arguments: &ListArguments) -> Result<Vec<TokenJson>, Failure> {
+/// Gives each answer to `take`, as it comes.
+fn tokens(
+    arguments: &ListArguments,
+    take: &mut dyn FnMut(pkcs11::Answer) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let mut uri = match &arguments.uri {
         Some(uri) => uri.read()?,
         None => Pkcs11Uri::default(),
     };
     let module = arguments.module.of(&mut uri);
-    let in_uri = uri.pin.take();
-    let wanted = arguments.login || arguments.pin.any() || in_uri.is_some();
     let name = token_of(&uri);
-    let pin = wanted
-        .then(|| arguments.pin.of_token(in_uri, &name))
-        .transpose()?;
+    let wanted = arguments.login || arguments.pin.any() || uri.pin.is_some();
+    let pin = match wanted {
+        true => arguments.pin.of_token(uri.pin.take(), &name)?,
+        false => None,
+    };
+    let pin = match pin {
+        None if arguments.login => Some(at_terminal(&name)?),
+        pin => pin,
+    };
     let patience = Patience::usual("looking at the tokens", &[pin.as_ref()]);
     let request = pkcs11::Request {
-        module: module.clone(),
+        module,
         pin,
         user: None,
         task: pkcs11::Task::List { token: uri },
     };
-    let tokens = match Program::start(token::Program::Pkcs11)?.ask(&request, patience)? {
-        pkcs11::Answer::Tokens(tokens) => tokens,
-        _ => return Err(other_answer()),
-    };
+    let mut program = Program::start(token::Program::Pkcs11)?;
+    program.ask_for_each(&request, patience, |answer| match answer {
+        pkcs11::Answer::Tokens(tokens) if wanted => check_one(&tokens, &name).map(|()| true),
+        pkcs11::Answer::Tokens(_) | pkcs11::Answer::Working => Ok(true),
+        pkcs11::Answer::Listed => Ok(false),
+        answer => take(answer).map(|()| true),
+    })
+}
+
+/// Whether a login can be made.
+fn check_one(tokens: &[pkcs11::TokenReport], name: &str) -> Result<(), Failure> {
     let nobody_can = tokens
         .iter()
         .all(|token| !token.logged_in && token.needs_login());
-    if wanted && tokens.len() > 1 && nobody_can {
-        return Err(Failure::usage(format!(
-            "--login is for one token, and {} match {name}: name one of them by --uri:\n{}",
-            tokens.len(),
-            tokens
-                .iter()
-                .map(|token| token.uri.to_string())
-                .collect::<Vec<_>>()
-                .join("\n")
-        )));
+    if tokens.len() < 2 || !nobody_can {
+        return Ok(());
     }
-    Ok(tokens.into_iter().map(TokenJson::of).collect())
+    let uris = tokens.iter().map(|token| token.uri.to_string());
+    Err(Failure::usage(format!(
+        "--login is for one token, and {} match {name}: name one of them by --uri:\n{}",
+        tokens.len(),
+        uris.collect::<Vec<_>>().join("\n")
+    )))
+}
+
+fn collect(tokens: &mut Vec<TokenJson>, answer: pkcs11::Answer) -> Result<(), Failure> {
+    if let pkcs11::Answer::Token(report) = answer {
+        tokens.push(TokenJson::of(*report));
+        return Ok(());
+    }
+    let token = tokens.last_mut().ok_or_else(other_answer)?;
+    match answer {
+        pkcs11::Answer::ListedKey(key) => token.keys.push(KeyJson::of_token(&key)),
+        pkcs11::Answer::Certificate(one) => token.certificates.push(CertificateJson::of(&one)),
+        pkcs11::Answer::Warning(text) => token.warnings.push(text),
+        _ => return Err(other_answer()),
+    }
+    Ok(())
+}
+
+/// As text: each key as soon as the token has told it.
+fn print(arguments: &ListArguments, of_tokens: bool) -> Result<(), Failure> {
+    let mut printed = Printed::default();
+    if of_tokens {
+        tokens(arguments, &mut |answer| printed.answer(answer))?;
+        printed.end_token()?;
+    }
+    match arguments.tpm.as_ref().map(tpm).transpose()? {
+        Some(tpm) if of_tokens => output::print(&format!("\n{}", tpm.text())),
+        Some(tpm) => output::print(&tpm.text()),
+        None => Ok(()),
+    }
+}
+
+/// What was printed of a listing.
+#[derive(Default)]
+struct Printed {
+    token: Option<TokenJson>,
+    /// Certificates, with their keys.
+    certificates: BTreeSet<String>,
+}
+
+impl Printed {
+    fn answer(&mut self, answer: pkcs11::Answer) -> Result<(), Failure> {
+        let text = match answer {
+            pkcs11::Answer::Token(report) => {
+                let separator = if self.token.is_some() { "\n" } else { "" };
+                self.end_token()?;
+                let token = TokenJson::of(*report);
+                let text = separator.to_owned() + &token.head();
+                self.certificates.clear();
+                self.token = Some(token);
+                text
+            }
+            pkcs11::Answer::ListedKey(key) => {
+                let key = KeyJson::of_token(&key);
+                let uris = key.certificates.iter().map(|one| one.uri.clone());
+                self.certificates.extend(uris);
+                indented(&key.to_string())
+            }
+            pkcs11::Answer::Certificate(report) => {
+                let certificate = CertificateJson::of(&report);
+                match self.certificates.contains(&certificate.uri) {
+                    true => return Ok(()),
+                    false => format!("  {certificate}\n"),
+                }
+            }
+            pkcs11::Answer::Warning(text) => remarks(&[text]),
+            _ => return Err(other_answer()),
+        };
+        output::print(&text)
+    }
+
+    fn end_token(&mut self) -> Result<(), Failure> {
+        match self.token.take().is_some_and(|token| token.hides_objects()) {
+            true => {
+                output::print("  without a login, private objects do not show: --login shows all\n")
+            }
+            false => Ok(()),
+        }
+    }
 }
 
 fn tpm(tcti: &Tcti) -> Result<TpmJson, Failure> {
@@ -174,49 +269,26 @@ impl TokenJson {
             model: report.model,
             flags: report.flags,
             logged_in: report.logged_in,
-            keys: report.keys.iter().map(KeyJson::of_token).collect(),
-            certificates: report
-                .certificates
-                .iter()
-                .map(CertificateJson::of)
-                .collect(),
+            keys: Vec::new(),
+            certificates: Vec::new(),
             warnings: report.warnings,
         }
     }
 
-    fn text(&self) -> String {
-        let mut text = format!(
+    fn head(&self) -> String {
+        let head = format!(
             "token {}\n  slot {}, {}\n  flags: {}\n",
             self.uri,
             self.slot,
             self.model,
             self.flags.join(", ")
         );
-        text += &remarks(&self.warnings);
-        text += &keys(&self.keys);
-        let shown = |certificate: &&CertificateJson| {
-            let mut with_keys = self.keys.iter().flat_map(|key| &key.certificates);
-            with_keys.any(|shown| shown.uri == certificate.uri)
-        };
-        for certificate in self.certificates.iter().filter(|one| !shown(one)) {
-            text += &format!("  {certificate}\n");
-        }
-        let has = |name: &str| self.flags.iter().any(|flag| flag == name);
-        if !self.logged_in && has("CKF_TOKEN_INITIALIZED") && has("CKF_LOGIN_REQUIRED") {
-            text += "  without a login, private objects do not show: --login shows all\n";
-        }
-        text
+        head + &remarks(&self.warnings)
     }
-}
 
-impl Listing {
-    fn text(&self) -> String {
-        let mut parts: Vec<String> = Vec::new();
-        if let Some(tokens) = &self.tokens {
-            parts.extend(tokens.iter().map(TokenJson::text));
-        }
-        parts.extend(self.tpm.as_ref().map(TpmJson::text));
-        parts.join("\n")
+    fn hides_objects(&self) -> bool {
+        let has = |name: &str| self.flags.iter().any(|flag| flag == name);
+        !self.logged_in && has("CKF_TOKEN_INITIALIZED") && has("CKF_LOGIN_REQUIRED")
     }
 }
 
@@ -243,6 +315,9 @@ fn remarks(warnings: &[String]) -> String {
 }
 
 fn keys(keys: &[KeyJson]) -> String {
-    let text: String = keys.iter().map(ToString::to_string).collect();
+    keys.iter().map(|key| indented(&key.to_string())).collect()
+}
+
+fn indented(text: &str) -> String {
     text.lines().map(|line| format!("  {line}\n")).collect()
 }

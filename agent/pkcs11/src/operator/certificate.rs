@@ -87,9 +87,10 @@ fn owner(place: &Place, key: &Pkcs11Uri, der: &[u8]) -> Result<Owner, TokenError
              each an id of its own (pkcs11-tool --set-id)"
         ));
     }
-    let public = public_key::of_private_key(session, handle, Some(id))
+    let public = public_key::of_private_key(session, session.as_ref(), handle, &name)
         .map_err(failed)?
-        .ok_or_else(|| request::untold(key))?;
+        .ok_or_else(|| request::untold(key))?
+        .key;
     let is_own = |other| public_key::same(&public, &other);
     if !public_key::certified(&certificate).is_some_and(is_own) {
         return unusable(format!(

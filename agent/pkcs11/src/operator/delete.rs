@@ -18,7 +18,7 @@ pub(super) fn key(
 ) -> Result<Vec<Pkcs11Uri>, TokenError> {
     let failed = |failure: Failure| failure.while_doing(format_args!("cannot read {key}"));
     let private = find::private_key(&place.session, key)?;
-    let found = report::private_key(&place.session, &place.name, private).map_err(failed)?;
+    let found = place.reporter().private_key(private).map_err(failed)?;
     if found != *shown {
         return Err(TokenError::Unusable(format!(
             "{key}: the key or its certificates are not those that were shown any more: nothing was destroyed; \

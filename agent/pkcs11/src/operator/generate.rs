@@ -8,8 +8,9 @@ use token::operator::{KeyType, PublicKeyInfo};
 use token::{ObjectMatch, Pkcs11Uri, TokenError};
 
 use super::place::Place;
-use super::{public_key, remains, report};
-use crate::error::{Failure, is_about_the_template};
+use super::report::{self, Reporter};
+use super::{public_key, remains};
+use crate::error::{Failure, may_be_the_template};
 use crate::find;
 use crate::properties::{P256, P384, flag};
 use crate::raw::{Attribute, KeyPair, Session};
@@ -27,9 +28,45 @@ pub(super) fn key_pair(
         Some(id) => generate(&session, key_type, label, Some(id)),
         None => generate_with_any_id(&session, key_type, label, &random_id()?),
     }
-    .map_err(|failure| remains::told_of(place, &session, wanted, label, failure))?;
-    finish(place, &session, wanted, pair)
-        .map_err(|error| remains::of_pair(&session, wanted, pair, &error))
+    .map_err(|failure| match is_about_the_kind(failure.code) {
+        true if remains::none(&session, label) => cannot_make(place, key_type, failure),
+        _ => remains::told_of(place, &session, wanted, label, failure),
+    })?;
+    finish(place, &session, wanted, &pair)
+        .map_err(|error| remains::of_pair(&session, wanted, pair.keys, &error))
+}
+
+/// A key pair that was made.
+struct Made {
+    keys: KeyPair,
+    /// Whether the token took a template by which the key is sensitive and not extractable.
+    was_told_to_keep_it: bool,
+}
+
+fn is_about_the_kind(code: CK_RV) -> bool {
+    matches!(
+        code,
+        CKR_MECHANISM_INVALID
+            | CKR_CURVE_NOT_SUPPORTED
+            | CKR_DOMAIN_PARAMS_INVALID
+            | CKR_KEY_SIZE_RANGE
+    )
+}
+
+fn cannot_make(place: &Place, key_type: KeyType, failure: Failure) -> TokenError {
+    let no_mechanism = failure.code == CKR_MECHANISM_INVALID;
+    let (kind, other) = match key_type {
+        KeyType::EcP256 | KeyType::EcP384 if no_mechanism => ("EC".to_owned(), KeyType::Rsa2048),
+        KeyType::EcP256 => (key_type.to_string(), KeyType::Rsa2048),
+        KeyType::EcP384 => (key_type.to_string(), KeyType::EcP256),
+        _ if no_mechanism => ("RSA".to_owned(), KeyType::EcP256),
+        KeyType::Rsa2048 => (key_type.to_string(), KeyType::EcP256),
+        _ => (key_type.to_string(), KeyType::Rsa2048),
+    };
+    TokenError::Unusable(format!(
+        "{} makes no {kind} keys ({failure}): choose another type, such as --type {other}",
+        place.token
+    ))
 }
 
 fn label(wanted: &Pkcs11Uri) -> Result<&str, TokenError> {
@@ -108,7 +145,7 @@ fn generate_with_any_id(
     key_type: KeyType,
     label: &str,
     id: &[u8],
-) -> Result<KeyPair, Failure> {
+) -> Result<Made, Failure> {
     let failure = match generate(session, key_type, label, Some(id)) {
         Err(failure) => failure,
         made => return made,
@@ -125,7 +162,7 @@ fn generate(
     key_type: KeyType,
     label: &str,
     id: Option<&[u8]>,
-) -> Result<KeyPair, Failure> {
+) -> Result<Made, Failure> {
     let kind = Kind::of(key_type);
     let bits = kind.bits.to_ne_bytes();
     let parameters: &[Attribute] = match kind.curve {
@@ -134,22 +171,40 @@ fn generate(
     };
     let mut name: Vec<Attribute> = vec![(CKA_TOKEN, YES), (CKA_LABEL, label.as_bytes())];
     name.extend(id.map(|id| (CKA_ID, id)));
-    let public = [parameters, &name, &[(CKA_VERIFY, YES)]].concat();
-    let private = [&name, PRIVATE].concat();
-    let all_public = [&public, PUBLIC_OTHERS].concat();
-    let all_private = [&private, PRIVATE_OTHERS].concat();
-    match session.generate_key_pair(kind.mechanism, &all_public, &all_private) {
-        // What it has no use for, some tokens do not even take for an answer of "no".
-        Err(failure) if may_try_again(session, label, failure) => {
-            session.generate_key_pair(kind.mechanism, &public, &private)
+    let mut last = None;
+    // What it has no use for, some tokens do not even take for an answer of "no". What a token makes without being told
+    // is looked at afterwards.
+    for (public, private, was_told_to_keep_it) in [
+        (
+            &[PUBLIC, PUBLIC_OTHERS].concat()[..],
+            &[PRIVATE, KEPT, PRIVATE_OTHERS].concat()[..],
+            true,
+        ),
+        (PUBLIC, &[PRIVATE, KEPT].concat(), true),
+        (PUBLIC, PRIVATE, false),
+    ] {
+        let public = [parameters, &name, public].concat();
+        let private = [&name, private].concat();
+        match session.generate_key_pair(kind.mechanism, &public, &private) {
+            Err(failure) if may_try_again(session, label, failure) => last = Some(failure),
+            Err(failure) => return Err(failure),
+            Ok(keys) => {
+                return Ok(Made {
+                    keys,
+                    was_told_to_keep_it,
+                });
+            }
         }
-        result => result,
     }
+    Err(last.unwrap_or(Failure {
+        function: "C_GenerateKeyPair",
+        code: CKR_FUNCTION_FAILED,
+    }))
 }
 
 /// Not beside the remains of a try.
 fn may_try_again(session: &Session, label: &str, failure: Failure) -> bool {
-    is_about_the_template(failure.code) && remains::none(session, label)
+    may_be_the_template(failure.code) && remains::none(session, label)
 }
 
 /// What `C_GenerateKeyPair` is to make.
@@ -188,12 +243,17 @@ const NO: &[u8] = &[CK_FALSE];
 /// The public exponent 65537, which FIPS 186 takes.
 const F4: &[u8] = &[1, 0, 1];
 
-/// Without these a key is not made.
-const PRIVATE: &[Attribute] = &[
+/// Without this a key is not made.
+const PRIVATE: &[Attribute] = &[(CKA_SIGN, YES)];
+
+/// Its counterpart.
+const PUBLIC: &[Attribute] = &[(CKA_VERIFY, YES)];
+
+/// The key stays on its token.
+const KEPT: &[Attribute] = &[
     (CKA_PRIVATE, YES),
     (CKA_SENSITIVE, YES),
     (CKA_EXTRACTABLE, NO),
-    (CKA_SIGN, YES),
 ];
 
 /// For signing alone.
@@ -217,9 +277,11 @@ fn finish(
     place: &Place,
     session: &Session,
     wanted: &Pkcs11Uri,
-    pair: KeyPair,
+    made: &Made,
 ) -> Result<KeyReport, TokenError> {
+    let pair = made.keys;
     let failed = |failure: Failure| failure.while_doing("cannot read what was made");
+    check_kept(session, made)?;
     let public = public_key::of_object(session, pair.public).map_err(failed)?;
     let Some(public) = public else {
         return Err(TokenError::Broken(
@@ -230,12 +292,38 @@ fn finish(
         set_id(session, pair, &id)
             .map_err(|failure| failure.while_doing("cannot set the new key's CKA_ID"))?;
     }
-    let mut report = report::private_key(session, &place.name, pair.private).map_err(failed)?;
+    let reporter = Reporter {
+        session,
+        others: session,
+        token: &place.name,
+    };
+    let mut report = reporter.private_key(pair.private).map_err(failed)?;
     report.public_key = Some(public);
     report
         .warnings
         .extend(other_uses(session, pair).map_err(failed)?);
     Ok(report)
+}
+
+/// Whether the private key is sensitive and not extractable. A token that was told so may keep silent about it.
+fn check_kept(session: &Session, made: &Made) -> Result<(), TokenError> {
+    for (attribute, name, wanted) in [
+        (CKA_SENSITIVE, "CKA_SENSITIVE", true),
+        (CKA_EXTRACTABLE, "CKA_EXTRACTABLE", false),
+    ] {
+        let value = flag(session, made.keys.private, attribute)
+            .map_err(|failure| failure.while_doing("cannot read what was made"))?;
+        let said = match value {
+            None if made.was_told_to_keep_it => continue,
+            Some(value) if value == wanted => continue,
+            Some(value) => format!("{name} is {value}"),
+            None => format!("it does not tell {name}"),
+        };
+        return Err(TokenError::Unusable(format!(
+            "the token makes keys that can be read out of it ({said})"
+        )));
+    }
+    Ok(())
 }
 
 /// Both halves have the same id, whatever happens: this one, or that of before where the token lets no id be

@@ -1,52 +1,217 @@
 //! What tokens there are, and what is on them.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use cryptoki_sys::*;
-use token::operator::pkcs11::TokenReport;
+use token::operator::Tell;
+use token::operator::pkcs11::{Answer, TokenReport};
 use token::{ObjectMatch, PinSource, Pkcs11Uri, TokenError, TokenMatch};
 
+use super::inventory::{CLASS_LIMIT, Inventory};
 use super::place::{Places, open_session};
-use super::report;
+use super::report::Reporter;
 use crate::error::Failure;
-use crate::find;
 use crate::raw::Session;
 use crate::slot::{Slots, Token};
 
-/// How many objects of each kind are told of one token: as many as an operator reads, and few enough for one
-/// answer with all their certificates.
-const LIST_LIMIT: usize = 250;
+/// A listing that is under way.
+pub(super) struct Listing<'a> {
+    pub(super) places: &'a mut Places,
+    /// The module.
+    pub(super) path: &'a Path,
+    pub(super) wanted: &'a Pkcs11Uri,
+    pub(super) pin: Option<&'a PinSource>,
+    /// Whom to tell, as soon as something is known.
+    pub(super) tell: Tell<'a, Answer>,
+}
 
-/// Every token that matches, with the objects on it that do, and every slot that cannot be read where all are asked for.
-pub(super) fn tokens(
-    places: &mut Places,
-    path: &Path,
-    wanted: &Pkcs11Uri,
-    pin: Option<&PinSource>,
-) -> Result<Vec<TokenReport>, TokenError> {
-    let all = places.slots(path, &wanted.token)?;
-    let matching: Vec<&Token> = all
-        .tokens
-        .iter()
-        .filter(|token| token.matches(&wanted.token))
-        .collect();
-    let mut reports = Vec::new();
-    if wanted.token == TokenMatch::default() {
-        reports.extend(all.unreadable.iter().map(unreadable));
+/// How often the command hears that the token still answers, when there is nothing to tell.
+const PULSE: Duration = Duration::from_secs(1);
+
+impl Listing<'_> {
+    /// Tells of every token that matches, with the objects on it that do, and of every slot that cannot be read where
+    /// all are asked for.
+    pub(super) fn run(mut self) -> Result<Answer, TokenError> {
+        let all = self.places.slots(self.path, &self.wanted.token)?;
+        let tokens = all.tokens.iter();
+        let matching: Vec<&Token> = tokens
+            .filter(|token| token.matches(&self.wanted.token))
+            .collect();
+        let unreadable = match self.wanted.token == TokenMatch::default() {
+            true => all.unreadable.iter().map(unreadable).collect(),
+            false => Vec::new(),
+        };
+        if matching.is_empty() && unreadable.is_empty() {
+            all.find(&self.wanted.token)?; // says what there is
+        }
+        let known = matching.iter().map(|token| without_objects(token, &all));
+        self.tell(Answer::Tokens(
+            unreadable.iter().cloned().chain(known).collect(),
+        ))?;
+        for report in unreadable {
+            self.tell(Answer::Token(Box::new(report)))?;
+        }
+        let ready = matching.iter().filter(|token| token.is_initialized());
+        let alone = ready.count() <= 1;
+        for token in matching {
+            self.of_token(token, &all, alone)?;
+        }
+        Ok(Answer::Listed)
     }
-    if matching.is_empty() && reports.is_empty() {
-        all.find(&wanted.token)?; // says what there is
+
+    fn tell(&mut self, answer: Answer) -> Result<(), TokenError> {
+        (self.tell)(answer).map_err(gone)
     }
-    let ready = matching.iter().filter(|token| token.is_initialized());
-    let several = ready.count() > 1;
-    for token in matching {
-        reports.push(match several {
-            false => of_token(places, path, token, &all, &wanted.object, pin)?,
-            true => of_one_of_several(places, path, token, &all, &wanted.object, pin),
-        });
+
+    /// Of one of several, no PIN is tried, since it may be another token's; and what is wrong with one is no reason to
+    /// be silent about the others.
+    fn of_token(&mut self, token: &Token, all: &Slots, alone: bool) -> Result<(), TokenError> {
+        let mut report = without_objects(token, all);
+        let session = match token
+            .is_initialized()
+            .then(|| self.session(token, all, alone))
+        {
+            None => None,
+            Some(Ok((session, logged_in))) => {
+                report.logged_in |= logged_in;
+                Some(session)
+            }
+            Some(Err(error)) if alone => return Err(error),
+            Some(Err(error)) => {
+                report.warnings.push(error.to_string());
+                None
+            }
+        };
+        if self.pin.is_some() && !alone && token.is_initialized() && !report.logged_in {
+            report.warnings.push(
+                "not logged in: a PIN is tried only where one token alone is meant, so name it"
+                    .to_owned(),
+            );
+        }
+        self.tell(Answer::Token(Box::new(report)))?;
+        let Some(session) = session else {
+            return Ok(());
+        };
+        match self.objects(token, &token.shortest(&all.tokens), &session) {
+            Err(error) if !alone => self.tell(Answer::Warning(error.to_string())),
+            result => result,
+        }
     }
-    Ok(reports)
+
+    /// A session, and whether it is logged in.
+    fn session(
+        &mut self,
+        token: &Token,
+        all: &Slots,
+        alone: bool,
+    ) -> Result<(Arc<Session>, bool), TokenError> {
+        let pin = self.pin.filter(|_| alone);
+        if pin.is_some() {
+            let place = self.places.at(self.path, self.wanted, pin)?;
+            return Ok((place.session, true));
+        }
+        if self.places.has_tried(self.path, token) {
+            let place = self.places.enter(self.path, token, all, pin)?;
+            return Ok((place.session, true));
+        }
+        let session = open_session(&self.places.started(self.path)?, token)?;
+        Ok((Arc::new(session), false))
+    }
+
+    fn objects(
+        &mut self,
+        token: &Token,
+        name: &TokenMatch,
+        session: &Session,
+    ) -> Result<(), TokenError> {
+        let failed =
+            |failure: Failure| failure.while_doing(format_args!("cannot list what is on {token}"));
+        let object = &self.wanted.object;
+        // Wherever p11-kit is, one of its tokens has the system's CA certificates: a hundred and more.
+        let with_cas = token.flags & CKF_WRITE_PROTECTED == 0 || *object != ObjectMatch::default();
+        let inventory = self.inventory(session, with_cas)?;
+        let reporter = Reporter {
+            session,
+            others: &inventory,
+            token: name,
+        };
+        let asked = |class: &str| object.class.as_ref().is_none_or(|wanted| wanted == class);
+        if asked("private") {
+            for (key, _) in inventory.private.shown(object) {
+                let report = reporter.private_key(key);
+                self.tell_one(report.map(|key| Answer::ListedKey(Box::new(key))), failed)?;
+            }
+        }
+        if asked("public") {
+            for (key, own) in inventory.public.shown(object) {
+                if !inventory.has_private_of(own) {
+                    let report = reporter.public_key_alone(key);
+                    self.tell_one(report.map(|key| Answer::ListedKey(Box::new(key))), failed)?;
+                }
+            }
+        }
+        if asked("cert") {
+            for (certificate, _) in inventory.certificates.shown(object) {
+                let report = reporter.certificate(certificate);
+                self.tell_one(report.map(|one| Answer::Certificate(Box::new(one))), failed)?;
+            }
+        }
+        if inventory.private.is_empty() && session.hides_private_objects() {
+            self.tell(Answer::Warning(
+                "without a login, it shows no private keys: if it has any, --login shows them"
+                    .to_owned(),
+            ))?;
+        }
+        Ok(())
+    }
+
+    /// An object that is deleted meanwhile is none.
+    fn tell_one(
+        &mut self,
+        answer: Result<Answer, Failure>,
+        failed: impl FnOnce(Failure) -> TokenError,
+    ) -> Result<(), TokenError> {
+        match answer {
+            Ok(answer) => self.tell(answer),
+            Err(failure) if failure.code == CKR_OBJECT_HANDLE_INVALID => Ok(()),
+            Err(failure) => Err(failed(failure)),
+        }
+    }
+
+    fn inventory(
+        &mut self,
+        session: &Session,
+        without_keys: bool,
+    ) -> Result<Inventory, TokenError> {
+        let mut last = Instant::now();
+        let mut working = || {
+            if last.elapsed() < PULSE {
+                return Ok(());
+            }
+            last = Instant::now();
+            (self.tell)(Answer::Working).map_err(gone)
+        };
+        let inventory = Inventory::read(session, without_keys, &mut working)?;
+        for (objects, what) in [
+            (&inventory.private, "private keys"),
+            (&inventory.public, "public keys"),
+            (&inventory.certificates, "certificates"),
+        ] {
+            if objects.has_more {
+                self.tell(Answer::Warning(format!(
+                    "there are more than {CLASS_LIMIT} {what}: these are not all of them"
+                )))?;
+            }
+        }
+        Ok(inventory)
+    }
+}
+
+fn gone(error: io::Error) -> TokenError {
+    TokenError::Gone(format!("the command is gone: {error}"))
 }
 
 fn unreadable((slot, failure): &(CK_SLOT_ID, Failure)) -> TokenReport {
@@ -61,57 +226,8 @@ fn unreadable((slot, failure): &(CK_SLOT_ID, Failure)) -> TokenReport {
         model: String::new(),
         flags: Vec::new(),
         logged_in: false,
-        keys: Vec::new(),
-        certificates: Vec::new(),
         warnings: vec![warning],
     }
-}
-
-/// No PIN is tried, since it may be another token's; and what is wrong with one is no reason to be silent about
-/// the others.
-fn of_one_of_several(
-    places: &mut Places,
-    path: &Path,
-    token: &Token,
-    all: &Slots,
-    wanted: &ObjectMatch,
-    pin: Option<&PinSource>,
-) -> TokenReport {
-    let mut report = of_token(places, path, token, all, wanted, None).unwrap_or_else(|error| {
-        let mut report = without_objects(token, all);
-        report.warnings.push(error.to_string());
-        report
-    });
-    if pin.is_some() && token.is_initialized() && !report.logged_in {
-        report.warnings.push(
-            "not logged in: a PIN is tried only where one token alone is meant, so name it"
-                .to_owned(),
-        );
-    }
-    report
-}
-
-fn of_token(
-    places: &mut Places,
-    path: &Path,
-    token: &Token,
-    all: &Slots,
-    wanted: &ObjectMatch,
-    pin: Option<&PinSource>,
-) -> Result<TokenReport, TokenError> {
-    let mut report = without_objects(token, all);
-    if !token.is_initialized() {
-        return Ok(report);
-    }
-    let session = if pin.is_some() || places.has_tried(path, token) {
-        report.logged_in = true;
-        places.enter(path, token, all, pin)?.session
-    } else {
-        Arc::new(open_session(&places.started(path)?, token)?)
-    };
-    add_objects(&mut report, &session, &token.shortest(&all.tokens), wanted)
-        .map_err(|failure| failure.while_doing(format_args!("cannot list what is on {token}")))?;
-    Ok(report)
 }
 
 fn without_objects(token: &Token, all: &Slots) -> TokenReport {
@@ -126,8 +242,6 @@ fn without_objects(token: &Token, all: &Slots) -> TokenReport {
         model: token.model(),
         flags: flags.map(|(_, name)| (*name).to_owned()).collect(),
         logged_in: !has(CKF_LOGIN_REQUIRED) && token.is_initialized(),
-        keys: Vec::new(),
-        certificates: Vec::new(),
         warnings: warnings.map(|(.., text)| (*text).to_owned()).collect(),
     }
 }
@@ -154,7 +268,7 @@ const WARNINGS: &[(CK_FLAGS, bool, &str)] = &[
     (
         CKF_TOKEN_INITIALIZED,
         false,
-        "not initialised, so that it can have no keys: initialise it with the vendor's tool, or with \
+        "not initialized, so that it can have no keys: initialize it with the vendor's tool, or with \
          pkcs11-tool --init-token --slot SLOT --label LABEL, then pkcs11-tool --init-pin",
     ),
     (
@@ -179,76 +293,3 @@ const WARNINGS: &[(CK_FLAGS, bool, &str)] = &[
         "it failed its self-test and does nothing (CKF_ERROR_STATE): ask its vendor",
     ),
 ];
-
-fn add_objects(
-    report: &mut TokenReport,
-    session: &Session,
-    name: &TokenMatch,
-    wanted: &ObjectMatch,
-) -> Result<(), Failure> {
-    let private = objects(report, session, CKO_PRIVATE_KEY, wanted)?;
-    let public = objects(report, session, CKO_PUBLIC_KEY, wanted)?;
-    // Wherever p11-kit is, one of its tokens has the system's CA certificates: a hundred and more.
-    let has_cas_alone = private.is_empty()
-        && public.is_empty()
-        && report
-            .flags
-            .iter()
-            .any(|flag| flag == "CKF_WRITE_PROTECTED");
-    let certificates = match has_cas_alone && *wanted == ObjectMatch::default() {
-        true => Vec::new(),
-        false => objects(report, session, CKO_CERTIFICATE, wanted)?,
-    };
-    for key in &private {
-        report.keys.push(report::private_key(session, name, *key)?);
-    }
-    let names = private.iter().map(|key| find::name(session, *key));
-    let names: Vec<ObjectMatch> = names.collect::<Result<_, _>>()?;
-    for key in &public {
-        let own = find::name(session, *key)?;
-        if !names.iter().any(|private| belongs(&own, private)) {
-            report
-                .keys
-                .push(report::public_key_alone(session, name, *key)?);
-        }
-    }
-    for certificate in certificates {
-        report
-            .certificates
-            .push(report::certificate(session, name, certificate)?);
-    }
-    Ok(())
-}
-
-/// All matching objects of a class that are told of; with a warning where that is not all of them.
-fn objects(
-    report: &mut TokenReport,
-    session: &Session,
-    class: CK_OBJECT_CLASS,
-    wanted: &ObjectMatch,
-) -> Result<Vec<CK_OBJECT_HANDLE>, Failure> {
-    let (name, what) = match class {
-        CKO_PRIVATE_KEY => ("private", "private keys"),
-        CKO_PUBLIC_KEY => ("public", "public keys"),
-        _ => ("cert", "certificates"),
-    };
-    if wanted.class.as_ref().is_some_and(|class| class != name) {
-        return Ok(Vec::new());
-    }
-    let mut found = find::objects_up_to(LIST_LIMIT + 1, session, class, wanted)?;
-    if found.len() > LIST_LIMIT {
-        found.truncate(LIST_LIMIT);
-        report.warnings.push(format!(
-            "there are more than {LIST_LIMIT} {what}: these are not all of them"
-        ));
-    }
-    Ok(found)
-}
-
-/// Whether a public key is that of a private one: by its id, or by its label if it has none.
-fn belongs(public: &ObjectMatch, private: &ObjectMatch) -> bool {
-    match &public.id {
-        Some(_) => public.id == private.id,
-        None => public.label == private.label,
-    }
-}

@@ -4,24 +4,63 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cryptoki_sys::CK_SLOT_ID;
 use token::operator::pkcs11::KeyReport;
 use token::{PinSource, Pkcs11Uri, TokenError, TokenMatch};
 
-use super::report;
+use super::report::Reporter;
 use crate::error::Failure;
-use crate::login::{ContextLogin, log_in};
+use crate::login::{ContextLogin, UntriedPin, log_in_with, operators_pin};
 use crate::raw::{Module, Session};
-use crate::slot::{self, Slots, Token};
+use crate::slot::{self, Hidden, Slots, Token};
+use crate::softhsm_store::jittered;
 use crate::{find, open};
 
 /// Every module and token that the link has had to do with.
 #[derive(Default)]
 pub(super) struct Places {
     modules: BTreeMap<PathBuf, Arc<Module>>,
-    logins: BTreeMap<(PathBuf, CK_SLOT_ID, String), Login>,
+    logins: BTreeMap<PlaceKey, Result<LoggedIn, TokenError>>,
+    pins: BTreeMap<PlaceKey, Option<UntriedPin>>,
+}
+
+/// A failure, and how long after the first try it is worth another one.
+struct Miss {
+    error: TokenError,
+    limit: Duration,
+}
+
+impl Miss {
+    /// What was wanted is not among these.
+    fn of(all: &Slots, error: TokenError) -> Miss {
+        let limit = match (&error, &all.hidden) {
+            (TokenError::Gone(_), Hidden::Tokens { .. }) => LOOK_LIMIT,
+            (TokenError::Gone(_), Hidden::Unknown) => UNTOLD_LIMIT,
+            _ => Duration::ZERO,
+        };
+        Miss { error, limit }
+    }
+
+    /// Another process has the token; no PIN was tried.
+    fn meanwhile(error: TokenError) -> Miss {
+        let limit = LOOK_LIMIT;
+        Miss { error, limit }
+    }
+}
+
+impl From<Miss> for TokenError {
+    fn from(miss: Miss) -> TokenError {
+        miss.error
+    }
+}
+
+impl From<TokenError> for Miss {
+    fn from(error: TokenError) -> Miss {
+        let limit = Duration::ZERO;
+        Miss { error, limit }
+    }
 }
 
 /// A token, with a session on it.
@@ -37,16 +76,17 @@ pub(super) struct Place {
     pub(super) context_login: Option<Arc<ContextLogin>>,
 }
 
-/// How long to wait before each further look for a token: SoftHSM shows it to nobody who starts while another
-/// process logs in to it.
-const PATIENCE: [Duration; 3] = [
-    Duration::from_millis(50),
-    Duration::from_millis(150),
-    Duration::from_millis(400),
-];
+/// How long a token of SoftHSM's is looked for that another process hides. Within what a command waits for an answer.
+const LOOK_LIMIT: Duration = Duration::from_secs(20);
 
-/// What a login came to.
-type Login = Result<(Arc<Session>, Option<Arc<ContextLogin>>), TokenError>;
+/// How long it is looked for where nothing tells whether one is hidden: SoftHSM is in another process.
+const UNTOLD_LIMIT: Duration = Duration::from_millis(600);
+
+/// The longest pause between two looks.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+
+/// The session of a login, and how to log in for single signatures.
+type LoggedIn = (Arc<Session>, Option<Arc<ContextLogin>>);
 
 impl Places {
     /// The token of this key, logged in to.
@@ -56,25 +96,52 @@ impl Places {
         key: &Pkcs11Uri,
         pin: Option<&PinSource>,
     ) -> Result<Place, TokenError> {
-        let all = self.slots(module, &key.token)?;
-        let token = all.find(&key.token)?;
-        self.enter(module, &token, &all, pin)
+        self.persist(module, |places| {
+            let all = slot::all(&*places.started(module)?)?;
+            let token = all.find(&key.token);
+            let token = token.map_err(|error| Miss::of(&all, error))?;
+            places.enter_now(module, &token, &all, pin)
+        })
     }
 
-    /// What is in the module's slots; of SoftHSM's, when the token that is wanted is there or patience has an end.
+    /// What is in the module's slots; of SoftHSM's, when the token that is wanted is there, or it was looked for long
+    /// enough.
     pub(super) fn slots(&mut self, path: &Path, wanted: &TokenMatch) -> Result<Slots, TokenError> {
-        for patience in PATIENCE {
-            let all = slot::all(&*self.started(path)?)?;
-            let may_be_hidden = matches!(all.find(wanted), Err(TokenError::Gone(_)))
-                && all.tokens.iter().any(Token::is_softhsm);
-            let in_use = self.logins.keys().any(|(module, ..)| module == path);
-            if !may_be_hidden || in_use {
-                return Ok(all);
-            }
-            thread::sleep(patience);
-            self.modules.remove(path); // a module that is started anew sees what is new
+        let mut last = None;
+        let found = self.persist(path, |places| {
+            let all = slot::all(&*places.started(path)?)?;
+            let found = all.find(wanted).map_err(|error| Miss::of(&all, error));
+            last = Some(all);
+            found
+        });
+        match (last, found) {
+            (Some(all), _) => Ok(all),
+            (None, Err(error)) => Err(error),
+            (None, Ok(_)) => slot::all(&*self.started(path)?),
         }
-        slot::all(&*self.started(path)?)
+    }
+
+    /// Tries it until it succeeds or its failure is no longer worth another try. A module that is started anew sees what
+    /// is new.
+    fn persist<T>(
+        &mut self,
+        path: &Path,
+        mut attempt: impl FnMut(&mut Places) -> Result<T, Miss>,
+    ) -> Result<T, TokenError> {
+        let start = Instant::now();
+        loop {
+            let miss = match attempt(self) {
+                Ok(found) => return Ok(found),
+                Err(miss) => miss,
+            };
+            if start.elapsed() >= miss.limit {
+                return Err(miss.error);
+            }
+            thread::sleep(jittered(LOOK_PAUSE));
+            if !self.logins.keys().any(|(module, ..)| module == path) {
+                self.modules.remove(path);
+            }
+        }
     }
 
     /// The module, which stays started.
@@ -96,19 +163,31 @@ impl Places {
         all: &Slots,
         pin: Option<&PinSource>,
     ) -> Result<Place, TokenError> {
+        Ok(self.enter_now(module, token, all, pin)?)
+    }
+
+    fn enter_now(
+        &mut self,
+        module: &Path,
+        token: &Token,
+        all: &Slots,
+        pin: Option<&PinSource>,
+    ) -> Result<Place, Miss> {
         let started = self.started(module)?;
-        let login = match self.logins.get(&place_of(module, token)) {
-            Some(login) => login.clone(),
-            None => {
-                let login = first_login(&started, token, pin);
-                // Anything else is worth another try: no PIN has been used.
-                if matches!(login, Ok(_) | Err(TokenError::PinRejected(_))) {
-                    self.logins.insert(place_of(module, token), login.clone());
+        let place = place_of(module, token);
+        if !self.logins.contains_key(&place) {
+            match self.first_login(&started, &place, token, pin) {
+                Ok(login) => self.logins.insert(place.clone(), Ok(login)),
+                Err(miss) if matches!(miss.error, TokenError::PinRejected(_)) => {
+                    self.logins.insert(place.clone(), Err(miss.error))
                 }
-                login
-            }
+                Err(miss) => return Err(miss), // no PIN has been used
+            };
+        }
+        let (session, context_login) = match self.logins.get(&place) {
+            Some(login) => login.clone()?,
+            None => return Err(TokenError::Broken(format!("{token} has no login")).into()),
         };
-        let (session, context_login) = login?;
         Ok(Place {
             module: started,
             token: token.clone(),
@@ -118,20 +197,45 @@ impl Places {
         })
     }
 
+    /// The PIN is read once, however often a login is tried that does not come to it.
+    fn first_login(
+        &mut self,
+        module: &Arc<Module>,
+        place: &PlaceKey,
+        token: &Token,
+        pin: Option<&PinSource>,
+    ) -> Result<LoggedIn, Miss> {
+        let untried = match self.pins.get(place) {
+            Some(untried) => untried.clone(),
+            None => {
+                let untried = operators_pin(token, pin)?;
+                self.pins.insert(place.clone(), untried.clone());
+                untried
+            }
+        };
+        let session = open_session(module, token);
+        let session = session.map_err(|error| match (&error, token.is_softhsm()) {
+            (TokenError::Gone(_), true) => Miss::meanwhile(error),
+            _ => Miss::from(error),
+        })?;
+        let login = log_in_with(&session, token, untried);
+        let login = login.map_err(|no_login| match no_login.is_meanwhile {
+            true => Miss::meanwhile(no_login.error),
+            false => Miss::from(no_login.error),
+        })?;
+        Ok((Arc::new(session), login.context.map(Arc::new)))
+    }
+
     /// Whether the link is logged in to it, or was refused.
     pub(super) fn has_tried(&self, module: &Path, token: &Token) -> bool {
         self.logins.contains_key(&place_of(module, token))
     }
 }
 
-fn place_of(module: &Path, token: &Token) -> (PathBuf, CK_SLOT_ID, String) {
-    (module.to_owned(), token.slot, token.identity())
-}
+type PlaceKey = (PathBuf, CK_SLOT_ID, String);
 
-fn first_login(module: &Arc<Module>, token: &Token, pin: Option<&PinSource>) -> Login {
-    let session = open_session(module, token)?;
-    let login = log_in(&session, token, pin, None)?;
-    Ok((Arc::new(session), login.context.map(Arc::new)))
+fn place_of(module: &Path, token: &Token) -> PlaceKey {
+    (module.to_owned(), token.slot, token.identity())
 }
 
 /// A session of its own.
@@ -154,6 +258,15 @@ impl Place {
     pub(super) fn report(&self, key: &Pkcs11Uri) -> Result<KeyReport, TokenError> {
         let handle = find::private_key(&self.session, key)?;
         let failed = |failure: Failure| failure.while_doing(format_args!("cannot read {key}"));
-        report::private_key(&self.session, &self.name, handle).map_err(failed)
+        self.reporter().private_key(handle).map_err(failed)
+    }
+
+    /// Tells of this token's objects.
+    pub(super) fn reporter(&self) -> Reporter<'_> {
+        Reporter {
+            session: &self.session,
+            others: self.session.as_ref(),
+            token: &self.name,
+        }
     }
 }

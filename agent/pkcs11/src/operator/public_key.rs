@@ -7,41 +7,61 @@ use x509_cert::Certificate;
 use x509_cert::der::{Decode, Encode};
 use x509_cert::spki::SubjectPublicKeyInfoRef;
 
+use super::inventory::Lookup;
 use crate::error::Failure;
 use crate::properties::{P256, P384, P521};
 use crate::raw::Session;
 use crate::{der, find};
 
-/// Of a private key with this `CKA_ID`: as it tells itself; else its public-key object does, else its
-/// certificate. `None` where none of them does, or several contradict each other.
+/// A public key, and what told it.
+pub(super) struct Told {
+    pub(super) key: PublicKeyInfo,
+    /// Another object than the private key, and its class in a URI.
+    pub(super) by: Option<(CK_OBJECT_HANDLE, &'static str)>,
+}
+
+/// Of a private key of this name: as it tells itself; else its public-key object does, else its certificate. `None`
+/// where none of them does, or several contradict each other.
 pub(super) fn of_private_key(
     session: &Session,
+    others: &dyn Lookup,
     key: CK_OBJECT_HANDLE,
-    id: Option<&[u8]>,
-) -> Result<Option<PublicKeyInfo>, Failure> {
-    if let Some(own) = of_object(session, key)? {
-        return Ok(Some(own));
+    own: &ObjectMatch,
+) -> Result<Option<Told>, Failure> {
+    if let Some(key) = of_object(session, key)? {
+        return Ok(Some(Told { key, by: None }));
     }
-    let Some(id) = id else {
-        return Ok(None);
-    };
-    let with_id = ObjectMatch {
-        id: Some(id.to_owned()),
-        ..ObjectMatch::default()
-    };
-    for (class, read) in [
-        (CKO_PUBLIC_KEY, of_object as Reader),
-        (CKO_CERTIFICATE, of_certificate),
-    ] {
-        let mut known = Vec::new();
-        for object in find::objects(session, class, &with_id)? {
-            known.extend(read(session, object)?);
+    let public = (CKO_PUBLIC_KEY, "public", of_object as Reader);
+    let certificate = (CKO_CERTIFICATE, "cert", of_certificate as Reader);
+    // A label binds only what has no id.
+    let (name, classes) = match &own.id {
+        Some(_) => {
+            let label = None;
+            (
+                ObjectMatch {
+                    label,
+                    ..own.clone()
+                },
+                &[public, certificate][..],
+            )
         }
-        known.dedup();
-        match known.as_slice() {
-            [] => {}
-            [one] => return Ok(Some(one.clone())),
-            _ => return Ok(None),
+        None if own.label.is_some() => (own.clone(), &[public][..]),
+        None => return Ok(None),
+    };
+    for (class, class_name, read) in classes {
+        let mut known: Vec<Told> = Vec::new();
+        for object in others.matching(*class, &name)? {
+            if own.id.is_none() && find::name(session, object)?.id.is_some() {
+                continue;
+            }
+            let by = Some((object, *class_name));
+            let told = read(session, object)?.map(|key| Told { key, by });
+            known.extend(told.filter(|told| known.iter().all(|one| one.key != told.key)));
+        }
+        match (known.pop(), known.is_empty()) {
+            (None, _) => {}
+            (told, true) => return Ok(told),
+            (_, false) => return Ok(None),
         }
     }
     Ok(None)

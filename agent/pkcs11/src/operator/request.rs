@@ -17,9 +17,12 @@ use crate::properties::Properties;
 pub(super) fn sign(place: &Place, key: &Pkcs11Uri, info: &Der) -> Result<Signature, TokenError> {
     let handle = find::private_key(&place.session, key)?;
     let properties = Properties::read(&place.session, handle, key)?;
-    let public = public_key::of_private_key(&place.session, handle, properties.id.as_deref())
+    let session = place.session.as_ref();
+    let public = find::name(session, handle)
+        .and_then(|own| public_key::of_private_key(session, session, handle, &own))
         .map_err(|failure: Failure| failure.while_doing(format_args!("cannot read {key}")))?
-        .ok_or_else(|| untold(key))?;
+        .ok_or_else(|| untold(key))?
+        .key;
     let request =
         CheckedRequest::check(info, &public).map_err(|error| error.about(&key.to_string()))?;
     let signer = Pkcs11Key {
@@ -39,7 +42,7 @@ pub(super) fn sign(place: &Place, key: &Pkcs11Uri, info: &Der) -> Result<Signatu
 /// Of a key whose public key cannot be known.
 pub(super) fn untold(key: &Pkcs11Uri) -> TokenError {
     TokenError::Unusable(format!(
-        "the token does not tell the public key of {key}, nor is there a public key or a certificate with \
+        "the token does not tell the public key of {key}, nor is there one public key or certificate with \
          its CKA_ID: store one of them (pkcs11-tool --write-object)"
     ))
 }

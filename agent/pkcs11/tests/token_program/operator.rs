@@ -12,6 +12,8 @@ mod foreign;
 mod generation;
 #[path = "operator/listing.rs"]
 mod listing;
+#[path = "operator/others.rs"]
+mod others;
 #[path = "operator/pins.rs"]
 mod pins;
 
@@ -20,6 +22,22 @@ use token::operator::pkcs11::{Answer, CertificateReport, KeyReport, Request, Tas
 use token::operator::{Der, KeyType, Outcome, PublicKeyInfo};
 
 use super::*;
+
+/// What was told of a token.
+#[derive(Debug)]
+struct Listed {
+    token: TokenReport,
+    keys: Vec<KeyReport>,
+    certificates: Vec<CertificateReport>,
+}
+
+impl std::ops::Deref for Listed {
+    type Target = TokenReport;
+
+    fn deref(&self) -> &TokenReport {
+        &self.token
+    }
+}
 
 /// A command's link to the token program.
 struct Operator {
@@ -45,21 +63,41 @@ impl Operator {
         }
     }
 
-    fn try_ask(&mut self, task: Task) -> std::io::Result<Option<Outcome<Answer>>> {
+    fn send(&mut self, task: Task) {
         let request = Request {
             module: self.module.clone(),
             pin: self.pin.clone(),
             user: None,
             task,
         };
-        let link = self.program.link.as_mut().unwrap();
-        link::send(link, &request).unwrap();
-        link::receive(link)
+        link::send(self.program.link.as_mut().unwrap(), &request).unwrap();
     }
 
+    fn receive(&mut self) -> std::io::Result<Option<Outcome<Answer>>> {
+        link::receive(self.program.link.as_mut().unwrap())
+    }
+
+    fn try_ask(&mut self, task: Task) -> std::io::Result<Option<Outcome<Answer>>> {
+        self.send(task);
+        self.receive()
+    }
+
+    /// The last answer.
     fn ask(&mut self, task: Task) -> Outcome<Answer> {
-        let answer = self.try_ask(task).unwrap();
-        answer.expect("the program ended")
+        self.send(task);
+        loop {
+            match self.receive().unwrap().expect("the program ended") {
+                Ok(
+                    Answer::Tokens(_)
+                    | Answer::Token(_)
+                    | Answer::ListedKey(_)
+                    | Answer::Certificate(_)
+                    | Answer::Warning(_)
+                    | Answer::Working,
+                ) => {}
+                last => return last,
+            }
+        }
     }
 
     fn refusal(&mut self, task: Task) -> String {
@@ -97,11 +135,24 @@ impl Operator {
         self.done(task)
     }
 
-    fn list(&mut self, token: &str) -> Vec<TokenReport> {
-        let token = uri(token);
-        match self.ask(Task::List { token }) {
-            Ok(Answer::Tokens(reports)) => reports,
-            other => panic!("not listed: {other:?}"),
+    fn list(&mut self, token: &str) -> Vec<Listed> {
+        let mut tokens: Vec<Listed> = Vec::new();
+        self.send(Task::List { token: uri(token) });
+        loop {
+            let answer = self.receive().unwrap().expect("the program ended");
+            match answer.unwrap() {
+                Answer::Tokens(_) | Answer::Working => {}
+                Answer::Token(token) => tokens.push(Listed {
+                    token: *token,
+                    keys: Vec::new(),
+                    certificates: Vec::new(),
+                }),
+                Answer::ListedKey(key) => tokens.last_mut().unwrap().keys.push(*key),
+                Answer::Certificate(one) => tokens.last_mut().unwrap().certificates.push(*one),
+                Answer::Warning(text) => tokens.last_mut().unwrap().token.warnings.push(text),
+                Answer::Listed => return tokens,
+                other => panic!("not listed: {other:?}"),
+            }
         }
     }
 

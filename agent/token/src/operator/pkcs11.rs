@@ -26,8 +26,15 @@ pub struct Request {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Task {
     /// Tells of every slot with a token that matches, and of the keys and certificates of each. Logs in only
-    /// where one token matches and a PIN is given. Answer: [`Answer::Tokens`].
+    /// where one token matches and a PIN is given. Answers: [`Answer::Tokens`]; for each of them
+    /// [`Answer::Token`], [`Answer::ListedKey`], [`Answer::Certificate`] and [`Answer::Warning`]; at last
+    /// [`Answer::Listed`].
     List {
+        /// Its token attributes.
+        token: Pkcs11Uri,
+    },
+    /// Tells whether a token needs a login (`CKF_LOGIN_REQUIRED`). Answer: [`Answer::NeedsPin`].
+    NeedsPin {
         /// Its token attributes.
         token: Pkcs11Uri,
     },
@@ -78,8 +85,23 @@ pub enum Task {
 /// What comes back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
-    /// To [`Task::List`].
+    /// To [`Task::List`]: every token that matches, before any login.
     Tokens(Vec<TokenReport>),
+    /// To [`Task::List`]: what follows is on this token.
+    Token(Box<TokenReport>),
+    /// To [`Task::List`]: a private key of the token, or a public key whose private key does not show.
+    ListedKey(Box<KeyReport>),
+    /// To [`Task::List`]: a certificate of the token; but none of a token that nothing can be written to and that has
+    /// no keys, as a store of CA certificates.
+    Certificate(Box<CertificateReport>),
+    /// To [`Task::List`]: what an operator should look at, found out while objects were read.
+    Warning(String),
+    /// To [`Task::List`]: the token answers, and there is nothing to tell yet.
+    Working,
+    /// To [`Task::List`]: that was all.
+    Listed,
+    /// To [`Task::NeedsPin`].
+    NeedsPin(bool),
     /// To [`Task::Generate`] and [`Task::Key`].
     Key(Box<KeyReport>),
     /// To [`Task::SignRequest`].
@@ -101,11 +123,6 @@ pub struct TokenReport {
     pub flags: Vec<String>,
     /// Whether this link is logged in to it, or it needs no login: otherwise private objects do not show.
     pub logged_in: bool,
-    /// Its private keys, and public keys whose private key does not show.
-    pub keys: Vec<KeyReport>,
-    /// Its certificates; but not of a token that nothing can be written to and that has no keys, as a store of
-    /// CA certificates.
-    pub certificates: Vec<CertificateReport>,
     /// What an operator should look at.
     pub warnings: Vec<String>,
 }
@@ -121,6 +138,10 @@ pub struct KeyReport {
     pub attributes: KeyAttributes,
     /// Where the token tells it, or tells enough to make it.
     pub public_key: Option<PublicKeyInfo>,
+    /// The public key or certificate that tells it, where the private key does not.
+    pub public_key_from: Option<Pkcs11Uri>,
+    /// Why the agent cannot use the key.
+    pub unusable: Option<String>,
     /// The certificates with its `CKA_ID`.
     pub certificates: Vec<CertificateReport>,
     /// What an operator should look at.

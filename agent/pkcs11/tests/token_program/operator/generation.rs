@@ -176,7 +176,7 @@ fn what_a_token_adds_of_its_own_accord_is_said() {
     lab.inject("C_GenerateKeyPair return CKR_TEMPLATE_INCONSISTENT");
     let text = operator.refusal(generate("pkcs11:token=lab;object=newer", KeyType::Rsa2048));
     assert!(text.contains("CKR_TEMPLATE_INCONSISTENT"), "{text}");
-    assert_eq!(lab.count("C_GenerateKeyPair"), 2 + 4);
+    assert_eq!(lab.count("C_GenerateKeyPair"), 2 + 6);
 }
 
 /// As on YubiHSM, where an id has two bytes: it is made without one of ours.
@@ -184,12 +184,12 @@ fn what_a_token_adds_of_its_own_accord_is_said() {
 fn a_token_may_choose_the_id() {
     let lab = super::super::faults::Lab::new();
     lab.inject_all(&[
-        "C_GenerateKeyPair return CKR_ATTRIBUTE_VALUE_INVALID times 2".to_owned(),
+        "C_GenerateKeyPair return CKR_ATTRIBUTE_VALUE_INVALID times 3".to_owned(),
         "C_SetAttributeValue return CKR_ATTRIBUTE_VALUE_INVALID".to_owned(),
     ]);
     let mut operator = super::faults::operator(&lab);
     let report = operator.generate("pkcs11:token=lab;object=new", KeyType::EcP256);
-    assert_eq!(lab.count("C_GenerateKeyPair"), 3);
+    assert_eq!(lab.count("C_GenerateKeyPair"), 4);
     // SoftHSM does not choose any.
     assert!(report.warnings[0].contains("has no CKA_ID"), "{report:?}");
     assert_eq!(report.warnings.len(), 1, "{report:?}");
@@ -198,22 +198,65 @@ fn a_token_may_choose_the_id() {
     lab.inject("C_GenerateKeyPair return CKR_ATTRIBUTE_VALUE_INVALID");
     let key = "pkcs11:token=lab;object=newer;id=%07";
     operator.refusal(generate(key, KeyType::EcP256));
-    assert_eq!(lab.count("C_GenerateKeyPair"), 3 + 2);
+    assert_eq!(lab.count("C_GenerateKeyPair"), 4 + 3);
+}
+
+/// As tpm2-pkcs11, which has a general code for a template that it does not take.
+#[test]
+fn a_shorter_template_is_tried_after_every_code_that_may_mean_it() {
+    let lab = super::super::faults::Lab::new();
+    let mut operator = super::faults::operator(&lab);
+    for (number, code) in [
+        "CKR_GENERAL_ERROR",
+        "CKR_FUNCTION_FAILED",
+        "CKR_ARGUMENTS_BAD",
+        "0x80000042",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        lab.inject(&format!("C_GenerateKeyPair return {code} times 1"));
+        let key = format!("pkcs11:token=lab;object=new{number}");
+        let report = operator.generate(&key, KeyType::EcP256);
+        let said = report.attributes;
+        assert_eq!(
+            (said.sensitive, said.extractable),
+            (Some(true), Some(false)),
+            "{code}"
+        );
+    }
+    let before = lab.count("C_GenerateKeyPair");
+    lab.inject("C_GenerateKeyPair return CKR_DEVICE_REMOVED");
+    operator.refusal(generate("pkcs11:token=lab;object=newer", KeyType::EcP256));
+    assert_eq!(lab.count("C_GenerateKeyPair"), before + 1);
 }
 
 #[test]
-fn a_key_that_came_out_exposed_is_warned_of() {
+fn a_token_that_makes_no_such_keys_is_said_to_be_so() {
     let lab = super::super::faults::Lab::new();
     let mut operator = super::faults::operator(&lab);
-    for (attribute, number) in [("CKA_SENSITIVE 00", 1), ("CKA_EXTRACTABLE 01", 2)] {
+    for (code, key_type, other) in [
+        ("CKR_MECHANISM_INVALID", KeyType::EcP256, "--type rsa-2048"),
+        ("CKR_MECHANISM_INVALID", KeyType::Rsa4096, "--type ec-p256"),
+        ("CKR_KEY_SIZE_RANGE", KeyType::Rsa4096, "--type rsa-2048"),
+    ] {
+        lab.inject(&format!("C_GenerateKeyPair return {code}"));
+        let text = operator.refusal(generate("pkcs11:token=lab;object=new", key_type));
+        assert!(text.contains(other), "{text}");
+    }
+}
+
+#[test]
+fn a_key_that_came_out_exposed_is_destroyed_again() {
+    let lab = super::super::faults::Lab::new();
+    let mut operator = super::faults::operator(&lab);
+    for attribute in ["CKA_SENSITIVE 00", "CKA_EXTRACTABLE 01"] {
         lab.inject(&format!("C_GetAttributeValue attribute {attribute}"));
-        let key = format!("pkcs11:token=lab;object=new{number}");
-        let report = operator.generate(&key, KeyType::EcP256);
-        let warnings = &report.warnings;
-        assert!(
-            warnings.iter().any(|text| text.contains("can be read out")),
-            "{warnings:?}"
-        );
+        let error = operator.ask(generate("pkcs11:token=lab;object=new", KeyType::EcP256));
+        assert!(matches!(error, Err(TokenError::Unusable(_))), "{error:?}");
+        for class in ["privkey", "pubkey"] {
+            assert!(!lab.store.objects(class).contains("new"), "{attribute}");
+        }
     }
 }
 

@@ -230,8 +230,113 @@ fn keys_without_an_id_are_said_to_be_so() {
     };
     assert_eq!(key.uri.to_string(), "pkcs11:token=lab;object=web");
     assert!(key.warnings[0].contains("has no CKA_ID"), "{key:?}");
-    // It is told of once, although nothing but its label binds its public key to it; and says nothing of it.
-    assert_eq!(key.public_key, None);
+    // It is told of once, although nothing but its label binds its public key to it.
+    let from = key.public_key_from.as_ref().unwrap().to_string();
+    assert_eq!(from, "pkcs11:token=lab;object=web;type=public");
+    let key = key.clone();
+    Operator::new(&store).request(&key, "web");
+}
+
+/// Searches and other calls that do not grow with the square of the keys.
+#[test]
+fn searches_do_not_grow_with_the_keys_and_calls_grow_with_each_alike() {
+    let lab = super::super::faults::Lab::new();
+    lab.store.certificate("any");
+    let mut made = 1;
+    let mut calls = |number: usize| {
+        for more in made..number {
+            let id = format!("{more:04x}");
+            lab.store.generate("EC:prime256v1", &id, "key", &[]);
+        }
+        made = number;
+        lab.store
+            .write_certificate("any.der", &format!("{:04x}", number - 1), "key", &[]);
+        let functions = ["C_FindObjectsInit", "C_FindObjects", "C_GetAttributeValue"];
+        let before = functions.map(|function| lab.count(function));
+        let tokens = super::faults::operator(&lab).list("pkcs11:token=lab");
+        assert_eq!(tokens[0].keys.len(), number);
+        assert!(tokens[0].keys.iter().all(|key| key.attributes.private_key));
+        let after = functions.map(|function| lab.count(function));
+        [0, 1, 2].map(|function| after[function] - before[function])
+    };
+    let (few, more, most) = (calls(4), calls(8), calls(12));
+    assert_eq!((few[0], few[0]), (more[0], most[0]));
+    assert!(few[0] <= 4, "{few:?}");
+    assert!(most[1] <= 2 * most[0], "{most:?}");
+    assert_eq!(most[2] - more[2], more[2] - few[2]);
+}
+
+/// Results come before the whole is known.
+#[test]
+fn what_is_known_is_told_before_a_call_hangs() {
+    let lab = super::super::faults::Lab::new();
+    lab.store.generate("EC:prime256v1", "02", "api", &[]);
+    let mut operator = super::faults::operator(&lab);
+    let before = lab.count("C_GetAttributeValue");
+    operator.list("pkcs11:token=lab");
+    let calls = lab.count("C_GetAttributeValue") - before;
+    lab.inject(&format!("C_GetAttributeValue hang after {}", calls - 1));
+    operator.send(Task::List {
+        token: uri("pkcs11:token=lab"),
+    });
+    let mut keys = 0;
+    while keys == 0 {
+        let answer = operator.receive().unwrap().expect("the program ended");
+        keys += usize::from(matches!(answer.unwrap(), Answer::ListedKey(_)));
+    }
+    assert_eq!(lab.count("C_FindObjectsFinal") % 2, 0);
+    lab.inject("");
+    while !matches!(operator.receive(), Ok(Some(Ok(Answer::Listed)))) {}
+}
+
+/// Some tokens hide private objects without saying CKF_LOGIN_REQUIRED.
+#[test]
+fn private_keys_that_need_a_login_all_the_same_are_hinted_at() {
+    let lab = super::super::faults::Lab::new();
+    lab.inject("C_GetTokenInfo no-flags CKF_LOGIN_REQUIRED");
+    let mut operator = super::faults::operator(&lab);
+    let needs_pin = |operator: &mut Operator| {
+        let token = uri("pkcs11:token=lab");
+        operator.ask(Task::NeedsPin { token })
+    };
+    assert_eq!(needs_pin(&mut operator), Ok(Answer::NeedsPin(false)));
+    let pin = operator.pin.take();
+    let tokens = operator.list("pkcs11:token=lab");
+    assert!(
+        tokens[0].warnings.iter().any(|text| text.contains("login")),
+        "{tokens:?}"
+    );
+    let text = operator.refusal(Task::Key {
+        key: uri("pkcs11:token=lab;object=web"),
+    });
+    assert!(text.contains("--pin-file"), "{text}");
+    assert_eq!(lab.count("C_Login"), 0);
+    operator.pin = pin;
+    let mut operator_with_pin = super::faults::operator(&lab);
+    operator_with_pin.key("pkcs11:token=lab;object=web");
+    let tokens = operator_with_pin.list("pkcs11:token=lab");
+    assert_eq!(tokens[0].warnings, Vec::<String>::new());
+    lab.inject("");
+    assert_eq!(
+        needs_pin(&mut super::faults::operator(&lab)),
+        Ok(Answer::NeedsPin(true))
+    );
+}
+
+/// Some middleware writes the same certificate twice, which the agent takes.
+#[test]
+fn copies_of_a_certificate_are_no_ambiguity() {
+    let store = Store::new();
+    store.generate("EC:prime256v1", "01", "web", &[]);
+    store.certificate("one");
+    for label in ["one", "two"] {
+        store.write_certificate("one.der", "01", label, &[]);
+    }
+    let report = Operator::new(&store).key("pkcs11:token=lab;object=web");
+    assert_eq!(
+        (report.certificates.len(), report.warnings),
+        (2, Vec::<String>::new())
+    );
 }
 
 #[test]
