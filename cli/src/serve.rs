@@ -11,6 +11,7 @@ use clap::Args;
 use client::cache::Cache;
 use client::environment::Environment;
 use client::exit::Exit;
+use client::moment::Moment;
 use client::progress::Progress;
 use client::refresher::Status;
 use client::sessions::Sessions;
@@ -230,7 +231,7 @@ fn tell(log: &Progress, name: &str, status: &Status) {
                 Some(until) => format!("the present session ends at {until}"),
                 None => "there is no session".to_owned(),
             };
-            let next = status.next.map(|next| format!(", next try at {next:.0}"));
+            let next = status.next(Moment::now()).map(|next| format!(", next try at {next:.0}"));
             log.warn(&format!(
                 "target {name}: no new session since {:.0}; {still}{}\n{}",
                 failure.since,

@@ -4,11 +4,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use jiff::fmt::rfc2822;
 
 use crate::agent_client;
 use crate::credentials::Credentials;
 use crate::error::Error;
 use crate::http::Http;
+use crate::moment::Moment;
 use crate::progress::Progress;
 use crate::retry::Backoff;
 use crate::session::Session;
@@ -60,16 +62,15 @@ fn one_try(
     let unsigned = target.session.unsigned();
     let headers = agent_client::sign(&target.socket, unsigned.clone())?;
     progress.waiting_for(&unsigned.host);
-    let asked = Timestamp::now();
+    let asked = Moment::now();
     let within = deadline.saturating_duration_since(Instant::now());
     let within = within.max(SIGNED);
     let answer = http.post_session(&unsigned, &headers, within)?;
     let credentials = Credentials::from_answer(&answer, Timestamp::now())?;
-    Ok(Session {
-        credentials,
-        issued: asked,
-        serial: headers.get("Authorization").and_then(|value| serial(value)),
-    })
+    let date = answer.date.as_deref();
+    let begin = date.and_then(|date| Some(rfc2822::parse(date).ok()?.timestamp()));
+    let serial = headers.get("Authorization").and_then(|value| serial(value));
+    Ok(Session::new(credentials, asked, begin, serial))
 }
 
 /// The serial in `ALGORITHM Credential=SERIAL/DATE/…`.

@@ -1,8 +1,8 @@
 //! Everything that is served, the same at every address.
 
+use client::moment::Moment;
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
-use jiff::Timestamp;
 
 use super::answer::{Answer, json, method_not_allowed, not_found, refusal};
 use super::container::Container;
@@ -48,7 +48,7 @@ impl Site {
         if !matches!(request.method, Method::GET | Method::HEAD) {
             return method_not_allowed();
         }
-        let (now, in_full) = (Timestamp::now(), reached.local());
+        let (now, in_full) = (Moment::now(), reached.local());
         let health = Health::of(
             self.containers
                 .iter()
