@@ -162,9 +162,7 @@ impl Inner {
             };
             let mut state = self.state();
             state.hurry = false;
-            state
-                .status
-                .note(outcome, Moment::now(), fastrand::f64());
+            state.status.note(outcome, Moment::now(), fastrand::f64());
             let status = state.status.clone();
             drop(state);
             told(&status);
@@ -205,6 +203,11 @@ impl Status {
     /// When the next try is due, by the wall clock; none before the first has ended.
     pub fn next(&self, now: Moment) -> Option<Timestamp> {
         Some(now.wall + self.next?.due.saturating_duration_since(now.steady))
+    }
+
+    /// Whether there is a session that may still be used.
+    pub fn valid(&self, now: Moment) -> bool {
+        self.session.as_ref().is_some_and(|one| one.valid(now))
     }
 
     /// The session while it is valid, or how the latest try failed.

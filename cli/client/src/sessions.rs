@@ -79,11 +79,7 @@ impl Sessions {
         let key = target.key();
         let flight = self.flight(&key);
         let mut state = flight.state();
-        if let Some(session) = state
-            .latest
-            .as_ref()
-            .filter(|s| will_do(s, Moment::now()))
-        {
+        if let Some(session) = state.latest.as_ref().filter(|s| will_do(s, Moment::now())) {
             return Ok(Arc::clone(session));
         }
         if state.flying {

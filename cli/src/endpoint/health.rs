@@ -83,8 +83,7 @@ impl TargetHealth {
         now: Moment,
         in_full: bool,
     ) -> TargetHealth {
-        let valid = status.session.as_ref().is_some_and(|s| s.valid(now));
-        let state = match (valid, &status.failure) {
+        let state = match (status.valid(now), &status.failure) {
             (true, None) => State::Ok,
             (true, Some(_)) => State::Degraded,
             (false, None) => State::Starting,

@@ -23,13 +23,13 @@ impl Site {
         if let Err((status, message)) = guard(request, reached) {
             return refusal(status, message);
         }
-        let path = request.uri.path();
+        let path = request.uri.path().trim_end_matches('/');
         if path == "/healthz" && self.health {
             return self.health(request, reached);
         }
         if path.starts_with("/latest/") {
             return match &self.imds {
-                Some(imds) if reached.near() => imds.answer(request).await,
+                Some(imds) if reached.near() => imds.answer(request, path).await,
                 Some(_) => refusal(
                     StatusCode::FORBIDDEN,
                     "instance metadata is served at loopback and link-local addresses only",

@@ -250,7 +250,9 @@ impl Profile {
             }
             session => {
                 // It has ended, also where a clock that was set back says that it has not.
-                let end = session.as_ref().map(|session| session.credentials.expiration);
+                let end = session
+                    .as_ref()
+                    .map(|session| session.credentials.expiration);
                 let by_clock = now.wall + LAST;
                 let end = end.map_or(by_clock, |end| end.max(by_clock));
                 (!self.clean).then_some(Task::Withdraw(end))

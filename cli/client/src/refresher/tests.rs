@@ -70,7 +70,10 @@ fn no_jump_of_the_wall_clock_moves_the_next_try_after_a_failure() {
             status.note(failure(), off(at(1, 0), before), 1.0);
         }
         assert!(!status.wait(off(at(1, 59), after)).is_zero());
-        assert!(status.wait(off(at(2, 0), after)).is_zero(), "{before} {after}");
+        assert!(
+            status.wait(off(at(2, 0), after)).is_zero(),
+            "{before} {after}"
+        );
         let shown = status.next(off(at(1, 0), after)).unwrap();
         assert_eq!(shown, off(at(2, 0), after).wall);
     }
