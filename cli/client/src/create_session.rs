@@ -29,6 +29,9 @@ const TRIES: u32 = 5;
 /// A slow token may leave no time of the deadline's: what it has signed is sent all the same.
 const SIGNED: Duration = Duration::from_secs(10);
 
+/// An answer's date has no fractions: it is up to this much later.
+const WHOLE_SECONDS: Duration = Duration::from_secs(1);
+
 /// A new session. Each try is signed anew, as a signature is good for five minutes and one request.
 pub(crate) fn create_session(
     target: &Target,
@@ -68,7 +71,8 @@ fn one_try(
     let answer = http.post_session(&unsigned, &headers, within)?;
     let credentials = Credentials::from_answer(&answer, Timestamp::now())?;
     let date = answer.date.as_deref();
-    let begin = date.and_then(|date| Some(rfc2822::parse(date).ok()?.timestamp()));
+    let date = date.and_then(|date| Some(rfc2822::parse(date).ok()?.timestamp()));
+    let begin = date.map(|date| date + WHOLE_SECONDS);
     let serial = headers.get("Authorization").and_then(|value| serial(value));
     Ok(Session::new(credentials, asked, begin, serial))
 }
