@@ -53,7 +53,15 @@ fn the_environment_leads_to_the_target_and_nowhere_else() {
         command.envs(region.map(|region| ("AWS_DEFAULT_REGION", region)));
         command
             .env("AWS_SESSION_TOKEN", "t")
-            .env("AWS_ROLE_ARN", "r");
+            .env("AWS_ROLE_ARN", "r")
+            .env("AWS_ACCESS_KEY", "a")
+            .env("AWS_SECRET_KEY", "s")
+            .env("AWS_BEARER_TOKEN_BEDROCK", "b")
+            .env("AMAZON_ACCESS_KEY_ID", "m")
+            .env("http_proxy", "http://127.0.0.1:1")
+            .env("HTTP_PROXY", "http://127.0.0.1:1")
+            .env("no_proxy", "lab.test")
+            .env("BOTO_CONFIG", "/etc/boto.mine");
         let output = command.output().unwrap();
         assert_eq!(output.stderr, b"");
         String::from_utf8(output.stdout).unwrap()
@@ -65,20 +73,42 @@ fn the_environment_leads_to_the_target_and_nowhere_else() {
         .lines()
         .filter_map(|line| line.split_once('='))
         .map(|(name, _)| name)
-        .filter(|name| name.starts_with("AWS_"))
+        .filter(|name| name.starts_with("AWS_") || name.starts_with("AMAZON_"))
         .collect();
     names.sort_unstable();
     let expected = [
         "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
         "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "AWS_CREDENTIAL_PROFILES_FILE",
         "AWS_DEFAULT_REGION",
         "AWS_REGION",
         "AWS_SHARED_CREDENTIALS_FILE",
     ];
     assert_eq!(names, expected);
     assert!(text.contains("AWS_REGION=eu-central-1\n"), "{text}");
+    for line in [
+        "BOTO_CONFIG=/dev/null\n",
+        "no_proxy=lab.test,127.0.0.1\n",
+        "NO_PROXY=lab.test,127.0.0.1\n",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
     let text = run(Some("eu-west-3")); // the caller's own
     assert!(text.contains("AWS_DEFAULT_REGION=eu-west-3\n") && !text.contains("AWS_REGION="));
+}
+
+#[test]
+fn the_token_is_in_a_file_as_long_as_the_command_runs() {
+    let web = Web::start();
+    let script = "echo $AWS_CONTAINER_AUTHORIZATION_TOKEN; cat $AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE; echo; \
+                  stat -c %a $AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE; echo $AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE";
+    let output = exec(&web.scene, &["sh", "-c", script]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines[0], lines[1]);
+    assert_eq!(lines[2], "600");
+    assert!(!std::path::Path::new(lines[3]).exists());
 }
 
 #[test]

@@ -1,14 +1,17 @@
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use hsm_fixtures::Process;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::agent::{Web, json_of, until};
 use crate::http::{Answer, Http};
 use crate::policy::NOBODY;
-use crate::serving::{Serving, command, key_of};
+use crate::serving::{Serving, command, key_of, write_targets};
 
 const TTL: &str = "X-aws-ec2-metadata-token-ttl-seconds";
 const TOKEN: &str = "X-aws-ec2-metadata-token";
@@ -318,6 +321,88 @@ fn slow_and_greedy_clients_hold_nobody_up() {
     // They are sent away after a while.
     assert!(refused(slow.read()));
     assert!(silent.read().is_none());
+}
+
+#[test]
+fn who_sends_its_end_with_the_request_gets_an_answer() {
+    let web = Web::start();
+    let agent = Pid::from_raw(web.agent.process().id().try_into().unwrap()).unwrap();
+    kill_process(agent, Signal::STOP).unwrap(); // the first session takes long
+    let serving = Serving::start(web, &[]);
+    let mut stream = TcpStream::connect(serving.address()).unwrap();
+    let request = format!(
+        "GET /credentials/web HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: {}\r\n\r\n",
+        serving.token()
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let state = serving.state(); // read by the same thread, after the request
+    kill_process(agent, Signal::CONT).unwrap();
+    assert_eq!(state, "starting");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[test]
+fn a_slash_at_the_end_of_a_path_does_not_matter() {
+    let serving = Serving::start(Web::start(), &["--imds"]);
+    let mut http = serving.http();
+    let token = serving.token();
+    key_of(&http.get("/credentials/web/", &[("Authorization", &token)]));
+    assert_eq!(http.get("/healthz/", &[]).status, 200);
+    let answer = http.request("PUT", "/latest/api/token/", &[(TTL, "60")]);
+    let headers = [(TOKEN, answer.body.as_str())];
+    for path in [
+        "/latest/meta-data/placement/region/".to_owned(),
+        format!("{LIST}web-deploy/"),
+        format!("{LIST}/"),
+    ] {
+        assert_eq!(http.get(&path, &headers).status, 200, "{path}");
+    }
+}
+
+#[test]
+fn answers_take_as_many_hops_as_somebody_says() {
+    let usage = |more: &[&str]| {
+        let web = Web::start();
+        let all = [&["--target=web", "--listen=127.0.0.1:0"], more].concat();
+        command(&web.scene, &all).output().unwrap().status.code()
+    };
+    assert_eq!(usage(&["--imds", "--hop-limit=0"]), Some(2));
+    assert_eq!(usage(&["--hop-limit=2"]), Some(2));
+    let serving = Serving::start(Web::start(), &["--imds", "--hop-limit=2"]);
+    imds_token(&mut serving.http(), "60");
+}
+
+#[test]
+fn hanging_up_reads_the_targets_again() {
+    let serving = Serving::start(Web::start(), &[]);
+    let pid = Pid::from_raw(serving.process.id().try_into().unwrap()).unwrap();
+    let token = serving.token();
+    let get = || {
+        let answer = serving
+            .http()
+            .get("/credentials/web", &[("Authorization", &token)]);
+        key_of(&answer)
+    };
+    let reload = |text: &str, said: &str| {
+        serving.web.scene.write("targets.toml", text).unwrap();
+        let before = serving.process.log().matches(said).count();
+        kill_process(pid, Signal::HUP).unwrap();
+        until(said, || {
+            (serving.process.log().matches(said).count() > before).then_some(())
+        });
+    };
+    let first = get();
+    let targets = std::fs::read_to_string(write_targets(&serving.web.scene)).unwrap();
+    reload(&targets, "unchanged");
+    reload("[target.web]\nidentity = 7\n", "reload failed");
+    assert_eq!(get(), first);
+    reload(&targets.replace("3600", "1800"), "reloaded");
+    let second = get();
+    assert_ne!(second, first);
+    assert_eq!(get(), second);
 }
 
 #[test]

@@ -41,8 +41,8 @@ pub(crate) enum Command {
     /// roleseal sends it to IAM Roles Anywhere and prints the credentials as JSON on standard
     /// output. On failure nothing is printed there, and the reason on standard error.
     ///
-    /// The options are named as aws_signing_helper's: move its configuration line over and drop
-    /// --certificate, --private-key and the like, which are the agent's affair.
+    /// The options are named as aws_signing_helper's; --certificate, --private-key and the like say where
+    /// they are now.
     #[command(after_long_help = long_help(EXAMPLE))]
     CredentialProcess(Box<SessionArguments>),
     /// Print temporary credentials as environment variables

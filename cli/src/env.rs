@@ -5,6 +5,7 @@ use client::credentials::Credentials;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
+use crate::aws_variables;
 use crate::common::{CommandError, Common, SessionArguments, one_session};
 use crate::output;
 
@@ -63,9 +64,28 @@ fn render(format: Format, credentials: &Credentials) -> SecretString {
             let object = Value::Object(Map::from_iter(pairs));
             format!("{object}\n")
         }
-        _ => variables.map(|(name, value)| line(name, value)).concat(),
+        _ => {
+            let set = variables.map(|(name, _)| name);
+            let lines = variables.map(|(name, value)| line(name, value));
+            let others = aws_variables::credentials().filter(|name| !set.contains(&name.as_str()));
+            lines.concat() + &unset(format, &others.collect::<Vec<_>>())
+        }
     };
     text.into()
+}
+
+/// Some SDKs prefer another credential to these, and botocore an old token to the new one.
+fn unset(format: Format, names: &[String]) -> String {
+    match format {
+        Format::Sh => format!("unset {}\n", names.join(" ")),
+        // One after the other: it fails for a name that is not set, and says nothing.
+        Format::Fish => names.iter().map(|n| format!("set -e {n};\n")).collect(),
+        Format::Powershell => format!(
+            "Remove-Item -ErrorAction SilentlyContinue -Path Env:{}\n",
+            names.join(",Env:")
+        ),
+        Format::Json => String::new(),
+    }
 }
 
 #[cfg(test)]
@@ -105,6 +125,26 @@ mod tests {
                     odd().session_token.expose_secret()
                 )
             );
+        }
+    }
+
+    #[test]
+    fn no_other_credential_is_left_in_the_shell() {
+        let script = format!("set -e; {} env", text(Format::Sh));
+        for shell in ["sh", "bash"] {
+            let mut command = Command::new(shell);
+            command.args(["-c", &script]);
+            for name in aws_variables::CREDENTIALS {
+                command.env(name, "old");
+            }
+            let output = command.output().unwrap();
+            assert!(output.status.success());
+            let left = String::from_utf8(output.stdout).unwrap();
+            assert!(!left.lines().any(|line| line.ends_with("=old")), "{left}");
+            assert!(left.contains("AWS_ACCESS_KEY_ID=ASIA1\n"), "{left}");
+        }
+        for format in [Format::Fish, Format::Powershell] {
+            assert!(text(format).contains("AWS_SECURITY_TOKEN"), "{format:?}");
         }
     }
 

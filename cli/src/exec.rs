@@ -2,11 +2,14 @@
 
 mod child_environment;
 mod signals;
+mod token_file;
 
+use std::env;
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::net::Ipv4Addr;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, ExitStatus};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -16,6 +19,7 @@ use clap::Args;
 use client::cache::Cache;
 use client::environment::Environment;
 use client::exit::Exit;
+use client::moment::Moment;
 use client::progress::Progress;
 use client::refresher::Status;
 use client::sessions::{Sessions, Shared};
@@ -29,6 +33,7 @@ use crate::endpoint::{
 };
 
 use signals::Signals;
+use token_file::TokenFile;
 
 /// Which session is wanted, and for what.
 #[derive(Debug, Args)]
@@ -52,6 +57,11 @@ pub(crate) enum ExecError {
     Command { command: OsString, error: io::Error },
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error("cannot write a token file in {}: {error}", .directory.display())]
+    TokenFile {
+        directory: PathBuf,
+        error: io::Error,
+    },
     #[error("cannot run a command: {0}")]
     Io(#[from] io::Error),
 }
@@ -66,7 +76,7 @@ impl ExecError {
             ExecError::Command { .. } => Exit::CommandNotRunnable,
             ExecError::Target(_) => Exit::Usage,
             ExecError::Session(error) => error.exit(),
-            ExecError::Listen(_) | ExecError::Io(_) => Exit::Failed,
+            ExecError::Listen(_) | ExecError::TokenFile { .. } | ExecError::Io(_) => Exit::Failed,
         }
     }
 }
@@ -89,7 +99,13 @@ pub(crate) fn run(common: &Common, wanted: ExecArguments) -> Result<ExitCode, Ex
 
     let mut command = command(&wanted.command);
     let (endpoint, secret) = serve(&served)?;
-    child_environment::set(&mut command, served.target(), &endpoint, &secret);
+    let directory = environment
+        .runtime_directory()
+        .unwrap_or_else(env::temp_dir);
+    let file = TokenFile::create(&directory, &secret)
+        .map_err(|error| ExecError::TokenFile { directory, error })?;
+    let target = served.target();
+    child_environment::set(&mut command, &target, &endpoint, &secret, file.path());
     let child = command.spawn().map_err(|error| ExecError::Command {
         command: command.get_program().to_owned(),
         error,
@@ -151,9 +167,13 @@ fn tell(log: &Progress, status: &Status) {
         return; // the command has not been started
     };
     if let Some(failure) = status.failure.as_ref().filter(|failure| failure.tries == 1) {
+        let (end, error) = (session.credentials.expiration, &failure.error);
+        let (verb, now) = match session.valid(Moment::now()) {
+            true => ("ends", "yet"),
+            false => ("ended", "in time"),
+        };
         log.warn(&format!(
-            "the session cannot be renewed yet; the present one ends at {}\n{}",
-            session.credentials.expiration, failure.error
+            "the session cannot be renewed {now}; the latest one {verb} at {end}\n{error}"
         ));
     }
 }

@@ -6,6 +6,7 @@
 
 mod arguments;
 mod aws_setup;
+mod aws_variables;
 mod binding;
 mod certificate_source;
 mod common;
@@ -20,6 +21,7 @@ mod failure;
 mod identities;
 mod identity_words;
 mod inspect;
+mod moved;
 mod output;
 mod policy_document;
 mod serve;
@@ -35,13 +37,24 @@ mod update;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
+use client::exit::Exit;
 use client::progress;
 
 use arguments::{Arguments, Command};
 use failure::Failure;
 
 fn main() -> ExitCode {
-    match run(Arguments::parse()) {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => match moved::hint(&error) {
+            Some(hint) => {
+                progress::note(&hint);
+                return Exit::Usage.into();
+            }
+            None => error.exit(),
+        },
+    };
+    match run(arguments) {
         Ok(code) => code,
         Err(failure) => {
             progress::note(&failure.to_string());

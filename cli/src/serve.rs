@@ -11,6 +11,7 @@ use clap::Args;
 use client::cache::Cache;
 use client::environment::Environment;
 use client::exit::Exit;
+use client::moment::Moment;
 use client::progress::Progress;
 use client::refresher::Status;
 use client::sessions::Sessions;
@@ -44,6 +45,10 @@ pub(crate) struct ServeArguments {
     /// can read
     #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true)]
     imds: Option<Option<TargetName>>,
+    /// How many hops an answer may take: 2 lets containers behind a bridge of this host ask instance metadata
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "imds",
+          value_parser = clap::value_parser!(u8).range(1..))]
+    hop_limit: u8,
     /// Where the token files are kept [default: $XDG_RUNTIME_DIR or $RUNTIME_DIRECTORY]; below it, in
     /// a directory roleseal
     #[arg(long, value_name = "DIRECTORY")]
@@ -88,13 +93,14 @@ impl ServeError {
 pub(crate) fn run(common: &Common, wanted: ServeArguments) -> Result<(), ServeError> {
     let environment = Environment::of_process();
     let log = common.log();
-    let targets = targets(common, &environment, &wanted.target)?;
+    let found = targets(common, &environment, &wanted.target)?;
     let imds = imds_target(&wanted)?;
     let listeners = listeners(&wanted)?;
     let directory = wanted
         .token_directory
         .or_else(|| environment.runtime_directory());
     let files = TokenFiles::open(directory)?;
+    let (names, hops) = (wanted.target, wanted.hop_limit);
     let cache = match wanted.no_cache {
         true => None,
         false => Cache::usual(&environment, &log),
@@ -103,15 +109,21 @@ pub(crate) fn run(common: &Common, wanted: ServeArguments) -> Result<(), ServeEr
     let runtime = server::runtime()?;
     runtime.block_on(async {
         // Before anything is told to the world: a signal that comes early is not lost.
-        let end = Signals::new()?;
-        let site = site(targets, imds.as_ref(), &sessions, &files, &listeners, &log)?;
+        let signals = Signals::new()?;
+        let site = site(found, imds.as_ref(), &sessions, &files, &listeners, &log)?;
         if site.imds.is_some() {
             for listener in &listeners {
-                listener.limit_hops()?;
+                listener.limit_hops(hops)?;
             }
         }
         sd_notify::notify(&[NotifyState::Ready])?;
-        server::serve(listeners, site, end.first(&log)).await?;
+        let all = site.containers.iter().map(Container::served);
+        let all: Vec<_> = all.map(Arc::clone).collect();
+        let reload = || {
+            let found = targets(common, &environment, &names);
+            reload(found, &all, &log);
+        };
+        server::serve(listeners, site, signals.until_the_end(reload, &log)).await?;
         Ok::<_, ServeError>(())
     })?;
     log.say("ended");
@@ -168,7 +180,7 @@ fn site(
     let (mut containers, mut imds) = (Vec::new(), None);
     for target in targets {
         let name = target.shown().to_owned();
-        let (secret, file) = files.secret(&name)?;
+        let (secret, file) = files.secret(&name, log)?;
         let secret = Secret::new(&secret).map_err(io::Error::from)?;
         for listener in listeners {
             log.say(&format!(
@@ -184,7 +196,7 @@ fn site(
         let told = move |status: &Status| tell(&teller, &name, status);
         let served = Arc::new(Served::start(sessions, target, told)?);
         if as_imds {
-            warn_of_short_sessions(log, served.target());
+            warn_of_short_sessions(log, &served.target());
             imds = Some(Imds::new(Arc::clone(&served)).map_err(io::Error::from)?);
             for listener in listeners {
                 log.say(&format!(
@@ -227,10 +239,15 @@ fn tell(log: &Progress, name: &str, status: &Status) {
         (None, None) => {}
         (Some(failure), until) => {
             let still = match until {
-                Some(until) => format!("the present session ends at {until}"),
+                Some(until) if status.valid(Moment::now()) => {
+                    format!("the present session ends at {until}")
+                }
+                Some(until) => format!("the latest session ended at {until}"),
                 None => "there is no session".to_owned(),
             };
-            let next = status.next.map(|next| format!(", next try at {next:.0}"));
+            let next = status
+                .next(Moment::now())
+                .map(|next| format!(", next try at {next:.0}"));
             log.warn(&format!(
                 "target {name}: no new session since {:.0}; {still}{}\n{}",
                 failure.since,
@@ -241,10 +258,31 @@ fn tell(log: &Progress, name: &str, status: &Status) {
     }
 }
 
-/// What ends the program.
+/// Takes over what has changed in the targets; all of them or none.
+fn reload(targets: Result<Vec<Target>, ServeError>, all: &[Arc<Served>], log: &Progress) {
+    let targets = match targets {
+        Ok(targets) => targets,
+        Err(error) => {
+            log.warn(&format!(
+                "reload failed, keeping the previous targets: {error}"
+            ));
+            return;
+        }
+    };
+    for (served, target) in all.iter().zip(targets) {
+        match served.change(target) {
+            Ok(true) => log.say(&format!("target {}: reloaded", served.name())),
+            Ok(false) => log.say(&format!("target {}: unchanged", served.name())),
+            Err(error) => log.warn(&format!("target {}: cannot reload: {error}", served.name())),
+        }
+    }
+}
+
+/// What ends the program, and what makes it read the targets again.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
 }
 
 impl Signals {
@@ -252,13 +290,17 @@ impl Signals {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
         })
     }
 
-    async fn first(mut self, log: &Progress) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+    async fn until_the_end(mut self, reload: impl Fn(), log: &Progress) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => break,
+                _ = self.interrupt.recv() => break,
+                _ = self.hang_up.recv() => reload(),
+            }
         }
         log.say("ending");
         let _ = sd_notify::notify(&[NotifyState::Stopping]); // it is only for show

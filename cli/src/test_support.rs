@@ -1,21 +1,23 @@
 //! What unit tests of several modules want.
 
 use client::credentials::Credentials;
+use client::moment::Moment;
 use client::session::Session;
 use client::target::{Settings, Target};
 
-/// A session named by its access key.
+/// A session named by its access key; the clock of waits is at its beginning now.
 pub(crate) fn session(key: &str, issued: &str, expiration: &str) -> Session {
-    Session {
-        credentials: Credentials {
-            access_key_id: key.into(),
-            secret_access_key: "s3cret".into(),
-            session_token: "t0ken".into(),
-            expiration: expiration.parse().unwrap(),
-        },
-        issued: issued.parse().unwrap(),
-        serial: Some("42".into()),
-    }
+    let credentials = Credentials {
+        access_key_id: key.into(),
+        secret_access_key: "s3cret".into(),
+        session_token: "t0ken".into(),
+        expiration: expiration.parse().unwrap(),
+    };
+    let asked = Moment {
+        wall: issued.parse().unwrap(),
+        ..Moment::now()
+    };
+    Session::new(credentials, asked, None, Some("42".into()))
 }
 
 /// A target of the ARNs that these tests share, with `more` settings as in a targets file.

@@ -108,6 +108,12 @@ pub(crate) fn run(common: &Common, wanted: UpdateArguments) -> Result<(), Update
     if let Some(warning) = file.check(pairs.iter().map(|pair| &pair.profile))? {
         progress.warn(&warning);
     }
+    let names = pairs.iter().map(|pair| &pair.profile);
+    for name in names.filter(|name| !name.is_read_by_all()) {
+        progress.warn(&format!(
+            "profile {name}: SDKs for Go and JavaScript read no profile with a space in its name"
+        ));
+    }
     let sessions = Sessions::new(cache, progress.clone());
     match once {
         true => write_once(&file, &pairs, &sessions, &progress),
@@ -221,6 +227,12 @@ mod tests {
         let names = names.iter().map(|name| name.parse().unwrap()).collect();
         let profiles = profiles(&targets, names)?;
         Ok(profiles.iter().map(ProfileName::to_string).collect())
+    }
+
+    #[test]
+    fn a_space_in_a_name_keeps_some_tools_out() {
+        let read_by_all = |name: &str| name.parse::<ProfileName>().unwrap().is_read_by_all();
+        assert!(read_by_all("my-web") && !read_by_all("my web"));
     }
 
     #[test]

@@ -4,11 +4,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use jiff::fmt::rfc2822;
 
 use crate::agent_client;
 use crate::credentials::Credentials;
 use crate::error::Error;
 use crate::http::Http;
+use crate::moment::Moment;
 use crate::progress::Progress;
 use crate::retry::Backoff;
 use crate::session::Session;
@@ -26,6 +28,9 @@ const TRIES: u32 = 5;
 
 /// A slow token may leave no time of the deadline's: what it has signed is sent all the same.
 const SIGNED: Duration = Duration::from_secs(10);
+
+/// An answer's date has no fractions: it is up to this much later.
+const WHOLE_SECONDS: Duration = Duration::from_secs(1);
 
 /// A new session. Each try is signed anew, as a signature is good for five minutes and one request.
 pub(crate) fn create_session(
@@ -60,16 +65,16 @@ fn one_try(
     let unsigned = target.session.unsigned();
     let headers = agent_client::sign(&target.socket, unsigned.clone())?;
     progress.waiting_for(&unsigned.host);
-    let asked = Timestamp::now();
+    let asked = Moment::now();
     let within = deadline.saturating_duration_since(Instant::now());
     let within = within.max(SIGNED);
     let answer = http.post_session(&unsigned, &headers, within)?;
     let credentials = Credentials::from_answer(&answer, Timestamp::now())?;
-    Ok(Session {
-        credentials,
-        issued: asked,
-        serial: headers.get("Authorization").and_then(|value| serial(value)),
-    })
+    let date = answer.date.as_deref();
+    let date = date.and_then(|date| Some(rfc2822::parse(date).ok()?.timestamp()));
+    let begin = date.map(|date| date + WHOLE_SECONDS);
+    let serial = headers.get("Authorization").and_then(|value| serial(value));
+    Ok(Session::new(credentials, asked, begin, serial))
 }
 
 /// The serial in `ALGORITHM Credential=SERIAL/DATE/…`.

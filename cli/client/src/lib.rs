@@ -16,6 +16,7 @@ mod error;
 pub mod exit;
 pub mod http;
 pub mod input;
+pub mod moment;
 pub mod progress;
 pub mod proxy;
 pub mod refresher;

@@ -1,7 +1,7 @@
 //! HTTP proxies: a tunnel (CONNECT) to the service, whose TLS and certificate stay the service's own.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -71,7 +71,8 @@ const FORM: &str =
 impl FromStr for Proxy {
     type Err = &'static str;
 
-    /// A text without a scheme is a host, as for curl.
+    /// A text without a scheme is a host, as for curl. User and password are what RFC 3986 allows there: with
+    /// another character, programs take different parts of the URL for the host.
     fn from_str(text: &str) -> Result<Proxy, &'static str> {
         let (scheme, rest) = match text.split_once("://") {
             Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
@@ -81,12 +82,9 @@ impl FromStr for Proxy {
             return Err(FORM);
         }
         let authority = rest.strip_suffix('/').unwrap_or(rest);
-        let host = authority
-            .rsplit_once('@')
-            .map_or(authority, |(_, host)| host);
+        let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
         let url = format!("{scheme}://{authority}");
-        let valid = !host.is_empty() && !host.starts_with(':') && !host.contains(['/', '?', '#']);
-        if !valid || ureq::Proxy::new(&url).is_err() {
+        if !is_encoded(user) || !is_host(host) || ureq::Proxy::new(&url).is_err() {
             return Err(FORM);
         }
         Ok(Proxy {
@@ -94,6 +92,40 @@ impl FromStr for Proxy {
             url: url.into(),
         })
     }
+}
+
+/// RFC 3986, section 3.2.1: unreserved characters, sub-delimiters, colons, and the rest as `%` and two digits.
+fn is_encoded(user: &str) -> bool {
+    let mut parts = user.split('%');
+    let plain = |text: &str| {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:".contains(c);
+        text.chars().all(allowed)
+    };
+    let encoded = |text: &str| {
+        let digits = text.get(..2);
+        digits.is_some_and(|two| two.bytes().all(|b| b.is_ascii_hexdigit()))
+    };
+    parts.next().is_none_or(plain)
+        && parts.all(|part| encoded(part) && part.get(2..).is_some_and(plain))
+}
+
+/// A name, an address or an address in brackets; with a port, or without.
+fn is_host(host: &str) -> bool {
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => (name, Some(port)),
+        _ => (host, None),
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    let address = name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'));
+    let known = match address {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => !name.is_empty() && name.chars().all(plain),
+    };
+    let digits = |port: &str| port.bytes().all(|b| b.is_ascii_digit());
+    let is_port = |port: &str| digits(port) && port.parse().is_ok_and(|port: u16| port != 0);
+    known && port.is_none_or(is_port)
 }
 
 impl fmt::Debug for Proxy {
@@ -263,10 +295,45 @@ mod tests {
             "http://:3128",
             "http://a/b",
             "http://a b",
+            "http://localhost:1#secret@proxy:3128",
+            "http://corp:pass#123@proxy:3128",
+            "http://corp:a/b@proxy:3128",
+            "http://corp:a?b@proxy:3128",
+            "http://corp:a@b@proxy:3128",
+            "http://corp:a b@proxy:3128",
+            "http://corp:a\\b@proxy:3128",
+            "http://corp:a[b]@proxy:3128",
+            "http://corp:100%@proxy:3128",
+            "http://corp:%zz@proxy:3128",
+            "http://corp:p\u{e4}ss@proxy:3128",
+            "http://user:p://x@proxy:3128",
+            "http://proxy:3128/?x",
+            "http://proxy:0",
+            "http://proxy:65536",
+            "http://proxy:+1",
+            "http://[::1:3128",
+            "http://a@[::1]x:3128",
         ] {
             assert!(text.parse::<Proxy>().is_err(), "{text:?}");
         }
         assert!(matches!("none".parse(), Ok(ProxySetting::None)));
+    }
+
+    #[test]
+    fn what_is_shown_is_what_is_connected_to() {
+        for text in [
+            "http://u:p%40%2F%23@proxy:3128",
+            "HTTP://u;a=b:!$&'()*+,;=~@proxy.example:3128/",
+            "https://proxy:8443",
+            "127.0.0.1:3128",
+            "http://u@[::1]:3128",
+        ] {
+            let proxy: Proxy = text.parse().unwrap();
+            let used = ureq::Proxy::new(proxy.url()).unwrap();
+            let scheme = proxy.shown().split("://").next().unwrap();
+            let shown = format!("{scheme}://{}:{}", used.host(), used.port());
+            assert_eq!(proxy.shown(), shown);
+        }
     }
 
     #[test]

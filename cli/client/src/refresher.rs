@@ -6,9 +6,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use crate::error::Error;
+use crate::moment::Moment;
 use crate::retry::Backoff;
 use crate::session::Session;
 use crate::sessions::{Sessions, Shared};
@@ -42,7 +43,14 @@ pub struct Status {
     /// The tries that have failed since.
     pub failure: Option<Failure>,
     /// When the next try is due; none before the first has ended.
-    pub next: Option<Timestamp>,
+    next: Option<Next>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Next {
+    due: Instant,
+    /// Where the wall clock says that the session ends earlier.
+    at_the_earliest: Instant,
 }
 
 /// Tries that failed.
@@ -63,12 +71,13 @@ const BACKOFF: Backoff = Backoff {
 };
 
 /// Until the next try after AWS has said no: somebody has to change something first.
-const REFUSED: SignedDuration = SignedDuration::from_secs(15);
+const REFUSED: Duration = Duration::from_secs(15);
 
-/// Whatever clocks say, AWS is not asked more often.
-const AT_LEAST: SignedDuration = SignedDuration::from_secs(1);
+/// However short a session is, AWS is not asked more often.
+const AT_LEAST: Duration = Duration::from_secs(1);
 
-/// While a machine sleeps, so does the clock of waits, but not the one of sessions: look now and then.
+/// While a machine sleeps, so does the clock of waits, but not the one of sessions; and that one may be set:
+/// look now and then. A clock that is wrong for long costs no more requests than that.
 const LOOK: Duration = Duration::from_secs(30);
 
 /// Who needs a session waits so long for a try to end, which takes a minute at most.
@@ -105,7 +114,7 @@ impl SessionRefresher {
         let mut state = self.0.state();
         let outcomes = state.outcomes;
         loop {
-            if let Some(outcome) = state.status.at_hand(Timestamp::now()) {
+            if let Some(outcome) = state.status.at_hand(Moment::now()) {
                 return outcome;
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -122,7 +131,7 @@ impl SessionRefresher {
     /// how it ended.
     pub fn at_hand(&self) -> Option<Shared> {
         let mut state = self.0.state();
-        let outcome = state.status.at_hand(Timestamp::now());
+        let outcome = state.status.at_hand(Moment::now());
         if outcome.is_none() && !state.hurry {
             state.hurry = true;
             self.0.changed.notify_all();
@@ -153,9 +162,7 @@ impl Inner {
             };
             let mut state = self.state();
             state.hurry = false;
-            state
-                .status
-                .note(outcome, Timestamp::now(), fastrand::f64());
+            state.status.note(outcome, Moment::now(), fastrand::f64());
             let status = state.status.clone();
             drop(state);
             told(&status);
@@ -172,13 +179,11 @@ impl Inner {
             if state.stop {
                 return false;
             }
-            let now = Timestamp::now();
-            let left = match state.status.next {
-                Some(next) if next > now && !state.hurry => next.duration_since(now),
-                _ => return true,
-            };
-            let left = left.unsigned_abs().min(LOOK);
-            state = self.wait(state, left);
+            let left = state.status.wait(Moment::now());
+            if left.is_zero() || state.hurry {
+                return true;
+            }
+            state = self.wait(state, left.min(LOOK));
         }
     }
 
@@ -195,8 +200,18 @@ impl Inner {
 }
 
 impl Status {
+    /// When the next try is due, by the wall clock; none before the first has ended.
+    pub fn next(&self, now: Moment) -> Option<Timestamp> {
+        Some(now.wall + self.next?.due.saturating_duration_since(now.steady))
+    }
+
+    /// Whether there is a session that may still be used.
+    pub fn valid(&self, now: Moment) -> bool {
+        self.session.as_ref().is_some_and(|one| one.valid(now))
+    }
+
     /// The session while it is valid, or how the latest try failed.
-    fn at_hand(&self, now: Timestamp) -> Option<Shared> {
+    fn at_hand(&self, now: Moment) -> Option<Shared> {
         let valid = self.session.as_ref().filter(|session| session.valid(now));
         match (valid, &self.failure) {
             (Some(session), _) => Some(Ok(Arc::clone(session))),
@@ -205,45 +220,57 @@ impl Status {
         }
     }
 
+    /// How long until the next try.
+    fn wait(&self, now: Moment) -> Duration {
+        let Some(next) = self.next else {
+            return Duration::ZERO;
+        };
+        let session = self.session.as_ref().filter(|_| self.failure.is_none());
+        let due = match session.is_some_and(|session| !session.fresh(now)) {
+            true => next.due.min(next.at_the_earliest),
+            false => next.due,
+        };
+        due.saturating_duration_since(now.steady)
+    }
+
     /// Takes in how a try ended at `now`. `random` is from 0 to 1.
-    fn note(&mut self, outcome: Shared, now: Timestamp, random: f64) {
-        let next = match outcome {
+    fn note(&mut self, outcome: Shared, now: Moment, random: f64) {
+        let wait = match outcome {
             Ok(session) => {
-                let next = renewal(&session, random);
+                let wait = renewal(&session, now, random);
                 self.session = Some(session);
                 self.failure = None;
-                next
+                wait
             }
             Err(error) => {
                 let (since, tries) = match &self.failure {
                     Some(failure) => (failure.since, failure.tries.saturating_add(1)),
-                    None => (now, 1),
+                    None => (now.wall, 1),
                 };
                 let pause = match error.refused_by_aws() {
                     true => REFUSED,
-                    false => pause(tries, random),
+                    false => BACKOFF.steady_pause(tries, random),
                 };
                 self.failure = Some(Failure {
                     error,
                     since,
                     tries,
                 });
-                now + pause
+                pause
             }
         };
-        self.next = Some(next.max(now + AT_LEAST));
+        self.next = Some(Next {
+            due: now.steady + wait.max(AT_LEAST),
+            at_the_earliest: now.steady + LOOK,
+        });
     }
 }
 
 /// Within the third of a margin before it stops being fresh: many hosts that started together shall not
 /// come together for ever.
-fn renewal(session: &Session, random: f64) -> Timestamp {
-    session.stale_at() - session.margin().mul_f64(random.clamp(0.0, 1.0) / 3.0)
-}
-
-fn pause(tries: u32, random: f64) -> SignedDuration {
-    let pause = BACKOFF.steady_pause(tries, random);
-    SignedDuration::try_from(pause).unwrap_or(REFUSED)
+fn renewal(session: &Session, now: Moment, random: f64) -> Duration {
+    let ahead = session.margin().mul_f64(1.0 + random.clamp(0.0, 1.0) / 3.0);
+    session.left(now).saturating_sub(ahead)
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
 //! A session: credentials, and how long they are good for.
 
-use jiff::{SignedDuration, Timestamp};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
 
 use crate::credentials::Credentials;
+use crate::moment::Moment;
 
 /// A session that AWS vended. `Debug` shows no secret.
 #[derive(Debug)]
@@ -13,51 +16,122 @@ pub struct Session {
     pub issued: Timestamp,
     /// The certificate that it was asked for with: its serial, decimal.
     pub serial: Option<String>,
+    /// From its begin to its end.
+    life: Duration,
+    /// Its end by the clock of waits: a wall clock that is set back makes no session longer.
+    end: Instant,
 }
 
 /// AWS's tools ask anew once less than this is left (botocore does so 15 minutes ahead, others later):
 /// what has less would make them ask for every call.
-const MARGIN: SignedDuration = SignedDuration::from_mins(15);
+const MARGIN: Duration = Duration::from_mins(15);
 
 impl Session {
+    /// One that was `asked` for just now. `begin` is AWS's time then: this host's clock may be wrong.
+    pub fn new(
+        credentials: Credentials,
+        asked: Moment,
+        begin: Option<Timestamp>,
+        serial: Option<String>,
+    ) -> Session {
+        let life = between(begin.unwrap_or(asked.wall), credentials.expiration);
+        Session {
+            end: end(asked, life),
+            credentials,
+            issued: asked.wall,
+            serial,
+            life,
+        }
+    }
+
+    /// One that another process asked for.
+    pub(crate) fn kept(
+        credentials: Credentials,
+        issued: Timestamp,
+        serial: Option<String>,
+        now: Moment,
+    ) -> Session {
+        let life = between(issued, credentials.expiration);
+        let left = between(now.wall, credentials.expiration);
+        Session {
+            end: end(now, left.min(life)),
+            credentials,
+            issued,
+            serial,
+            life,
+        }
+    }
+
+    /// How long it may still be used: the less, where the clocks differ.
+    pub fn left(&self, now: Moment) -> Duration {
+        let steady = self.end.saturating_duration_since(now.steady);
+        between(now.wall, self.credentials.expiration).min(steady)
+    }
+
     /// Whether it may still be used.
-    pub fn valid(&self, now: Timestamp) -> bool {
-        now < self.credentials.expiration
+    pub fn valid(&self, now: Moment) -> bool {
+        !self.left(now).is_zero()
     }
 
-    /// Whether it may still be handed to somebody who will use it for a while.
-    pub fn fresh(&self, now: Timestamp) -> bool {
-        now < self.stale_at()
-    }
-
-    /// When it stops being fresh: 15 minutes, or a quarter of its life, before its end.
-    pub(crate) fn stale_at(&self) -> Timestamp {
-        self.credentials.expiration - self.margin()
+    /// Whether it may still be handed to somebody who will use it for a while: until 15 minutes, or a quarter
+    /// of its life, before its end.
+    pub fn fresh(&self, now: Moment) -> bool {
+        self.left(now) > self.margin()
     }
 
     /// How long before its end it stops being fresh.
-    pub(crate) fn margin(&self) -> SignedDuration {
-        let life = self.credentials.expiration.duration_since(self.issued);
-        MARGIN.min(life / 4).max(SignedDuration::ZERO)
+    pub(crate) fn margin(&self) -> Duration {
+        MARGIN.min(self.life / 4)
     }
+}
+
+/// Zero where the end is over.
+fn between(begin: Timestamp, end: Timestamp) -> Duration {
+    Duration::try_from(end.duration_since(begin)).unwrap_or_default()
+}
+
+/// An end that the clock cannot tell has come.
+fn end(begin: Moment, left: Duration) -> Instant {
+    begin.steady.checked_add(left).unwrap_or(begin.steady)
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
+
+    /// The steady clock's time at [`BEGIN`].
+    static STEADY: LazyLock<Instant> = LazyLock::new(Instant::now);
+    const BEGIN: &str = "2026-01-01T12:00:00Z";
+
+    /// A moment at which both clocks agree.
+    pub(crate) fn moment(time: &str) -> Moment {
+        let wall: Timestamp = time.parse().unwrap();
+        let after = wall.duration_since(BEGIN.parse().unwrap());
+        let begin = *STEADY + Duration::from_hours(1);
+        Moment {
+            wall,
+            steady: match after.is_negative() {
+                true => begin - after.unsigned_abs(),
+                false => begin + after.unsigned_abs(),
+            },
+        }
+    }
+
+    pub(crate) fn credentials(key: &str, expiration: &str) -> Credentials {
+        Credentials {
+            access_key_id: key.into(),
+            secret_access_key: "s3cret".into(),
+            session_token: "t0ken".into(),
+            expiration: expiration.parse().unwrap(),
+        }
+    }
 
     /// A session named by its access key.
     pub(crate) fn session(key: &str, issued: &str, expiration: &str) -> Session {
-        Session {
-            credentials: Credentials {
-                access_key_id: key.into(),
-                secret_access_key: "s3cret".into(),
-                session_token: "t0ken".into(),
-                expiration: expiration.parse().unwrap(),
-            },
-            issued: issued.parse().unwrap(),
-            serial: Some("42".into()),
-        }
+        let credentials = credentials(key, expiration);
+        Session::new(credentials, moment(issued), None, Some("42".into()))
     }
 
     #[test]
@@ -68,9 +142,9 @@ pub(crate) mod tests {
             ("12:00:08", "12:00:05", "12:00:06"),
         ];
         for (end, fresh, stale) in cases {
-            let at = |time: &str| format!("2026-01-01T{time}Z").parse().unwrap();
-            let end_time: Timestamp = at(end);
-            let one = session("A", "2026-01-01T12:00:00Z", &end_time.to_string());
+            let at = |time: &str| moment(&format!("2026-01-01T{time}Z"));
+            let end_time = at(end);
+            let one = session("A", BEGIN, &end_time.wall.to_string());
             assert!(one.fresh(at(fresh)), "{end}");
             assert!(!one.fresh(at(stale)) && one.valid(at(stale)), "{end}");
             assert!(!one.valid(end_time), "{end}");
@@ -78,9 +152,44 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_set_back_does_no_harm() {
-        let one = session("A", "2026-01-01T13:00:00Z", "2026-01-01T12:00:00Z");
-        let now = "2026-01-01T11:59:59Z".parse().unwrap();
-        assert!(one.fresh(now) && one.valid(now));
+    fn a_clock_that_is_set_back_makes_no_session_longer() {
+        let one = session("A", BEGIN, "2026-01-01T13:00:00Z");
+        let back = |minutes| {
+            let now = moment(BEGIN).later(Duration::from_mins(minutes));
+            let wall = now.wall - Duration::from_hours(2);
+            Moment { wall, ..now }
+        };
+        assert!(one.fresh(back(44)) && !one.fresh(back(45)));
+        assert!(one.valid(back(59)) && !one.valid(back(60)));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_forward_ends_a_session_until_it_is_right_again() {
+        let one = session("A", BEGIN, "2026-01-01T13:00:00Z");
+        let now = moment(BEGIN).later(Duration::from_mins(1));
+        let wall = now.wall + Duration::from_hours(2);
+        assert!(!one.valid(Moment { wall, ..now }));
+        assert!(one.fresh(now));
+    }
+
+    #[test]
+    fn a_session_is_as_long_as_aws_says_it_is() {
+        let asked = moment("2026-01-01T10:00:00Z"); // a clock that is two hours behind
+        let end = credentials("A", "2026-01-01T13:00:00Z");
+        let one = Session::new(end, asked, Some(BEGIN.parse().unwrap()), None);
+        assert_eq!(one.left(asked), Duration::from_hours(1));
+    }
+
+    #[test]
+    fn a_session_that_was_kept_has_what_is_left_of_it() {
+        let kept = |issued: &str, now: &str| {
+            let end = credentials("A", "2026-01-01T13:00:00Z");
+            let now = moment(now);
+            Session::kept(end, issued.parse().unwrap(), None, now).left(now)
+        };
+        assert_eq!(kept(BEGIN, "2026-01-01T12:50:00Z"), Duration::from_mins(10));
+        assert_eq!(kept(BEGIN, "2026-01-01T11:30:00Z"), Duration::from_hours(1));
+        assert_eq!(kept(BEGIN, "2026-01-01T13:30:00Z"), Duration::ZERO);
+        assert_eq!(kept("2026-01-01T13:30:00Z", BEGIN), Duration::ZERO);
     }
 }

@@ -13,6 +13,7 @@ use crate::agent_client::{self, Certificate};
 use crate::cache::{Cache, CacheError, Failure, Lock};
 use crate::create_session::create_session;
 use crate::error::Error;
+use crate::moment::Moment;
 use crate::progress::Progress;
 use crate::session::Session;
 use crate::target::Target;
@@ -66,9 +67,10 @@ impl Sessions {
 
     /// A fresh session that is newer than `old`: for who renews ahead of time.
     pub fn renew(&self, target: &Target, old: &Session) -> Shared {
-        let issued = old.issued;
+        // By AWS's clock: ours may have been set back since.
+        let end = old.credentials.expiration;
         self.fly(target, &|session, now| {
-            session.fresh(now) && session.issued > issued
+            session.fresh(now) && session.credentials.expiration > end
         })
     }
 
@@ -77,11 +79,7 @@ impl Sessions {
         let key = target.key();
         let flight = self.flight(&key);
         let mut state = flight.state();
-        if let Some(session) = state
-            .latest
-            .as_ref()
-            .filter(|s| will_do(s, Timestamp::now()))
-        {
+        if let Some(session) = state.latest.as_ref().filter(|s| will_do(s, Moment::now())) {
             return Ok(Arc::clone(session));
         }
         if state.flying {
@@ -154,7 +152,7 @@ impl Sessions {
     }
 }
 
-type WillDo<'f> = &'f dyn Fn(&Session, Timestamp) -> bool;
+type WillDo<'f> = &'f dyn Fn(&Session, Moment) -> bool;
 
 /// The cache's session, if it will do and is of the certificate that the agent signs with now. Without
 /// an answer from the agent it is good as well: nothing else about it has changed.
@@ -167,7 +165,7 @@ fn kept(
 ) -> Option<Session> {
     let session = cache
         .load(key)
-        .filter(|session| will_do(session, Timestamp::now()))?;
+        .filter(|session| will_do(session, Moment::now()))?;
     // What is from after now was made by a clock that has been set back since.
     if (begin..=Timestamp::now()).contains(&session.issued) {
         return Some(session); // made while this process waited for it

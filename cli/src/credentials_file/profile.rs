@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::ini::{Entry, Ini, IniFault, Section};
 
-/// The name of a profile, as every AWS tool accepts it.
+/// The name of a profile, as the AWS CLI accepts it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ProfileName(String);
 
@@ -33,6 +33,14 @@ impl FromStr for ProfileName {
             true => Ok(ProfileName(text.to_owned())),
             false => Err("a profile's name has letters, digits, spaces and any of _-/.%@:+"),
         }
+    }
+}
+
+impl ProfileName {
+    /// Whether every AWS tool reads such a profile: the SDKs for Go and JavaScript take the word before a space for
+    /// the kind of the section.
+    pub(crate) fn is_read_by_all(&self) -> bool {
+        !self.0.contains(' ')
     }
 }
 

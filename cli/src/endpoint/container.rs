@@ -29,7 +29,7 @@ impl Container {
         format!("/credentials/{target}")
     }
 
-    pub(super) fn served(&self) -> &Served {
+    pub(crate) fn served(&self) -> &Arc<Served> {
         &self.served
     }
 

@@ -68,12 +68,17 @@ fn is_ours(host: &HeaderValue, reached: Reached) -> bool {
     host.to_str().is_ok_and(|host| names_us(host, reached))
 }
 
-/// The port may be another: it may have been mapped to ours.
+/// The port may be another: it may have been mapped to ours. An IPv6 address comes also without brackets, as AWS's
+/// Common Runtime sends it: its last colon may or may not be the port's.
 fn names_us(host: &str, reached: Reached) -> bool {
-    let name = match host.rsplit_once(':') {
+    let without_port = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
         _ => host,
     };
+    is_name_of_ours(without_port, reached) || is_name_of_ours(host, reached)
+}
+
+fn is_name_of_ours(name: &str, reached: Reached) -> bool {
     if name.eq_ignore_ascii_case("localhost") || name == IMDS {
         return true;
     }
@@ -114,7 +119,13 @@ mod tests {
             (v4(), "169.254.169.254", 200),
             (v6, "[::1]:9911", 200),
             (v6, "[::1]", 200),
+            (v6, "::1", 200),
+            (v6, "::1:9911", 200),
+            (v6, "0:0:0:0:0:0:0:1", 200),
+            (v6, "::2", 403),
+            (v6, "::1:evil.example", 403),
             (mapped, "10.0.0.7:1", 200),
+            (mapped, "::ffff:10.0.0.7", 200),
             (Reached::Unix, "localhost", 200),
             (Reached::Unix, "127.0.0.1", 403),
             (v4(), "127.0.0.2", 403),

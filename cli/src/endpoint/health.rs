@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use client::moment::Moment;
 use client::refresher::Status;
 
 /// How it stands with all of them.
@@ -79,11 +80,10 @@ impl TargetHealth {
     pub(super) fn of(
         name: &str,
         (status, served): (&Status, u64),
-        now: Timestamp,
+        now: Moment,
         in_full: bool,
     ) -> TargetHealth {
-        let valid = status.session.as_ref().is_some_and(|s| s.valid(now));
-        let state = match (valid, &status.failure) {
+        let state = match (status.valid(now), &status.failure) {
             (true, None) => State::Ok,
             (true, Some(_)) => State::Degraded,
             (false, None) => State::Starting,
@@ -98,7 +98,7 @@ impl TargetHealth {
                 .session
                 .as_ref()
                 .map(|session| session.credentials.expiration),
-            next_try: status.next,
+            next_try: status.next(now),
             failing_since: failure.map(|failure| failure.since),
             error: failure
                 .filter(|_| in_full)
@@ -119,7 +119,11 @@ mod tests {
     #[test]
     fn a_session_counts_until_its_end_and_a_failure_is_told() {
         let (begin, end) = ("2026-01-01T12:00:00Z", "2026-01-01T13:00:00Z");
-        let at = |time: &str| time.parse().unwrap();
+        let at = |time: &str| -> Timestamp { time.parse().unwrap() };
+        let moment = |time| Moment {
+            wall: at(time),
+            ..Moment::now()
+        };
         let failure = Failure {
             error: Arc::new(client::Error::Lost),
             since: at(begin),
@@ -127,7 +131,7 @@ mod tests {
         };
         let mut status = Status::default();
         let state =
-            |status: &Status, now| TargetHealth::of("web", (status, 0), at(now), true).state;
+            |status: &Status, now| TargetHealth::of("web", (status, 0), moment(now), true).state;
         assert_eq!(state(&status, begin), State::Starting);
         status.session = Some(Arc::new(session("A", begin, end)));
         assert_eq!(state(&status, begin), State::Ok);
@@ -135,10 +139,10 @@ mod tests {
         assert_eq!(state(&status, begin), State::Degraded);
         assert_eq!(state(&status, end), State::Failing);
 
-        let here = TargetHealth::of("web", (&status, 7), at(end), true);
+        let here = TargetHealth::of("web", (&status, 7), moment(end), true);
         assert_eq!(here.error, Some(client::Error::Lost.to_string()));
         assert_eq!(here.served, 7);
-        let elsewhere = TargetHealth::of("web", (&status, 7), at(end), false);
+        let elsewhere = TargetHealth::of("web", (&status, 7), moment(end), false);
         assert_eq!(elsewhere.error, None);
         assert_eq!(elsewhere.failing_since, Some(at(begin)));
     }

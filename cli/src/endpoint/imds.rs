@@ -42,8 +42,8 @@ impl Imds {
         })
     }
 
-    pub(super) async fn answer(&self, request: &Parts) -> Answer {
-        let path = request.uri.path();
+    /// Slashes at the end of `path` have been taken off.
+    pub(super) async fn answer(&self, request: &Parts, path: &str) -> Answer {
         if path == "/latest/api/token" {
             return self.token(request);
         }
@@ -83,9 +83,9 @@ impl Imds {
     }
 
     async fn document(&self, path: &str) -> Answer {
-        let target = &self.served.target().session.target;
+        let target = self.served.target().session.target;
         let region = target.region().to_string();
-        match path.strip_suffix('/').unwrap_or(path) {
+        match path {
             CREDENTIALS => text(role_name(target.role().as_ref())),
             "/latest/meta-data/placement/region" => text(region),
             "/latest/meta-data/placement/availability-zone" => text(zone(&region)),
@@ -101,9 +101,9 @@ impl Imds {
 
     /// `name` still has its slash.
     async fn credentials(&self, name: &str) -> Answer {
-        let role = role_name(self.served.target().session.target.role().as_ref());
+        let target = self.served.target().session.target;
         let asked = name.strip_prefix('/').unwrap_or_default();
-        if !percent_decode_str(asked).eq(role.bytes()) {
+        if !percent_decode_str(asked).eq(role_name(target.role().as_ref()).bytes()) {
             return not_found();
         }
         match self.served.session().await {

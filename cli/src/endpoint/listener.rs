@@ -167,11 +167,11 @@ impl Listener {
         }
     }
 
-    /// What is answered here passes no router.
-    pub(crate) fn limit_hops(&self) -> io::Result<()> {
+    /// What is answered here passes no more than `hops - 1` routers.
+    pub(crate) fn limit_hops(&self, hops: u8) -> io::Result<()> {
         match self.tcp() {
-            Some(SocketAddr::V4(_)) => set_ip_ttl(self.fd(), 1)?,
-            Some(SocketAddr::V6(_)) => set_ipv6_unicast_hops(self.fd(), Some(1))?,
+            Some(SocketAddr::V4(_)) => set_ip_ttl(self.fd(), hops.into())?,
+            Some(SocketAddr::V6(_)) => set_ipv6_unicast_hops(self.fd(), Some(hops))?,
             None => {}
         }
         Ok(())

@@ -1,8 +1,8 @@
 //! A target that is served: its session, kept fresh, for any number of requests at once.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -14,11 +14,16 @@ use client::target::Target;
 
 /// A target that is served.
 pub(crate) struct Served {
-    refresher: SessionRefresher,
+    name: String,
+    sessions: Arc<Sessions>,
+    told: Told,
+    refresher: RwLock<Arc<SessionRefresher>>,
     handed_out: AtomicU64,
     /// Something changes after each try.
-    tries: watch::Receiver<()>,
+    tries: watch::Sender<()>,
 }
+
+type Told = Arc<dyn Fn(&Status) + Send + Sync>;
 
 /// No AWS tool waits longer for an endpoint.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,27 +33,42 @@ impl Served {
     pub(crate) fn start(
         sessions: &Arc<Sessions>,
         target: Target,
-        mut told: impl FnMut(&Status) + Send + 'static,
+        told: impl Fn(&Status) + Send + Sync + 'static,
     ) -> io::Result<Served> {
-        let (tried, tries) = watch::channel(());
-        let refresher = SessionRefresher::start(Arc::clone(sessions), target, move |status| {
-            told(status);
-            tried.send_replace(());
-        })?;
+        let (name, told) = (target.shown().to_owned(), Arc::new(told) as Told);
+        let (tries, _) = watch::channel(());
+        let refresher = refresher(sessions, target, &told, &tries)?;
         Ok(Served {
-            refresher,
+            name,
+            sessions: Arc::clone(sessions),
+            told,
+            refresher: RwLock::new(Arc::new(refresher)),
             handed_out: AtomicU64::new(0),
             tries,
         })
     }
 
+    /// Serves the sessions of another target from now on. `false` if it is the same one.
+    pub(crate) fn change(&self, target: Target) -> io::Result<bool> {
+        if target.key() == self.target().key() {
+            return Ok(false);
+        }
+        let new = refresher(&self.sessions, target, &self.told, &self.tries)?;
+        *self
+            .refresher
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+        self.tries.send_replace(()); // who waits for the old one waits for the new one
+        Ok(true)
+    }
+
     /// A valid session, or why there is none. Waits for a try that is under way.
     pub(super) async fn session(&self) -> Shared {
         let deadline = Instant::now() + PATIENCE;
-        let mut tries = self.tries.clone();
+        let mut tries = self.tries.subscribe();
         loop {
             tries.mark_unchanged(); // what comes after this line is waited for below
-            if let Some(outcome) = self.refresher.at_hand() {
+            if let Some(outcome) = self.refresher().at_hand() {
                 let got_one = u64::from(outcome.is_ok());
                 self.handed_out.fetch_add(got_one, Ordering::Relaxed);
                 return outcome;
@@ -64,16 +84,30 @@ impl Served {
         self.handed_out.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn refresher(&self) -> &SessionRefresher {
-        &self.refresher
+    pub(crate) fn refresher(&self) -> Arc<SessionRefresher> {
+        let refresher = self.refresher.read();
+        Arc::clone(&refresher.unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(crate) fn target(&self) -> &Target {
-        self.refresher.target()
+    pub(crate) fn target(&self) -> Target {
+        self.refresher().target().clone()
     }
 
     /// What messages and paths call it.
     pub(crate) fn name(&self) -> &str {
-        self.target().shown()
+        &self.name
     }
+}
+
+fn refresher(
+    sessions: &Arc<Sessions>,
+    target: Target,
+    told: &Told,
+    tries: &watch::Sender<()>,
+) -> io::Result<SessionRefresher> {
+    let (told, tries) = (Arc::clone(told), tries.clone());
+    SessionRefresher::start(Arc::clone(sessions), target, move |status| {
+        told(status);
+        tries.send_replace(());
+    })
 }

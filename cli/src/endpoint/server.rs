@@ -146,6 +146,7 @@ where
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
+            .half_close(true) // `printf … | socat` sends its end with the request
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(HEAD_LIMIT)
             .max_headers(HEADERS)

@@ -1,8 +1,8 @@
 //! Everything that is served, the same at every address.
 
+use client::moment::Moment;
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
-use jiff::Timestamp;
 
 use super::answer::{Answer, json, method_not_allowed, not_found, refusal};
 use super::container::Container;
@@ -23,13 +23,13 @@ impl Site {
         if let Err((status, message)) = guard(request, reached) {
             return refusal(status, message);
         }
-        let path = request.uri.path();
+        let path = request.uri.path().trim_end_matches('/');
         if path == "/healthz" && self.health {
             return self.health(request, reached);
         }
         if path.starts_with("/latest/") {
             return match &self.imds {
-                Some(imds) if reached.near() => imds.answer(request).await,
+                Some(imds) if reached.near() => imds.answer(request, path).await,
                 Some(_) => refusal(
                     StatusCode::FORBIDDEN,
                     "instance metadata is served at loopback and link-local addresses only",
@@ -48,7 +48,7 @@ impl Site {
         if !matches!(request.method, Method::GET | Method::HEAD) {
             return method_not_allowed();
         }
-        let (now, in_full) = (Timestamp::now(), reached.local());
+        let (now, in_full) = (Moment::now(), reached.local());
         let health = Health::of(
             self.containers
                 .iter()

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use client::cache::directory;
+use client::progress::Progress;
 use rustix::fs::RenameFlags;
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use thiserror::Error;
@@ -50,20 +51,26 @@ impl TokenFiles {
     }
 
     /// The token of a target, and the file that it is in.
-    pub(super) fn secret(&self, target: &str) -> Result<(SecretString, PathBuf), TokenFileError> {
+    pub(super) fn secret(
+        &self,
+        target: &str,
+        log: &Progress,
+    ) -> Result<(SecretString, PathBuf), TokenFileError> {
         let name = format!("{target}.token");
         let path = self.path.join(&name);
-        match self.read_or_create(&name) {
+        match self.read_or_create(&name, log) {
             Ok(secret) => Ok((secret, path)),
             Err(error) => Err(TokenFileError::Io { path, error }),
         }
     }
 
-    fn read_or_create(&self, name: &str) -> io::Result<SecretString> {
+    fn read_or_create(&self, name: &str, log: &Progress) -> io::Result<SecretString> {
         match self.read(name) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) if error.kind() == ErrorKind::InvalidData => {
                 directory::remove(&self.directory, name)?;
+                let path = self.path.join(name);
+                log.warn(&format!("{} holds no token: replaced", path.display()));
             }
             outcome => return outcome,
         }
@@ -79,8 +86,9 @@ impl TokenFiles {
         directory::open_to_read(&self.directory, name)?
             .take(LIMIT)
             .read_to_end(&mut text)?;
-        match str::from_utf8(&text) {
-            Ok(token) if Secret::is_well_formed(&text) => Ok(token.into()),
+        // An editor or `echo` adds a line break.
+        match str::from_utf8(&text).map(str::trim_ascii) {
+            Ok(token) if Secret::is_well_formed(token.as_bytes()) => Ok(token.into()),
             _ => Err(ErrorKind::InvalidData.into()),
         }
     }
@@ -119,7 +127,7 @@ mod tests {
     fn a_token_is_its_users_alone_and_stays_the_same() {
         let dir = tempfile::tempdir().unwrap();
         let files = TokenFiles::open(Some(dir.path().to_owned())).unwrap();
-        let (secret, path) = files.secret("web").unwrap();
+        let (secret, path) = files.secret("web", &Progress::quiet()).unwrap();
         assert_eq!(path, dir.path().join("roleseal/web.token"));
         assert_eq!(fs::read_to_string(&path).unwrap(), secret.expose_secret()); // no line break
         let mode = |path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -127,9 +135,12 @@ mod tests {
         assert_eq!(mode(path.parent().unwrap()), 0o700);
 
         let again = TokenFiles::open(Some(dir.path().to_owned())).unwrap();
-        let same = again.secret("web").unwrap().0;
+        let same = again.secret("web", &Progress::quiet()).unwrap().0;
         assert_eq!(same.expose_secret(), secret.expose_secret());
-        let other = again.secret("batch").unwrap().0;
+        fs::write(&path, format!("{}\r\n", secret.expose_secret())).unwrap();
+        let with_line_break = again.secret("web", &Progress::quiet()).unwrap().0;
+        assert_eq!(with_line_break.expose_secret(), secret.expose_secret());
+        let other = again.secret("batch", &Progress::quiet()).unwrap().0;
         assert_ne!(other.expose_secret(), secret.expose_secret());
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 2);
     }
@@ -138,17 +149,20 @@ mod tests {
     fn what_is_no_token_is_replaced_and_what_others_can_read_is_not_used() {
         let dir = tempfile::tempdir().unwrap();
         let files = TokenFiles::open(Some(dir.path().to_owned())).unwrap();
-        let (_, path) = files.secret("web").unwrap();
+        let (_, path) = files.secret("web", &Progress::quiet()).unwrap();
         fs::write(&path, "").unwrap();
-        let (secret, _) = files.secret("web").unwrap();
+        let (secret, _) = files.secret("web", &Progress::quiet()).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), secret.expose_secret());
 
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        let error = files.secret("web").unwrap_err().to_string();
+        let error = files
+            .secret("web", &Progress::quiet())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("web.token"), "{error}");
         fs::remove_file(&path).unwrap();
         symlink("/dev/null", &path).unwrap();
-        assert!(files.secret("web").is_err());
+        assert!(files.secret("web", &Progress::quiet()).is_err());
 
         let ours = dir.path().join("roleseal");
         fs::set_permissions(&ours, fs::Permissions::from_mode(0o755)).unwrap();

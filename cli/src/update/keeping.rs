@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use client::moment::Moment;
 use client::progress::{self, Progress};
 use client::refresher::{SessionRefresher, Status};
 use client::retry::Backoff;
 use client::session::Session;
 use client::sessions::Sessions;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -19,7 +20,7 @@ use super::{Pair, UpdateError};
 use crate::credentials_file::{CredentialsFile, FileError, ProfileName};
 
 /// Whoever reads credentials a second before their end can use them no more: they go then.
-const LAST: SignedDuration = SignedDuration::from_secs(1);
+const LAST: Duration = Duration::from_secs(1);
 
 /// A full disk or a broken file takes somebody's work: once it is done, it should be noticed within a minute.
 const BACKOFF: Backoff = Backoff {
@@ -27,7 +28,8 @@ const BACKOFF: Backoff = Backoff {
     cap: Duration::from_secs(60),
 };
 
-/// While a machine sleeps, so does the clock of waits, but not the one of sessions: look now and then.
+/// While a machine sleeps, so does the clock of waits, but not the one of sessions; and that one may be set:
+/// look now and then.
 const LOOK: Duration = Duration::from_secs(30);
 
 enum Event {
@@ -92,7 +94,7 @@ impl Keeper {
             match events.recv_timeout(self.wait()) {
                 Ok(Event::Told(index, status)) => {
                     if let Some(profile) = self.profiles.get_mut(index) {
-                        profile.hear(status, Timestamp::now());
+                        profile.hear(status, Moment::now());
                     }
                 }
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
@@ -104,9 +106,9 @@ impl Keeper {
     fn tend(&mut self) {
         let mut changed = false;
         for profile in &mut self.profiles {
-            let now = Timestamp::now();
+            let now = Moment::now();
             if let Some(task) = profile.task(now) {
-                let outcome = carry_out(&task, profile, &self.file, &self.progress, now);
+                let outcome = carry_out(&task, profile, &self.file, &self.progress);
                 profile.note(&task, outcome, now);
                 changed = true;
             }
@@ -133,11 +135,9 @@ impl Keeper {
     }
 
     fn wait(&self) -> Duration {
-        let now = Timestamp::now();
-        let due = self.profiles.iter().filter_map(|profile| profile.due(now));
-        let left = due.min().map(|due| due.duration_since(now));
-        let left = left.map(|left| left.max(SignedDuration::ZERO).unsigned_abs());
-        left.map_or(LOOK, |left| left.min(LOOK))
+        let now = Moment::now();
+        let waits = self.profiles.iter().filter_map(|profile| profile.wait(now));
+        waits.min().map_or(LOOK, |wait| wait.min(LOOK))
     }
 }
 
@@ -146,7 +146,6 @@ fn carry_out(
     profile: &Profile,
     file: &CredentialsFile,
     progress: &Progress,
-    now: Timestamp,
 ) -> Result<(), FileError> {
     let name = &profile.name;
     match task {
@@ -154,8 +153,8 @@ fn carry_out(
             file.put([(name, &**session)])?;
             progress.say(&written(name, session, file));
         }
-        Task::Withdraw => {
-            if file.withdraw(name, now + LAST)? {
+        Task::Withdraw(end) => {
+            if file.withdraw(name, *end)? {
                 progress::note(&withdrawn(name, file));
             }
         }
@@ -186,14 +185,15 @@ struct Profile {
     /// Tries to change the file that failed.
     failures: u32,
     /// No other before that.
-    next: Option<Timestamp>,
+    next: Option<Instant>,
 }
 
 /// What has to be done to the file.
 #[derive(Debug, Clone)]
 enum Task {
     Put(Arc<Session>),
-    Withdraw,
+    /// What ends by then.
+    Withdraw(Timestamp),
 }
 
 impl Profile {
@@ -208,7 +208,7 @@ impl Profile {
         }
     }
 
-    fn hear(&mut self, status: Status, now: Timestamp) {
+    fn hear(&mut self, status: Status, now: Moment) {
         // Once, twice, four times …: the log shall say it, and not be full of it.
         if let Some(failure) = status
             .failure
@@ -229,36 +229,42 @@ impl Profile {
                 self.name,
                 failure.error,
                 failure.since,
-                status.next.unwrap_or(now)
+                status.next(now).unwrap_or(now.wall)
             ));
         }
         self.session = status.session;
     }
 
     /// What is to be done at `now`.
-    fn task(&self, now: Timestamp) -> Option<Task> {
+    fn task(&self, now: Moment) -> Option<Task> {
         self.pending(now)
-            .filter(|_| self.next.is_none_or(|next| next <= now))
+            .filter(|_| self.next.is_none_or(|next| next <= now.steady))
     }
 
-    fn pending(&self, now: Timestamp) -> Option<Task> {
+    fn pending(&self, now: Moment) -> Option<Task> {
         match &self.session {
-            Some(session) if session.valid(now + LAST) => {
-                let there = |written: &Arc<Session>| Arc::ptr_eq(written, session);
-                let missing = !self.written.as_ref().is_some_and(there);
+            Some(session) if session.left(now) > LAST => {
+                let written = self.written.as_ref();
+                let missing = !written.is_some_and(|written| Arc::ptr_eq(written, session));
                 missing.then(|| Task::Put(Arc::clone(session)))
             }
-            _ => (!self.clean).then_some(Task::Withdraw),
+            session => {
+                // It has ended, also where a clock that was set back says that it has not.
+                let end = session
+                    .as_ref()
+                    .map(|session| session.credentials.expiration);
+                let by_clock = now.wall + LAST;
+                let end = end.map_or(by_clock, |end| end.max(by_clock));
+                (!self.clean).then_some(Task::Withdraw(end))
+            }
         }
     }
 
-    fn note(&mut self, task: &Task, outcome: Result<(), FileError>, now: Timestamp) {
+    fn note(&mut self, task: &Task, outcome: Result<(), FileError>, now: Moment) {
         if let Err(error) = outcome {
             self.failures = self.failures.saturating_add(1);
             let pause = BACKOFF.steady_pause(self.failures, fastrand::f64());
-            self.next = SignedDuration::try_from(pause)
-                .ok()
-                .map(|pause| now + pause);
+            self.next = Some(now.steady + pause);
             if self.failures.is_power_of_two() {
                 progress::note(&format!("profile {}: {error}", self.name));
             }
@@ -270,20 +276,21 @@ impl Profile {
                 self.written = Some(Arc::clone(session));
                 self.clean = false;
             }
-            Task::Withdraw => {
+            Task::Withdraw(_) => {
                 self.written = None;
                 self.clean = true;
             }
         }
     }
 
-    /// When there is something to do, if nobody tells of anything before.
-    fn due(&self, now: Timestamp) -> Option<Timestamp> {
+    /// How long until there is something to do, if nobody tells of anything before.
+    fn wait(&self, now: Moment) -> Option<Duration> {
         if self.pending(now).is_some() {
-            return Some(self.next.unwrap_or(now));
+            let next = self.next.unwrap_or(now.steady);
+            return Some(next.saturating_duration_since(now.steady));
         }
-        let session = self.session.as_ref().filter(|s| s.valid(now + LAST))?;
-        Some(session.credentials.expiration - LAST)
+        let session = self.session.as_ref()?;
+        session.left(now).checked_sub(LAST)
     }
 
     fn shown(&self) -> String {

@@ -12,7 +12,7 @@ use std::fs;
 use std::os::unix::net::UnixListener;
 use std::thread;
 
-pub(crate) use stand_ins::{Scene, exit, lower_lines, proxy, text};
+pub(crate) use stand_ins::{Scene, exit, lower_lines, proxy, silent_proxy, text};
 
 pub(crate) const ROLE: &str = "--role-arn=arn:aws:iam::123456789012:role/path/web";
 pub(crate) const PROFILE: &str =

@@ -115,6 +115,41 @@ fn a_proxy_that_refuses_is_named_without_its_password() {
 }
 
 #[test]
+fn a_proxy_that_breaks_off_is_tried_again() {
+    let scene = Scene::new();
+    let _agent = scene.agent(SIGNED);
+    let (proxy, seen) = silent_proxy();
+    let proxy = format!("http://{proxy}");
+    let output = scene.session(&["--endpoint=https://aws.example", "--proxy", &proxy]);
+    assert_eq!(exit(&output), 7, "{output:?}");
+    assert!(!text(&output.stderr).contains("password"), "{output:?}");
+    (0..5).for_each(|_| drop(seen.next()));
+}
+
+#[test]
+fn a_proxy_that_programs_would_read_differently_is_refused() {
+    let scene = Scene::new(); // no agent: to ask it would be exit code 3
+    let (proxy, seen) = silent_proxy();
+    for url in [
+        format!("http://{proxy}#s3cret@proxy.example:3128"),
+        format!("http://corp:s3cret#x@{proxy}"),
+        format!("http://corp:s3cret/x@{proxy}"),
+        format!("http://corp:s3cret?x@{proxy}"),
+        format!("http://corp:s3cret@x@{proxy}"),
+    ] {
+        let mut command = scene.roleseal(&["credential-process", ROLE, PROFILE, ANCHOR]);
+        let output = command.env("HTTPS_PROXY", &url).output().unwrap();
+        assert_eq!(exit(&output), 2, "{output:?}");
+        let stderr = text(&output.stderr);
+        assert!(
+            stderr.contains("HTTPS_PROXY") && !stderr.contains("s3cret"),
+            "{stderr}"
+        );
+    }
+    assert!(seen.0.try_recv().is_err());
+}
+
+#[test]
 fn a_server_of_another_ca_is_not_trusted() {
     let scene = Scene::new();
     let _agent = scene.agent(SIGNED);

@@ -145,6 +145,19 @@ impl Scene {
     }
 }
 
+/// A proxy that breaks off after each CONNECT.
+pub(crate) fn silent_proxy() -> (String, Received) {
+    let listener = TcpListener::bind("localhost:0").unwrap();
+    let address = format!("localhost:{}", listener.local_addr().unwrap().port());
+    let (tell, received) = mpsc::channel();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let _ = tell.send(head(&mut client.unwrap()));
+        }
+    });
+    (address, Received(received))
+}
+
 /// A proxy that answers CONNECT so, and tunnels to localhost where that is a success.
 pub(crate) fn proxy(status: &str) -> (String, Received) {
     let listener = TcpListener::bind("localhost:0").unwrap();

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::directory;
 use crate::credentials::Members;
+use crate::moment::Moment;
 use crate::session::Session;
 
 #[derive(Serialize)]
@@ -87,14 +88,16 @@ fn read(directory: &OwnedFd, name: &str) -> io::Result<Session> {
     file.read_to_end(&mut json)?;
     let json: SecretSlice<u8> = json.into();
     let entry: Entry = serde_json::from_slice(json.expose_secret())?;
-    Ok(Session {
-        credentials: entry
-            .credentials
-            .complete()
-            .map_err(|fault| io::Error::new(ErrorKind::InvalidData, fault))?,
-        issued: entry.issued,
-        serial: entry.serial,
-    })
+    let credentials = entry
+        .credentials
+        .complete()
+        .map_err(|fault| io::Error::new(ErrorKind::InvalidData, fault))?;
+    Ok(Session::kept(
+        credentials,
+        entry.issued,
+        entry.serial,
+        Moment::now(),
+    ))
 }
 
 /// Removes what nobody asks for any more: a file that is older than the longest session holds none that

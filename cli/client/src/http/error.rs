@@ -102,8 +102,8 @@ pub(super) fn no_answer(host: &str, proxy: Option<String>, error: &ureq::Error) 
         }
         ureq::Error::HostNotFound => ("the host name is unknown".to_owned(), UNREACHABLE, true),
         ureq::Error::ConnectProxyFailed(fault) => {
-            let own_fault = fault.contains("responded 5");
-            (fault.clone(), PROXY, own_fault)
+            let (hint, passing) = proxy_hint(proxy_status(fault));
+            (fault.clone(), hint, passing)
         }
         ureq::Error::Io(error) => match tls_error(error) {
             Some(error) => (error.to_string(), tls_hint(error), false),
@@ -140,8 +140,24 @@ fn stage(error: &ureq::Error) -> Stage {
 const UNREACHABLE: &str = "Check the network, name resolution, --endpoint and the proxy \
                            (HTTPS_PROXY, NO_PROXY, --proxy).";
 
-const PROXY: &str = "407 is a proxy that wants another user or password, 403 one that does not \
-                     permit this host.";
+/// The status of a proxy that answered. ureq has it in its text only.
+fn proxy_status(fault: &str) -> Option<u16> {
+    let (_, status) = fault.rsplit_once('/')?;
+    status.parse().ok()
+}
+
+/// What to do, and whether the same request may succeed in a moment: so where the proxy broke off.
+fn proxy_hint(status: Option<u16>) -> (&'static str, bool) {
+    match status {
+        Some(407) => ("The proxy wants another user or password.", false),
+        Some(403) => ("The proxy does not permit this host.", false),
+        Some(500..) | None => (UNREACHABLE, true),
+        Some(_) => (
+            "Is the proxy's address right, and is it an HTTP proxy?",
+            false,
+        ),
+    }
+}
 
 /// A failed handshake arrives as an I/O error around rustls's.
 fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
@@ -224,6 +240,13 @@ mod tests {
             ),
             (proxy(407), "password", false, Stage::Proxy),
             (proxy(503), "503", true, Stage::Proxy),
+            (proxy(403), "permit", false, Stage::Proxy),
+            (
+                ureq::Error::ConnectProxyFailed("proxy server did not respond".into()),
+                "network",
+                true,
+                Stage::Proxy,
+            ),
             (
                 tls(CertificateError::UnknownIssuer),
                 "--ca-bundle",

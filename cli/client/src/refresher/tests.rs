@@ -1,15 +1,22 @@
 use std::sync::mpsc;
 
+use jiff::SignedDuration;
+
 use super::*;
 use crate::progress::Progress;
-use crate::session::tests::session;
+use crate::session::tests::{credentials, moment, session};
 use crate::target::tests::target;
 
 const BEGIN: &str = "2026-01-01T12:00:00Z";
 
-fn at(minutes: i64, seconds: i64) -> Timestamp {
-    let begin: Timestamp = BEGIN.parse().unwrap();
-    begin + SignedDuration::from_mins(minutes) + SignedDuration::from_secs(seconds)
+fn at(minutes: u64, seconds: u64) -> Moment {
+    moment(BEGIN).later(Duration::from_secs(60 * minutes + seconds))
+}
+
+/// The same while the wall clock is off.
+fn off(now: Moment, hours: i64) -> Moment {
+    let wall = now.wall + SignedDuration::from_hours(hours);
+    Moment { wall, ..now }
 }
 
 fn hour(key: &str) -> Shared {
@@ -25,12 +32,13 @@ fn a_session_is_renewed_up_to_five_minutes_before_it_stops_being_fresh() {
     for (random, next) in [(0.0, at(45, 0)), (0.6, at(42, 0)), (1.0, at(40, 0))] {
         let mut status = Status::default();
         status.note(hour("A"), at(0, 1), random);
-        assert_eq!(status.next, Some(next));
+        assert_eq!(status.next(at(0, 1)), Some(next.wall));
+        assert!(status.wait(next).is_zero());
     }
     // However short or old it is, not at once again.
     let mut status = Status::default();
     status.note(hour("A"), at(59, 0), 0.0);
-    assert_eq!(status.next, Some(at(59, 1)));
+    assert_eq!(status.next(at(59, 0)), Some(at(59, 1).wall));
 }
 
 #[test]
@@ -38,13 +46,13 @@ fn failures_are_counted_and_the_session_stays() {
     let mut status = Status::default();
     status.note(hour("A"), at(0, 1), 0.0);
     status.note(failure(), at(45, 0), 1.0);
-    assert_eq!(status.next, Some(at(45, 2)));
+    assert_eq!(status.wait(at(45, 0)), Duration::from_secs(2));
     for minute in 46..50 {
         status.note(failure(), at(minute, 0), 0.0);
     }
     let failed = status.failure.clone().unwrap();
-    assert_eq!((failed.since, failed.tries), (at(45, 0), 5));
-    assert_eq!(status.next, Some(at(49, 16)));
+    assert_eq!((failed.since, failed.tries), (at(45, 0).wall, 5));
+    assert_eq!(status.wait(at(49, 0)), Duration::from_secs(16));
     assert_eq!(
         status.session.as_ref().unwrap().credentials.access_key_id,
         "A"
@@ -52,6 +60,42 @@ fn failures_are_counted_and_the_session_stays() {
     status.note(hour("B"), at(50, 0), 0.0);
     assert!(status.failure.is_none());
     assert_eq!(status.session.unwrap().credentials.access_key_id, "B");
+}
+
+#[test]
+fn no_jump_of_the_wall_clock_moves_the_next_try_after_a_failure() {
+    for (before, after) in [(2, 0), (0, -2), (0, 2), (-2, 0), (100_000, 0)] {
+        let mut status = Status::default();
+        for _ in 0..10 {
+            status.note(failure(), off(at(1, 0), before), 1.0);
+        }
+        assert!(!status.wait(off(at(1, 59), after)).is_zero());
+        assert!(
+            status.wait(off(at(2, 0), after)).is_zero(),
+            "{before} {after}"
+        );
+        let shown = status.next(off(at(1, 0), after)).unwrap();
+        assert_eq!(shown, off(at(2, 0), after).wall);
+    }
+}
+
+#[test]
+fn a_jump_of_the_wall_clock_costs_a_renewal_at_most_a_look() {
+    let mut status = Status::default();
+    status.note(hour("A"), at(0, 1), 0.0);
+    // Set back: by the clock of waits it is due all the same.
+    assert!(!status.wait(off(at(44, 59), -2)).is_zero());
+    assert!(status.wait(off(at(45, 0), -2)).is_zero());
+    // Set forward, or suspended: the session has ended.
+    assert!(status.at_hand(off(at(2, 0), 2)).is_none());
+    assert!(status.wait(off(at(2, 0), 2)).is_zero());
+    // Not again and again while it is wrong.
+    assert!(!status.wait(off(at(0, 2), 2)).is_zero());
+    assert!(status.wait(off(at(0, 2), 2)) <= LOOK);
+    // A try that failed meanwhile leaves the session, which is good again once the clock is right.
+    status.note(failure(), off(at(3, 0), 2), 0.0);
+    assert!(matches!(status.at_hand(off(at(3, 1), 2)), Some(Err(_))));
+    assert!(matches!(status.at_hand(at(3, 1)), Some(Ok(_))));
 }
 
 #[test]
@@ -81,14 +125,13 @@ fn a_session_is_renewed_ahead_kept_through_failures_and_not_beyond_its_end() {
     let mut tries = 0;
     let create = move || {
         tries += 1;
-        let now = Timestamp::now();
-        let end = now + SignedDuration::from_secs(4);
+        let now = Moment::now();
+        let end = now.wall + SignedDuration::from_secs(4);
         match tries {
-            1 | 3 => Ok(session(
-                &format!("A{tries}"),
-                &now.to_string(),
-                &end.to_string(),
-            )),
+            1 | 3 => {
+                let credentials = credentials(&format!("A{tries}"), &end.to_string());
+                Ok(Session::new(credentials, now, None, None))
+            }
             _ => Err(Error::Lost),
         }
     };

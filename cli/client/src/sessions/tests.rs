@@ -6,7 +6,7 @@ use std::thread;
 use tempfile::TempDir;
 
 use super::*;
-use crate::session::tests::session;
+use crate::session::tests::credentials;
 use crate::target::tests::target;
 
 /// Counts what is asked for; each session lasts an hour from now and is named by its number.
@@ -41,9 +41,16 @@ impl Source {
 }
 
 fn hour(number: u64) -> Session {
-    let now = Timestamp::now();
-    let end = now + jiff::SignedDuration::from_hours(1);
-    session(&format!("A{number}"), &now.to_string(), &end.to_string())
+    hour_from(number, 0)
+}
+
+/// One that was asked for so many minutes after now.
+fn hour_from(number: u64, minutes: i64) -> Session {
+    let now = Moment::now();
+    let wall = now.wall + jiff::SignedDuration::from_mins(minutes);
+    let end = wall + jiff::SignedDuration::from_hours(1);
+    let credentials = credentials(&format!("A{number}"), &end.to_string());
+    Session::new(credentials, Moment { wall, ..now }, None, Some("42".into()))
 }
 
 fn refusal() -> Error {
@@ -141,12 +148,7 @@ fn those_that_ask_together_fail_together() {
 #[test]
 fn what_is_no_longer_fresh_is_replaced() {
     let source = Source::new();
-    let short_of_time = |number| {
-        let mut session = hour(number);
-        session.issued -= jiff::SignedDuration::from_mins(46);
-        session.credentials.expiration = session.issued + jiff::SignedDuration::from_hours(1);
-        session
-    };
+    let short_of_time = |number| hour_from(number, -46);
     let runtime = runtime();
     let stale = source.sessions_by(cache(&runtime), move |number| Ok(short_of_time(number)));
     assert_eq!(key(&stale.get(&target(""))), "A1");
@@ -161,11 +163,7 @@ fn what_is_no_longer_fresh_is_replaced() {
 fn a_clock_that_was_set_back_keeps_no_session_of_an_identity_that_is_gone() {
     let source = Source::new();
     let runtime = runtime();
-    let ahead = |number| {
-        let mut session = hour(number);
-        session.issued += jiff::SignedDuration::from_mins(30);
-        session
-    };
+    let ahead = |number| hour_from(number, 30);
     let mut target = target("");
     target.socket = runtime.path().join("agent.sock");
     let early = source.sessions_by(cache(&runtime), move |number| Ok(ahead(number)));
@@ -196,6 +194,24 @@ fn a_session_is_renewed_ahead_of_time_once() {
     });
     assert_eq!(renewed, [(); 8].map(|()| "A2".to_owned()));
     assert_eq!(source.count(), 2);
+}
+
+#[test]
+fn a_session_is_newer_by_the_clock_of_aws() {
+    let source = Source::new();
+    let runtime = runtime();
+    // This host's clock is an hour ahead first, and then right.
+    let ahead = Moment {
+        wall: Timestamp::now() + jiff::SignedDuration::from_hours(1),
+        ..Moment::now()
+    };
+    let end = Timestamp::now() + jiff::SignedDuration::from_mins(59);
+    let old = credentials("A0", &end.to_string());
+    let old = Session::new(old, ahead, Some(Timestamp::now()), None);
+    for engine in [cache(&runtime), cache(&runtime)] {
+        let renewed = source.sessions(engine).renew(&target(""), &old);
+        assert_eq!(key(&renewed), "A1");
+    }
 }
 
 #[test]
