@@ -13,6 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Args;
+use client::Diagnostic;
 use client::cache::Cache;
 use client::environment::Environment;
 use client::exit::Exit;
@@ -56,9 +57,9 @@ pub(crate) enum ExecError {
     Io(#[from] io::Error),
 }
 
-impl ExecError {
+impl Diagnostic for ExecError {
     /// As env(1) and shells have it.
-    pub(crate) fn exit(&self) -> Exit {
+    fn exit(&self) -> Exit {
         match self {
             ExecError::Command { error, .. } if error.kind() == ErrorKind::NotFound => {
                 Exit::CommandNotFound
@@ -67,6 +68,15 @@ impl ExecError {
             ExecError::Target(_) => Exit::Usage,
             ExecError::Session(error) => error.exit(),
             ExecError::Listen(_) | ExecError::Io(_) => Exit::Failed,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            ExecError::Target(error) => error.hint(),
+            ExecError::Session(error) => error.hint(),
+            ExecError::Listen(error) => error.hint(),
+            _ => None,
         }
     }
 }
@@ -153,7 +163,8 @@ fn tell(log: &Progress, status: &Status) {
     if let Some(failure) = status.failure.as_ref().filter(|failure| failure.tries == 1) {
         log.warn(&format!(
             "the session cannot be renewed yet; the present one ends at {}\n{}",
-            session.credentials.expiration, failure.error
+            session.credentials.expiration,
+            failure.error.report()
         ));
     }
 }

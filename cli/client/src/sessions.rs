@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use crate::agent_client::{self, Certificate};
 use crate::cache::{Cache, CacheError, Failure, Lock};
 use crate::create_session::create_session;
+use crate::diagnostic::Diagnostic;
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::session::Session;
@@ -144,6 +145,7 @@ impl Sessions {
                 at: Timestamp::now(),
                 exit: error.exit() as u8,
                 message: error.to_string(),
+                hint: error.hint(),
             }),
         }
     }

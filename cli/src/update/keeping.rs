@@ -5,6 +5,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
+use client::Diagnostic;
 use client::progress::{self, Progress};
 use client::refresher::{SessionRefresher, Status};
 use client::retry::Backoff;
@@ -227,7 +228,7 @@ impl Profile {
             progress::note(&format!(
                 "profile {}: {}\n{until} Failed since {:.0}; the next try is at {:.0}.",
                 self.name,
-                failure.error,
+                failure.error.report(),
                 failure.since,
                 status.next.unwrap_or(now)
             ));
@@ -260,7 +261,7 @@ impl Profile {
                 .ok()
                 .map(|pause| now + pause);
             if self.failures.is_power_of_two() {
-                progress::note(&format!("profile {}: {error}", self.name));
+                progress::note(&format!("profile {}: {}", self.name, error.report()));
             }
             return;
         }

@@ -49,6 +49,7 @@ fn hour(number: u64) -> Session {
 fn refusal() -> Error {
     Error::Elsewhere {
         message: "refused".into(),
+        hint: None,
         exit: 6,
     }
 }
