@@ -67,18 +67,18 @@ pub(crate) enum Command {
     /// signal that ended it. If there is no session, it is not started.
     #[command(after_long_help = long_help(""))]
     Exec(Box<ExecArguments>),
-    /// Look at the whole way from this user to AWS, and say what is wrong and what to do
+    /// Check every step from this user to AWS and suggest fixes
     ///
-    /// One line for each check: ok, warning, failed or skipped, with what was looked at and, where it is not
-    /// ok, the remedy. With a target, the agent signs a request, and AWS is asked for one session, which is
-    /// thrown away; without one, the agent and its tokens are looked at. No PIN is tried.
+    /// Prints a line for each check: ok, warning, failed or skipped, and a remedy where there is one. With a
+    /// target, the agent signs a request, and AWS grants one session, which is discarded; without a target, the
+    /// agent and its tokens are checked. No PIN is tried.
     ///
-    /// AWS does not say what in a role's trust policy refuses a session: --trust-policy does.
+    /// AWS does not say which part of a role's trust policy denies a session: --trust-policy does.
     #[command(after_long_help = long_help(doctor::EXAMPLE))]
     Doctor(Box<DoctorArguments>),
-    /// Show how it stands with the agent's identities, and with what roleseal serve hands out
+    /// Show the state of identities and of served sessions
     ///
-    /// That no roleseal serve runs is no failure, unless --listen says where one should.
+    /// A missing roleseal serve is a failure only with --listen.
     #[command(after_long_help = long_help(""))]
     Status(StatusArguments),
     /// Keep profiles of AWS's shared credentials file fresh
@@ -102,13 +102,13 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show a certificate as AWS sees it, and what AWS would have against it
+    /// Show a certificate as IAM Roles Anywhere reads it, and why it would be refused
     ///
-    /// Shows the serial number, names, and what a session made with it is tagged with; checks every rule of
-    /// IAM Roles Anywhere, the intermediates' order and signatures and, with --trust-anchor, that it leads
-    /// to the trust anchor. Nothing is sent anywhere.
+    /// Shows the serial number, the names and the session's tags; checks every rule of IAM Roles Anywhere, the
+    /// intermediates' order and signatures and, with --trust-anchor, the path to the trust anchor. Sends
+    /// nothing.
     ///
-    /// Ends with 0 when AWS would take the certificate, with 6 when it would refuse it.
+    /// Exit code 0 if AWS would accept the certificate, 6 if it would refuse it.
     #[command(after_long_help = long_help(inspect::EXAMPLES))]
     Inspect(InspectArguments),
     /// Print the trust policy of a role that only this certificate may have
@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(target.socket, PathBuf::from("/f"));
         assert_eq!(target.shown(), "web");
         let error = parse(&[&targets, "--target=wep"]).unwrap_err();
-        assert!(error.contains("There are: web"), "{error}");
+        assert!(error.contains("\"wep\""), "{error}");
     }
 
     #[test]

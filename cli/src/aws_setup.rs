@@ -19,6 +19,7 @@ use thiserror::Error;
 use arguments::SetupName;
 pub(crate) use arguments::{AwsSetupArguments, EXAMPLES, Format};
 
+use client::Diagnostic;
 use client::exit::Exit;
 use client::input;
 use client::progress;
@@ -44,13 +45,20 @@ pub(crate) enum AwsSetupError {
     Output(#[from] OutputError),
 }
 
-impl AwsSetupError {
-    pub(crate) fn exit(&self) -> Exit {
+impl Diagnostic for AwsSetupError {
+    fn exit(&self) -> Exit {
         match self {
             AwsSetupError::Source(error) => error.exit(),
             AwsSetupError::WouldBeRefused { .. } => Exit::RefusedByAws,
             AwsSetupError::Unbound(_) => Exit::Usage,
             AwsSetupError::SessionPolicy { .. } | AwsSetupError::Output(_) => Exit::Failed,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            AwsSetupError::Source(error) => error.hint(),
+            _ => None,
         }
     }
 }

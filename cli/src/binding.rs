@@ -85,7 +85,7 @@ fn missing(facts: &SessionFacts, tag: &str) -> String {
     let why = why.map_or("the certificate has none", |(_, why)| why);
     let tags: Vec<&str> = facts.tags.iter().map(|tag| tag.name.as_str()).collect();
     format!(
-        "AWS sets no tag {tag}: {why}\nIt sets {}. Choose with --by.",
+        "AWS sets no tag {tag}: {why}; choose with --by one of {}",
         tags.join(", ")
     )
 }

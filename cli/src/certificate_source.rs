@@ -8,6 +8,7 @@ use clap::Args;
 use rolesanywhere::certificate::{self, Certificate, CertificateError, Chain, FILE_LIMIT};
 use thiserror::Error;
 
+use client::Diagnostic;
 use client::agent_client::{self, AgentError};
 use client::exit::Exit;
 use client::input;
@@ -26,9 +27,7 @@ pub(crate) struct CertificateArguments {
 /// Why there is no certificate.
 #[derive(Debug, Error)]
 pub(crate) enum SourceError {
-    #[error(
-        "standard input (-) is named for two files, and is read once\nGive one of them by its path."
-    )]
+    #[error("standard input (-) is named for two files, and is read once")]
     StandardInputTwice,
     #[error("{place}: {error}")]
     File {
@@ -41,13 +40,21 @@ pub(crate) enum SourceError {
     Garbled(String),
 }
 
-impl SourceError {
-    pub(crate) fn exit(&self) -> Exit {
+impl Diagnostic for SourceError {
+    fn exit(&self) -> Exit {
         match self {
             SourceError::StandardInputTwice => Exit::Usage,
             SourceError::File { .. } => Exit::Failed,
             SourceError::Agent(error) => error.exit(),
             SourceError::Garbled(_) => Exit::AgentUnreachable,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            SourceError::StandardInputTwice => Some("give one of them by its path".to_owned()),
+            SourceError::Agent(error) => error.hint(),
+            SourceError::File { .. } | SourceError::Garbled(_) => None,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use client::Diagnostic;
 use client::cache::Cache;
 use client::environment::Environment;
 use client::exit::Exit;
@@ -54,12 +55,20 @@ pub(crate) enum CommandError {
     Output(#[from] OutputError),
 }
 
-impl CommandError {
-    pub(crate) fn exit(&self) -> Exit {
+impl Diagnostic for CommandError {
+    fn exit(&self) -> Exit {
         match self {
             CommandError::Client(error) => error.exit(),
             CommandError::Session(error) => error.exit(),
-            CommandError::Output(_) => Exit::Failed,
+            CommandError::Output(error) => error.exit(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            CommandError::Client(error) => error.hint(),
+            CommandError::Session(error) => error.hint(),
+            CommandError::Output(error) => error.hint(),
         }
     }
 }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Command;
 use clap_complete::Shell;
+use client::Diagnostic;
+use client::exit::Exit;
 use thiserror::Error;
 
 use crate::output::{self, OutputError};
@@ -19,6 +21,12 @@ pub(crate) enum CompletionsError {
     },
     #[error(transparent)]
     Output(#[from] OutputError),
+}
+
+impl Diagnostic for CompletionsError {
+    fn exit(&self) -> Exit {
+        Exit::Failed
+    }
 }
 
 /// Prints the script that makes a shell complete `roleseal`.

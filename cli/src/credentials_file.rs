@@ -13,6 +13,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use client::Diagnostic;
+use client::exit::Exit;
 use client::session::Session;
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
@@ -44,8 +46,7 @@ pub(crate) enum FileError {
     #[error("{}: {fault}", .path.display())]
     Profile { path: PathBuf, fault: ProfileFault },
     #[error(
-        "another roleseal has been writing to {} for {} s and does not end\n\
-         Which one: fuser {}", .path.display(), .waited.as_secs(), .lock.display()
+        "another roleseal has been writing to {} for {} s and does not end", .path.display(), .waited.as_secs()
     )]
     Busy {
         path: PathBuf,
@@ -54,6 +55,22 @@ pub(crate) enum FileError {
     },
     #[error("somebody else writes to {} all the time", .path.display())]
     Restless { path: PathBuf },
+}
+
+impl Diagnostic for FileError {
+    fn exit(&self) -> Exit {
+        Exit::Failed
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            FileError::Profile { fault, .. } => fault.hint(),
+            FileError::Busy { lock, .. } => {
+                Some(format!("\"fuser {}\" shows its process", lock.display()))
+            }
+            FileError::Io { .. } | FileError::Refused { .. } | FileError::Restless { .. } => None,
+        }
+    }
 }
 
 /// How often an edit begins anew because another program, which knows no lock of ours, has changed the file.

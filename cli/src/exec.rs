@@ -16,6 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Args;
+use client::Diagnostic;
 use client::cache::Cache;
 use client::environment::Environment;
 use client::exit::Exit;
@@ -66,9 +67,9 @@ pub(crate) enum ExecError {
     Io(#[from] io::Error),
 }
 
-impl ExecError {
+impl Diagnostic for ExecError {
     /// As env(1) and shells have it.
-    pub(crate) fn exit(&self) -> Exit {
+    fn exit(&self) -> Exit {
         match self {
             ExecError::Command { error, .. } if error.kind() == ErrorKind::NotFound => {
                 Exit::CommandNotFound
@@ -77,6 +78,15 @@ impl ExecError {
             ExecError::Target(_) => Exit::Usage,
             ExecError::Session(error) => error.exit(),
             ExecError::Listen(_) | ExecError::TokenFile { .. } | ExecError::Io(_) => Exit::Failed,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            ExecError::Target(error) => error.hint(),
+            ExecError::Session(error) => error.hint(),
+            ExecError::Listen(error) => error.hint(),
+            _ => None,
         }
     }
 }
@@ -173,7 +183,8 @@ fn tell(log: &Progress, status: &Status) {
             false => ("ended", "in time"),
         };
         log.warn(&format!(
-            "the session cannot be renewed {now}; the latest one {verb} at {end}\n{error}"
+            "the session cannot be renewed {now}; the latest one {verb} at {end}\n{}",
+            error.report()
         ));
     }
 }

@@ -6,6 +6,7 @@ mod text;
 use std::path::PathBuf;
 
 use clap::Args;
+use client::Diagnostic;
 use client::exit::Exit;
 use jiff::Timestamp;
 use rolesanywhere::certificate::{Certificate, Chain, Objection, SessionFacts};
@@ -48,12 +49,19 @@ pub(crate) enum InspectError {
     Output(#[from] OutputError),
 }
 
-impl InspectError {
-    pub(crate) fn exit(&self) -> Exit {
+impl Diagnostic for InspectError {
+    fn exit(&self) -> Exit {
         match self {
             InspectError::Source(error) => error.exit(),
             InspectError::WouldBeRefused => Exit::RefusedByAws,
-            InspectError::Output(_) => Exit::Failed,
+            InspectError::Output(error) => error.exit(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            InspectError::Source(error) => error.hint(),
+            InspectError::WouldBeRefused | InspectError::Output(_) => None,
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! [`arguments`] are given to the command that they name; most commands have a file or folder of that name. What
 //! they share is in [`common`], [`endpoint`] and [`credentials_file`], and the crate `client` brings them a session.
-//! [`failure`] knows the error of each command and its exit code.
+//! The error of each command is a [`Diagnostic`]: what failed, a hint, and the exit code.
 
 mod arguments;
 mod aws_setup;
@@ -17,9 +17,8 @@ mod doctor;
 mod endpoint;
 mod env;
 mod exec;
-mod failure;
 mod identities;
-mod identity_words;
+mod identity_table;
 mod inspect;
 mod moved;
 mod output;
@@ -38,10 +37,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 use client::exit::Exit;
-use client::progress;
+use client::{Diagnostic, progress};
 
 use arguments::{Arguments, Command};
-use failure::Failure;
 
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
@@ -56,14 +54,14 @@ fn main() -> ExitCode {
     };
     match run(arguments) {
         Ok(code) => code,
-        Err(failure) => {
-            progress::note(&failure.to_string());
-            failure.exit().into()
+        Err(error) => {
+            progress::note(&error.report());
+            error.exit().into()
         }
     }
 }
 
-fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Diagnostic>> {
     let common = arguments.common;
     match arguments.command {
         Command::Exec(wanted) => return Ok(exec::run(&common, *wanted)?),

@@ -9,12 +9,20 @@ use signal_hook::consts::SIGPIPE;
 use signal_hook::low_level::emulate_default_handler;
 use thiserror::Error;
 
+use client::Diagnostic;
 use client::credentials::Credentials;
+use client::exit::Exit;
 
 /// Why nothing, or not all, was printed.
 #[derive(Debug, Error)]
 #[error("cannot write to standard output: {0}")]
 pub(crate) struct OutputError(#[from] io::Error);
+
+impl Diagnostic for OutputError {
+    fn exit(&self) -> Exit {
+        Exit::Failed
+    }
+}
 
 impl From<serde_json::Error> for OutputError {
     fn from(error: serde_json::Error) -> OutputError {

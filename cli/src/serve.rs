@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use client::Diagnostic;
 use client::cache::Cache;
 use client::environment::Environment;
 use client::exit::Exit;
@@ -77,8 +78,8 @@ pub(crate) enum ServeError {
     Io(#[from] io::Error),
 }
 
-impl ServeError {
-    pub(crate) fn exit(&self) -> Exit {
+impl Diagnostic for ServeError {
+    fn exit(&self) -> Exit {
         match self {
             ServeError::Target(_)
             | ServeError::Repeated(_)
@@ -86,6 +87,15 @@ impl ServeError {
             | ServeError::ImdsAmbiguous
             | ServeError::Listen(ListenError::Remote(_)) => Exit::Usage,
             _ => Exit::Failed,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            ServeError::Target(error) => error.hint(),
+            ServeError::Listen(error) => error.hint(),
+            ServeError::TokenFile(error) => error.hint(),
+            _ => None,
         }
     }
 }
@@ -252,7 +262,7 @@ fn tell(log: &Progress, name: &str, status: &Status) {
                 "target {name}: no new session since {:.0}; {still}{}\n{}",
                 failure.since,
                 next.unwrap_or_default(),
-                failure.error
+                failure.error.report()
             ));
         }
     }

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use clap::Args;
+use client::Diagnostic;
 use client::agent_client::AgentError;
 use client::exit::Exit;
 use client::timeout::timeout;
@@ -36,9 +37,7 @@ pub(crate) struct StatusArguments {
 /// Why there is no status, or no good one.
 #[derive(Debug, Error)]
 pub(crate) enum StatusError {
-    #[error(
-        "no answer from roleseal serve at {address}: {error}\nIs it running? Where it listens elsewhere, say so with --listen."
-    )]
+    #[error("no answer from roleseal serve at {address}: {error}")]
     NoAnswer {
         address: ListenAddress,
         error: io::Error,
@@ -53,12 +52,22 @@ pub(crate) enum StatusError {
     Output(#[from] OutputError),
 }
 
-impl StatusError {
-    pub(crate) fn exit(&self) -> Exit {
+impl Diagnostic for StatusError {
+    fn exit(&self) -> Exit {
         match self {
             StatusError::NoAnswer { .. } | StatusError::Stranger(_) => Exit::Network,
             StatusError::Agent(error) => error.exit(),
             StatusError::Failing | StatusError::Output(_) => Exit::Failed,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            StatusError::NoAnswer { .. } => {
+                Some("start roleseal serve, or name its address with --listen".to_owned())
+            }
+            StatusError::Agent(error) => error.hint(),
+            StatusError::Stranger(_) | StatusError::Failing | StatusError::Output(_) => None,
         }
     }
 }
@@ -130,6 +139,8 @@ fn json(agent: &AgentStatus, serve: &ServeStatus) -> serde_json::Result<String> 
         identities: Option<&'s [Identity]>,
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hint: Option<String>,
     }
     #[derive(Serialize)]
     struct Serve<'s> {
@@ -138,22 +149,25 @@ fn json(agent: &AgentStatus, serve: &ServeStatus) -> serde_json::Result<String> 
         health: Option<&'s Health>,
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hint: Option<String>,
     }
-    let (health, error) = match &serve.health {
-        Ok(health) => (health.as_ref(), None),
-        Err(error) => (None, Some(error.to_string())),
-    };
+    let health = serve.health.as_ref().ok().and_then(Option::as_ref);
+    let error = serve.health.as_ref().err();
+    let agent_error = agent.identities.as_ref().err();
     let there = health.is_some() || error.is_some();
     let document = Document {
         agent: Agent {
             socket: agent.socket.display().to_string(),
             identities: agent.identities.as_deref().ok(),
-            error: agent.identities.as_ref().err().map(ToString::to_string),
+            error: agent_error.map(ToString::to_string),
+            hint: agent_error.and_then(Diagnostic::hint),
         },
         serve: there.then(|| Serve {
             listen: serve.address.to_string(),
             health,
-            error,
+            error: error.map(ToString::to_string),
+            hint: error.and_then(Diagnostic::hint),
         }),
     };
     Ok(serde_json::to_string_pretty(&document)? + "\n")

@@ -2,6 +2,7 @@
 //! have the role.
 
 use clap::Args;
+use client::Diagnostic;
 use client::environment::Environment;
 use client::exit::Exit;
 use client::progress;
@@ -52,20 +53,31 @@ pub(crate) enum TrustPolicyError {
     /// The certificate lacks it, or AWS makes no tag of it.
     #[error("{0}")]
     Unbound(String),
-    #[error("target {0} names no trust anchor: give --trust-anchor-arn and --identity instead")]
+    #[error("target {0} names no trust anchor")]
     NoAnchor(TargetName),
     #[error(transparent)]
     Output(#[from] OutputError),
 }
 
-impl TrustPolicyError {
-    pub(crate) fn exit(&self) -> Exit {
+impl Diagnostic for TrustPolicyError {
+    fn exit(&self) -> Exit {
         match self {
             TrustPolicyError::Source(error) => error.exit(),
             TrustPolicyError::Target(_)
             | TrustPolicyError::Unbound(_)
             | TrustPolicyError::NoAnchor(_) => Exit::Usage,
-            TrustPolicyError::Output(_) => Exit::Failed,
+            TrustPolicyError::Output(error) => error.exit(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            TrustPolicyError::Target(error) => error.hint(),
+            TrustPolicyError::Source(error) => error.hint(),
+            TrustPolicyError::NoAnchor(_) => {
+                Some("give --trust-anchor-arn and --identity instead".to_owned())
+            }
+            TrustPolicyError::Unbound(_) | TrustPolicyError::Output(_) => None,
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread;
 
 use clap::Args;
+use client::Diagnostic;
 use client::cache::Cache;
 use client::environment::Environment;
 use client::exit::Exit;
@@ -74,12 +75,21 @@ pub(crate) enum UpdateError {
     Io(#[from] io::Error),
 }
 
-impl UpdateError {
-    pub(crate) fn exit(&self) -> Exit {
+impl Diagnostic for UpdateError {
+    fn exit(&self) -> Exit {
         match self {
             UpdateError::Target(_) => Exit::Usage,
             UpdateError::Profile { error, .. } => error.exit(),
             UpdateError::File(_) | UpdateError::Io(_) => Exit::Failed,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            UpdateError::Target(error) => error.hint(),
+            UpdateError::File(error) => error.hint(),
+            UpdateError::Profile { error, .. } => error.hint(),
+            UpdateError::Io(_) => None,
         }
     }
 }
@@ -213,7 +223,7 @@ fn write_once(
     }
     let last = failures.pop();
     for failure in &failures {
-        progress::note(&failure.to_string());
+        progress::note(&failure.report());
     }
     last.map_or(Ok(()), Err)
 }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use wire::{Client, ClientError, Identity, Refusal, UnsignedRequest};
+use wire::{Client, ClientError, Identity, Refusal, Rule, UnsignedRequest};
 
+use crate::diagnostic::Diagnostic;
 use crate::exit::Exit;
+use crate::socket_access;
 use crate::timeout::timeout;
 
 /// The headers that sign the request, by name.
@@ -98,14 +98,24 @@ impl AgentError {
             _ => None,
         }
     }
+}
 
-    /// The exit code of a command that fails for this.
-    pub fn exit(&self) -> Exit {
+impl Diagnostic for AgentError {
+    fn exit(&self) -> Exit {
         match &self.error {
             ClientError::Refused(refusal) => exit_of(refusal),
             ClientError::TooLarge => Exit::RefusedByAgent,
             _ => Exit::AgentUnreachable,
         }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match &self.error {
+            ClientError::Connect(error) => socket_access::hint(&self.socket, error.kind()),
+            ClientError::Refused(refusal) => hint_of(refusal),
+            ClientError::TooLarge => "give fewer instance properties".to_owned(),
+            _ => "the agent's log shows the cause: journalctl -u roleseal-agent".to_owned(),
+        })
     }
 }
 
@@ -131,136 +141,92 @@ fn exit_of(refusal: &Refusal) -> Exit {
     }
 }
 
+fn hint_of(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::IdentityAmbiguous { identities, .. } => {
+            format!("choose one with --identity or the target's identity: {}", identities.join(", "))
+        }
+        Refusal::IdentityNotFound { .. } => {
+            "\"roleseal identities\" lists those that you may use".to_owned()
+        }
+        Refusal::NotPermitted { rule, .. } => format!(
+            "{} this user's [[identity.allow]] rule in agent.toml; then: sudo systemctl reload roleseal-agent",
+            remedy(*rule)
+        ),
+        Refusal::TokenUnavailable {
+            retry_after_seconds: Some(seconds),
+            ..
+        } => format!("try again in {seconds} s"),
+        _ if exit_of(refusal) == Exit::TokenTrouble => {
+            "\"roleseal identities\" shows the token's state, and the agent's log its cause: journalctl -u \
+             roleseal-agent"
+                .to_owned()
+        }
+        _ => "correct the target, or the agent's configuration".to_owned(),
+    }
+}
+
+/// Returns what to change in the rule, or in the request.
+fn remedy(rule: Rule) -> &'static str {
+    match rule {
+        Rule::Caller => "name this user (users) or one of its groups (groups) in",
+        Rule::Role => "request another role, or add this one to roles of",
+        Rule::Profile => "use another profile, or add this one to profiles of",
+        Rule::TrustAnchor => "use another trust anchor, or add this one to trust-anchors of",
+        Rule::Duration => "request less with session-duration, or raise max-duration of",
+    }
+}
+
 impl fmt::Display for AgentError {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let socket = self.socket.display();
         match &self.error {
-            ClientError::Connect(error) => write!(
-                f,
-                "cannot connect to roleseal-agent at {socket}: {error}\n{}",
-                remedy(&self.socket, error.kind())
-            ),
-            ClientError::Refused(refusal) => write_refusal(f, refusal),
-            ClientError::TooLarge => write!(f, "{}: give fewer instance properties", self.error),
-            error => write!(
-                f,
-                "{error} (socket {socket})\nThe agent's log says why: journalctl -u roleseal-agent"
-            ),
+            ClientError::Connect(error) => {
+                write!(f, "cannot connect to roleseal-agent at {socket}: {error}")
+            }
+            ClientError::Refused(refusal) => match exit_of(refusal) {
+                Exit::TokenTrouble => write!(f, "roleseal-agent cannot sign: {refusal}"),
+                _ => write!(f, "roleseal-agent refused: {refusal}"),
+            },
+            error => write!(f, "{error} (socket {socket})"),
         }
-    }
-}
-
-fn remedy(socket: &Path, kind: ErrorKind) -> String {
-    match kind {
-        ErrorKind::PermissionDenied => kept_out(socket),
-        ErrorKind::ConnectionRefused => {
-            "The socket is left over, and nobody listens: start roleseal-agent (sudo systemctl start \
-             roleseal-agent.socket roleseal-agent)."
-                .to_owned()
-        }
-        _ => "Is roleseal-agent running (systemctl status roleseal-agent)? Where its socket is another, name it with \
-              --socket or ROLESEAL_SOCKET."
-            .to_owned(),
-    }
-}
-
-/// By the socket's mode, which the agent sets by its rules.
-fn kept_out(socket: &Path) -> String {
-    const GROUP_WRITES: u32 = 0o020;
-    match socket.metadata() {
-        Ok(socket) if socket.mode() & GROUP_WRITES == 0 => NO_RULES.to_owned(),
-        Ok(socket) => format!(
-            "The socket belongs to the group {}: have yourself made a member (sudo usermod -aG), then log in again.",
-            socket.gid()
-        ),
-        Err(_) => format!(
-            "A directory above it keeps you out: namei -l {} shows which one.",
-            socket.display()
-        ),
-    }
-}
-
-/// Why a socket is its agent's user's alone.
-pub const NO_RULES: &str = "\
-It is for its owner alone, as an agent makes it that has no [[identity.allow]] rule for others: have a rule that names \
-you (users or groups) added to agent.toml, then: sudo systemctl restart roleseal-agent (or SocketMode= changed, where \
-systemd makes the socket).";
-
-fn write_refusal(f: &mut fmt::Formatter, refusal: &Refusal) -> fmt::Result {
-    match exit_of(refusal) {
-        Exit::TokenTrouble => write!(f, "roleseal-agent could not sign: {refusal}")?,
-        _ => write!(f, "roleseal-agent refused: {refusal}")?,
-    }
-    match refusal {
-        Refusal::IdentityAmbiguous { identities, .. } => {
-            write!(f, "\nChoose one with --identity: {}", identities.join(", "))
-        }
-        Refusal::IdentityNotFound { .. } => {
-            write!(f, "\n\"roleseal identities\" lists those that you may use.")
-        }
-        Refusal::TokenUnavailable {
-            retry_after_seconds: Some(seconds),
-            ..
-        } => write!(f, "\nTry again in {seconds} s."),
-        _ => Ok(()),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-    use std::{fs, io};
+    use std::io::{self, ErrorKind};
 
     use super::*;
 
+    fn error(error: impl Into<ClientError>) -> AgentError {
+        AgentError::new(Path::new("/a.sock"), error.into())
+    }
+
     #[test]
-    fn a_connection_that_fails_names_the_socket_and_the_remedy() {
-        for (kind, expected) in [
-            (ErrorKind::NotFound, "--socket or ROLESEAL_SOCKET"),
-            (ErrorKind::ConnectionRefused, "start roleseal-agent"),
-            (ErrorKind::PermissionDenied, "namei -l"),
+    fn a_failed_connection_names_the_socket() {
+        let silent = ClientError::Transport(io::Error::from(ErrorKind::ConnectionReset).into());
+        for error in [
+            error(ClientError::Connect(ErrorKind::NotFound.into())),
+            error(ClientError::Connect(ErrorKind::PermissionDenied.into())),
+            error(silent),
         ] {
-            let error = AgentError::new(Path::new("/a.sock"), ClientError::Connect(kind.into()));
             assert_eq!(error.exit(), Exit::AgentUnreachable);
-            let text = error.to_string();
-            assert!(
-                text.contains("/a.sock") && text.contains(expected),
-                "{text}"
-            );
+            assert!(error.to_string().contains("/a.sock") && error.hint().is_some());
         }
     }
 
     #[test]
-    fn who_is_kept_out_learns_by_what() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("a.sock");
-        for (mode, expected) in [(0o600, "[[identity.allow]]"), (0o660, "group")] {
-            fs::write(&path, "").unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            let text = remedy(&path, ErrorKind::PermissionDenied);
-            assert!(text.contains(expected), "{mode:o}: {text}");
-        }
-    }
-
-    #[test]
-    fn an_agent_that_falls_silent_points_to_its_log() {
-        let error = ClientError::Transport(io::Error::from(ErrorKind::ConnectionReset).into());
-        let error = AgentError::new(Path::new("/a.sock"), error);
-        assert_eq!(error.exit(), Exit::AgentUnreachable);
-        assert!(error.to_string().contains("journalctl"));
-    }
-
-    #[test]
-    fn a_refusal_says_what_to_do_where_its_members_tell() {
+    fn a_refusal_has_its_exit_code_and_hint() {
         let message = || "why".to_owned();
-        let cases = [
+        for (refusal, exit, hint) in [
             (
                 Refusal::IdentityAmbiguous {
                     identities: vec!["a".into(), "b".into()],
                     message: message(),
                 },
                 Exit::RefusedByAgent,
-                "roleseal-agent refused: why\nChoose one with --identity: a, b",
+                "a, b",
             ),
             (
                 Refusal::TokenUnavailable {
@@ -268,17 +234,34 @@ mod tests {
                     message: message(),
                 },
                 Exit::TokenTrouble,
-                "roleseal-agent could not sign: why\nTry again in 3 s.",
+                "3 s",
             ),
             (
                 Refusal::PinRejected { message: message() },
                 Exit::TokenTrouble,
-                "roleseal-agent could not sign: why",
+                "journalctl",
             ),
-        ];
-        for (refusal, exit, text) in cases {
-            let error = AgentError::new(Path::new("/a.sock"), refusal.into());
-            assert_eq!((error.exit(), error.to_string().as_str()), (exit, text));
+        ] {
+            let error = error(refusal);
+            assert_eq!(error.exit(), exit);
+            assert!(error.to_string().ends_with(": why"), "{error}");
+            assert!(error.hint().unwrap().contains(hint), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_hint_names_the_setting_of_the_rule() {
+        for (rule, setting) in [
+            (Rule::Caller, "users"),
+            (Rule::Role, "roles"),
+            (Rule::Profile, "profiles"),
+            (Rule::TrustAnchor, "trust-anchors"),
+            (Rule::Duration, "max-duration"),
+        ] {
+            let message = "why".into();
+            let error = error(Refusal::NotPermitted { rule, message });
+            assert_eq!(error.exit(), Exit::RefusedByAgent);
+            assert!(error.hint().unwrap().contains(setting));
         }
     }
 }

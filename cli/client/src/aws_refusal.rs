@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use jiff::fmt::rfc2822;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 
 use crate::answer::Answer;
+use crate::clock_skew::{self, ClockSkew};
 
 /// AWS's refusal.
 #[derive(Debug)]
@@ -15,8 +15,8 @@ pub struct AwsRefusal {
     status: u16,
     kind: Option<String>,
     message: Option<String>,
-    /// How far this host's clock is ahead of AWS's, where it is too far.
-    ahead: Option<SignedDuration>,
+    /// Where AWS does not tolerate it.
+    skew: Option<ClockSkew>,
 }
 
 impl std::error::Error for AwsRefusal {}
@@ -27,13 +27,23 @@ impl AwsRefusal {
             status: answer.status,
             kind: answer.error_type.as_deref().map(bare_kind),
             message: message(answer.body.expose_secret()),
-            ahead: answer.date.as_deref().and_then(|date| ahead(date, now)),
+            skew: ClockSkew::intolerable(answer.date.as_deref(), now),
         }
     }
 
-    /// Whether the same request may succeed in a moment.
+    /// Returns whether the same request may succeed in a moment.
     pub fn passing(&self) -> bool {
         self.status == 429 || (500..600).contains(&self.status)
+    }
+
+    /// Returns what to do, about the clock first, where it is off.
+    pub(crate) fn hint(&self) -> Option<String> {
+        let clock = self
+            .skew
+            .map(|skew| format!("{skew}: {}", clock_skew::HINT));
+        let cause = self.cause().map(|cause| cause.hint().to_owned());
+        let hints: Vec<_> = clock.into_iter().chain(cause).collect();
+        (!hints.is_empty()).then(|| hints.join("; "))
     }
 
     /// AWS's own words.
@@ -105,63 +115,50 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// What to do.
+    /// Returns what to do.
     pub fn hint(self) -> &'static str {
         match self {
             Cause::SessionName => {
-                "The profile does not accept a session name: leave out --role-session-name, or set \
-                 acceptRoleSessionName in the profile."
+                "the profile does not accept a session name: omit --role-session-name, or set acceptRoleSessionName in \
+                 the profile"
             }
             Cause::InstanceProperties => {
-                "The profile requires instance properties: see --instance-property."
+                "the profile requires instance properties: see --instance-property"
             }
             Cause::Revoked => {
-                "The certificate is in a revocation list (CRL) of the trust anchor: have a new one issued."
+                "the certificate is in a revocation list (CRL) of the trust anchor: have a new one issued"
             }
             Cause::Certificate => {
-                "Usually: the trust anchor is not the CA of the identity's certificate, an \
-                 intermediate certificate is missing from the identity's chain, or the certificate \
-                 has expired or was revoked. \"roleseal identities\" shows the certificate."
+                "usually, the trust anchor is not the CA of the identity's certificate, an intermediate certificate is \
+                 missing from the identity's certificate file, or the certificate has expired or was revoked; \
+                 \"roleseal inspect --identity\" shows it"
             }
-            Cause::Signature => {
-                "Usually: this host's clock is off, or a proxy changed the request on its way."
-            }
-            Cause::ProfileDisabled => {
-                "Have the profile enabled, or use another with --profile-arn."
-            }
+            Cause::Signature => "usually, this host's clock is off, or a proxy changed the request",
+            Cause::ProfileDisabled => "enable the profile, or use another with --profile-arn",
             Cause::AnchorDisabled => {
-                "Have the trust anchor enabled, or use another with --trust-anchor-arn."
+                "enable the trust anchor, or use another with --trust-anchor-arn"
             }
             Cause::RoleNotAssumed | Cause::Denied => {
-                "Usually: the profile does not list the role or is disabled, or the role's trust \
-                 policy does not allow rolesanywhere.amazonaws.com sts:AssumeRole, sts:TagSession \
-                 and sts:SetSourceIdentity for this trust anchor and certificate. \"roleseal doctor\" \
-                 tells more."
+                "usually, the profile does not list the role or is disabled, or the role's trust policy does not allow \
+                 rolesanywhere.amazonaws.com sts:AssumeRole, sts:TagSession and sts:SetSourceIdentity for this trust \
+                 anchor and certificate; AWS does not say which: \"roleseal doctor --trust-policy\" checks the policy"
             }
             Cause::NotFound => {
-                "Usually: the region or the ID in --profile-arn or --trust-anchor-arn is another, \
-                 or it was deleted."
+                "usually, the region or the ID in --profile-arn or --trust-anchor-arn is wrong, or it was deleted"
             }
             Cause::Throttled => {
-                "The service takes about ten sessions a second and account: try again later."
+                "the service creates about ten sessions a second for an account: try again later"
             }
-            Cause::Redirect => "Redirects are not followed: check --endpoint.",
-            Cause::Service => "The trouble is on the service's side: try again later.",
-            Cause::Stranger => "The answer is not in AWS's form: check --endpoint.",
+            Cause::Redirect => "redirects are not followed: check --endpoint",
+            Cause::Service => "the fault is on the service's side: try again later",
+            Cause::Stranger => "the answer is not in AWS's form: check --endpoint",
         }
     }
 }
 
 impl fmt::Display for AwsRefusal {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "AWS refused the session: {}", self.words())?;
-        if let Some(cause) = self.cause() {
-            write!(f, "\n{}", cause.hint())?;
-        }
-        if let Some(ahead) = self.ahead {
-            write!(f, "\n{}", clock(ahead))?;
-        }
-        Ok(())
+        write!(f, "AWS refused the session: {}", self.words())
     }
 }
 
@@ -184,132 +181,107 @@ fn message(body: &[u8]) -> Option<String> {
     Some(body.message.chars().take(MESSAGE_LIMIT).collect())
 }
 
-/// What SigV4 tolerates.
-const SKEW_LIMIT: SignedDuration = SignedDuration::from_mins(5);
-
-/// How far this host's clock is ahead of the one of a `Date` header, where SigV4 does not bear it.
-pub fn ahead(date: &str, now: Timestamp) -> Option<SignedDuration> {
-    let theirs = rfc2822::parse(date).ok()?.timestamp();
-    let ahead = now.duration_since(theirs);
-    (ahead.abs() > SKEW_LIMIT).then_some(ahead)
-}
-
-/// What a person should know of a clock that is off.
-pub fn clock(ahead: SignedDuration) -> String {
-    let seconds = ahead.as_secs().abs();
-    let direction = if ahead.is_positive() {
-        "ahead of"
-    } else {
-        "behind"
-    };
-    format!(
-        "This host's clock is {seconds} s {direction} AWS's, which bears {}: set it right.",
-        SKEW_LIMIT.as_secs()
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn refusal(status: u16, kind: Option<&str>, date: Option<&str>, body: &str) -> String {
+    fn refusal(status: u16, kind: Option<&str>, date: Option<&str>, body: &str) -> AwsRefusal {
         let answer = Answer {
             status,
             error_type: kind.map(str::to_owned),
             date: date.map(str::to_owned),
             body: body.as_bytes().to_vec().into(),
         };
-        AwsRefusal::from_answer(&answer, "2026-01-01T00:00:00Z".parse().unwrap()).to_string()
+        AwsRefusal::from_answer(&answer, "2026-01-01T00:00:00Z".parse().unwrap())
     }
 
     #[test]
-    fn it_says_what_aws_said() {
+    fn aws_words_are_shown() {
+        let kind = "ValidationException:http://internal.amazon.com/coral/x/";
+        let body = r#"{"message":"durationSeconds is wrong"}"#;
+        let words = refusal(400, Some(kind), None, body).words();
         assert_eq!(
-            refusal(
-                400,
-                Some("ValidationException:http://internal.amazon.com/coral/x/"),
-                Some("Thu, 01 Jan 2026 00:04:59 GMT"),
-                r#"{"message":"durationSeconds is wrong"}"#
-            ),
-            "AWS refused the session: HTTP 400 ValidationException: durationSeconds is wrong"
+            words,
+            "HTTP 400 ValidationException: durationSeconds is wrong"
         );
         let long = format!(r#"{{"message":"{}"}}"#, "x".repeat(2 * MESSAGE_LIMIT));
-        assert!(refusal(400, Some("X"), None, &long).len() < MESSAGE_LIMIT + 100);
+        assert!(refusal(400, Some("X"), None, &long).words().len() < MESSAGE_LIMIT + 100);
     }
 
     #[test]
-    fn what_is_not_aws_form_is_not_shown() {
+    fn another_form_than_aws_is_not_shown() {
         for body in ["<html>s3cret", r#"{"secretAccessKey":"s3cret"}"#, ""] {
             for status in [200, 403] {
-                let text = refusal(status, None, None, body);
-                assert!(
-                    !text.contains("s3cret") && text.contains("--endpoint"),
-                    "{text}"
-                );
+                let refusal = refusal(status, None, None, body);
+                assert_eq!(refusal.cause(), Some(Cause::Stranger));
+                assert!(!refusal.to_string().contains("s3cret"));
             }
         }
     }
 
     #[test]
-    fn common_refusals_say_what_they_usually_mean() {
+    fn known_refusals_have_a_cause() {
         let denied = Some("AccessDeniedException");
-        let cases = [
+        let invalid = Some("ValidationException");
+        let not_found = Some("ResourceNotFoundException");
+        let throttled = Some("ThrottlingException");
+        for (status, kind, message, cause) in [
             (
                 403,
                 denied,
                 "Untrusted certificate. Insufficient certificate",
-                "trust anchor",
+                Cause::Certificate,
             ),
-            (403, denied, "Signature expired", "clock"),
+            (
+                403,
+                denied,
+                "Untrusted Signing Certificate",
+                Cause::Certificate,
+            ),
+            (403, denied, "Certificate revoked", Cause::Revoked),
+            (403, denied, "Signature expired", Cause::Signature),
             (
                 403,
                 denied,
                 "Unable to assume role for arn:x",
-                "trust policy",
+                Cause::RoleNotAssumed,
             ),
             (
                 403,
                 denied,
                 "Not authorized to set roleSessionName",
-                "--role-session-name",
+                Cause::SessionName,
             ),
+            (403, denied, "Profile is disabled", Cause::ProfileDisabled),
+            (403, denied, "odd", Cause::Denied),
             (
                 400,
-                Some("ValidationException"),
+                invalid,
                 "instanceProperties required",
-                "--instance-property",
+                Cause::InstanceProperties,
             ),
-            (
-                404,
-                Some("ResourceNotFoundException"),
-                "Trust anchor not found",
-                "region",
-            ),
-            (
-                429,
-                Some("ThrottlingException"),
-                "Rate exceeded",
-                "ten sessions",
-            ),
-            (429, None, "", "ten sessions"),
-            (302, None, "", "--endpoint"),
-            (503, None, "", "service's side"),
-        ];
-        for (status, kind, message, hint) in cases {
-            let text = refusal(status, kind, None, &format!(r#"{{"message":"{message}"}}"#));
-            let (first, rest) = text.split_once('\n').unwrap();
-            assert!(first.ends_with(message) || message.is_empty(), "{text}");
-            assert!(rest.contains(hint), "{text}");
+            (404, not_found, "Trust anchor not found", Cause::NotFound),
+            (429, throttled, "Rate exceeded", Cause::Throttled),
+            (429, None, "", Cause::Throttled),
+            (302, None, "", Cause::Redirect),
+            (503, None, "", Cause::Service),
+        ] {
+            let refusal = refusal(status, kind, None, &format!(r#"{{"message":"{message}"}}"#));
+            assert_eq!(refusal.cause(), Some(cause), "{message}");
+            assert!(refusal.to_string().contains(message));
+            assert!(!refusal.to_string().contains('\n') && refusal.hint().is_some());
         }
+        assert_eq!(
+            refusal(400, invalid, None, r#"{"message":"odd"}"#).hint(),
+            None
+        );
     }
 
     #[test]
-    fn a_clock_that_is_off_is_named() {
-        let at = |date| refusal(400, None, Some(date), "");
-        assert!(at("Wed, 31 Dec 2025 23:50:00 GMT").contains("600 s ahead of AWS's"));
-        assert!(at("Thu, 01 Jan 2026 01:00:00 GMT").contains("3600 s behind AWS's"));
-        for date in ["Thu, 01 Jan 2026 00:05:00 GMT", "yesterday"] {
-            assert!(!at(date).contains("clock"));
-        }
+    fn a_clock_that_is_off_is_in_the_hint() {
+        let hint = |date| refusal(400, Some("ValidationException"), Some(date), "").hint();
+        let ahead = hint("Wed, 31 Dec 2025 23:50:00 GMT").unwrap();
+        assert!(ahead.contains("600 s ahead of AWS's"), "{ahead}");
+        assert_eq!(hint("Thu, 01 Jan 2026 00:05:00 GMT"), None);
     }
 }

@@ -18,7 +18,9 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
+use crate::exit::Exit;
 use crate::progress::Progress;
 use crate::session::Session;
 
@@ -46,10 +48,24 @@ pub enum CacheError {
     #[error("cannot keep sessions in {}: {error}", .path.display())]
     Io { path: PathBuf, error: io::Error },
     #[error(
-        "another roleseal has been asking for the same session for {} s and does not end\n\
-         Which one: fuser {}", .waited.as_secs(), .path.display()
+        "another roleseal has been requesting the same session for {} s and does not end", .waited.as_secs()
     )]
     Busy { path: PathBuf, waited: Duration },
+}
+
+impl Diagnostic for CacheError {
+    fn exit(&self) -> Exit {
+        Exit::Failed
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            CacheError::Busy { path, .. } => {
+                Some(format!("\"fuser {}\" shows its process", path.display()))
+            }
+            CacheError::Refused { .. } | CacheError::Io { .. } => None,
+        }
+    }
 }
 
 /// How soon a waiting process looks again whether the lock is free: a CreateSession takes 100 ms or more.
@@ -128,6 +144,8 @@ pub struct Failure {
     /// Its exit code.
     pub(crate) exit: u8,
     pub(crate) message: String,
+    #[serde(default)]
+    pub(crate) hint: Option<String>,
 }
 
 /// A message has some hundred bytes.

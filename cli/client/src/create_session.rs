@@ -1,10 +1,12 @@
 //! CreateSession, tried until it succeeds, is refused, or its time is up.
 
+use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
+use wire::UnsignedRequest;
 
 use crate::agent_client;
 use crate::credentials::Credentials;
@@ -65,10 +67,19 @@ fn one_try(
     let unsigned = target.session.unsigned();
     let headers = agent_client::sign(&target.socket, unsigned.clone())?;
     progress.waiting_for(&unsigned.host);
+    let timeout = deadline.saturating_duration_since(Instant::now());
+    send(http, &unsigned, &headers, timeout.max(SIGNED))
+}
+
+/// Sends a signed request once, and reads the session in the answer.
+pub fn send(
+    http: &Http,
+    unsigned: &UnsignedRequest,
+    headers: &BTreeMap<String, String>,
+    timeout: Duration,
+) -> Result<Session, Error> {
     let asked = Moment::now();
-    let within = deadline.saturating_duration_since(Instant::now());
-    let within = within.max(SIGNED);
-    let answer = http.post_session(&unsigned, &headers, within)?;
+    let answer = http.post_session(unsigned, headers, timeout)?;
     let credentials = Credentials::from_answer(&answer, Timestamp::now())?;
     let date = answer.date.as_deref();
     let date = date.and_then(|date| Some(rfc2822::parse(date).ok()?.timestamp()));

@@ -1,12 +1,15 @@
 //! The credentials in AWS's answer.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use thiserror::Error;
 
 use crate::answer::Answer;
-use crate::aws_refusal::{AwsRefusal, ahead, clock};
+use crate::aws_refusal::AwsRefusal;
+use crate::clock_skew::{self, ClockSkew};
+use crate::diagnostic::Diagnostic;
+use crate::exit::Exit;
 
 /// A session's credentials: complete and, when they were read, not expired.
 #[derive(Debug)]
@@ -24,21 +27,34 @@ pub struct Credentials {
 pub enum AnswerError {
     #[error(transparent)]
     Refused(AwsRefusal),
-    #[error(
-        "AWS's answer holds no usable credentials: {0}\n\
-         Is --endpoint the IAM Roles Anywhere service?"
-    )]
+    #[error("AWS's answer holds no usable credentials: {0}")]
     Unusable(&'static str),
-    #[error(
-        "the credentials that AWS sent expired at {expiration}, and here it is {now}\n{}",
-        clock_hint(*.ahead)
-    )]
+    #[error("the credentials that AWS sent expired at {expiration}, and here it is {now}")]
     Expired {
         expiration: Timestamp,
         now: Timestamp,
-        /// How far this host's clock is ahead of AWS's, where it is too far.
-        ahead: Option<SignedDuration>,
+        /// Where AWS does not tolerate it.
+        skew: Option<ClockSkew>,
     },
+}
+
+impl Diagnostic for AnswerError {
+    fn exit(&self) -> Exit {
+        Exit::RefusedByAws
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            AnswerError::Refused(refusal) => refusal.hint(),
+            AnswerError::Unusable(_) => {
+                Some("check that --endpoint is the IAM Roles Anywhere service".to_owned())
+            }
+            AnswerError::Expired { skew, .. } => Some(match skew {
+                Some(skew) => format!("{skew}: {}", clock_skew::HINT),
+                None => clock_skew::HINT.to_owned(),
+            }),
+        }
+    }
 }
 
 impl Credentials {
@@ -62,7 +78,7 @@ impl Credentials {
             return Err(AnswerError::Expired {
                 expiration,
                 now,
-                ahead: answer.date.as_deref().and_then(|date| ahead(date, now)),
+                skew: ClockSkew::intolerable(answer.date.as_deref(), now),
             });
         }
         Ok(credentials)
@@ -71,13 +87,6 @@ impl Credentials {
 
 /// The service answers nothing else where it vends a session.
 const CREATED: u16 = 201;
-
-fn clock_hint(ahead: Option<SignedDuration>) -> String {
-    match ahead {
-        Some(ahead) => clock(ahead),
-        None => "Is this host's clock right?".to_owned(),
-    }
-}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -172,7 +181,7 @@ mod tests {
                 GOOD.replace("2026-01-01T01", "soon"),
                 "expiration is not a time",
             ),
-            (GOOD.replace("01:00:00Z", "00:00:00Z"), "clock right?"),
+            (GOOD.replace("01:00:00Z", "00:00:00Z"), "expired at"),
             (
                 GOOD.replace("s3cret", "s3cret\\naws_access_key_id = x"),
                 "characters",

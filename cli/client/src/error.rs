@@ -3,13 +3,15 @@
 use thiserror::Error;
 
 use crate::agent_client::AgentError;
+use crate::aws_refusal::AwsRefusal;
 use crate::cache::{CacheError, Failure};
 use crate::credentials::AnswerError;
+use crate::diagnostic::Diagnostic;
 use crate::exit::Exit;
 use crate::http::HttpError;
 use crate::target::TargetError;
 
-/// Each message is complete: it names its causes itself, and after a line break what to do.
+/// Why there is no session.
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "each message says it")]
 pub enum Error {
@@ -24,18 +26,20 @@ pub enum Error {
     #[error(transparent)]
     Cache(#[from] CacheError),
     /// More than one try ended like the last.
-    #[error("{error}\nTried {tries} times.")]
+    #[error("{error} (tried {tries} times)")]
     Persistent { error: Box<Error>, tries: u32 },
-    /// What another process got that asked for the same session while this one waited for it.
-    #[error(
-        "{message}\n(That is the answer to another roleseal, which asked for the same session.)"
-    )]
-    Elsewhere { message: String, exit: u8 },
-    /// Whoever asked ended without an outcome.
+    /// The failure of another process, for whose request this one waited.
+    #[error("{message} (the answer to another roleseal, which requested the same session)")]
+    Elsewhere {
+        message: String,
+        hint: Option<String>,
+        exit: u8,
+    },
+    /// The thread that asked ended without an outcome.
     #[error("the request for a session ended without an outcome: this is a fault of roleseal")]
     Lost,
-    /// Who asked has waited long enough.
-    #[error("the session is still being asked for: try again")]
+    /// The caller has waited long enough.
+    #[error("the session is still being requested")]
     Pending,
 }
 
@@ -43,43 +47,64 @@ impl From<Failure> for Error {
     fn from(failure: Failure) -> Error {
         Error::Elsewhere {
             message: failure.message,
+            hint: failure.hint,
             exit: failure.exit,
         }
     }
 }
 
-impl Error {
-    /// The exit code of a command that fails for this.
-    pub fn exit(&self) -> Exit {
+impl Diagnostic for Error {
+    fn exit(&self) -> Exit {
         match self {
-            Error::Target(_) => Exit::Usage,
+            Error::Target(error) => error.exit(),
             Error::Agent(error) => error.exit(),
             Error::Http(error) => error.exit(),
-            Error::Answer(_) => Exit::RefusedByAws,
-            Error::Cache(_) | Error::Lost | Error::Pending => Exit::Failed,
+            Error::Answer(error) => error.exit(),
+            Error::Cache(error) => error.exit(),
             Error::Persistent { error, .. } => error.exit(),
             Error::Elsewhere { exit, .. } => Exit::from_code(*exit),
+            Error::Lost | Error::Pending => Exit::Failed,
         }
     }
 
-    /// Whether the same request may succeed in a moment.
+    fn hint(&self) -> Option<String> {
+        match self {
+            Error::Target(error) => error.hint(),
+            Error::Agent(error) => error.hint(),
+            Error::Http(error) => error.hint(),
+            Error::Answer(error) => error.hint(),
+            Error::Cache(error) => error.hint(),
+            Error::Persistent { error, .. } => error.hint(),
+            Error::Elsewhere { hint, .. } => hint.clone(),
+            Error::Lost => None,
+            Error::Pending => Some("try again".to_owned()),
+        }
+    }
+}
+
+impl Error {
+    /// Returns AWS's refusal, where there is one.
+    pub fn aws_refusal(&self) -> Option<&AwsRefusal> {
+        match self {
+            Error::Answer(AnswerError::Refused(refusal)) => Some(refusal),
+            _ => None,
+        }
+    }
+
+    /// Returns whether the same request may succeed in a moment.
     pub fn passing(&self) -> bool {
         match self {
             Error::Http(error) => error.passing(),
-            Error::Answer(AnswerError::Refused(refusal)) => refusal.passing(),
-            _ => false,
+            error => error.aws_refusal().is_some_and(AwsRefusal::passing),
         }
     }
 
-    /// Whether AWS has said no, and will until somebody changes something.
+    /// Returns whether AWS refuses the request until its configuration, or the request, changes.
     pub(crate) fn refused_by_aws(&self) -> bool {
-        match self {
-            Error::Answer(AnswerError::Refused(refusal)) => !refusal.passing(),
-            _ => false,
-        }
+        self.aws_refusal().is_some_and(|refusal| !refusal.passing())
     }
 
-    /// The same, and how often it was tried.
+    /// Returns this error with the number of tries.
     pub fn after(self, tries: u32) -> Error {
         match tries {
             0 | 1 => self,

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// How a run failed. Success is 0.
+/// Why a command failed. Success is 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// Something local: standard output, the CA bundle.
@@ -38,8 +38,7 @@ Exit codes:
   6  AWS refused, or its answer holds no usable credentials; inspect, aws-setup, doctor: AWS would refuse
   7  network: name resolution, connection, TLS, timeout
 exec has those of its command, or 128 and the number of the signal that ended it; 126 where it
-cannot be started, 127 where there is none. Where the reader of its output has gone, what has only
-something to show ends by SIGPIPE.";
+cannot be started, 127 if it does not exist. Commands that only print are terminated by SIGPIPE.";
 
 impl Exit {
     /// The failure of a process that ended with this code.

@@ -1,6 +1,7 @@
 //! The one HTTP request, over TLS with ring.
 
 mod error;
+mod proxy_status;
 mod timeouts;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,8 @@ use std::time::Duration;
 
 use ureq::Agent;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector, DefaultConnector};
 use wire::UnsignedRequest;
 
 use crate::answer::Answer;
@@ -19,6 +22,7 @@ use crate::target::Route;
 
 use error::no_answer;
 pub use error::{HttpError, Stage};
+use proxy_status::ProxyStatus;
 use timeouts::{ANSWER_TIMEOUT, CONNECT_TIMEOUT};
 
 /// A session takes some 3 KiB.
@@ -56,17 +60,24 @@ impl Http {
             .timeout_recv_response(Some(ANSWER_TIMEOUT))
             .timeout_recv_body(Some(ANSWER_TIMEOUT))
             .build();
+        let agent = match &route.proxy {
+            Some(_) => {
+                let connector = DefaultConnector::default().chain(ProxyStatus);
+                Agent::with_parts(config, connector, DefaultResolver::default())
+            }
+            None => config.into(),
+        };
         Ok(Http {
-            agent: config.into(),
+            agent,
             proxy: route.proxy.as_ref().map(|proxy| proxy.shown().to_owned()),
         })
     }
 
-    /// Asks the host for its root, unsigned: whatever it answers, the way to it is open. The answer has to be
-    /// complete `within` that time.
-    pub fn knock(&self, host: &str, within: Duration) -> Result<Answer, HttpError> {
+    /// Sends an unsigned request for the host's root: any answer proves the connection. Waits until `timeout` for the
+    /// whole answer.
+    pub fn probe(&self, host: &str, timeout: Duration) -> Result<Answer, HttpError> {
         let request = self.agent.get(format!("https://{host}/"));
-        let request = request.config().timeout_global(Some(within)).build();
+        let request = request.config().timeout_global(Some(timeout)).build();
         request
             .header("host", host)
             .call()
@@ -74,14 +85,14 @@ impl Http {
             .map_err(|error| no_answer(host, self.proxy.clone(), &error))
     }
 
-    /// Sends the request as it was signed. The answer has to be complete `within` that time.
+    /// Sends the request as it was signed. Waits until `timeout` for the whole answer.
     pub fn post_session(
         &self,
         signed: &UnsignedRequest,
         headers: &BTreeMap<String, String>,
-        within: Duration,
+        timeout: Duration,
     ) -> Result<Answer, HttpError> {
-        self.exchange(signed, headers, within)
+        self.exchange(signed, headers, timeout)
             .map_err(|error| no_answer(&signed.host, self.proxy.clone(), &error))
     }
 
@@ -89,14 +100,14 @@ impl Http {
         &self,
         signed: &UnsignedRequest,
         headers: &BTreeMap<String, String>,
-        within: Duration,
+        timeout: Duration,
     ) -> Result<Answer, ureq::Error> {
         let url = format!("https://{}/sessions?{}", signed.host, signed.query);
         let mut request = self
             .agent
             .post(url)
             .config()
-            .timeout_global(Some(within))
+            .timeout_global(Some(timeout))
             .build()
             .header("host", &signed.host)
             .header("content-type", &signed.content_type);
@@ -164,6 +175,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::diagnostic::Diagnostic;
     use crate::exit::Exit;
 
     #[test]
@@ -178,15 +190,26 @@ mod tests {
             fs::write(&path, text).unwrap();
             let error = Http::new(&route).unwrap_err();
             assert_eq!(error.exit(), Exit::Failed);
-            error.to_string()
+            assert!(error.to_string().contains("ca.pem") && error.hint().is_some());
+            error
         };
-        assert!(error("").contains("no certificate"));
-        let cut = error("-----BEGIN CERTIFICATE-----\nMII");
-        assert!(cut.contains("not usable"), "{cut}");
+        for unusable in ["", "-----BEGIN CERTIFICATE-----\nMII"] {
+            let error = error(unusable);
+            assert!(
+                matches!(error, HttpError::CaBundleUnusable { .. }),
+                "{error}"
+            );
+        }
         let large = error(&" ".repeat(CA_BUNDLE_LIMIT as usize + 1));
-        assert!(large.contains("more than"), "{large}");
+        assert!(
+            matches!(large, HttpError::CaBundleUnreadable { .. }),
+            "{large}"
+        );
         fs::remove_file(&path).unwrap();
-        let missing = Http::new(&route).unwrap_err().to_string();
-        assert!(missing.contains("cannot read") && missing.contains("ca.pem"));
+        let missing = Http::new(&route).unwrap_err();
+        assert!(
+            matches!(missing, HttpError::CaBundleUnreadable { .. }),
+            "{missing}"
+        );
     }
 }

@@ -11,11 +11,11 @@ use rustix::fs::{Mode, OFlags};
 use rustix::time::Timespec;
 
 /// How long a pipe may take to its end. A command behind one may ask AWS first.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The file's bytes, at most so many.
 pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    read_within(path, limit, PATIENCE)
+    read_with_timeout(path, limit, TIMEOUT)
 }
 
 /// The same of UTF-8 text, without the byte order mark that some editors and shells put before it.
@@ -41,11 +41,11 @@ pub fn read_limited(input: impl Read, limit: u64) -> io::Result<Vec<u8>> {
     }
 }
 
-fn read_within(path: &Path, limit: u64, patience: Duration) -> io::Result<Vec<u8>> {
+fn read_with_timeout(path: &Path, limit: u64, timeout: Duration) -> io::Result<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
     if file.metadata()?.file_type().is_fifo() {
-        return read_limited(Pipe::new(file, patience), limit);
+        return read_limited(Pipe::new(file, timeout), limit);
     }
     rustix::fs::fcntl_setfl(&file, OFlags::empty())?; // a terminal is waited for
     read_limited(file, limit)
@@ -55,21 +55,21 @@ fn read_within(path: &Path, limit: u64, patience: Duration) -> io::Result<Vec<u8
 struct Pipe {
     file: File, // non-blocking: another reader may take what `poll` saw
     opened: Instant,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl Pipe {
-    fn new(file: File, patience: Duration) -> Pipe {
+    fn new(file: File, timeout: Duration) -> Pipe {
         Pipe {
             file,
             opened: Instant::now(),
-            patience,
+            timeout,
         }
     }
 
     /// Returns once a writer has written, or come and gone.
     fn wait(&self) -> io::Result<()> {
-        let left = self.patience.saturating_sub(self.opened.elapsed());
+        let left = self.timeout.saturating_sub(self.opened.elapsed());
         let left = Timespec::try_from(left).map_err(io::Error::other)?;
         let mut polled = [PollFd::new(&self.file, PollFlags::IN)];
         if poll(&mut polled, Some(&left))? > 0 {
@@ -77,7 +77,7 @@ impl Pipe {
         }
         let fault = format!(
             "this pipe has not ended within {} s: nobody writes to it, or its writer has not closed it",
-            self.patience.as_secs()
+            self.timeout.as_secs()
         );
         Err(io::Error::new(ErrorKind::TimedOut, fault))
     }
@@ -129,12 +129,12 @@ mod tests {
     fn a_pipe_is_not_waited_for_without_an_end() {
         let directory = tempfile::tempdir().unwrap();
         let path = pipe(directory.path());
-        let silent = read_within(&path, 3, SHORT).unwrap_err();
+        let silent = read_with_timeout(&path, 3, SHORT).unwrap_err();
         let both = OpenOptions::new().read(true).write(true).open(&path);
         let mut hanging = both.unwrap(); // at both ends, so that opening it waits for nobody
         hanging.write_all(b"a").unwrap();
         let (outcome, read) = mpsc::channel();
-        thread::spawn(move || outcome.send(read_within(&path, 3, SHORT)));
+        thread::spawn(move || outcome.send(read_with_timeout(&path, 3, SHORT)));
         let begun = read.recv_timeout(Duration::from_secs(30)).unwrap();
         for error in [silent, begun.unwrap_err()] {
             assert_eq!(error.kind(), ErrorKind::TimedOut);

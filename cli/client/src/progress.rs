@@ -17,7 +17,7 @@ pub struct Progress {
 }
 
 /// Shorter is no wait.
-const PATIENCE: Duration = Duration::from_secs(2);
+const INTERVAL: Duration = Duration::from_secs(2);
 
 impl Progress {
     /// Says nothing at all.
@@ -83,7 +83,7 @@ pub fn note(text: &str) {
 fn tell(awaited: &Mutex<String>) {
     let mut told = String::new();
     loop {
-        thread::sleep(PATIENCE);
+        thread::sleep(INTERVAL);
         let now = awaited
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

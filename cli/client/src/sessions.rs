@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use crate::agent_client::{self, Certificate};
 use crate::cache::{Cache, CacheError, Failure, Lock};
 use crate::create_session::create_session;
+use crate::diagnostic::Diagnostic;
 use crate::error::Error;
 use crate::moment::Moment;
 use crate::progress::Progress;
@@ -142,6 +143,7 @@ impl Sessions {
                 at: Timestamp::now(),
                 exit: error.exit() as u8,
                 message: error.to_string(),
+                hint: error.hint(),
             }),
         }
     }

@@ -14,6 +14,8 @@ pub use file::{TargetFiles, TargetTable};
 pub use name::TargetName;
 pub use settings::Settings;
 
+use crate::diagnostic::Diagnostic;
+use crate::exit::Exit;
 use crate::proxy::Proxy;
 use crate::request::CreateSession;
 
@@ -51,11 +53,11 @@ pub enum TargetError {
         fault: String,
     },
     /// No file has it.
-    #[error("there is no target {name:?} in {searched}\n{known}")]
+    #[error("there is no target {name:?} in {searched}")]
     Unknown {
         name: TargetName,
         searched: String,
-        known: String,
+        known: Vec<TargetName>,
     },
     /// Its settings do not fit together, or something is missing.
     #[error("{}{fault}", .name.as_ref().map(|name| format!("target {name:?}: ")).unwrap_or_default())]
@@ -63,6 +65,29 @@ pub enum TargetError {
         name: Option<TargetName>,
         fault: String,
     },
+}
+
+impl Diagnostic for TargetError {
+    fn exit(&self) -> Exit {
+        Exit::Usage
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            TargetError::Unknown { known, name, .. } if known.is_empty() => {
+                format!("there are no targets: write this one as [target.{name}]")
+            }
+            TargetError::Unknown { known, .. } => {
+                let known: Vec<_> = known.iter().map(TargetName::as_ref).collect();
+                format!("there are: {}", known.join(", "))
+            }
+            TargetError::File { .. } => "correct the targets file".to_owned(),
+            TargetError::Misfit { .. } => {
+                "correct the options, the target's table or the environment; \"roleseal targets\" shows each target"
+                    .to_owned()
+            }
+        })
+    }
 }
 
 impl Target {

@@ -53,22 +53,33 @@ impl fmt::Display for ProfileName {
 /// Why a profile is left as it is.
 #[derive(Debug, Error)]
 pub(crate) enum ProfileFault {
-    #[error("{0}\nThe file is left as it is: AWS tools do not agree on what it says")]
+    #[error("{0}")]
     Malformed(#[from] IniFault),
     #[error(
-        "[{profile}], line {line}, holds long-lived keys: they have no session token, and would be lost\n\
-         Use another --profile, or overwrite them with --force"
+        "[{profile}], line {line}, holds long-lived keys: they have no session token, and would be lost"
     )]
     LongLived { profile: ProfileName, line: usize },
-    #[error(
-        "[{profile}], line {line}, holds keys that roleseal has not written\n\
-         Use another --profile, or overwrite them with --force"
-    )]
+    #[error("[{profile}], line {line}, holds keys that roleseal has not written")]
     Foreign { profile: ProfileName, line: usize },
     #[error("the credentials hold a character that such a file cannot")]
     Unwritable,
     #[error("[{0}] cannot be written without a change to something else in the file")]
     Entangled(ProfileName),
+}
+
+impl ProfileFault {
+    pub(super) fn hint(&self) -> Option<String> {
+        let hint = match self {
+            ProfileFault::Malformed(_) => {
+                "correct the line: AWS tools read it differently, and roleseal left the file unchanged"
+            }
+            ProfileFault::LongLived { .. } | ProfileFault::Foreign { .. } => {
+                "use another --profile, or overwrite the keys with --force"
+            }
+            ProfileFault::Unwritable | ProfileFault::Entangled(_) => return None,
+        };
+        Some(hint.to_owned())
+    }
 }
 
 const ACCESS_KEY_ID: &str = "aws_access_key_id";

@@ -120,7 +120,7 @@ fn what_is_no_credentials_file_is_refused_and_untouched() {
             "line 1 comes before the first section",
         ),
         (b"[web]\n\xff = 1\n", "UTF-8"),
-        (b"[web]\naws_access_key_id = A\n", "--force"),
+        (b"[web]\naws_access_key_id = A\n", "holds long-lived keys"),
         (&vec![b'\n'; 1024 * 1024], "bytes or more"),
     ] {
         fs::write(&path, text).unwrap();
@@ -221,10 +221,10 @@ fn who_holds_the_lock_for_ever_is_named() {
     let (dir, path) = place();
     let lock = File::create(dir.path().join(".credentials.roleseal.lock")).unwrap();
     flock(&lock, FlockOperation::LockExclusive).unwrap();
-    let error = put(&path, "web").unwrap_err().to_string();
+    let hint = put(&path, "web").unwrap_err().hint().unwrap();
     assert!(
-        error.contains("fuser") && error.contains("roleseal.lock"),
-        "{error}"
+        hint.contains("fuser") && hint.contains("roleseal.lock"),
+        "{hint}"
     );
     assert!(!path.exists());
     drop(lock);

@@ -1,10 +1,11 @@
-//! What a check came to, for people and for programs.
+//! The findings of the checks, for people and for programs.
 
 use serde::Serialize;
 
+use client::Diagnostic;
 use client::exit::Exit;
 
-/// What one check came to.
+/// The outcome of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finding {
     pub(crate) check: Check,
@@ -75,11 +76,10 @@ impl Finding {
         Finding::new(check, Outcome::Skipped, why.into(), None)
     }
 
-    /// A failure as its error tells it: what failed on the first line, what to do on those that follow, or
-    /// `else_do` where there is only one.
-    pub(crate) fn told(check: Check, exit: Exit, text: &str, else_do: &str) -> Finding {
-        let (detail, remedy) = text.split_once('\n').unwrap_or((text, else_do));
-        Finding::failed(check, exit, detail, remedy)
+    /// A failure with the text, hint and exit code of its error.
+    pub(crate) fn error(check: Check, error: &dyn Diagnostic) -> Finding {
+        let remedy = error.hint().unwrap_or_else(|| NO_HINT.to_owned());
+        Finding::failed(check, error.exit(), error.to_string(), remedy)
     }
 
     fn new(check: Check, outcome: Outcome, detail: String, remedy: Option<String>) -> Finding {
@@ -94,6 +94,16 @@ impl Finding {
     pub(crate) fn is_failure(&self) -> bool {
         matches!(self.outcome, Outcome::Failed(_))
     }
+}
+
+const NO_HINT: &str = "the message is all that is known";
+
+/// Returns each check as skipped for that reason.
+pub(crate) fn skipped(checks: &[Check], why: &str) -> Vec<Finding> {
+    checks
+        .iter()
+        .map(|check| Finding::skipped(*check, why))
+        .collect()
 }
 
 impl Check {
@@ -207,12 +217,7 @@ mod tests {
         vec![
             Finding::ok(Check::Socket, "/s"),
             Finding::warning(Check::Certificate, "it ends soon", "renew it\nnow"),
-            Finding::told(
-                Check::Token,
-                Exit::TokenTrouble,
-                "it is gone\nplug it in",
-                "",
-            ),
+            Finding::failed(Check::Token, Exit::TokenTrouble, "it is gone", "plug it in"),
             Finding::failed(Check::Tls, Exit::Network, "not trusted", "trust it"),
             Finding::skipped(Check::Session, "no signature"),
         ]

@@ -1,14 +1,14 @@
 //! The agent that answers, the identities that it shows to this user, and their tokens.
 
 use client::exit::Exit;
-use jiff::Timestamp;
+use client::socket_access::user_name;
 use wire::{Identity, PinSource, ServiceInfo, State};
 
 use super::finding::{Check, Finding};
-use super::socket::caller_name;
+use crate::identity_table::key_and_certificate;
 
-/// Who answers at the socket.
-pub(super) fn judge_agent(info: &ServiceInfo) -> Finding {
+/// Checks that an agent answers, of this version.
+pub(super) fn agent_finding(info: &ServiceInfo) -> Finding {
     let ServiceInfo {
         product, version, ..
     } = info;
@@ -21,10 +21,10 @@ pub(super) fn judge_agent(info: &ServiceInfo) -> Finding {
             Check::Agent,
             Exit::AgentUnreachable,
             format!(
-                "{product} {version} answers, which does not speak {}",
+                "{product} {version} answers, without the interface {}",
                 wire::INTERFACE_NAME
             ),
-            "The socket is another program's: name the agent's with --socket or ROLESEAL_SOCKET.",
+            "the socket belongs to another program: name the agent's with --socket or ROLESEAL_SOCKET",
         );
     }
     let detail = format!("{product} {version} answers, by {}", wire::INTERFACE_NAME);
@@ -34,13 +34,13 @@ pub(super) fn judge_agent(info: &ServiceInfo) -> Finding {
     Finding::warning(
         Check::Agent,
         format!("{detail}; this is roleseal {OURS}"),
-        "Install both of one version; after an update of the agent: sudo systemctl restart roleseal-agent",
+        "install one version of both; after an upgrade: sudo systemctl restart roleseal-agent",
     )
 }
 
 const OURS: &str = env!("CARGO_PKG_VERSION");
 
-/// Which of the identities is meant; all of them where nothing needs a choice.
+/// Chooses the identity as the agent does; all of them without a target.
 pub(super) fn choose<'i>(
     identities: &'i [Identity],
     wanted: Option<&str>,
@@ -54,24 +54,24 @@ pub(super) fn choose<'i>(
     };
     if names.is_empty() {
         return refused(
-            "the agent shows this user none".to_owned(),
-            rule(&caller_name(), "the one that it is to use"),
+            "the agent shows this user no identity".to_owned(),
+            rule(&user_name(), "the identity to use"),
         );
     }
     match wanted {
         Some(name) => match identities.iter().find(|one| one.name == name) {
             Some(one) => (Finding::ok(Check::Identity, shown(one)), vec![one]),
             None => refused(
-                format!("{name} is not among those that the agent shows this user: {all}"),
+                format!("{name} is not among the identities that the agent shows this user: {all}"),
                 format!(
-                    "Is the name right (roleseal identities)? {}",
-                    rule(&caller_name(), name)
+                    "check the name (roleseal identities), or: {}",
+                    rule(&user_name(), name)
                 ),
             ),
         },
         None if identities.len() > 1 && for_session => refused(
-            format!("the target names none, and this user may use several: {all}"),
-            "Choose one with --identity or the target's identity.".to_owned(),
+            format!("the target names no identity, and this user may use several: {all}"),
+            "choose one with --identity or the target's identity".to_owned(),
         ),
         None => {
             let shown: Vec<_> = identities.iter().map(shown).collect();
@@ -81,28 +81,21 @@ pub(super) fn choose<'i>(
     }
 }
 
-/// What lets a user use an identity.
+/// Returns the rule that permits a user an identity.
 fn rule(user: &str, identity: &str) -> String {
     format!(
-        "Have the agent's operator put this under the [[identity]] of {identity} in agent.toml:\n\
+        "have the agent's operator add this to the [[identity]] of {identity} in agent.toml:\n\
          [[identity.allow]]\nusers = [\"{user}\"]\nthen: sudo systemctl reload roleseal-agent"
     )
 }
 
 fn shown(identity: &Identity) -> String {
-    let known = |member: &Option<String>| member.clone().unwrap_or_else(|| "unknown".to_owned());
-    format!(
-        "{}: {} key {}, certificate {} (serial {})",
-        identity.name,
-        known(&identity.key_algorithm),
-        identity.key_uri,
-        known(&identity.subject),
-        known(&identity.serial),
-    )
+    format!("{}: {}", identity.name, key_and_certificate(identity))
 }
 
-/// Whether the token can be used. The PIN is not tried for this: the agent says what it knows.
-pub(super) fn judge_token(identity: &Identity, now: Timestamp) -> Vec<Finding> {
+/// Reports the token's state as the agent knows it: no PIN is tried. An agent does not use a key whose certificate
+/// AWS would refuse: that is a finding of the certificate alone.
+pub(super) fn token_findings(identity: &Identity, certificate_refused: bool) -> Vec<Finding> {
     let name = &identity.name;
     let message = identity.message.as_deref().unwrap_or("no reason is given");
     let failed = |remedy: &str| {
@@ -111,28 +104,28 @@ pub(super) fn judge_token(identity: &Identity, now: Timestamp) -> Vec<Finding> {
     };
     let state = match identity.state {
         State::Ready => Finding::ok(Check::Token, format!("{name}: ready, its key proven")),
-        // The agent says so of a certificate that has ended: the token itself works.
-        State::Unusable if !valid(identity, now) => {
-            Finding::ok(Check::Token, format!("{name}: open, its key proven"))
+        State::Unusable if certificate_refused => {
+            let why = format!("{name}: not used with this certificate: {message}");
+            Finding::skipped(Check::Token, why)
         }
         State::Opening => Finding::warning(
             Check::Token,
             format!("{name}: the token is still being opened"),
-            "Look again in a moment. What it waits for is in the agent's log: journalctl -u roleseal-agent",
+            "try again in a moment; the agent's log shows the cause: journalctl -u roleseal-agent",
         ),
         State::Unavailable => failed(
-            "The agent tries again by itself. Is the token there, and does its module or its TPM answer? \
-             The agent's log has more: journalctl -u roleseal-agent",
+            "check that the token is connected and that its module or TPM answers; the agent tries again by itself, and its \
+             log shows the cause: journalctl -u roleseal-agent",
         ),
         State::PinRejected => failed(&format!(
-            "The PIN is not tried again before somebody acts, so that it does not lock. Put the right one \
-             where the identity's pin setting says, then: {}",
-            take_over(identity)
+            "correct the PIN where the identity's pin setting names it (the agent does not try the refused one again, as \
+             that could lock the token), then: {}",
+            apply(identity)
         )),
         State::Unusable => failed(&format!(
-            "Mend the key, the certificate or the configuration (sudo roleseal-agent --check shows its \
+            "correct the key, the certificate or the configuration (sudo roleseal-agent --check shows its \
              faults), then: {}",
-            take_over(identity)
+            apply(identity)
         )),
     };
     let warnings = identity.warnings.iter().map(|warning| {
@@ -140,15 +133,15 @@ pub(super) fn judge_token(identity: &Identity, now: Timestamp) -> Vec<Finding> {
         Finding::warning(
             Check::Token,
             text,
-            "What helps stands in the warning. Since when it is so: journalctl -u roleseal-agent. Background: \
-             docs/security.md",
+            "follow the warning; the agent's log shows since when: journalctl -u roleseal-agent; docs/security.md explains \
+             it",
         )
     });
     [state].into_iter().chain(warnings).collect()
 }
 
-/// How the agent takes over what was mended.
-fn take_over(identity: &Identity) -> &'static str {
+/// Returns the command after which the agent uses the correction.
+fn apply(identity: &Identity) -> &'static str {
     match identity.pin_source {
         Some(PinSource::Credential) => {
             "sudo systemctl restart roleseal-agent (its PIN is in a systemd credential, which is copied when \
@@ -158,25 +151,14 @@ fn take_over(identity: &Identity) -> &'static str {
     }
 }
 
-fn valid(identity: &Identity, now: Timestamp) -> bool {
-    let time = |text: &Option<String>| text.as_ref()?.parse::<Timestamp>().ok();
-    let begun = time(&identity.not_before).is_none_or(|begin| begin <= now);
-    let ended = time(&identity.not_after).is_some_and(|end| end <= now);
-    begun && !ended
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::doctor::finding::Outcome;
-    use crate::identities::tests::identity;
-
-    fn now() -> Timestamp {
-        "2026-06-01T00:00:00Z".parse().unwrap()
-    }
+    use crate::identity_table::tests::identity;
 
     #[test]
-    fn another_version_is_told_and_a_stranger_is_refused() {
+    fn another_version_is_a_warning_and_another_program_a_failure() {
         let info = |version: &str, interface: &str| ServiceInfo {
             vendor: "roleseal".into(),
             product: "roleseal-agent".into(),
@@ -184,12 +166,12 @@ mod tests {
             url: String::new(),
             interfaces: vec![interface.into()],
         };
-        let same = judge_agent(&info(OURS, wire::INTERFACE_NAME));
+        let same = agent_finding(&info(OURS, wire::INTERFACE_NAME));
         assert_eq!(same.outcome, Outcome::Ok);
-        let other = judge_agent(&info("99.0.0", wire::INTERFACE_NAME));
+        let other = agent_finding(&info("99.0.0", wire::INTERFACE_NAME));
         assert_eq!(other.outcome, Outcome::Warning);
         assert!(other.detail.contains("99.0.0") && other.detail.contains(OURS));
-        let stranger = judge_agent(&info(OURS, "io.systemd.Resolve"));
+        let stranger = agent_finding(&info(OURS, "io.systemd.Resolve"));
         assert_eq!(stranger.outcome, Outcome::Failed(Exit::AgentUnreachable));
     }
 
@@ -221,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_token_is_what_the_agent_says_of_it() {
-        let outcome = |identity: &Identity| judge_token(identity, now())[0].outcome;
+        let outcome = |identity: &Identity| token_findings(identity, false)[0].outcome;
         let trouble = Outcome::Failed(Exit::TokenTrouble);
         for (state, expected) in [
             (State::Ready, Outcome::Ok),
@@ -232,16 +214,8 @@ mod tests {
         ] {
             assert_eq!(outcome(&identity("web", state)), expected, "{state:?}");
         }
-        let expired = Identity {
-            not_after: Some("2026-05-31T23:59:59Z".into()),
-            ..identity("web", State::Unusable)
-        };
-        assert_eq!(outcome(&expired), Outcome::Ok);
-        let future = Identity {
-            not_before: Some("2026-06-01T00:00:01Z".into()),
-            ..identity("web", State::Unusable)
-        };
-        assert_eq!(outcome(&future), Outcome::Ok);
+        let refused = token_findings(&identity("web", State::Unusable), true);
+        assert_eq!(refused[0].outcome, Outcome::Skipped);
     }
 
     #[test]
@@ -250,7 +224,7 @@ mod tests {
             warnings: vec!["somebody gave a wrong PIN".into(), "extractable".into()],
             ..identity("web", State::Ready)
         };
-        let findings = judge_token(&warned, now());
+        let findings = token_findings(&warned, false);
         assert_eq!(findings.len(), 3);
         assert_eq!(findings[1].outcome, Outcome::Warning);
         assert_eq!(findings[1].detail, "web: somebody gave a wrong PIN");

@@ -1,68 +1,123 @@
-//! The way to the endpoint: name, connection, TLS, and AWS's clock.
+//! The network to the endpoint: name, connection, TLS, and AWS's clock.
 
 use std::net::{IpAddr, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
+use client::clock_skew::{self, ClockSkew};
 use client::exit::Exit;
 use client::http::{Http, HttpError, Stage};
 use client::target::Target;
 use client::timeout::timeout;
-use jiff::fmt::rfc2822;
 use jiff::{SignedDuration, Timestamp};
 
-use super::finding::{Check, Finding};
+use super::finding::{Check, Finding, skipped};
 
-/// What was seen of it.
-pub(super) struct Way {
+/// What an unsigned request shows of the network.
+pub(super) struct NetworkProbe {
     /// The host whose name is looked up: the endpoint's, or the proxy's.
     host: String,
-    endpoint: String,
-    proxy: Option<String>,
-    /// Whose CAs are trusted.
+    /// The endpoint, and the proxy.
+    route: String,
+    /// The trusted CAs.
     trust: String,
     addresses: Result<Vec<IpAddr>, String>,
-    knock: Result<Knock, HttpError>,
+    response: Result<ProbeResponse, HttpError>,
 }
 
-/// An answer, whatever it says: nothing was asked for.
-struct Knock {
+/// An answer of any status.
+struct ProbeResponse {
     took: Duration,
-    date: Option<String>,
-    at: Timestamp,
+    skew: Option<ClockSkew>,
 }
 
-/// So long may a name take: as long as the HTTP client lets it.
+/// As long as the HTTP client waits for a name.
 const NAME_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// For the whole of an unsigned request.
-const KNOCK_TIMEOUT: Duration = Duration::from_secs(15);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Goes as far as an unsigned request for the endpoint's root gets.
-pub(super) fn walk(target: &Target, http: &Http) -> Way {
-    let endpoint = target.session.endpoint.host().to_owned();
-    let proxy = target.route.proxy.as_ref();
-    let proxy = proxy.map(|proxy| proxy.shown().to_owned());
-    let host = match &proxy {
-        Some(proxy) => proxy.split("://").nth(1).unwrap_or(proxy).to_owned(),
-        None => endpoint.clone(),
-    };
-    let addresses = addresses(&host);
-    let begin = Instant::now();
-    let knock = http.knock(&endpoint, KNOCK_TIMEOUT).map(|answer| Knock {
-        took: begin.elapsed(),
-        date: answer.date,
-        at: Timestamp::now(),
-    });
-    Way {
-        host,
-        endpoint,
-        proxy,
-        trust: match &target.route.ca_bundle {
-            Some(path) => format!("the CAs of {}", path.display()),
-            None => "the system's CAs".to_owned(),
-        },
-        addresses,
-        knock,
+impl NetworkProbe {
+    /// Looks up the name, and requests the endpoint's root without a signature.
+    pub(super) fn run(target: &Target, http: &Http) -> NetworkProbe {
+        let endpoint = target.session.endpoint.host();
+        let proxy = target.route.proxy.as_ref().map(|proxy| proxy.shown());
+        let host = proxy.map_or(endpoint, |proxy| proxy.split("://").nth(1).unwrap_or(proxy));
+        let addresses = addresses(host);
+        let begin = Instant::now();
+        let response = http
+            .probe(endpoint, PROBE_TIMEOUT)
+            .map(|answer| ProbeResponse {
+                took: begin.elapsed(),
+                skew: ClockSkew::of(answer.date.as_deref(), Timestamp::now()),
+            });
+        NetworkProbe {
+            host: host.to_owned(),
+            route: match proxy {
+                Some(proxy) => format!("{endpoint} through {proxy}"),
+                None => endpoint.to_owned(),
+            },
+            trust: match &target.route.ca_bundle {
+                Some(path) => format!("the CAs of {}", path.display()),
+                None => "the system's CAs".to_owned(),
+            },
+            addresses,
+            response,
+        }
+    }
+
+    /// Returns a finding for each part: what lies behind a failure is skipped.
+    pub(super) fn findings(&self) -> Vec<Finding> {
+        let name = self.name();
+        if name.is_failure() {
+            let behind = skipped(
+                &[Check::Connection, Check::Tls, Check::Clock],
+                "there is no address",
+            );
+            return [vec![name], behind].concat();
+        }
+        let connection =
+            |what: &str| Finding::ok(Check::Connection, format!("{} {what}", self.route));
+        let mut findings = vec![name];
+        match &self.response {
+            Ok(response) => findings.extend([
+                connection(&format!("answers within {} ms", response.took.as_millis())),
+                Finding::ok(
+                    Check::Tls,
+                    format!("its certificate is valid, by {}", self.trust),
+                ),
+                clock(response.skew),
+            ]),
+            Err(error) if error.stage() == Some(Stage::Tls) => {
+                let mut tls = Finding::error(Check::Tls, error);
+                tls.detail += &format!(" (trusted are {})", self.trust);
+                findings.extend([connection("accepts connections"), tls]);
+                findings.extend(skipped(&[Check::Clock], "there is no answer"));
+            }
+            Err(error) => {
+                findings.push(Finding::error(Check::Connection, error));
+                findings.extend(skipped(&[Check::Tls, Check::Clock], "there is no answer"));
+            }
+        }
+        findings
+    }
+
+    fn name(&self) -> Finding {
+        let host = &self.host;
+        let fault = match &self.addresses {
+            Ok(addresses) if !addresses.is_empty() => {
+                let shown: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+                return Finding::ok(Check::Name, format!("{host} is {}", shown.join(", ")));
+            }
+            Ok(_) => "it has no address",
+            Err(error) => error,
+        };
+        Finding::failed(
+            Check::Name,
+            Exit::Network,
+            format!("cannot resolve {host}: {fault}"),
+            "check the name (--endpoint, region, proxy), and whether this host resolves others (resolvectl query, getent \
+             hosts); if only a proxy reaches AWS, name it with HTTPS_PROXY or --proxy",
+        )
     }
 }
 
@@ -86,247 +141,96 @@ fn addresses(host: &str) -> Result<Vec<IpAddr>, String> {
     }
 }
 
-/// What there is to say of each part of the way.
-pub(super) fn judge(way: &Way) -> Vec<Finding> {
-    let mut findings = vec![judge_name(way)];
-    if findings.iter().any(Finding::is_failure) {
-        findings.extend(not_reached(
-            &[Check::Connection, Check::Tls, Check::Clock],
-            "the name has no address",
-        ));
-        return findings;
-    }
-    match &way.knock {
-        Ok(knock) => {
-            let via = via(way);
-            findings.push(Finding::ok(
-                Check::Connection,
-                format!(
-                    "{}{via} answers, in {} ms",
-                    way.endpoint,
-                    knock.took.as_millis()
-                ),
-            ));
-            findings.push(Finding::ok(
-                Check::Tls,
-                format!("its certificate is good, by {}", way.trust),
-            ));
-            findings.push(judge_clock(knock.date.as_deref(), knock.at));
-        }
-        Err(error) => findings.extend(lost(way, error)),
-    }
-    findings
-}
+/// A difference of more than that grows, as nothing synchronizes the clock.
+const DRIFT: SignedDuration = SignedDuration::from_mins(1);
 
-fn via(way: &Way) -> String {
-    let via = way.proxy.as_ref().map(|proxy| format!(" through {proxy}"));
-    via.unwrap_or_default()
-}
-
-fn judge_name(way: &Way) -> Finding {
-    let host = &way.host;
-    match &way.addresses {
-        Ok(addresses) if !addresses.is_empty() => {
-            let shown: Vec<_> = addresses.iter().take(4).map(ToString::to_string).collect();
-            let more = match addresses.len() > shown.len() {
-                true => " and more",
-                false => "",
-            };
-            Finding::ok(Check::Name, format!("{host} is {}{more}", shown.join(", ")))
-        }
-        Ok(_) => unknown_name(host, "it has no address"),
-        Err(error) => unknown_name(host, error),
-    }
-}
-
-fn unknown_name(host: &str, why: &str) -> Finding {
-    Finding::failed(
-        Check::Name,
-        Exit::Network,
-        format!("{host}: {why}"),
-        "Is the name right (--endpoint, region, proxy), and does this host resolve others (resolvectl query, \
-         getent hosts)? Where AWS is reached through a proxy only: HTTPS_PROXY or --proxy.",
-    )
-}
-
-/// The part of the way where the request was lost, those before it, and those behind it.
-fn lost(way: &Way, error: &HttpError) -> Vec<Finding> {
-    let text = error.to_string();
-    let failed =
-        |check| Finding::told(check, error.exit(), &text, "Is the endpoint the right one?");
-    let connected = || {
-        let reached = format!("{}{} takes connections", way.endpoint, via(way));
-        Finding::ok(Check::Connection, reached)
-    };
-    match error.stage() {
-        Some(Stage::Tls) => {
-            let mut tls = failed(Check::Tls);
-            tls.detail += &format!(" (trusted are {})", way.trust);
-            let clock = not_reached(&[Check::Clock], "there is no answer");
-            [connected(), tls].into_iter().chain(clock).collect()
-        }
-        Some(Stage::Answer) => {
-            let behind = not_reached(&[Check::Tls, Check::Clock], "there is no answer");
-            [failed(Check::Connection)]
-                .into_iter()
-                .chain(behind)
-                .collect()
-        }
-        Some(Stage::Proxy) => {
-            let behind = not_reached(&[Check::Tls, Check::Clock], "the proxy makes no tunnel");
-            [failed(Check::Connection)]
-                .into_iter()
-                .chain(behind)
-                .collect()
-        }
-        Some(Stage::Name | Stage::Connection) | None => {
-            let behind = not_reached(&[Check::Tls, Check::Clock], "there is no connection");
-            [failed(Check::Connection)]
-                .into_iter()
-                .chain(behind)
-                .collect()
-        }
-    }
-}
-
-fn not_reached(checks: &[Check], why: &str) -> Vec<Finding> {
-    let skip = |check: &Check| Finding::skipped(*check, why);
-    checks.iter().map(skip).collect()
-}
-
-/// More is an omen: clocks drift on.
-const WORTH_A_WORD: SignedDuration = SignedDuration::from_mins(1);
-
-/// What SigV4 bears.
-const TOO_FAR: SignedDuration = SignedDuration::from_mins(5);
-
-/// How this host's clock stands to AWS's, by the `Date` of an answer.
-pub(super) fn judge_clock(date: Option<&str>, now: Timestamp) -> Finding {
-    let theirs = date.and_then(|date| rfc2822::parse(date).ok());
-    let Some(theirs) = theirs else {
+fn clock(skew: Option<ClockSkew>) -> Finding {
+    let Some(skew) = skew else {
         return Finding::skipped(Check::Clock, "the answer has no Date");
     };
-    let ahead = now.duration_since(theirs.timestamp());
-    let (seconds, direction) = match ahead.is_negative() {
-        true => (-ahead.as_secs(), "behind"),
-        false => (ahead.as_secs(), "ahead of"),
-    };
-    let detail = format!("this host's is {seconds} s {direction} AWS's");
-    const REMEDY: &str = "Set it by NTP: timedatectl shows whether it is synchronised.";
-    if ahead.abs() > TOO_FAR {
-        let detail = format!("{detail}, which bears {} s", TOO_FAR.as_secs());
-        return Finding::failed(Check::Clock, Exit::Failed, detail, REMEDY);
-    }
-    match ahead.abs() > WORTH_A_WORD {
-        true => Finding::warning(Check::Clock, detail, REMEDY),
-        false => Finding::ok(Check::Clock, detail),
+    if !skew.is_tolerated() {
+        Finding::failed(
+            Check::Clock,
+            Exit::Failed,
+            skew.to_string(),
+            clock_skew::HINT,
+        )
+    } else if skew.exceeds(DRIFT) {
+        Finding::warning(Check::Clock, skew.to_string(), clock_skew::HINT)
+    } else {
+        Finding::ok(Check::Clock, skew.to_string())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::finding::Outcome;
+    use crate::doctor::finding::Outcome::{self, Failed, Ok as Fine, Skipped, Warning};
 
-    fn way(knock: Result<Knock, HttpError>) -> Way {
-        Way {
+    fn outcomes(
+        addresses: Result<Vec<IpAddr>, String>,
+        response: Result<ProbeResponse, HttpError>,
+    ) -> [Outcome; 4] {
+        let probe = NetworkProbe {
             host: "proxy:3128".into(),
-            endpoint: "aws.example".into(),
-            proxy: Some("http://proxy:3128".into()),
+            route: "aws.example through http://proxy:3128".into(),
             trust: "the system's CAs".into(),
-            addresses: Ok(vec![IpAddr::from([10, 0, 0, 1])]),
-            knock,
-        }
+            addresses,
+            response,
+        };
+        let findings = probe.findings();
+        let checks: Vec<_> = findings.iter().map(|one| one.check).collect();
+        assert_eq!(
+            checks,
+            [Check::Name, Check::Connection, Check::Tls, Check::Clock]
+        );
+        let outcomes: Vec<_> = findings.iter().map(|one| one.outcome).collect();
+        outcomes.try_into().unwrap()
     }
 
-    fn outcomes(way: &Way) -> Vec<(Check, Outcome)> {
-        let findings = judge(way);
-        findings
-            .iter()
-            .map(|one| (one.check, one.outcome))
-            .collect()
-    }
-
-    fn no_answer(stage: Stage) -> HttpError {
-        HttpError::NoAnswer {
+    fn no_answer(stage: Stage) -> Result<ProbeResponse, HttpError> {
+        Err(HttpError::NoAnswer {
             host: "aws.example".into(),
             proxy: None,
             fault: "it says why".into(),
             hint: "what to do",
             stage,
             passing: true,
-        }
-    }
-
-    const FAILED: Outcome = Outcome::Failed(Exit::Network);
-
-    #[test]
-    fn a_request_is_lost_at_one_place() {
-        use Outcome::{Ok, Skipped};
-        let checks = [Check::Name, Check::Connection, Check::Tls, Check::Clock];
-        for (stage, expected) in [
-            (Stage::Connection, [Ok, FAILED, Skipped, Skipped]),
-            (Stage::Proxy, [Ok, FAILED, Skipped, Skipped]),
-            (Stage::Tls, [Ok, Ok, FAILED, Skipped]),
-            (Stage::Answer, [Ok, FAILED, Skipped, Skipped]),
-        ] {
-            let way = way(Err(no_answer(stage)));
-            let expected: Vec<_> = checks.into_iter().zip(expected).collect();
-            assert_eq!(outcomes(&way), expected, "{stage:?}");
-            let failed = judge(&way).into_iter().find(Finding::is_failure).unwrap();
-            assert!(failed.detail.contains("it says why"), "{}", failed.detail);
-            assert_eq!(failed.remedy.as_deref(), Some("what to do"));
-        }
-        for addresses in [Result::Ok(vec![]), Err("no such name".to_owned())] {
-            let way = Way {
-                addresses,
-                ..way(Err(no_answer(Stage::Name)))
-            };
-            let expected = [FAILED, Skipped, Skipped, Skipped];
-            assert_eq!(
-                outcomes(&way),
-                checks.into_iter().zip(expected).collect::<Vec<_>>()
-            );
-        }
+        })
     }
 
     #[test]
-    fn an_answer_says_all_at_once() {
-        let knock = Knock {
-            took: Duration::from_millis(7),
-            date: Some("Thu, 01 Jan 2026 00:00:00 GMT".into()),
-            at: "2026-01-01T00:00:01Z".parse().unwrap(),
-        };
-        let findings = judge(&way(Ok(knock)));
-        assert!(findings.iter().all(|one| one.outcome == Outcome::Ok));
-        let details: Vec<_> = findings.iter().map(|one| one.detail.as_str()).collect();
-        assert_eq!(
-            details,
-            [
-                "proxy:3128 is 10.0.0.1",
-                "aws.example through http://proxy:3128 answers, in 7 ms",
-                "its certificate is good, by the system's CAs",
-                "this host's is 1 s ahead of AWS's",
-            ]
-        );
+    fn a_request_is_lost_at_one_check() {
+        let address = || Ok(vec![IpAddr::from([10, 0, 0, 1])]);
+        let failed = Failed(Exit::Network);
+        for stage in [Stage::Connection, Stage::Proxy, Stage::Answer] {
+            let expected = [Fine, failed, Skipped, Skipped];
+            assert_eq!(outcomes(address(), no_answer(stage)), expected);
+        }
+        let tls = outcomes(address(), no_answer(Stage::Tls));
+        assert_eq!(tls, [Fine, Fine, failed, Skipped]);
+        for addresses in [Ok(vec![]), Err("no such name".to_owned())] {
+            let name = outcomes(addresses, no_answer(Stage::Name));
+            assert_eq!(name, [failed, Skipped, Skipped, Skipped]);
+        }
     }
 
     #[test]
     fn a_clock_may_be_a_minute_off_and_not_five() {
-        let outcome = |now: &str| {
+        for (now, expected) in [
+            ("12:01:00", Fine),
+            ("12:01:01", Warning),
+            ("11:55:00", Warning),
+            ("12:05:01", Failed(Exit::Failed)),
+        ] {
             let now = format!("2026-01-01T{now}Z").parse().unwrap();
-            judge_clock(Some("Thu, 01 Jan 2026 12:00:00 GMT"), now).outcome
-        };
-        assert_eq!(outcome("12:01:00"), Outcome::Ok);
-        assert_eq!(outcome("11:59:00"), Outcome::Ok);
-        assert_eq!(outcome("12:01:01"), Outcome::Warning);
-        assert_eq!(outcome("11:55:00"), Outcome::Warning);
-        assert_eq!(outcome("12:05:01"), Outcome::Failed(Exit::Failed));
-        assert_eq!(outcome("11:54:59"), Outcome::Failed(Exit::Failed));
-        let now = Timestamp::now();
-        for date in [None, Some("yesterday")] {
-            assert_eq!(judge_clock(date, now).outcome, Outcome::Skipped);
+            let skew = ClockSkew::of(Some("Thu, 01 Jan 2026 12:00:00 GMT"), now);
+            let took = Duration::from_millis(7);
+            let address = Ok(vec![IpAddr::from([10, 0, 0, 1])]);
+            let response = Ok(ProbeResponse { took, skew });
+            assert_eq!(outcomes(address, response), [Fine, Fine, Fine, expected]);
         }
+        assert_eq!(clock(None).outcome, Skipped);
     }
 
     #[test]

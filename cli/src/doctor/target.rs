@@ -1,4 +1,4 @@
-//! What is asked for: the settings, where they come from, and whether they fit together.
+//! The target: its settings, their source, and whether they agree.
 
 use std::path::PathBuf;
 
@@ -11,8 +11,8 @@ use rolesanywhere::{Partition, Region};
 use super::finding::{Check, Finding};
 use crate::common::Common;
 
-/// What the command line, the targets file and the environment come to.
-pub(super) struct Wish {
+/// The target of the command line, the targets file and the environment.
+pub(super) struct ResolvedTarget {
     /// `None` where none is wanted: neither a name nor an ARN was given.
     pub(super) target: Option<Result<Target, TargetError>>,
     /// The table of the targets file, where one was named and is there.
@@ -27,13 +27,13 @@ pub(super) struct Wish {
     pub(super) proxy: Option<ProxySetting>,
 }
 
-impl Wish {
+impl ResolvedTarget {
     pub(super) fn read(
         common: &Common,
         environment: &Environment,
         name: Option<TargetName>,
         options: Settings,
-    ) -> Wish {
+    ) -> ResolvedTarget {
         let found = name
             .as_ref()
             .map(|name| common.target_files(environment).find(name));
@@ -60,7 +60,7 @@ impl Wish {
             (None, Some(_)) => "by the target".to_owned(),
             (None, None) => environment.socket_from().to_owned(),
         };
-        Wish {
+        ResolvedTarget {
             target,
             table,
             identity,
@@ -86,25 +86,22 @@ impl Wish {
     }
 }
 
-/// What there is to say of the target.
-pub(super) fn judge(wish: &Wish) -> Finding {
-    let target = match &wish.target {
+/// Checks that the settings agree.
+pub(super) fn finding(resolved: &ResolvedTarget) -> Finding {
+    let target = match &resolved.target {
         None => {
             return Finding::skipped(
                 Check::Target,
                 "none was named: give --target NAME to look as far as AWS",
             );
         }
-        Some(Err(error)) => {
-            let text = error.to_string();
-            return Finding::told(Check::Target, Exit::Usage, &text, CORRECT);
-        }
+        Some(Err(error)) => return Finding::error(Check::Target, error),
         Some(Ok(target)) => target,
     };
     let session = &target.session;
     let detail = format!(
         "{}: {} for {} s, by {}; its ARNs agree",
-        wish.source(),
+        resolved.source(),
         session.target.role(),
         session.duration.seconds(),
         session.endpoint,
@@ -115,16 +112,13 @@ pub(super) fn judge(wish: &Wish) -> Finding {
             Exit::Usage,
             format!("{detail}, but that endpoint is of the region {region}"),
             format!(
-                "Profile and trust anchor are in {}: leave endpoint out, or name that region's.",
+                "profile and trust anchor are in {}: omit endpoint, or name that region's",
                 session.target.region()
             ),
         ),
         None => Finding::ok(Check::Target, detail),
     }
 }
-
-const CORRECT: &str = "Correct the target's table, the options or the environment: \"roleseal targets\" shows \
-                       what the tables lead to.";
 
 /// The region that an endpoint of AWS's own names, where it is not the target's. Private endpoints and
 /// stand-ins have other names.
@@ -137,10 +131,20 @@ fn foreign_region(target: &Target) -> Option<Region> {
     (is_aws && region != *target.session.target.region()).then_some(region)
 }
 
-/// Which proxy the request goes through, and why.
-pub(super) fn judge_proxy(wish: &Wish, target: &Target, word: &ProxyWord) -> Finding {
+/// Reports the proxy, and the setting that names it.
+pub(super) fn proxy_finding(
+    resolved: &ResolvedTarget,
+    target: &Target,
+    environment: &Environment,
+) -> Finding {
     let host = target.session.endpoint.host();
-    let detail = match (&wish.proxy, word) {
+    // A malformed variable does not apply here: --proxy or the target takes precedence, or there is no target.
+    let word = ProxyWord::of(environment, host).unwrap_or(ProxyWord::None);
+    Finding::ok(Check::Proxy, proxy_source(resolved, host, &word))
+}
+
+fn proxy_source(resolved: &ResolvedTarget, host: &str, word: &ProxyWord) -> String {
+    match (&resolved.proxy, word) {
         (Some(ProxySetting::None), _) => {
             format!("none for {host}: --proxy or the target says \"none\"")
         }
@@ -159,8 +163,7 @@ pub(super) fn judge_proxy(wish: &Wish, target: &Target, word: &ProxyWord) -> Fin
         (None, ProxyWord::None) => {
             format!("none for {host}: neither --proxy, the target nor $HTTPS_PROXY names one")
         }
-    };
-    Finding::ok(Check::Proxy, detail)
+    }
 }
 
 #[cfg(test)]
@@ -169,8 +172,11 @@ mod tests {
     use crate::doctor::finding::Outcome;
     use crate::test_support::target;
 
-    fn wish(target: Option<Result<Target, TargetError>>, proxy: Option<&str>) -> Wish {
-        Wish {
+    fn resolved(
+        target: Option<Result<Target, TargetError>>,
+        proxy: Option<&str>,
+    ) -> ResolvedTarget {
+        ResolvedTarget {
             target,
             table: None,
             identity: None,
@@ -182,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_target_says_what_it_leads_to_and_a_foreign_endpoint_is_named() {
-        let fine = judge(&wish(Some(Ok(target(""))), None));
+        let fine = finding(&resolved(Some(Ok(target(""))), None));
         assert_eq!(fine.outcome, Outcome::Ok);
         assert_eq!(
             fine.detail,
@@ -197,7 +203,7 @@ mod tests {
             ("localhost:8443", None),
         ] {
             let target = target(&format!("endpoint = \"https://{host}\""));
-            let finding = judge(&wish(Some(Ok(target)), None));
+            let finding = finding(&resolved(Some(Ok(target)), None));
             match region {
                 Some(region) => {
                     assert_eq!(finding.outcome, Outcome::Failed(Exit::Usage), "{host}");
@@ -206,7 +212,7 @@ mod tests {
                 None => assert_eq!(finding.outcome, Outcome::Ok, "{host}"),
             }
         }
-        assert_eq!(judge(&wish(None, None)).outcome, Outcome::Skipped);
+        assert_eq!(finding(&resolved(None, None)).outcome, Outcome::Skipped);
     }
 
     #[test]
@@ -232,10 +238,10 @@ mod tests {
             (None, excepted, "$NO_PROXY excepts it from $HTTPS_PROXY"),
             (None, ProxyWord::None, "neither --proxy"),
         ] {
-            let finding = judge_proxy(&wish(None, setting), &target, &word);
-            assert_eq!(finding.outcome, Outcome::Ok);
-            assert!(finding.detail.contains(expected), "{}", finding.detail);
-            assert!(!finding.detail.contains("s3cret"), "{}", finding.detail);
+            let host = target.session.endpoint.host();
+            let source = proxy_source(&resolved(None, setting), host, &word);
+            assert!(source.contains(expected), "{source}");
+            assert!(!source.contains("s3cret"), "{source}");
         }
     }
 }

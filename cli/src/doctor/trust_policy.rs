@@ -1,8 +1,8 @@
-//! The role's trust policy, from a file, laid against this certificate: AWS itself does not say what of it
-//! said no.
+//! The role's trust policy, from a file, evaluated for this certificate: AWS does not say which part denies.
 
 use std::path::Path;
 
+use client::aws_refusal::Cause;
 use client::exit::Exit;
 use client::input;
 use client::target::Target;
@@ -10,7 +10,7 @@ use rolesanywhere::certificate::{Chain, SessionFacts};
 use trust_policy::{SessionRequest, TrustPolicy};
 
 use super::finding::{Check, Finding};
-use super::session::Ended;
+use super::session::{SessionOutcome, refusal_cause};
 
 /// IAM stores far less; more is another file.
 const FILE_LIMIT: u64 = 64 * 1024;
@@ -23,10 +23,10 @@ pub(super) fn read(path: &Path) -> Result<TrustPolicy, String> {
     TrustPolicy::parse(&text).map_err(|error| format!("{shown}: {error}"))
 }
 
-const FORM: &str = "It should be what this prints: aws iam get-role --role-name NAME --query \
+const FORM: &str = "give the output of: aws iam get-role --role-name NAME --query \
                     Role.AssumeRolePolicyDocument";
 
-/// What Roles Anywhere tells of this certificate when it assumes the role.
+/// Returns the request that Roles Anywhere makes of this certificate to assume the role.
 fn request(target: &Target, chain: &Chain) -> SessionRequest {
     let arns = &target.session.target;
     let facts = SessionFacts::of(chain.leaf());
@@ -41,33 +41,30 @@ fn request(target: &Target, chain: &Chain) -> SessionRequest {
     }
 }
 
-/// What the document says to this certificate.
-pub(super) fn judge(
+/// Evaluates the document for this certificate.
+pub(super) fn finding(
     target: &Target,
     policy: &Result<TrustPolicy, String>,
-    chain: &Result<Chain, String>,
-    ended: Option<&Ended>,
+    chain: Option<&Chain>,
+    outcome: Option<&SessionOutcome>,
 ) -> Finding {
     let policy = match policy {
         Ok(policy) => policy,
-        Err(fault) => return Finding::told(Check::TrustPolicy, Exit::Usage, fault, FORM),
+        Err(fault) => return Finding::failed(Check::TrustPolicy, Exit::Usage, fault, FORM),
     };
-    let chain = match chain {
-        Ok(chain) => chain,
-        Err(_) => {
-            let why = "the identity's certificate is not known";
-            return Finding::skipped(Check::TrustPolicy, why);
-        }
+    let Some(chain) = chain else {
+        let why = "the identity's certificate is not known";
+        return Finding::skipped(Check::TrustPolicy, why);
     };
     let decision = policy.for_roles_anywhere(&request(target, chain).context());
-    let granted = matches!(ended, Some(Ended::Granted { .. }));
+    let granted = matches!(outcome, Some(Ok(_)));
     if decision.allowed() {
-        return match ended.is_some_and(Ended::may_be_the_policy) {
+        return match outcome.is_some_and(may_be_the_policy) {
             true => Finding::warning(
                 Check::TrustPolicy,
                 "the document allows this certificate all three actions: AWS refused for another reason",
-                "Look at the profile first, as above. Is the document this role's, as it is now? Attribute \
-                 mappings of the profile, too, change the tags.",
+                "check the profile first, as above, then that the document is the role's current one; attribute \
+                 mappings of the profile change the tags, too",
             ),
             false => Finding::ok(
                 Check::TrustPolicy,
@@ -80,13 +77,13 @@ pub(super) fn judge(
     match granted {
         true if decision.undecided() => Finding::skipped(
             Check::TrustPolicy,
-            format!("AWS gave a session, and the document is not judged to the end here: {detail}"),
+            format!("AWS granted a session, and the document cannot be evaluated here: {detail}"),
         ),
         true => Finding::warning(
             Check::TrustPolicy,
-            format!("AWS gave a session, though by this document: {detail}"),
-            "Is the document this role's, as it is now? Attribute mappings of the profile, too, change the \
-             tags.",
+            format!("AWS granted a session, but by this document: {detail}"),
+            "check that the document is the role's current one; attribute mappings of the profile change the tags, \
+             too",
         ),
         false => Finding::failed(
             Check::TrustPolicy,
@@ -97,13 +94,21 @@ pub(super) fn judge(
     }
 }
 
-/// The commands that put a policy in place which fits, with the options that doctor was given.
+/// Returns whether the policy may be AWS's reason.
+fn may_be_the_policy(outcome: &SessionOutcome) -> bool {
+    matches!(
+        refusal_cause(outcome),
+        Some(Cause::RoleNotAssumed | Cause::Denied)
+    )
+}
+
+/// Returns the commands that install a matching policy.
 fn change(target: &Target) -> String {
     let role = target.session.target.role();
     let role = role.as_ref().rsplit('/').next().unwrap_or_default();
     format!(
-        "Use a certificate, trust anchor or role that fits, or have the role's trust policy changed (docs/inspect.md), with \
-         the options of this command for the first:\n\
+        "use another certificate, trust anchor or role, or change the role's trust policy (docs/inspect.md), with the \
+         options of this command for the first:\n\
          roleseal trust-policy --target … > policy.json\n\
          aws iam update-assume-role-policy --role-name {role} --policy-document file://policy.json"
     )
@@ -112,10 +117,10 @@ fn change(target: &Target) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::certificate::tests::Made;
+    use crate::doctor::certificate::tests::chain;
     use crate::doctor::finding::Outcome;
     use crate::doctor::session::tests::refused;
-    use crate::test_support::target;
+    use crate::test_support::{session, target};
 
     const ALL: &str = r#"["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"]"#;
 
@@ -127,23 +132,17 @@ mod tests {
         Ok(TrustPolicy::parse(&text).unwrap())
     }
 
-    fn denied() -> Ended {
-        refused(
-            403,
-            "AccessDeniedException",
-            "Unable to assume role for arn:x",
-        )
+    fn denied() -> SessionOutcome {
+        refused("Unable to assume role for arn:x")
     }
 
-    fn granted() -> Ended {
-        let asked = "2026-01-01T00:00:00Z".parse().unwrap();
-        let until = "2026-01-01T01:00:00Z".parse().unwrap();
-        Ended::Granted { asked, until }
+    fn granted() -> SessionOutcome {
+        Ok(session("A", "2026-01-01T00:00:00Z", "2026-01-01T01:00:00Z"))
     }
 
-    fn judged(policy: &Result<TrustPolicy, String>, ended: &Ended) -> Finding {
-        let chain = Made::leaf("web", 258).chain();
-        judge(&target(""), policy, &chain, Some(ended))
+    fn judged(policy: &Result<TrustPolicy, String>, outcome: &SessionOutcome) -> Finding {
+        let chain = chain("web", 12, 31).unwrap();
+        finding(&target(""), policy, Some(&chain), Some(outcome))
     }
 
     #[test]
@@ -197,7 +196,7 @@ mod tests {
     fn the_document_is_told_what_roles_anywhere_tells() {
         let request = request(
             &target("role-session-name = \"ci\""),
-            &Made::leaf("web", 258).chain().unwrap(),
+            &chain("web", 12, 31).unwrap(),
         );
         assert_eq!(request.session_name, "ci");
         assert_eq!(request.account, "123456789012");

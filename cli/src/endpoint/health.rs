@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use client::Diagnostic;
 use client::moment::Moment;
 use client::refresher::Status;
 
@@ -102,7 +103,7 @@ impl TargetHealth {
             failing_since: failure.map(|failure| failure.since),
             error: failure
                 .filter(|_| in_full)
-                .map(|failure| failure.error.to_string()),
+                .map(|failure| failure.error.report()),
         }
     }
 }

@@ -55,7 +55,7 @@ pub(super) struct Own(PathBuf);
 pub(crate) enum ListenError {
     #[error(
         "{0} is no loopback address: other hosts could connect, and credentials would cross the network in \
-         clear text\nIf that network is trusted, say so with --allow-remote."
+         clear text"
     )]
     Remote(String),
     #[error("another roleseal listens at {}: stop it, or choose another address with --listen", .0.display())]
@@ -64,8 +64,21 @@ pub(crate) enum ListenError {
     NotASocket(PathBuf),
     #[error("cannot listen at {0}: {1}")]
     Io(String, io::Error),
-    #[error("a socket from systemd cannot be used: {0}\nIt must be ListenStream=, TCP or Unix.")]
+    #[error("a socket from systemd cannot be used: {0}")]
     Activation(io::Error),
+}
+
+impl ListenError {
+    pub(crate) fn hint(&self) -> Option<String> {
+        let hint = match self {
+            ListenError::Remote(_) => "if that network is trusted, add --allow-remote",
+            ListenError::Activation(_) => "declare a TCP or Unix socket with ListenStream=",
+            ListenError::Taken(_) | ListenError::NotASocket(_) | ListenError::Io(..) => {
+                return None;
+            }
+        };
+        Some(hint.to_owned())
+    }
 }
 
 /// The port of AWS's own helper: who moves from it need not change clients.
@@ -293,7 +306,8 @@ mod tests {
     fn other_hosts_have_to_be_allowed() {
         for text in ["0.0.0.0:0", "[::]:0", "169.254.169.254:0", "10.0.0.1:0"] {
             let error = Listener::bind(&text.parse().unwrap(), false).unwrap_err();
-            assert!(error.to_string().contains("--allow-remote"), "{error}");
+            assert!(matches!(error, ListenError::Remote(_)), "{error}");
+            assert!(error.hint().unwrap().contains("--allow-remote"));
         }
         let everywhere = Listener::bind(&"0.0.0.0:0".parse().unwrap(), true).unwrap();
         assert_ne!(everywhere.tcp().unwrap().port(), 0);

@@ -23,14 +23,22 @@ pub(super) struct TokenFiles {
 #[derive(Debug, Error)]
 pub(crate) enum TokenFileError {
     #[error(
-        "there is no directory for token files: neither $XDG_RUNTIME_DIR nor $RUNTIME_DIRECTORY is set\n\
-         Name one with --token-directory."
+        "there is no directory for token files: neither $XDG_RUNTIME_DIR nor $RUNTIME_DIRECTORY is set"
     )]
     NoDirectory,
     #[error("{} is not used for token files: {fault}", .path.display())]
     Refused { path: PathBuf, fault: String },
     #[error("cannot keep the token file {}: {error}", .path.display())]
     Io { path: PathBuf, error: io::Error },
+}
+
+impl TokenFileError {
+    pub(super) fn hint(&self) -> Option<String> {
+        match self {
+            TokenFileError::NoDirectory => Some("name one with --token-directory".to_owned()),
+            TokenFileError::Refused { .. } | TokenFileError::Io { .. } => None,
+        }
+    }
 }
 
 impl TokenFiles {
@@ -168,7 +176,7 @@ mod tests {
         fs::set_permissions(&ours, fs::Permissions::from_mode(0o755)).unwrap();
         let refused = TokenFiles::open(Some(dir.path().to_owned())).err().unwrap();
         assert!(refused.to_string().contains("chmod 700"), "{refused}");
-        let none = TokenFiles::open(None).err().unwrap().to_string();
-        assert!(none.contains("--token-directory"), "{none}");
+        let none = TokenFiles::open(None).err().unwrap();
+        assert!(none.hint().unwrap().contains("--token-directory"), "{none}");
     }
 }

@@ -5,6 +5,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use client::Diagnostic;
 use client::moment::Moment;
 use client::progress::{self, Progress};
 use client::refresher::{SessionRefresher, Status};
@@ -227,7 +228,7 @@ impl Profile {
             progress::note(&format!(
                 "profile {}: {}\n{until} Failed since {:.0}; the next try is at {:.0}.",
                 self.name,
-                failure.error,
+                failure.error.report(),
                 failure.since,
                 status.next(now).unwrap_or(now.wall)
             ));
@@ -266,7 +267,7 @@ impl Profile {
             let pause = BACKOFF.steady_pause(self.failures, fastrand::f64());
             self.next = Some(now.steady + pause);
             if self.failures.is_power_of_two() {
-                progress::note(&format!("profile {}: {error}", self.name));
+                progress::note(&format!("profile {}: {}", self.name, error.report()));
             }
             return;
         }

@@ -91,7 +91,7 @@ fn a_refusal_by_aws_prints_no_credentials_and_cannot_steer_the_terminal() {
             "302 Found",
             "Location: https://localhost:1/\r\n",
             "",
-            "Redirects are not followed",
+            "--endpoint",
         ),
         ("200 OK", "", SESSION, "HTTP 200"),
         (
@@ -128,7 +128,7 @@ fn an_agent_that_cannot_be_reached_is_named_by_its_socket() {
     };
     unreachable("No such file");
     drop(UnixListener::bind(&socket).unwrap());
-    unreachable("nobody listens");
+    unreachable("systemctl start");
     let listener = thread::spawn({
         fs::remove_file(&socket).unwrap();
         let listener = UnixListener::bind(&socket).unwrap();
@@ -154,7 +154,7 @@ fn what_the_agent_refuses_has_an_exit_code() {
         (
             r#"{"error":"org.roleseal.Agent.TokenUnavailable","parameters":{"retryAfterSeconds":7,"message":"gone"}}"#,
             5,
-            "Try again in 7 s",
+            "\n  hint: try again in 7 s\n",
         ),
         (
             r#"{"error":"org.roleseal.Agent.Busy","parameters":{"message":"too many"}}"#,

@@ -47,7 +47,7 @@ fn a_target_of_the_users_file_needs_no_options() {
     let output = run(&["credential-process", "--target", "wep"]);
     assert_eq!(exit(&output), 2, "{output:?}");
     assert!(
-        text(&output.stderr).contains("There are: web"),
+        text(&output.stderr).contains("hint: there are: web"),
         "{output:?}"
     );
     fs::write(scene.path("bad.toml"), "[target.web]\n\nrole = 7\n").unwrap();

@@ -170,7 +170,7 @@ fn who_waits_too_long_is_told_for_whom() {
     let _held = open(&runtime).lock(KEY, soon()).unwrap();
     let error = open(&runtime).lock(KEY, Instant::now()).unwrap_err();
     assert!(matches!(error, CacheError::Busy { .. }));
-    assert!(error.to_string().contains("roleseal/00ff.lock"), "{error}");
+    assert!(error.hint().unwrap().contains("roleseal/00ff.lock"));
     assert!(open(&runtime).lock("other", Instant::now()).is_ok());
 }
 
@@ -182,6 +182,7 @@ fn who_waited_shares_the_failure_and_nobody_else() {
     let later = begin + jiff::SignedDuration::from_secs(1);
     let mut lock = cache.lock(KEY, soon()).unwrap();
     let failure = |at, message: &str| Failure {
+        hint: None,
         at,
         exit: 6,
         message: message.into(),

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use rustls::CertificateError;
 use thiserror::Error;
 
+use super::proxy_status::ProxyRefused;
 use super::timeouts::{ANSWER_TIMEOUT, CONNECT_TIMEOUT};
+use crate::diagnostic::Diagnostic;
 use crate::exit::Exit;
 
 /// Why there is no answer.
@@ -15,14 +17,11 @@ use crate::exit::Exit;
 pub enum HttpError {
     #[error("cannot read the CA bundle {}: {error}", .path.display())]
     CaBundleUnreadable { path: PathBuf, error: io::Error },
-    #[error(
-        "the CA bundle {} is not usable: {fault}\n\
-         It should hold one or more certificates in PEM form.", .path.display()
-    )]
+    #[error("cannot use the CA bundle {}: {fault}", .path.display())]
     CaBundleUnusable { path: PathBuf, fault: String },
-    #[error("the proxy {shown} is not usable: {fault}")]
+    #[error("cannot use the proxy {shown}: {fault}")]
     ProxyUnusable { shown: String, fault: String },
-    #[error("no answer from https://{host}{}: {fault}\n{hint}", through(.proxy.as_deref()))]
+    #[error("no answer from https://{host}{}: {fault}", through(.proxy.as_deref()))]
     NoAnswer {
         host: String,
         proxy: Option<String>,
@@ -56,15 +55,27 @@ fn through(proxy: Option<&str>) -> String {
         .unwrap_or_default()
 }
 
-impl HttpError {
-    /// The exit code of a command that fails for this.
-    pub fn exit(&self) -> Exit {
+impl Diagnostic for HttpError {
+    fn exit(&self) -> Exit {
         match self {
             HttpError::NoAnswer { .. } => Exit::Network,
             _ => Exit::Failed,
         }
     }
 
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            HttpError::CaBundleUnreadable { .. } | HttpError::CaBundleUnusable { .. } => {
+                "name a readable PEM file with one or more certificates with --ca-bundle or AWS_CA_BUNDLE"
+            }
+            HttpError::ProxyUnusable { .. } => "correct --proxy, the target's proxy or HTTPS_PROXY",
+            HttpError::NoAnswer { hint, .. } => hint,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+impl HttpError {
     /// Whether the same request may succeed in a moment.
     pub fn passing(&self) -> bool {
         matches!(self, HttpError::NoAnswer { passing: true, .. })
@@ -79,105 +90,108 @@ impl HttpError {
     }
 }
 
-/// What became of a request without an answer.
+/// Explains a request without an answer.
 pub(super) fn no_answer(host: &str, proxy: Option<String>, error: &ureq::Error) -> HttpError {
-    let (fault, hint, passing) = match error {
-        ureq::Error::Timeout(timeout) => {
-            let fault = match timeout {
-                ureq::Timeout::Resolve => {
-                    format!(
-                        "its name is not resolved within {} s",
-                        CONNECT_TIMEOUT.as_secs()
-                    )
-                }
-                ureq::Timeout::Connect => {
-                    format!("not connected within {} s", CONNECT_TIMEOUT.as_secs())
-                }
-                ureq::Timeout::RecvResponse | ureq::Timeout::RecvBody => {
-                    format!("no whole answer for {} s", ANSWER_TIMEOUT.as_secs())
-                }
-                _ => "not complete in time".to_owned(),
-            };
-            (fault, UNREACHABLE, true)
-        }
-        ureq::Error::HostNotFound => ("the host name is unknown".to_owned(), UNREACHABLE, true),
-        ureq::Error::ConnectProxyFailed(fault) => {
-            let (hint, passing) = proxy_hint(proxy_status(fault));
-            (fault.clone(), hint, passing)
-        }
-        ureq::Error::Io(error) => match tls_error(error) {
-            Some(error) => (error.to_string(), tls_hint(error), false),
-            None => (error.to_string(), UNREACHABLE, true),
-        },
-        ureq::Error::Rustls(error) => (error.to_string(), tls_hint(error), false),
-        error => (error.to_string(), "Is --endpoint the right host?", false),
-    };
+    let (stage, hint, passing) = classify(error);
     HttpError::NoAnswer {
         host: host.to_owned(),
         proxy,
-        fault,
+        fault: fault(error),
         hint,
-        stage: stage(error),
+        stage,
         passing,
     }
 }
 
-/// A connection that breaks tells nothing of how far it had come: ureq waits for the handshake with the
-/// first byte that it sends.
-fn stage(error: &ureq::Error) -> Stage {
+/// Returns how far the request came, what to do, and whether the same request may succeed in a moment.
+///
+/// A connection that breaks does not show how far it had come: ureq waits for the handshake with the first byte that
+/// it sends.
+fn classify(error: &ureq::Error) -> (Stage, &'static str, bool) {
+    use ureq::{Error, Timeout};
+    if let Some(refused) = proxy_refused(error) {
+        let (hint, passing) = proxy_hint(refused.status);
+        return (Stage::Proxy, hint, passing);
+    }
+    if let Some(error) = tls_error(error) {
+        return (Stage::Tls, tls_hint(error), false);
+    }
     match error {
-        ureq::Error::HostNotFound | ureq::Error::Timeout(ureq::Timeout::Resolve) => Stage::Name,
-        ureq::Error::ConnectProxyFailed(_) => Stage::Proxy,
-        ureq::Error::Rustls(_) => Stage::Tls,
-        ureq::Error::Io(error) if tls_error(error).is_some() => Stage::Tls,
-        ureq::Error::Io(_)
-        | ureq::Error::ConnectionFailed
-        | ureq::Error::Timeout(ureq::Timeout::Connect) => Stage::Connection,
-        _ => Stage::Answer,
+        Error::HostNotFound | Error::Timeout(Timeout::Resolve) => (Stage::Name, UNREACHABLE, true),
+        Error::Io(_) | Error::Timeout(Timeout::Connect) => (Stage::Connection, UNREACHABLE, true),
+        Error::ConnectionFailed => (Stage::Connection, ENDPOINT, false),
+        Error::ConnectProxyFailed(_) => (Stage::Proxy, UNREACHABLE, true), // it closes the connection
+        Error::Timeout(_) => (Stage::Answer, UNREACHABLE, true),
+        _ => (Stage::Answer, ENDPOINT, false),
     }
 }
 
-const UNREACHABLE: &str = "Check the network, name resolution, --endpoint and the proxy \
-                           (HTTPS_PROXY, NO_PROXY, --proxy).";
-
-/// The status of a proxy that answered. ureq has it in its text only.
-fn proxy_status(fault: &str) -> Option<u16> {
-    let (_, status) = fault.rsplit_once('/')?;
-    status.parse().ok()
+fn fault(error: &ureq::Error) -> String {
+    use ureq::{Error, Timeout};
+    let (connect, answer) = (CONNECT_TIMEOUT.as_secs(), ANSWER_TIMEOUT.as_secs());
+    match error {
+        Error::Timeout(Timeout::Resolve) => format!("its name is not resolved within {connect} s"),
+        Error::Timeout(Timeout::Connect) => format!("not connected within {connect} s"),
+        Error::Timeout(Timeout::RecvResponse | Timeout::RecvBody) => {
+            format!("no whole answer for {answer} s")
+        }
+        Error::Timeout(_) => "not complete in time".to_owned(),
+        Error::HostNotFound => "the host name is unknown".to_owned(),
+        Error::Io(error) => error.to_string(),
+        Error::Rustls(error) => error.to_string(),
+        Error::Other(error) => error.to_string(),
+        error => error.to_string(),
+    }
 }
 
-/// What to do, and whether the same request may succeed in a moment: so where the proxy broke off.
-fn proxy_hint(status: Option<u16>) -> (&'static str, bool) {
+const ENDPOINT: &str = "check --endpoint";
+
+const UNREACHABLE: &str =
+    "check the network, name resolution, --endpoint and the proxy (HTTPS_PROXY, NO_PROXY, --proxy)";
+
+/// Returns what to do, and whether the same request may succeed in a moment.
+fn proxy_hint(status: u16) -> (&'static str, bool) {
     match status {
-        Some(407) => ("The proxy wants another user or password.", false),
-        Some(403) => ("The proxy does not permit this host.", false),
-        Some(500..) | None => (UNREACHABLE, true),
-        Some(_) => (
-            "Is the proxy's address right, and is it an HTTP proxy?",
+        407 => ("the proxy requires another user or password", false),
+        403 => ("the proxy does not permit this host", false),
+        500.. => (UNREACHABLE, true),
+        _ => (
+            "check the proxy's address, and that it is an HTTP proxy",
             false,
         ),
     }
 }
 
-/// A failed handshake arrives as an I/O error around rustls's.
-fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
-    error.get_ref()?.downcast_ref()
+fn proxy_refused(error: &ureq::Error) -> Option<&ProxyRefused> {
+    match error {
+        ureq::Error::Other(error) => error.downcast_ref(),
+        _ => None,
+    }
+}
+
+/// Finds rustls's error, which may stand within an I/O error.
+fn tls_error(error: &ureq::Error) -> Option<&rustls::Error> {
+    match error {
+        ureq::Error::Rustls(error) => Some(error),
+        ureq::Error::Io(error) => error.get_ref()?.downcast_ref(),
+        _ => None,
+    }
 }
 
 fn tls_hint(error: &rustls::Error) -> &'static str {
     match error {
         rustls::Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        ) => "The server's certificate is for another name: check --endpoint.",
+        ) => "the server's certificate is for another name: check --endpoint",
         rustls::Error::InvalidCertificate(
             CertificateError::Expired
             | CertificateError::ExpiredContext { .. }
             | CertificateError::NotValidYet
             | CertificateError::NotValidYetContext { .. },
-        ) => "The server's certificate is not valid now: check this host's clock.",
+        ) => "the server's certificate is not valid now: check this host's clock",
         _ => {
-            "Where the server's certificate comes from a CA of your own, name that CA's certificate \
-             with --ca-bundle or AWS_CA_BUNDLE."
+            "if the server's certificate comes from a CA of your own, name that CA's certificate with --ca-bundle or \
+             AWS_CA_BUNDLE"
         }
     }
 }
@@ -187,90 +201,44 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failures_say_what_to_check_and_whether_they_pass() {
+    fn a_failure_has_its_stage_and_may_pass() {
+        use ureq::Timeout;
         let tls = |error| ureq::Error::Io(io::Error::other(rustls::Error::from(error)));
-        let proxy = |status: u16| {
-            let reason = format!("proxy server responded {status}/{status}");
-            ureq::Error::ConnectProxyFailed(reason)
-        };
+        let proxy = |status| ureq::Error::Other(Box::new(ProxyRefused { status }));
         let io = |kind: io::ErrorKind| ureq::Error::Io(kind.into());
         let timeout = ureq::Error::Timeout;
-        let cases = [
-            (
-                ureq::Error::HostNotFound,
-                "name resolution",
-                true,
-                Stage::Name,
-            ),
-            (
-                timeout(ureq::Timeout::Resolve),
-                "name is not resolved",
-                true,
-                Stage::Name,
-            ),
-            (
-                timeout(ureq::Timeout::Connect),
-                "connected within 5 s",
-                true,
-                Stage::Connection,
-            ),
-            (
-                timeout(ureq::Timeout::RecvResponse),
-                "no whole answer for 10 s",
-                true,
-                Stage::Answer,
-            ),
-            (
-                timeout(ureq::Timeout::Global),
-                "in time",
-                true,
-                Stage::Answer,
-            ),
+        let silent = ureq::Error::ConnectProxyFailed("no answer".into());
+        for (error, stage, passing) in [
+            (ureq::Error::HostNotFound, Stage::Name, true),
+            (timeout(Timeout::Resolve), Stage::Name, true),
+            (timeout(Timeout::Connect), Stage::Connection, true),
+            (timeout(Timeout::RecvResponse), Stage::Answer, true),
+            (timeout(Timeout::Global), Stage::Answer, true),
             (
                 io(io::ErrorKind::ConnectionRefused),
-                "HTTPS_PROXY",
-                true,
                 Stage::Connection,
-            ),
-            (
-                io(io::ErrorKind::UnexpectedEof),
-                "network",
                 true,
-                Stage::Connection,
             ),
-            (proxy(407), "password", false, Stage::Proxy),
-            (proxy(503), "503", true, Stage::Proxy),
-            (proxy(403), "permit", false, Stage::Proxy),
-            (
-                ureq::Error::ConnectProxyFailed("proxy server did not respond".into()),
-                "network",
-                true,
-                Stage::Proxy,
-            ),
-            (
-                tls(CertificateError::UnknownIssuer),
-                "--ca-bundle",
-                false,
-                Stage::Tls,
-            ),
-            (
-                tls(CertificateError::NotValidForName),
-                "another name",
-                false,
-                Stage::Tls,
-            ),
-            (tls(CertificateError::Expired), "clock", false, Stage::Tls),
-        ];
-        for (error, expected, passing, stage) in cases {
+            (io(io::ErrorKind::UnexpectedEof), Stage::Connection, true),
+            (proxy(407), Stage::Proxy, false),
+            (proxy(503), Stage::Proxy, true),
+            (silent, Stage::Proxy, true),
+            (tls(CertificateError::UnknownIssuer), Stage::Tls, false),
+            (tls(CertificateError::NotValidForName), Stage::Tls, false),
+            (tls(CertificateError::Expired), Stage::Tls, false),
+            (ureq::Error::TooManyRedirects, Stage::Answer, false),
+        ] {
             let error = no_answer("aws.example", Some("http://p:1".into()), &error);
-            assert_eq!((error.exit(), error.passing()), (Exit::Network, passing));
-            assert_eq!(error.stage(), Some(stage), "{error}");
-            let text = error.to_string();
-            assert!(
-                text.contains("aws.example through the proxy http://p:1"),
-                "{text}"
+            assert_eq!(
+                (error.stage(), error.passing()),
+                (Some(stage), passing),
+                "{error}"
             );
-            assert!(text.contains(expected), "{text}");
+            assert_eq!(error.exit(), Exit::Network);
+            assert!(error.hint().is_some());
+            let text = error.to_string();
+            assert!(text.contains("aws.example through the proxy http://p:1"));
+            assert!(!text.contains('\n'));
         }
     }
 }

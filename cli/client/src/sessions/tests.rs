@@ -56,6 +56,7 @@ fn hour_from(number: u64, minutes: i64) -> Session {
 fn refusal() -> Error {
     Error::Elsewhere {
         message: "refused".into(),
+        hint: None,
         exit: 6,
     }
 }

@@ -93,14 +93,10 @@ impl TargetFiles {
     fn unknown(&self, name: &TargetName, mut known: Vec<TargetName>) -> TargetError {
         known.sort();
         known.dedup();
-        let known: Vec<_> = known.iter().map(TargetName::as_ref).collect();
         TargetError::Unknown {
             name: name.clone(),
             searched: self.searched(),
-            known: match known[..] {
-                [] => format!("There is none at all: write one as [target.{name}]."),
-                _ => format!("There are: {}", known.join(", ")),
-            },
+            known,
         }
     }
 
@@ -152,6 +148,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::diagnostic::Diagnostic;
 
     const WEB: &str = "[target.web]\nidentity = \"web\"\n";
 
@@ -210,13 +207,10 @@ mod tests {
         let both = files(WEB, "[target.db]\n");
         let error = both.files.find(&"wep".parse().unwrap()).unwrap_err();
         let text = error.to_string();
-        assert!(
-            text.contains("\"wep\"") && text.contains("db, web"),
-            "{text}"
-        );
-        assert!(text.contains("/user or "), "{text}");
+        assert!(text.contains("\"wep\"") && text.contains("/user or "));
+        assert!(error.hint().unwrap().contains("db, web"));
         let none = files("", "").files.find(&"wep".parse().unwrap());
-        assert!(none.unwrap_err().to_string().contains("[target.wep]"));
+        assert!(none.unwrap_err().hint().unwrap().contains("[target.wep]"));
     }
 
     #[test]

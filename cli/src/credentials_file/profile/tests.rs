@@ -19,8 +19,9 @@ fn block(key: &str) -> String {
 }
 
 fn put_web(text: &str) -> Result<String, String> {
-    vet(text, &name("web"), false).map_err(|fault| fault.to_string())?;
-    put(text, &name("web"), &credentials("NEW")).map_err(|fault| fault.to_string())
+    let report = |fault: ProfileFault| format!("{fault}: {}", fault.hint().unwrap_or_default());
+    vet(text, &name("web"), false).map_err(report)?;
+    put(text, &name("web"), &credentials("NEW")).map_err(report)
 }
 
 /// `{}` is where the credentials are, in each text.
