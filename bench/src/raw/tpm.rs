@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut tpm = Context::new(TctiNameConf::from_str(&arguments.tcti)?)?;
     let file = std::fs::read_to_string(&arguments.key)?;
-    let file = KeyFile::parse(&file).map_err(|error| anyhow!(error))?;
+    let file = KeyFile::parse(file.as_bytes()).map_err(|error| anyhow!(error))?;
     let (key, scheme) = load(&mut tpm, &file)?;
     let digest = Digest::try_from(vec![7; 32])?;
     let ticket = HashcheckTicket::try_from(TPMT_TK_HASHCHECK {
