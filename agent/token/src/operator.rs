@@ -122,7 +122,10 @@ pub(crate) fn serve<T: DeserializeOwned, A: Serialize>(
         let last = work(task, &mut |part| {
             link::send(&mut command, &Outcome::Ok(part))
         });
-        link::send(&mut command, &last.map_err(TokenError::shortened))?;
+        match link::send(&mut command, &last.map_err(TokenError::shortened)) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()), // it has heard enough
+            sent => sent?,
+        }
     }
     Ok(())
 }

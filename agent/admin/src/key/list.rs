@@ -136,9 +136,13 @@ fn tokens(
 
 /// Whether a login can be made.
 fn check_one(tokens: &[pkcs11::TokenReport], name: &str) -> Result<(), Failure> {
+    let tokens: Vec<_> = tokens
+        .iter()
+        .filter(|token| token.has("CKF_TOKEN_INITIALIZED"))
+        .collect();
     let nobody_can = tokens
         .iter()
-        .all(|token| !token.logged_in && token.needs_login());
+        .all(|token| !token.logged_in && token.has("CKF_LOGIN_REQUIRED"));
     if tokens.len() < 2 || !nobody_can {
         return Ok(());
     }
@@ -251,13 +255,13 @@ fn tpm(tcti: &Tcti) -> Result<TpmJson, Failure> {
     }
 }
 
-trait NeedsLogin {
-    fn needs_login(&self) -> bool;
+trait Flags {
+    fn has(&self, name: &str) -> bool;
 }
 
-impl NeedsLogin for pkcs11::TokenReport {
-    fn needs_login(&self) -> bool {
-        self.flags.iter().any(|flag| flag == "CKF_LOGIN_REQUIRED")
+impl Flags for pkcs11::TokenReport {
+    fn has(&self, name: &str) -> bool {
+        self.flags.iter().any(|flag| flag == name)
     }
 }
 

@@ -159,7 +159,8 @@ impl Listing<'_> {
                 self.tell_one(report.map(|one| Answer::Certificate(Box::new(one))), failed)?;
             }
         }
-        if inventory.private.is_empty() && session.hides_private_objects() {
+        let nobody_says_so = !token.needs_login() && inventory.private.is_empty();
+        if nobody_says_so && session.hides_private_objects() {
             self.tell(Answer::Warning(
                 "without a login, it shows no private keys: if it has any, --login shows them"
                     .to_owned(),
