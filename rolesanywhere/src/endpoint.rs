@@ -44,6 +44,9 @@ impl FromStr for Endpoint {
             .strip_prefix("https://")
             .ok_or_else(|| error("credentials travel over https only"))?;
         let authority = authority.strip_suffix('/').unwrap_or(authority);
+        if authority.contains(['/', '?', '#', '@']) {
+            return Err(error("it has a path, a query or a user"));
+        }
         // An IPv6 address stands in brackets, and its colons are not the port's.
         let (name, port) = match authority.rsplit_once(':') {
             Some((name, port)) if !port.contains(']') => (name, Some(port)),
@@ -62,9 +65,7 @@ impl FromStr for Endpoint {
             || is_name(name),
             |ip| ip.parse::<std::net::Ipv6Addr>().is_ok(),
         ) {
-            return Err(error(
-                "the host is missing or malformed, or something follows it",
-            ));
+            return Err(error("the host is missing or malformed"));
         }
         let name = name.to_ascii_lowercase();
         let host = match port {
@@ -112,6 +113,7 @@ mod tests {
             "https://a/b",
             "https://a?b",
             "https://u@a",
+            "https://a:8443/sessions",
             "https://a:",
             "https://a:0",
             "https://a:65536",
@@ -122,5 +124,12 @@ mod tests {
         ] {
             assert!(text.parse::<Endpoint>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_is_the_same_with_a_port() {
+        let fault = |text: &str| text.parse::<Endpoint>().unwrap_err().fault;
+        assert_eq!(fault("https://a:8443/b"), fault("https://a/b"));
+        assert_ne!(fault("https://a:8443/b"), fault("https://a:0"));
     }
 }
