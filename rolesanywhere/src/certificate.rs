@@ -130,7 +130,7 @@ impl Certificate {
 
     /// Its public key, if it is of a kind that AWS takes for a leaf.
     pub fn public_key(&self) -> Result<PublicKey, CertificateError> {
-        PublicKey::of(self, public_key::LEAF_RSA_BITS)
+        PublicKey::of_leaf(self)
     }
 
     /// The kind of its key in the words of AWS's own helper: `RSA`, `EC`, such as `ML-DSA-44`, or

@@ -41,7 +41,10 @@ impl Scheme {
             );
         }
         match key {
-            Public::Rsa { parameters, .. } => rsa(parameters.rsa_scheme()),
+            Public::Rsa { parameters, .. } => {
+                check_length(u16::from(parameters.key_bits()).into())?;
+                rsa(parameters.rsa_scheme())
+            }
             Public::Ecc { parameters, .. } => ecc(parameters.ecc_curve(), parameters.ecc_scheme()),
             _ => Err("it is no key pair: make an RSA or an ECC key".to_owned()),
         }
@@ -64,6 +67,16 @@ impl Scheme {
             }
             _ => None,
         }
+    }
+}
+
+fn check_length(bits: usize) -> Result<(), String> {
+    match token::is_rsa_length(bits) {
+        true => Ok(()),
+        false => Err(format!(
+            "it is an RSA key of {bits} bits, but AWS accepts {}: make a key with `tpm2_create -G rsa2048`",
+            token::RSA_LENGTHS
+        )),
     }
 }
 
