@@ -121,7 +121,7 @@ impl AsFd for Connection {
 /// What to tell a client whose message could not be received, if anything.
 fn last_words(error: &TransportError) -> Option<Refusal> {
     match error {
-        TransportError::TooLarge => Some(Refusal::MessageTooLarge {
+        TransportError::TooLarge(_) => Some(Refusal::MessageTooLarge {
             limit: MESSAGE_LIMIT,
             message: format!("a message has at most {MESSAGE_LIMIT} bytes"),
         }),

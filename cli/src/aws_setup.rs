@@ -230,8 +230,8 @@ fn compact(json: &str) -> String {
     kept.collect()
 }
 
-/// Roles Anywhere takes so many characters of a bundle (SourceData, API reference): two of RSA-4096 have 4,000.
-const BUNDLE_LIMIT: usize = 8000;
+/// The longest bundle that Roles Anywhere accepts, in characters (SourceData, API reference).
+const BUNDLE_LIMIT: usize = 204_800;
 
 fn bundle(file: &Path, anchors: &[Certificate]) -> Result<String, AwsSetupError> {
     let text: String = anchors.iter().map(pem).collect();
@@ -275,7 +275,10 @@ mod tests {
         assert_eq!(of(fitting).unwrap().len(), fitting * length);
         let error = of(fitting + 1).unwrap_err();
         assert_eq!(error.exit(), Exit::RefusedByAws);
-        assert!(error.to_string().contains("at most 8000"), "{error}");
+        assert!(
+            error.to_string().contains(&BUNDLE_LIMIT.to_string()),
+            "{error}"
+        );
     }
 
     #[test]

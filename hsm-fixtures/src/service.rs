@@ -37,6 +37,7 @@ mod tags;
 #[cfg(test)]
 mod test_client;
 mod vault;
+mod verification;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

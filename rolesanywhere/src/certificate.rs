@@ -9,9 +9,11 @@ mod extensions;
 mod file;
 mod link;
 mod name;
+mod name_constraints;
 mod objection;
 mod path;
 mod public_key;
+mod restrictions;
 mod rules;
 mod scheme;
 mod serial;
@@ -53,17 +55,20 @@ pub struct CertificateError {
     remedy: &'static str,
 }
 
-/// A leaf with an RSA-4096 key has about 2 KiB of DER. With five intermediates as large as this, their
-/// base64 takes 48 KiB, and the agent's answer fits into its message.
-const DER_LIMIT: usize = 6 * 1024;
+/// The largest certificate, in bytes of DER: AWS's guidance. Most have 2 KiB, those with a hundred names 6 KiB.
+const DER_LIMIT: usize = 16 * 1024;
 
 impl Certificate {
     /// Reads it. What AWS thinks of it is another question: see [`Chain`].
     pub fn from_der(der: Vec<u8>) -> Result<Certificate, CertificateError> {
         if der.len() > DER_LIMIT {
-            return Err(CertificateError::new(format!(
-                "a certificate has more than {DER_LIMIT} bytes"
-            )));
+            let size = der.len();
+            return Err(CertificateError::with_remedy(
+                format!(
+                    "the certificate has {size} bytes, more than the {DER_LIMIT} (16 KiB) that AWS recommends"
+                ),
+                "have one issued with fewer names or extensions",
+            ));
         }
         let parsed = x509_cert::Certificate::from_der(&der)
             .map_err(|fault| CertificateError::new(format!("not an X.509 certificate: {fault}")))?;
@@ -130,7 +135,7 @@ impl Certificate {
 
     /// Its public key, if it is of a kind that AWS takes for a leaf.
     pub fn public_key(&self) -> Result<PublicKey, CertificateError> {
-        PublicKey::of(self, public_key::LEAF_RSA_BITS)
+        PublicKey::of_leaf(self)
     }
 
     /// The kind of its key in the words of AWS's own helper: `RSA`, `EC`, such as `ML-DSA-44`, or
@@ -196,6 +201,22 @@ mod tests {
 
     use super::testing::{Issued, NOON, ec_p256};
     use super::*;
+
+    /// AWS recommends at most 16 KiB.
+    #[test]
+    fn certificates_have_up_to_16_kib() {
+        let key = ec_p256();
+        let of_size = |length| {
+            let oid = openssl::asn1::Asn1Object::from_str("1.2.3.4.5").unwrap();
+            let content = openssl::asn1::Asn1OctetString::new_from_bytes(&vec![5; length]).unwrap();
+            let padding =
+                openssl::x509::X509Extension::new_from_der(&oid, false, &content).unwrap();
+            Certificate::from_der(Issued::leaf(&key).with(vec![padding]).der())
+        };
+        assert!(of_size(6 * 1024).is_ok());
+        assert!(of_size(15 * 1024).is_ok());
+        assert!(of_size(16 * 1024).is_err());
+    }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(500))]

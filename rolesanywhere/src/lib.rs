@@ -8,10 +8,12 @@ pub mod certificate;
 mod endpoint;
 mod partition;
 mod printable;
+mod rsa_length;
 mod session;
 
 pub use arn::{ArnError, ProfileArn, RoleArn, Target, TrustAnchorArn};
 pub use endpoint::{Endpoint, EndpointError};
 pub use partition::{Partition, Region};
 pub use printable::printable;
+pub use rsa_length::{RSA_LENGTHS, is_rsa_length};
 pub use session::{DEFAULT_DURATION, DURATION, SessionDuration, SessionName};

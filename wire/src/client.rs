@@ -50,7 +50,7 @@ impl Client {
     /// Connects to the agent's socket.
     pub fn connect(socket: &Path) -> Result<Client, ClientError> {
         let stream = connect(socket).map_err(ClientError::Connect)?;
-        Ok(Client(Transport::new(stream)))
+        Ok(Client(Transport::of_client(stream)))
     }
 
     /// Who answers.
@@ -128,7 +128,7 @@ impl Client {
     fn send(&mut self, request: &Request) -> Result<(), ClientError> {
         let frame = codec::encode_request(request);
         match self.0.send(frame, TRANSFER_DEADLINE) {
-            Err(TransportError::TooLarge) => Err(ClientError::TooLarge),
+            Err(TransportError::TooLarge(_)) => Err(ClientError::TooLarge),
             // An agent that takes no more clients says so and closes: that is still to be read.
             Err(TransportError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             result => Ok(result?),

@@ -24,7 +24,7 @@ pub use message::{
     Call, Identity, PinSource, Refusal, Reply, Request, RequestFault, Rule, ServiceInfo, State,
     UnsignedRequest,
 };
-pub use transport::{MESSAGE_LIMIT, Presence, Transport, TransportError};
+pub use transport::{MESSAGE_LIMIT, Presence, REPLY_LIMIT, Transport, TransportError};
 
 /// The interface's definition, as `GetInterfaceDescription` answers it.
 pub const INTERFACE: &str = include_str!("org.roleseal.Agent.varlink");

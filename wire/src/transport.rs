@@ -1,5 +1,5 @@
 //! Frames over a Unix stream socket: a frame ends with a NUL byte. Every frame has a limit
-//! ([`MESSAGE_LIMIT`]), every wait a deadline.
+//! ([`MESSAGE_LIMIT`], [`REPLY_LIMIT`]), every wait a deadline.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -10,14 +10,19 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use thiserror::Error;
 
-/// The longest message either side sends or accepts, in bytes, its NUL included. A signed answer
-/// with an RSA-4096 leaf and five intermediates takes about 20 KiB.
+/// The longest message that the agent accepts, in bytes, with its NUL. A signed request has less than 4 KiB.
 pub const MESSAGE_LIMIT: usize = 64 * 1024;
+
+/// The longest message that a client accepts, in bytes, with its NUL: a leaf and five intermediates of 16 KiB each take
+/// 128 KiB in base64.
+pub const REPLY_LIMIT: usize = 192 * 1024;
 
 /// A Unix stream socket that carries frames.
 #[derive(Debug)]
 pub struct Transport {
     stream: Arc<UnixStream>,
+    /// The longest frame that is accepted, in bytes, with its NUL.
+    limit: usize,
     /// What arrived and was not yet handed out: part of a frame, or the frames after it.
     received: Vec<u8>,
 }
@@ -32,9 +37,9 @@ pub enum TransportError {
     /// The peer closed the connection within a frame.
     #[error("the connection was closed in the middle of a message")]
     Cut,
-    /// A frame longer than [`MESSAGE_LIMIT`].
-    #[error("a message of more than {MESSAGE_LIMIT} bytes")]
-    TooLarge,
+    /// A frame longer than the limit.
+    #[error("a message of more than {0} bytes")]
+    TooLarge(usize),
     /// Nothing arrived until the deadline.
     #[error("nothing arrived in time")]
     Idle,
@@ -47,10 +52,20 @@ pub enum TransportError {
 }
 
 impl Transport {
-    /// Takes over a connected socket.
+    /// Takes over the agent's end of a connection: frames of up to [`MESSAGE_LIMIT`] arrive.
     pub fn new(stream: UnixStream) -> Transport {
+        Transport::with_limit(stream, MESSAGE_LIMIT)
+    }
+
+    /// Takes over the client's end of a connection: frames of up to [`REPLY_LIMIT`] arrive.
+    pub fn of_client(stream: UnixStream) -> Transport {
+        Transport::with_limit(stream, REPLY_LIMIT)
+    }
+
+    fn with_limit(stream: UnixStream, limit: usize) -> Transport {
         Transport {
             stream: Arc::new(stream),
+            limit,
             received: Vec::new(),
         }
     }
@@ -80,8 +95,8 @@ impl Transport {
                 return self.cut_frame(searched + at).map(Some);
             }
             searched = self.received.len();
-            if searched >= MESSAGE_LIMIT {
-                return Err(TransportError::TooLarge);
+            if searched >= self.limit {
+                return Err(TransportError::TooLarge(self.limit));
             }
             let began = searched > 0;
             match self.read_some(deadline) {
@@ -95,10 +110,18 @@ impl Transport {
         }
     }
 
+    /// The longest frame that the peer accepts.
+    fn peer_limit(&self) -> usize {
+        match self.limit {
+            MESSAGE_LIMIT => REPLY_LIMIT,
+            _ => MESSAGE_LIMIT,
+        }
+    }
+
     /// Takes the frame that ends before the NUL at `end` out of what was received.
     fn cut_frame(&mut self, end: usize) -> Result<Vec<u8>, TransportError> {
-        if end >= MESSAGE_LIMIT {
-            return Err(TransportError::TooLarge);
+        if end >= self.limit {
+            return Err(TransportError::TooLarge(self.limit));
         }
         let rest = self.received.split_off(end + 1);
         let mut frame = std::mem::replace(&mut self.received, rest);
@@ -128,8 +151,9 @@ impl Transport {
 
     /// Sends one frame, its NUL added, within `whole`.
     pub fn send(&mut self, mut frame: Vec<u8>, whole: Duration) -> Result<(), TransportError> {
-        if frame.len() >= MESSAGE_LIMIT {
-            return Err(TransportError::TooLarge);
+        let limit = self.peer_limit();
+        if frame.len() >= limit {
+            return Err(TransportError::TooLarge(limit));
         }
         frame.push(0);
         let deadline = Instant::now() + whole;
@@ -215,8 +239,17 @@ mod tests {
 
     #[test]
     fn the_limit_counts_the_nul() {
-        for (length, fits) in [(MESSAGE_LIMIT - 1, true), (MESSAGE_LIMIT, false)] {
-            let (mut peer, mut receiver) = pair();
+        for (length, of_client, fits) in [
+            (MESSAGE_LIMIT - 1, false, true),
+            (MESSAGE_LIMIT, false, false),
+            (REPLY_LIMIT - 1, true, true),
+            (REPLY_LIMIT, true, false),
+        ] {
+            let (mut peer, ours) = UnixStream::pair().unwrap();
+            let mut receiver = match of_client {
+                true => Transport::of_client(ours),
+                false => Transport::new(ours),
+            };
             let writer = std::thread::spawn(move || {
                 let mut bytes = vec![b'x'; length];
                 bytes.push(0);
@@ -224,17 +257,26 @@ mod tests {
             });
             match receiver.receive(LONG, LONG) {
                 Ok(Some(frame)) => assert!(fits && frame.len() == length),
-                Err(TransportError::TooLarge) => assert!(!fits),
+                Err(TransportError::TooLarge(_)) => assert!(!fits),
                 other => panic!("{other:?}"),
             }
             drop(receiver);
             writer.join().unwrap();
         }
-        let (_peer, mut sender) = pair();
-        assert!(matches!(
-            sender.send(vec![1; MESSAGE_LIMIT], LONG),
-            Err(TransportError::TooLarge)
-        ));
+    }
+
+    #[test]
+    fn neither_end_sends_more_than_the_other_accepts() {
+        let (client, agent) = UnixStream::pair().unwrap();
+        let (mut client, mut agent) = (Transport::of_client(client), Transport::new(agent));
+        let too_large = |result| matches!(result, Err(TransportError::TooLarge(_)));
+        assert!(too_large(client.send(vec![1; MESSAGE_LIMIT], LONG)));
+        assert!(too_large(agent.send(vec![1; REPLY_LIMIT], LONG)));
+        let reply = vec![1; REPLY_LIMIT - 1];
+        let expected = reply.clone();
+        let sender = std::thread::spawn(move || agent.send(reply, LONG));
+        assert_eq!(client.receive(LONG, LONG).unwrap(), Some(expected));
+        sender.join().unwrap().unwrap();
     }
 
     #[test]

@@ -129,7 +129,7 @@ impl Mechanism {
     fn signature(self, output: Vec<u8>) -> Option<Vec<u8>> {
         match self {
             Mechanism::Ecdsa => der::ecdsa_signature(&output),
-            _ => matches!(output.len(), 256 | 384 | 512).then_some(output),
+            _ => token::is_rsa_length(output.len() * 8).then_some(output),
         }
     }
 }
@@ -166,13 +166,13 @@ mod tests {
     }
 
     #[test]
-    fn rsa_signatures_have_three_lengths() {
-        for length in [256, 384, 512] {
+    fn rsa_signatures_have_the_lengths_of_moduli() {
+        for length in [256, 320, 384, 512] {
             let output = vec![7; length];
             let signature = Mechanism::RsaPkcs.signature(output.clone());
             assert_eq!(signature, Some(output));
         }
-        for length in [0, 64, 128, 255, 511] {
+        for length in [0, 64, 128, 255, 513] {
             assert_eq!(Mechanism::Sha256RsaPkcs.signature(vec![7; length]), None);
         }
     }

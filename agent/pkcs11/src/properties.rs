@@ -126,10 +126,12 @@ fn check_modulus(modulus: Option<Vec<u8>>) -> Result<(), String> {
     let Some(modulus) = modulus.filter(|modulus| !modulus.is_empty()) else {
         return Ok(());
     };
-    match bits(&modulus) {
-        2048 | 3072 | 4096 => Ok(()),
-        bits => Err(format!(
-            "is an RSA key of {bits} bits: Roles Anywhere needs 2048, 3072 or 4096"
+    let bits = bits(&modulus);
+    match token::is_rsa_length(bits) {
+        true => Ok(()),
+        false => Err(format!(
+            "is an RSA key of {bits} bits: Roles Anywhere accepts {}",
+            token::RSA_LENGTHS
         )),
     }
 }
@@ -188,18 +190,19 @@ mod tests {
     }
 
     #[test]
-    fn moduli_have_three_lengths() {
+    fn moduli_have_the_lengths_that_aws_accepts() {
         let modulus = |first: u8, bytes: usize| {
             let mut modulus = vec![0xff; bytes];
             modulus[0] = first;
             check_modulus(Some(modulus))
         };
-        for bytes in [256, 384, 512] {
+        for bytes in [256, 320, 384, 511, 512] {
             assert_eq!(modulus(0x80, bytes), Ok(()));
             assert_eq!(modulus(0, bytes + 1), Ok(()));
         }
         assert!(modulus(0x7f, 256).unwrap_err().contains("2047 bits"));
         assert!(modulus(0x80, 128).unwrap_err().contains("1024 bits"));
+        assert!(modulus(0x0f, 257).unwrap_err().contains("2052 bits"));
         assert!(modulus(1, 257).unwrap_err().contains("2049 bits"));
         assert!(check_modulus(Some(vec![0])).is_err());
         assert_eq!(check_modulus(None), Ok(()));

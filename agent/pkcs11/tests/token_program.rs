@@ -39,6 +39,7 @@ fn every_kind_of_key_signs() {
         ("04", "RSA -pkeyopt rsa_keygen_bits:2048", RSA),
         ("05", "RSA -pkeyopt rsa_keygen_bits:3072", RSA),
         ("06", "RSA -pkeyopt rsa_keygen_bits:4096", RSA),
+        ("07", "RSA -pkeyopt rsa_keygen_bits:2560", RSA),
     ];
     for (id, kind, _) in kinds {
         store.import(kind, id, &[]);

@@ -28,5 +28,6 @@ pub use key::{Key, Signature, TokenError};
 pub use pin::{Failures, Pin, PinError, PinFingerprint, PinSource, Question, TakeOver};
 pub use pkcs11_uri::{ObjectMatch, Pkcs11Uri, TokenMatch, UriError};
 pub use program_name::Program;
+pub use rolesanywhere::{RSA_LENGTHS, is_rsa_length};
 pub use string_to_sign::{Algorithm, AmzDate, NotASignableText, Scope, StringToSign};
 pub use tcti::{Tcti, TctiError};

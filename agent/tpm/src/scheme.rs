@@ -22,9 +22,6 @@ pub(crate) struct Scheme {
 const SHA256: HashScheme = HashScheme::new(HashingAlgorithm::Sha256);
 const SHA256_LENGTH: usize = 32;
 
-/// What IAM Roles Anywhere accepts.
-const RSA_BITS: std::ops::RangeInclusive<u16> = 2048..=4096;
-
 impl Scheme {
     /// Of this key; or why it cannot sign for AWS, and what to do.
     pub(crate) fn of(key: &Public) -> Result<Scheme, String> {
@@ -45,13 +42,7 @@ impl Scheme {
         }
         match key {
             Public::Rsa { parameters, .. } => {
-                let bits = u16::from(parameters.key_bits());
-                if !RSA_BITS.contains(&bits) {
-                    return Err(format!(
-                        "it is an RSA key of {bits} bits, but AWS wants 2048 to 4096: make a key with \
-                         `tpm2_create -G rsa2048`"
-                    ));
-                }
+                check_length(u16::from(parameters.key_bits()).into())?;
                 rsa(parameters.rsa_scheme())
             }
             Public::Ecc { parameters, .. } => ecc(parameters.ecc_curve(), parameters.ecc_scheme()),
@@ -76,6 +67,16 @@ impl Scheme {
             }
             _ => None,
         }
+    }
+}
+
+fn check_length(bits: usize) -> Result<(), String> {
+    match token::is_rsa_length(bits) {
+        true => Ok(()),
+        false => Err(format!(
+            "it is an RSA key of {bits} bits, but AWS accepts {}: make a key with `tpm2_create -G rsa2048`",
+            token::RSA_LENGTHS
+        )),
     }
 }
 

@@ -118,10 +118,21 @@ impl Members {
             secret_access_key: required(self.secret_access_key, "secretAccessKey is missing")?
                 .into(),
             session_token: required(self.session_token, "sessionToken is missing")?.into(),
-            expiration: expiration.parse().map_err(|_| "expiration is not a time")?,
+            expiration: whole_seconds(&expiration).ok_or("expiration is not a time")?,
         })
     }
 }
+
+/// Reads a time of RFC 3339, with any offset and fraction, as UTC in whole seconds, rounded down: readers such as
+/// fluent-bit know no other form.
+fn whole_seconds(text: &str) -> Option<Timestamp> {
+    let time: Timestamp = text.parse().ok()?;
+    let second = time.as_nanosecond().div_euclid(NANOSECONDS);
+    Timestamp::from_second(second.try_into().ok()?).ok()
+}
+
+/// Of a second.
+const NANOSECONDS: i128 = 1_000_000_000;
 
 /// Credentials go into files and environments of line-based formats: only what AWS's consist of.
 fn required(member: Option<String>, fault: &'static str) -> Result<String, &'static str> {
@@ -164,6 +175,24 @@ mod tests {
             !debug.contains("s3cret") && !debug.contains("t0ken"),
             "{debug}"
         );
+    }
+
+    #[test]
+    fn an_expiration_becomes_utc_in_whole_seconds() {
+        for (sent, time) in [
+            ("2026-01-01T01:00:00.999999999Z", "2026-01-01T01:00:00Z"),
+            ("2026-01-01T01:00:00.5Z", "2026-01-01T01:00:00Z"),
+            ("2026-01-01T01:00:00,5Z", "2026-01-01T01:00:00Z"),
+            ("2026-01-01T01:00:00+00:00", "2026-01-01T01:00:00Z"),
+            ("2026-01-01T03:30:00.25+02:30", "2026-01-01T01:00:00Z"),
+            ("2026-01-01T01:00:00-0500", "2026-01-01T06:00:00Z"),
+            ("20260101T010000Z", "2026-01-01T01:00:00Z"),
+        ] {
+            let credentials = read(&GOOD.replace("2026-01-01T01:00:00Z", sent)).unwrap();
+            assert_eq!(credentials.expiration.to_string(), time, "{sent}");
+        }
+        // Without an offset it could be any time zone's.
+        assert!(read(&GOOD.replace("01:00:00Z", "01:00:00")).is_err());
     }
 
     #[test]

@@ -79,6 +79,67 @@ pub(crate) fn issue(scene: &Scene, name: &str, subject: &str, extensions: &str) 
 pub(crate) const GOOD: &str = "basicConstraints=CA:FALSE; keyUsage=digitalSignature; \
                                subjectAltName=DNS:web.bank.test,URI:spiffe://bank.test/web";
 
+/// A CA of which `issue` makes leaves, and which may issue names of bank.test alone.
+fn constrained_ca(scene: &Scene) {
+    let constraints = "nameConstraints=critical,permitted;DNS:bank.test";
+    let new = [
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+    ];
+    let names = [
+        "-subj",
+        "/CN=Bank CA",
+        "-keyout",
+        "ca.key",
+        "-out",
+        "ca.pem",
+        "-days",
+        "300",
+    ];
+    let usage = [
+        "-addext",
+        "keyUsage=critical,keyCertSign",
+        "-addext",
+        constraints,
+    ];
+    openssl(&scene.path(""), &[&new[..], &names, &usage].concat());
+}
+
+#[test]
+fn rfc_5280_decides_on_critical_extensions_and_names() {
+    let scene = Scene::new();
+    constrained_ca(&scene);
+    let usage = "basicConstraints=CA:FALSE; keyUsage=digitalSignature";
+    for (name, extensions, code) in [
+        ("inside", "subjectAltName=DNS:web.bank.test", 0),
+        ("outside", "subjectAltName=DNS:web.lab.test", 6),
+        ("critical", "1.2.3.4.5=critical,DER:0500", 6),
+        ("noncritical", "1.2.3.4.5=DER:0500", 0),
+    ] {
+        issue(&scene, name, "/CN=web", &format!("{usage}; {extensions}"));
+        let file = format!("{name}.pem");
+        let output = inspect(&scene, &[&file, "--json", "--trust-anchor", "ca.pem"]);
+        assert_eq!(exit(&output), code, "{name}: {}", text(&output.stderr));
+        assert_eq!(json_of(&output)["accepted"], code == 0, "{name}");
+    }
+}
+
+#[test]
+fn a_certificate_may_have_hundreds_of_names() {
+    let scene = Scene::new();
+    let names: String = (0..200)
+        .map(|number| format!(",DNS:host-{number}.some.rather.long.domain.of.the.bank.test"))
+        .collect();
+    issue(&scene, "large", "/CN=web", &format!("{GOOD}{names}"));
+    let output = inspect(&scene, &["large.pem", "--trust-anchor", "ca.pem"]);
+    assert_eq!(exit(&output), 0, "{}", text(&output.stderr));
+}
+
 fn openssl(directory: &Path, line: &[&str]) {
     let mut openssl = Command::new("openssl");
     let output = openssl.current_dir(directory).args(line).output().unwrap();

@@ -21,6 +21,23 @@ const STRONG_SIGNATURES: [(&str, &str); 6] = [
     ("1.2.840.10045.4.3.4", "ecdsa-with-SHA512"),
 ];
 
+/// The extensions that may be critical: those that RFC 5280 (4.2.1) lets a CA mark so and wants a reader to act on.
+const UNDERSTOOD: [(&str, &str); 10] = [
+    ("2.5.29.15", "keyUsage"),
+    ("2.5.29.17", "subjectAltName"),
+    ("2.5.29.19", "basicConstraints"),
+    ("2.5.29.30", "nameConstraints"),
+    ("2.5.29.31", "cRLDistributionPoints"),
+    ("2.5.29.32", "certificatePolicies"),
+    ("2.5.29.33", "policyMappings"),
+    ("2.5.29.36", "policyConstraints"),
+    ("2.5.29.37", "extKeyUsage"),
+    ("2.5.29.54", "inhibitAnyPolicy"),
+];
+
+/// The longest certificate, in bytes: AWS's guidance.
+const LENGTH: usize = 16 * 1024;
+
 /// A certificate that arrived, read whole; no rule has been applied yet.
 #[derive(Clone, Debug)]
 pub(crate) struct Certificate {
@@ -47,16 +64,27 @@ struct Facts {
     not_before: i64,
     not_after: i64,
     signature_oid: String,
+    has_subject: bool,
+    /// The first critical extension that is not understood.
+    unknown_critical: Option<String>,
     basic_constraints: Option<(bool, Option<u32>)>,
     digital_signature: bool,
     key_cert_sign: bool,
     /// `None` where there is no extendedKeyUsage.
     client_auth: Option<bool>,
+    /// Whether extendedKeyUsage, where there is one, allows a CA to issue for clients.
+    issues_for_clients: bool,
 }
 
 impl Certificate {
     /// Reads exactly one DER certificate.
     pub(crate) fn from_der(der: &[u8]) -> Result<Certificate, String> {
+        if der.len() > LENGTH {
+            return Err(format!(
+                "{} bytes; a certificate has at most {LENGTH}",
+                der.len()
+            ));
+        }
         let (rest, parsed) = X509Certificate::from_der(der)
             .map_err(|error| format!("no DER certificate: {error}"))?;
         if !rest.is_empty() {
@@ -92,6 +120,10 @@ impl Certificate {
         if facts.client_auth == Some(false) {
             return Err("the leaf's extendedKeyUsage lacks clientAuth".to_owned());
         }
+        if !facts.has_subject {
+            return Err("the leaf's subject is empty".to_owned());
+        }
+        self.check_critical("leaf")?;
         self.check_signature_algorithm("leaf")?;
         self.check_validity("leaf", now)?;
         self.key_type()
@@ -107,6 +139,10 @@ impl Certificate {
                 "{name} allows fewer intermediates below it (pathLenConstraint)"
             ));
         }
+        if !self.facts.issues_for_clients {
+            return Err(format!("{name}'s extendedKeyUsage lacks clientAuth"));
+        }
+        self.check_critical(&name)?;
         self.check_signature_algorithm(&name)?;
         self.check_validity(&name, now)
     }
@@ -120,6 +156,9 @@ impl Certificate {
         if !self.facts.key_cert_sign {
             return Err(format!("{name}'s keyUsage lacks keyCertSign"));
         }
+        if !self.facts.has_subject {
+            return Err("a CA's subject is empty".to_owned());
+        }
         Ok(())
     }
 
@@ -129,6 +168,11 @@ impl Certificate {
             && issuer
                 .public_key()
                 .is_ok_and(|key| self.x509.verify(&key).unwrap_or(false))
+    }
+
+    /// The certificate as OpenSSL reads it.
+    pub(crate) fn x509(&self) -> &X509 {
+        &self.x509
     }
 
     /// The names of the certificate's issuer, for messages.
@@ -168,9 +212,11 @@ impl Certificate {
     fn key_type(&self) -> Result<KeyType, String> {
         let key = self.public_key()?;
         match key.id() {
-            Id::RSA if (2048..=4096).contains(&key.bits()) => Ok(KeyType::Rsa),
+            Id::RSA if (2048..=4096).contains(&key.bits()) && key.bits() % 8 == 0 => {
+                Ok(KeyType::Rsa)
+            }
             Id::RSA => Err(format!(
-                "the leaf's RSA key has {} bits; 2048 to 4096 are allowed",
+                "the leaf's RSA key has {} bits; 2048 to 4096 in steps of 8 are allowed",
                 key.bits()
             )),
             Id::EC => {
@@ -183,6 +229,15 @@ impl Certificate {
                 }
             }
             _ => Err("the leaf's key is neither RSA nor EC".to_owned()),
+        }
+    }
+
+    fn check_critical(&self, name: &str) -> Result<(), String> {
+        match &self.facts.unknown_critical {
+            Some(oid) => Err(format!(
+                "the {name}'s extension {oid} is critical and unknown"
+            )),
+            None => Ok(()),
         }
     }
 
@@ -227,6 +282,8 @@ impl Facts {
             attributes: Attributes::read(parsed)?,
             not_before: parsed.validity().not_before.timestamp(),
             not_after: parsed.validity().not_after.timestamp(),
+            has_subject: parsed.subject().iter().next().is_some(),
+            unknown_critical: unknown_critical(parsed),
             signature_oid: parsed.signature_algorithm.algorithm.to_id_string(),
             basic_constraints: basic_constraints
                 .map(|found| (found.value.ca, found.value.path_len_constraint)),
@@ -236,168 +293,19 @@ impl Facts {
             key_cert_sign: key_usage
                 .as_ref()
                 .is_some_and(|found| found.value.key_cert_sign()),
+            issues_for_clients: extended_key_usage
+                .as_ref()
+                .is_none_or(|found| found.value.client_auth || found.value.any),
             client_auth: extended_key_usage.map(|found| found.value.client_auth),
         })
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use openssl::ec::{EcGroup, EcKey};
-    use openssl::rsa::Rsa;
-
-    use super::*;
-    use crate::pki::{Digest, LeafSpec, Pki, Purpose};
-
-    fn ec(curve: Nid) -> Vec<u8> {
-        let key = EcKey::generate(&EcGroup::from_curve_name(curve).unwrap()).unwrap();
-        PKey::from_ec_key(key).unwrap().public_key_to_der().unwrap()
-    }
-
-    fn rsa(bits: u32) -> Vec<u8> {
-        Rsa::generate(bits).unwrap().public_key_to_der().unwrap()
-    }
-
-    fn judge(spki: &[u8], spec: &LeafSpec) -> Result<KeyType, String> {
-        let dir = tempfile::tempdir().unwrap();
-        let leaf = Pki::create(dir.path()).unwrap().leaf(spki, spec).unwrap();
-        Certificate::from_der(&leaf.der)
-            .unwrap()
-            .check_leaf(Timestamp::now())
-    }
-
-    #[test]
-    fn a_good_leaf_tells_its_key_type() {
-        let good = LeafSpec::new("web");
-        for curve in [Nid::X9_62_PRIME256V1, Nid::SECP384R1, Nid::SECP521R1] {
-            assert_eq!(judge(&ec(curve), &good), Ok(KeyType::Ec));
-        }
-        assert_eq!(judge(&rsa(2048), &good), Ok(KeyType::Rsa));
-        let sha384 = LeafSpec {
-            digest: Digest::Sha384,
-            ..good.clone()
-        };
-        assert_eq!(judge(&rsa(2048), &sha384), Ok(KeyType::Rsa));
-        assert_eq!(
-            judge(
-                &rsa(2048),
-                &LeafSpec {
-                    basic_constraints: None,
-                    extended_key_usage: None,
-                    ..good
-                }
-            ),
-            Ok(KeyType::Rsa)
-        );
-    }
-
-    #[test]
-    fn each_bad_leaf_is_refused_by_name() {
-        let good = || LeafSpec::new("web");
-        let now = Timestamp::now();
-        let later = now + jiff::SignedDuration::from_hours(1);
-        let cases = [
-            (
-                LeafSpec {
-                    version: 1,
-                    ..good()
-                },
-                "version 3",
-            ),
-            (
-                LeafSpec {
-                    basic_constraints: Some(true),
-                    ..good()
-                },
-                "CA:TRUE",
-            ),
-            (
-                LeafSpec {
-                    digital_signature: false,
-                    ..good()
-                },
-                "digitalSignature",
-            ),
-            (
-                LeafSpec {
-                    extended_key_usage: Some(Purpose::ServerAuth),
-                    ..good()
-                },
-                "clientAuth",
-            ),
-            (
-                LeafSpec {
-                    digest: Digest::Sha1,
-                    ..good()
-                },
-                "signature algorithm is 1.2.840.10045.4.1",
-            ),
-            (LeafSpec::expired("web"), "has expired"),
-            (
-                LeafSpec {
-                    not_before: later,
-                    ..good()
-                },
-                "not valid yet",
-            ),
-        ];
-        let key = ec(Nid::X9_62_PRIME256V1);
-        for (spec, message) in cases {
-            let error = judge(&key, &spec).unwrap_err();
-            assert!(error.contains(message), "{message}: {error}");
-        }
-        assert!(
-            judge(&rsa(1024), &good())
-                .unwrap_err()
-                .contains("1024 bits")
-        );
-        assert!(
-            judge(&ec(Nid::SECP256K1), &good())
-                .unwrap_err()
-                .contains("P-256, P-384 or P-521")
-        );
-        let ed25519 = PKey::generate_ed25519()
-            .unwrap()
-            .public_key_to_der()
-            .unwrap();
-        assert!(
-            judge(&ed25519, &good())
-                .unwrap_err()
-                .contains("neither RSA nor EC")
-        );
-    }
-
-    #[test]
-    fn bytes_that_are_no_certificate_are_refused() {
-        assert!(Certificate::from_der(b"").is_err());
-        assert!(Certificate::from_der(b"garbage").is_err());
-        let dir = tempfile::tempdir().unwrap();
-        let pki = Pki::create(dir.path()).unwrap();
-        let mut der = pki
-            .leaf(&ec(Nid::X9_62_PRIME256V1), &LeafSpec::new("web"))
-            .unwrap()
-            .der;
-        der.push(0);
-        assert!(
-            Certificate::from_der(&der)
-                .err()
-                .unwrap()
-                .contains("1 bytes follow")
-        );
-    }
-
-    #[test]
-    fn serials_are_told_in_both_ways() {
-        let dir = tempfile::tempdir().unwrap();
-        let pki = Pki::create(dir.path()).unwrap();
-        let spec = LeafSpec {
-            serial: Some(0xff01),
-            ..LeafSpec::new("web")
-        };
-        let leaf =
-            Certificate::from_der(&pki.leaf(&ec(Nid::SECP384R1), &spec).unwrap().der).unwrap();
-        assert_eq!(leaf.serial_decimal(), "65281");
-        assert_eq!(leaf.serial_hex(), "ff01");
-        assert_eq!(leaf.attributes().common_name().as_deref(), Some("web"));
-    }
+fn unknown_critical(parsed: &X509Certificate<'_>) -> Option<String> {
+    let critical = parsed.extensions().iter().filter(|one| one.critical);
+    let mut oids = critical.map(|one| one.oid.to_id_string());
+    oids.find(|oid| !UNDERSTOOD.iter().any(|(known, _)| known == oid))
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use super::certificate::Certificate;
+use super::verification;
 
 /// The path from `leaf`, through any of `intermediates` in any order, to one of `anchors`: leaf first, anchor last.
 ///
@@ -14,20 +15,24 @@ pub(crate) fn path<'c>(
     now: Timestamp,
 ) -> Result<Vec<&'c Certificate>, String> {
     let unused: Vec<&Certificate> = intermediates.iter().collect();
-    climb(leaf, &unused, anchors, 0, now)
+    climb(&[leaf], &unused, anchors, now)
 }
 
+/// `lower` is the path so far, the leaf first.
 fn climb<'c>(
-    from: &'c Certificate,
+    lower: &[&'c Certificate],
     unused: &[&'c Certificate],
     anchors: &'c [Certificate],
-    below: usize,
     now: Timestamp,
 ) -> Result<Vec<&'c Certificate>, String> {
+    let (Some(from), below) = (lower.last(), lower.len().saturating_sub(1)) else {
+        return Err("there is no leaf".to_owned());
+    };
     let mut failure = None;
     for anchor in anchors.iter().filter(|anchor| from.is_issued_by(anchor)) {
-        match anchor.check_ca(below, now) {
-            Ok(()) => return Ok(vec![from, anchor]),
+        let checked = anchor.check_ca(below, now);
+        match checked.and_then(|()| verification::verify(lower, anchor, now)) {
+            Ok(()) => return Ok([lower, &[anchor]].concat()),
             Err(reason) => failure = Some(reason),
         }
     }
@@ -44,12 +49,9 @@ fn climb<'c>(
             .collect();
         let outcome = candidate
             .check_ca(below, now)
-            .and_then(|()| climb(candidate, &rest, anchors, below + 1, now));
+            .and_then(|()| climb(&[lower, &[*candidate]].concat(), &rest, anchors, now));
         match outcome {
-            Ok(mut path) => {
-                path.insert(0, from);
-                return Ok(path);
-            }
+            Ok(path) => return Ok(path),
             Err(reason) => failure = Some(reason),
         }
     }
@@ -170,6 +172,12 @@ mod tests {
                 "keyCertSign",
             ),
             ("nousage", "basicConstraints=CA:TRUE", 9, "keyCertSign"),
+            (
+                "servers",
+                "basicConstraints=CA:TRUE, keyUsage=keyCertSign, extendedKeyUsage=serverAuth",
+                9,
+                "clientAuth",
+            ),
             ("old", CA, 0, "expired"),
         ];
         // A certificate of no days ends as it begins: a second later it is over.
@@ -203,5 +211,100 @@ mod tests {
         let impostor = pki.issue("one", None, CA, 9);
         let error = super::path(&leaf, &[], &[impostor], now).unwrap_err();
         assert!(error.contains("issuer of CN=leaf"), "{error}");
+    }
+
+    /// What the leaf, or the path from it over `issuing` to `root`, is refused for.
+    fn refusal(leaf: &Certificate, issuing: &Certificate, root: &Certificate) -> Option<String> {
+        let (chain, anchors) = ([issuing.clone()], [root.clone()]);
+        let now = Timestamp::now();
+        let checked = leaf.check_leaf(now).map(|_| ());
+        let path = super::path(leaf, &chain, &anchors, now).map(|_| ());
+        checked.and(path).err()
+    }
+
+    #[test]
+    fn unknown_critical_extensions_bind_every_certificate() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Openssl(dir.path());
+        for (critical, fine) in [("critical,", false), ("", true)] {
+            let extension = format!("1.2.3.4.5={critical}DER:0500");
+            let with = |extensions| format!("{extensions}, {extension}");
+            for (root, issuing, leaf) in [
+                (with(CA), CA.to_owned(), LEAF.to_owned()),
+                (CA.to_owned(), with(CA), LEAF.to_owned()),
+                (CA.to_owned(), CA.to_owned(), with(LEAF)),
+            ] {
+                let root = pki.issue("root", None, &root, 9);
+                let issuing = pki.issue("issuing", Some("root"), &issuing, 9);
+                let leaf = pki.issue("leaf", Some("issuing"), &leaf, 9);
+                let refusal = refusal(&leaf, &issuing, &root);
+                assert_eq!(refusal.is_none(), fine, "{refusal:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn cas_issue_the_names_that_they_may() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Openssl(dir.path());
+        let root = pki.issue("root", None, CA, 9);
+        for (constraints, names, fine) in [
+            ("permitted;DNS:lab.test", "DNS:web.lab.test", true),
+            ("permitted;DNS:other.test", "DNS:web.lab.test", false),
+            // The common name, "web.lab.test", is not a DNS name.
+            (
+                "permitted;DNS:other.test",
+                "URI:spiffe://lab.test/web",
+                true,
+            ),
+            ("excluded;DNS:lab.test", "DNS:web.lab.test", false),
+            ("excluded;URI:lab.test", "URI:spiffe://lab.test/web", false),
+            ("excluded;IP:10.0.0.0/255.0.0.0", "IP:10.1.2.3", false),
+            ("permitted;email:lab.test", "email:web@other.test", false),
+        ] {
+            let constraints = format!("{CA}, nameConstraints=critical,{constraints}");
+            let issuing = pki.issue("issuing", Some("root"), &constraints, 9);
+            let names = format!("{LEAF}, subjectAltName={names}");
+            let leaf = pki.issue("web.lab.test", Some("issuing"), &names, 9);
+            let refusal = refusal(&leaf, &issuing, &root);
+            assert_eq!(refusal.is_none(), fine, "{constraints} {names} {refusal:?}");
+        }
+    }
+
+    #[test]
+    fn demanded_policies_are_demanded() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Openssl(dir.path());
+        let root = pki.issue("root", None, CA, 9);
+        let demanding = format!("{CA}, policyConstraints=critical,requireExplicitPolicy:0");
+        let issuing = pki.issue("issuing", Some("root"), &demanding, 9);
+        let leaf = pki.issue("leaf", Some("issuing"), LEAF, 9);
+        assert!(refusal(&leaf, &issuing, &root).is_some());
+    }
+
+    #[test]
+    fn no_subject_is_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Openssl(dir.path());
+        let root = pki.issue("root", None, CA, 9);
+        let issuing = pki.issue("issuing", Some("root"), CA, 9);
+        let names = format!("{LEAF}, subjectAltName=critical,DNS:web.lab.test");
+        let nameless = pki.issue("", Some("issuing"), &names, 9);
+        assert!(refusal(&nameless, &issuing, &root).is_some());
+        let nameless = pki.issue("", Some("root"), CA, 9);
+        let leaf = pki.issue("leaf", Some(""), LEAF, 9);
+        assert!(refusal(&leaf, &nameless, &root).is_some());
+    }
+
+    #[test]
+    fn certificates_have_up_to_16_kib() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Openssl(dir.path());
+        let root = pki.issue("root", None, CA, 9);
+        let issuing = pki.issue("issuing", Some("root"), CA, 9);
+        let padding = format!("{LEAF}, 1.2.3.4.5=DER:{}", "05".repeat(15 * 1024));
+        let large = pki.issue("large", Some("issuing"), &padding, 9);
+        assert_eq!(refusal(&large, &issuing, &root), None);
+        assert!(Certificate::from_der(&[0; 16 * 1024 + 1]).is_err());
     }
 }

@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 
-use super::{Certificate, Objection, Whose, extensions, rules};
+use super::objection::REISSUE;
+use super::{Certificate, Objection, Whose, extensions, restrictions, rules};
 
 /// What makes a certificate a CA's.
 pub(super) fn is_ca(certificate: &Certificate, whose: &Whose) -> Option<Objection> {
@@ -24,7 +25,14 @@ pub(super) fn objections(certificate: &Certificate, whose: &Whose) -> Vec<Object
             "its keyUsage lacks keyCertSign",
             "have the CA's certificate issued anew",
         )),
-        Err(fault) => objections.push(Objection::refused(whose, fault.to_string(), rules::REISSUE)),
+        Err(fault) => objections.push(Objection::refused(whose, fault.to_string(), REISSUE)),
+    }
+    if certificate.tbs().subject().is_empty() {
+        objections.push(Objection::refused(
+            whose,
+            "its subject is empty, and RFC 5280 (4.1.2.6) demands one of a CA",
+            "have the CA's certificate issued again, with a name",
+        ));
     }
     objections.extend(rules::weak_signature(certificate, whose));
     objections
@@ -66,6 +74,8 @@ pub(super) fn anchor_faults(
     now: Timestamp,
 ) -> Vec<Objection> {
     let mut faults = objections(anchor, whose);
+    faults.extend(restrictions::critical(anchor, whose));
+    faults.extend(restrictions::purpose(anchor, whose));
     faults.extend(rules::validity(anchor, whose, now));
     faults.extend(path_length(anchor, whose, below));
     faults

@@ -69,6 +69,7 @@ impl Chain {
         for link in &self.intermediates {
             objections.extend(ca::is_ca(&link.certificate, &link.whose()));
         }
+        objections.extend(path::forbidden(&self.leaf, &self.intermediates));
         objections.extend(self.length());
         match objections.iter().find(|objection| objection.is_refusal()) {
             None => Ok(()),

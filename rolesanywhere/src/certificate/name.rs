@@ -57,7 +57,7 @@ fn short_name(oid: &ObjectIdentifier) -> String {
 }
 
 /// The value of any of the string types of a DirectoryString, and of IA5String.
-fn text(value: &Any) -> Option<String> {
+pub(super) fn text(value: &Any) -> Option<String> {
     match value.tag() {
         Tag::Utf8String => value
             .decode_as::<Utf8StringRef>()

@@ -15,6 +15,9 @@ pub struct Objection {
     pub remedy: String,
 }
 
+/// The remedy for a certificate that cannot be read as it is.
+pub(super) const REISSUE: &str = "have a new certificate issued";
+
 /// Which certificate an objection is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Whose {

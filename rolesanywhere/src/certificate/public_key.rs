@@ -3,7 +3,6 @@
 //! are at work for the token as well, that is the token's time. P-521, which ring has not, by its crate.
 
 use std::fmt;
-use std::ops::RangeInclusive;
 
 use der::asn1::{ObjectIdentifier, UintRef};
 use der::referenced::OwnedToRef;
@@ -20,6 +19,7 @@ use x509_cert::spki::SubjectPublicKeyInfoRef;
 
 use super::scheme::{Hash, Scheme};
 use super::{Certificate, CertificateError};
+use crate::rsa_length::{RSA_LENGTHS, is_rsa_length};
 
 /// A public key of a kind that AWS accepts.
 #[derive(Debug, Clone)]
@@ -45,11 +45,10 @@ pub enum KeyKind {
     P521,
 }
 
-/// What AWS takes for a leaf.
-pub(super) const LEAF_RSA_BITS: RangeInclusive<usize> = 2048..=4096;
-
-/// What can be verified with: AWS says nothing of the keys of CAs.
-pub(super) const CA_RSA_BITS: RangeInclusive<usize> = 2048..=8192;
+/// The lengths that ring verifies with: AWS names none for the keys of CAs.
+fn is_ca_rsa_length(bits: usize) -> bool {
+    (2048..=8192).contains(&bits)
+}
 
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
@@ -68,27 +67,30 @@ impl PublicKey {
             let fault = format!("its public key cannot be read: {fault}");
             CertificateError::with_remedy(fault, "have a new certificate issued")
         })?;
-        PublicKey::read(spki, LEAF_RSA_BITS)
+        PublicKey::read(spki, is_rsa_length)
     }
 
-    /// The key of a certificate.
-    pub(super) fn of(
-        certificate: &Certificate,
-        rsa_bits: RangeInclusive<usize>,
-    ) -> Result<PublicKey, CertificateError> {
-        let spki = certificate.tbs().subject_public_key_info();
-        PublicKey::read(spki.owned_to_ref(), rsa_bits)
+    /// Returns the key of a leaf, if it is of a kind that AWS accepts.
+    pub(super) fn of_leaf(leaf: &Certificate) -> Result<PublicKey, CertificateError> {
+        let spki = leaf.tbs().subject_public_key_info();
+        PublicKey::read(spki.owned_to_ref(), is_rsa_length)
+    }
+
+    /// Returns the key of a CA, if it can verify here.
+    pub(super) fn of_ca(ca: &Certificate) -> Result<PublicKey, CertificateError> {
+        let spki = ca.tbs().subject_public_key_info();
+        PublicKey::read(spki.owned_to_ref(), is_ca_rsa_length)
     }
 
     /// That it makes sense as a number or as a point shows when it is to verify.
     fn read(
         spki: SubjectPublicKeyInfoRef<'_>,
-        rsa_bits: RangeInclusive<usize>,
+        is_length: fn(usize) -> bool,
     ) -> Result<PublicKey, CertificateError> {
         let key = spki.subject_public_key.as_bytes().unwrap_or_default();
         let curve = spki.algorithm.parameters_oid();
         let key = match (spki.algorithm.oid, curve) {
-            (RSA, _) => rsa(key, rsa_bits),
+            (RSA, _) => rsa(key, is_length),
             (EC, Ok(P256)) => point(key, 32).map(Key::P256),
             (EC, Ok(P384)) => point(key, 48).map(Key::P384),
             (EC, Ok(P521)) => match p521::ecdsa::VerifyingKey::from_sec1_bytes(key) {
@@ -206,7 +208,7 @@ fn by_p521(key: &p521::ecdsa::VerifyingKey, digest: &[u8], signature: &[u8]) -> 
 }
 
 /// `RSAPublicKey ::= SEQUENCE { modulus INTEGER, publicExponent INTEGER }`
-fn rsa(der: &[u8], sizes: RangeInclusive<usize>) -> Result<Key, CertificateError> {
+fn rsa(der: &[u8], is_length: fn(usize) -> bool) -> Result<Key, CertificateError> {
     let modulus_bits = || -> der::Result<usize> {
         let mut reader = SliceReader::new(der)?;
         let modulus = reader.sequence(|reader| {
@@ -222,10 +224,9 @@ fn rsa(der: &[u8], sizes: RangeInclusive<usize>) -> Result<Key, CertificateError
         Ok(bytes.len() * 8 - unused)
     };
     let bits = modulus_bits().map_err(|_| malformed())?;
-    if !sizes.contains(&bits) {
-        let (least, most) = (sizes.start(), sizes.end());
+    if !is_length(bits) {
         return Err(CertificateError::with_remedy(
-            format!("its RSA key has {bits} bits, and AWS takes {least} to {most}"),
+            format!("its RSA key has {bits} bits, and AWS accepts {RSA_LENGTHS}"),
             "use such a key",
         ));
     }
@@ -287,7 +288,7 @@ mod tests {
             };
             let content = [integer(modulus), vec![2, 1, 3]].concat();
             let header = [&[0x30, 0x82][..], &(content.len() as u16).to_be_bytes()].concat();
-            rsa(&[header, content].concat(), LEAF_RSA_BITS)
+            rsa(&[header, content].concat(), is_rsa_length)
         };
         let kind = |key: Result<Key, CertificateError>| PublicKey(key.unwrap()).kind().to_string();
         let modulus = |first: &[u8], length| [first, &vec![0xff; length]].concat();
@@ -296,10 +297,11 @@ mod tests {
         for (modulus, bits) in [
             (modulus(&[0x7f], 255), "2047"),
             (modulus(&[1], 512), "4097"),
+            (modulus(&[0x0f], 256), "2052"),
         ] {
             let refusal = key(&modulus).unwrap_err().to_string();
             assert!(refusal.contains(bits), "{refusal}");
         }
-        assert!(rsa(b"nonsense", LEAF_RSA_BITS).is_err());
+        assert!(rsa(b"nonsense", is_rsa_length).is_err());
     }
 }

@@ -3,8 +3,9 @@
 use jiff::{SignedDuration, Timestamp};
 use x509_cert::certificate::Version;
 
+use super::objection::REISSUE;
 use super::session_facts::SessionFacts;
-use super::{Certificate, CertificateError, Objection, Whose, extensions, signature};
+use super::{Certificate, CertificateError, Objection, Whose, extensions, restrictions, signature};
 
 /// A leaf is renewed while there is this much left, or a fifth of its life where that is less.
 const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
@@ -52,6 +53,10 @@ pub(super) fn leaf(leaf: &Certificate) -> Vec<Objection> {
             "AWS does not support that: have one issued with a common name",
         ));
     }
+    if let Err(fault) = extensions::general_names(leaf) {
+        objections.push(refused(fault.to_string(), REISSUE));
+    }
+    objections.extend(restrictions::critical(leaf, &Whose::Leaf));
     objections.extend(weak_signature(leaf, &Whose::Leaf));
     if let Err(fault) = leaf.public_key() {
         let remedy = match fault.remedy {
@@ -62,8 +67,6 @@ pub(super) fn leaf(leaf: &Certificate) -> Vec<Objection> {
     }
     objections
 }
-
-pub(super) const REISSUE: &str = "have a new certificate issued";
 
 /// What AWS takes of a leaf, and is seldom meant.
 pub(super) fn leaf_doubts(leaf: &Certificate) -> Vec<Objection> {

@@ -5,7 +5,7 @@ use der::{Decode, Reader, SliceReader, TagNumber};
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
 use super::Certificate;
-use super::public_key::{CA_RSA_BITS, PublicKey};
+use super::public_key::PublicKey;
 use super::scheme::{Hash, Scheme};
 
 /// Object identifier, name, and the scheme; `Err` has the hash that is too weak.
@@ -104,7 +104,7 @@ fn pss(parameters: Option<AnyRef<'_>>) -> Result<Scheme, &'static str> {
 
 /// Whether `issuer` signed it; `None` where that cannot be told here, for its key or its scheme.
 pub(super) fn is_signed_by(certificate: &Certificate, issuer: &Certificate) -> Option<bool> {
-    let key = PublicKey::of(issuer, CA_RSA_BITS).ok()?;
+    let key = PublicKey::of_ca(issuer).ok()?;
     let scheme = scheme(certificate.parsed.signature_algorithm()).ok()?;
     // What was signed names its scheme, too (RFC 5280, 4.1.1.2).
     if certificate.tbs().signature() != certificate.parsed.signature_algorithm() {
