@@ -82,7 +82,7 @@ impl Server {
         let [host, port] = values(text, SERVER)?;
         match port.parse() {
             Ok(port @ 1..) => Ok(Server { host, port }),
-            _ => Err("has a port that is no number from 1 to 65535"),
+            _ => Err("has a port that is not a number from 1 to 65535"),
         }
     }
 }

@@ -52,7 +52,7 @@ impl Operator {
             user: None,
             task,
         };
-        let link = self.program.link.as_mut().unwrap();
+        let link = self.program.link();
         link::send(link, &request).unwrap();
         link::receive(link)
     }
@@ -195,9 +195,8 @@ fn daemon_and_operator_do_not_take_each_others_messages() {
     let spy = Spy::new(&store);
     let mut operator = Operator::with(&store, &spy.module, &spy.environment);
     let open = store.open_in(&spy.module, &["pkcs11:object=web"]);
-    operator.program.send(&open_message(open));
-    let heard: std::io::Result<Option<FromToken>> =
-        link::receive(operator.program.link.as_mut().unwrap());
+    operator.program.ask_to_open(open);
+    let heard: std::io::Result<Option<FromToken>> = link::receive(operator.program.link());
     assert!(!matches!(heard, Ok(Some(_))), "{heard:?}");
     assert!(!operator.program.end().success());
 
@@ -219,7 +218,7 @@ fn daemon_and_operator_do_not_take_each_others_messages() {
         user: None,
         task: generate("pkcs11:token=lab;object=new", KeyType::EcP256),
     };
-    let link = daemon.link.as_mut().unwrap();
+    let link = daemon.link();
     link::send(link, &request).unwrap();
     link.shutdown(std::net::Shutdown::Write).unwrap();
     let heard: std::io::Result<Option<FromToken>> = link::receive(link);
