@@ -1,3 +1,6 @@
+mod auth_values;
+mod loss;
+
 use std::collections::BTreeMap;
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
@@ -318,158 +321,6 @@ fn a_further_signature_costs_one_command() {
     }
 }
 
-/// swtpm's log shows every byte on the bus.
-#[test]
-fn an_auth_value_never_crosses_the_bus() {
-    let mut chip = Chip::new();
-    chip.add("file", &with_auth(ec()));
-    let handle = TpmKeySpec {
-        form: persistent(0x8100_0101),
-        ..ec()
-    };
-    chip.add("handle", &with_auth(handle));
-    let bytes = |log: &str| -> String {
-        let dumps = log.lines().filter(|line| !line.contains(':'));
-        dumps.flat_map(str::split_whitespace).collect()
-    };
-    let before = chip.tpm.log().len();
-    let auth: String = AUTH.bytes().map(|byte| format!("{byte:02X}")).collect();
-    assert!(bytes(&chip.tpm.log()).contains(&auth)); // by tpm2_create
-    chip.start();
-    chip.sign("file");
-    chip.sign("handle");
-    assert!(!bytes(&chip.tpm.log()[before..]).contains(&auth));
-}
-
-#[test]
-fn a_wrong_auth_value_is_tried_once_however_many_ask() {
-    let mut chip = Chip::new();
-    chip.add("web", &with_auth(ec()));
-    chip.add("batch", &with_auth(TpmKeySpec::new(KeyKind::Rsa2048)));
-    chip.scene.write("web.pin", "wrong").unwrap();
-    chip.start();
-    for output in chip.ask_at_once("web", 100) {
-        refused(&output);
-    }
-    chip.sign("batch");
-    let states = chip.states();
-    assert_eq!(states["web"]["state"], "pinRejected", "{}", states["web"]);
-    assert_eq!(states["batch"]["state"], "ready", "{}", states["batch"]);
-    chip.sign("batch");
-    assert_eq!(chip.tpm.lockout_counter().unwrap(), 1);
-    chip.stop();
-    chip.assert_left_nothing();
-
-    // The operator mends it.
-    chip.scene.write("web.pin", AUTH).unwrap();
-    chip.start();
-    chip.sign("web");
-    assert_eq!(chip.tpm.lockout_counter().unwrap(), 1);
-}
-
-#[test]
-fn a_tpm_that_is_locked_out_is_not_tried() {
-    let mut chip = Chip::new();
-    let spec = with_auth(TpmKeySpec {
-        form: persistent(0x8100_0101),
-        ..ec()
-    });
-    chip.add("web", &spec);
-    let unprotected = TpmKeySpec {
-        attributes: format!("{}|noda", ec().attributes),
-        ..with_auth(ec())
-    };
-    chip.add("unprotected", &unprotected);
-    chip.tpm.set_max_tries(1).unwrap();
-    let text = chip.scene.write("text", "text").unwrap();
-    let mut wrong = chip.tpm.tool("tpm2_sign");
-    wrong.args([
-        "-Q",
-        "-g",
-        "sha256",
-        "-c",
-        "0x81000101",
-        "-p",
-        "wrong",
-        "-o",
-    ]);
-    wrong.arg(chip.scene.path("signature")).arg(text);
-    assert!(command::output(&mut wrong).is_err());
-    assert_eq!(chip.tpm.lockout_counter().unwrap(), 1);
-
-    chip.start();
-    for output in chip.ask_at_once("web", 20) {
-        let message = refused(&output);
-        assert!(message.contains("lock"), "{message}");
-    }
-    let states = chip.states();
-    assert_eq!(states["web"]["state"], "unavailable", "{}", states["web"]);
-    let before = chip.tpm.commands().len();
-    refused(&chip.ask("web"));
-    let commands = chip.tpm.commands().split_off(before);
-    assert!(!commands.contains(&"TPM2_Sign".to_owned()), "{commands:?}");
-    assert_eq!(chip.tpm.lockout_counter().unwrap(), 1);
-    // The lock is none of the business of keys that are not protected.
-    chip.sign("unprotected");
-}
-
-#[test]
-fn a_tpm_that_was_restarted_signs_on() {
-    let mut chip = Chip::new();
-    chip.add("web", &ec());
-    let handle = TpmKeySpec {
-        form: persistent(0x8100_0101),
-        ..ec()
-    };
-    chip.add("handle", &handle);
-    let sealed = TpmKeySpec {
-        pcr: Some(16),
-        ..ec()
-    };
-    chip.add("sealed", &sealed);
-    chip.add("auth", &with_auth(ec()));
-    chip.tpm.set_max_tries(32).unwrap();
-    chip.start();
-    let names = ["web", "handle", "sealed", "auth"];
-    for name in names {
-        chip.sign(name);
-    }
-    chip.tpm.restart().unwrap();
-    for name in names {
-        chip.sign(name);
-    }
-    chip.tpm.reset().unwrap();
-    for name in names {
-        chip.sign(name);
-    }
-    chip.stop();
-    chip.assert_left_nothing();
-}
-
-#[test]
-fn a_tpm_that_goes_away_is_used_again_once_it_is_back() {
-    let mut chip = Chip::new();
-    chip.add("web", &ec());
-    chip.tpm.set_max_tries(32).unwrap();
-    chip.start();
-    chip.sign("web");
-    chip.tpm.kill().unwrap();
-    let message = refused(&chip.ask("web"));
-    assert!(message.contains(&chip.tpm.tcti()), "{message}");
-    chip.tpm.restart().unwrap();
-    chip.wait_for("web");
-    chip.stop();
-    chip.assert_left_nothing();
-
-    // The same for one that is not there at the start.
-    chip.tpm.kill().unwrap();
-    chip.start();
-    refused(&chip.ask("web"));
-    assert_eq!(chip.states()["web"]["state"], "unavailable");
-    chip.tpm.restart().unwrap();
-    chip.wait_for("web");
-}
-
 /// Files and handles, without and with auth values: more than a TPM has room for.
 fn twelve() -> Chip {
     let mut chip = Chip::new();
@@ -521,35 +372,6 @@ fn twelve_identities_share_a_tpm_without_a_resource_manager() {
     chip.stop();
     chip.assert_left_nothing();
     assert_eq!(chip.tpm.lockout_counter().unwrap(), 0);
-}
-
-#[test]
-fn an_agent_that_is_killed_leaves_nothing_in_the_tpm() {
-    let mut chip = twelve();
-    chip.start();
-    for identity in &chip.identities {
-        chip.sign(&identity.name);
-    }
-    let agent = chip.agent.as_ref().unwrap();
-    let [program] = token_programs(agent)[..] else {
-        panic!()
-    };
-    let end = pidfd_open(Pid::from_raw(program).unwrap(), PidfdFlags::empty()).unwrap();
-    let agent = Pid::from_raw(agent.process().id().cast_signed()).unwrap();
-    kill_process(agent, Signal::KILL).unwrap();
-    let mut events = [rustix::event::PollFd::new(
-        &end,
-        rustix::event::PollFlags::IN,
-    )];
-    let deadline = rustix::event::Timespec {
-        tv_sec: 10,
-        tv_nsec: 0,
-    };
-    assert_eq!(
-        rustix::event::poll(&mut events, Some(&deadline)).unwrap(),
-        1
-    );
-    chip.assert_left_nothing();
 }
 
 #[test]

@@ -1,9 +1,8 @@
 //! `roleseal aws-setup`: what makes the AWS side, to read and to run elsewhere.
 
 mod arguments;
-mod cloudformation;
-mod shell;
-mod terraform;
+mod stack_name;
+mod syntax;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -16,8 +15,8 @@ use rolesanywhere::certificate::{
 };
 use thiserror::Error;
 
-use arguments::SetupName;
 pub(crate) use arguments::{AwsSetupArguments, EXAMPLES, Format};
+use stack_name::stack_name;
 
 use client::Diagnostic;
 use client::exit::Exit;
@@ -28,7 +27,8 @@ use crate::binding::Binding;
 use crate::certificate_source::{self, CertificateArguments, SourceError};
 use crate::common::Common;
 use crate::output::{self, OutputError};
-use crate::policy_document::{Node, Reference, policy};
+use crate::policy_document::{policy, quoted_json};
+use crate::template::fill;
 
 /// Why there is nothing to print.
 #[derive(Debug, Error)]
@@ -37,6 +37,11 @@ pub(crate) enum AwsSetupError {
     Source(#[from] SourceError),
     #[error("AWS would refuse {}:\n{faults}", .file.display())]
     WouldBeRefused { file: PathBuf, faults: String },
+    #[error(
+        "cannot print a script for {}: its certificates have {length} bytes, and a command's argument at most \
+         {SCRIPT_LIMIT}: choose another --format", .file.display()
+    )]
+    TooLongForScript { file: PathBuf, length: usize },
     #[error("{0}")]
     Unbound(String),
     #[error("session policy {}: {fault}", .file.display())]
@@ -50,7 +55,7 @@ impl Diagnostic for AwsSetupError {
         match self {
             AwsSetupError::Source(error) => error.exit(),
             AwsSetupError::WouldBeRefused { .. } => Exit::RefusedByAws,
-            AwsSetupError::Unbound(_) => Exit::Usage,
+            AwsSetupError::TooLongForScript { .. } | AwsSetupError::Unbound(_) => Exit::Usage,
             AwsSetupError::SessionPolicy { .. } | AwsSetupError::Output(_) => Exit::Failed,
         }
     }
@@ -63,34 +68,6 @@ impl Diagnostic for AwsSetupError {
     }
 }
 
-/// What is to be made.
-#[derive(Debug)]
-struct Setup {
-    /// Of trust anchor and profile, and of the target.
-    name: SetupName,
-    role_name: String,
-    /// The trust anchor's certificates, PEM and nothing else.
-    bundle: String,
-    trust_policy: Node,
-    /// The profile's, as it was written.
-    session_policy: Option<String>,
-    /// The role's.
-    managed_policies: Vec<String>,
-    region: Option<String>,
-    account: Option<String>,
-}
-
-impl Setup {
-    /// The table of a targets file, with the ARNs as each format writes them.
-    fn target(&self, role: &str, profile: &str, anchor: &str) -> String {
-        let name = &self.name;
-        format!(
-            "[target.{name}]\nidentity = \"{name}\"\nrole-arn = \"{role}\"\nprofile-arn = \"{profile}\"\n\
-             trust-anchor-arn = \"{anchor}\"\n"
-        )
-    }
-}
-
 pub(crate) fn run(common: &Common, wanted: &AwsSetupArguments) -> Result<(), AwsSetupError> {
     let files = std::iter::once(&wanted.ca_file).chain(&wanted.certificate);
     certificate_source::check_standard_input(files)?;
@@ -99,44 +76,65 @@ pub(crate) fn run(common: &Common, wanted: &AwsSetupArguments) -> Result<(), Aws
     let objections = anchor_objections(&anchors, Timestamp::now());
     judge(&wanted.ca_file, objections, &mut remarks)?;
     let binding = binding(wanted, &anchors, &mut remarks)?;
-    let session_policy = wanted.session_policy.as_deref().map(session_policy);
-    let setup = Setup {
-        name: wanted.name.clone(),
-        role_name: wanted
-            .role_name
-            .as_ref()
-            .map_or_else(|| wanted.name.to_string(), ToString::to_string),
-        bundle: bundle(&wanted.ca_file, &anchors)?,
-        trust_policy: policy(
-            &binding,
-            Node::Reference(Reference::Anchor),
-            Node::Reference(Reference::Account),
-        ),
-        session_policy: session_policy.transpose()?,
-        managed_policies: wanted
-            .managed_policy
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
-        region: wanted.region.as_ref().map(ToString::to_string),
-        account: wanted.account.as_ref().map(ToString::to_string),
-    };
-    let text = match wanted.format {
-        Format::Cli => shell::render(&setup),
-        Format::Cloudformation => cloudformation::render(&setup),
-        Format::Terraform => terraform::render(&setup),
-    };
-    if setup.managed_policies.is_empty() {
+    let text = filled(wanted, &anchors, &binding)?;
+    if wanted.managed_policy.is_empty() {
         remarks.push(
             "the role has no permission yet: attach policies to it, or name some with --managed-policy"
                 .to_owned(),
         );
+    }
+    if wanted.format == Format::Cloudformation && text.len() > DEPLOY_LIMIT {
+        remarks.push(format!(
+            "the template has more than {DEPLOY_LIMIT} bytes: give `aws cloudformation deploy` --s3-bucket BUCKET, too"
+        ));
     }
     if !common.quiet {
         remarks.insert(0, binding.to_string());
         progress::note(&remarks.join("\n"));
     }
     Ok(output::print_text(&text)?)
+}
+
+fn filled(
+    wanted: &AwsSetupArguments,
+    anchors: &[Certificate],
+    binding: &Binding,
+) -> Result<String, AwsSetupError> {
+    let syntax = wanted.format.syntax();
+    let bundle = (syntax.style.string)(&bundle(wanted.format, &wanted.ca_file, anchors)?);
+    let session_policy = wanted.session_policy.as_deref().map(session_policy);
+    let session_policy = session_policy.transpose()?.as_deref().map(syntax.document);
+    let trust_policy = policy(binding, &syntax.style, syntax.anchor, syntax.account);
+    let documents = [
+        ("bundle", vec![bundle]),
+        ("trust_policy", vec![trust_policy]),
+        ("session_policy", Vec::from_iter(session_policy)),
+    ];
+    let values = [names(wanted), documents.into()].concat();
+    Ok(fill(syntax.template, &values))
+}
+
+/// The template's values that need no quotes: the types of the arguments allow no character with a meaning.
+fn names(wanted: &AwsSetupArguments) -> Vec<(&'static str, Vec<String>)> {
+    let name = wanted.name.to_string();
+    let role_name = wanted.role_name.as_ref().map(ToString::to_string);
+    let region = wanted.region.as_ref().map(ToString::to_string);
+    let region_option = region.as_ref().map(|region| format!(" --region {region}"));
+    let account = wanted.account.as_ref().map(ToString::to_string);
+    let policies = wanted.managed_policy.iter().map(ToString::to_string);
+    let policies: Vec<String> = policies.collect();
+    let quoted: Vec<String> = policies.iter().map(|arn| quoted_json(arn)).collect();
+    let policy_list = (!quoted.is_empty()).then(|| quoted.join(", "));
+    vec![
+        ("stack", vec![stack_name(&name)]),
+        ("role_name", vec![role_name.unwrap_or_else(|| name.clone())]),
+        ("name", vec![name]),
+        ("region", Vec::from_iter(region)),
+        ("region_option", Vec::from_iter(region_option)),
+        ("account", Vec::from_iter(account)),
+        ("managed_policy", policies),
+        ("managed_policies", Vec::from_iter(policy_list)),
+    ]
 }
 
 /// What the role is for: the certificate that is there, or the common name of one to come.
@@ -230,22 +228,31 @@ fn compact(json: &str) -> String {
     kept.collect()
 }
 
-/// The longest bundle that Roles Anywhere accepts, in characters (SourceData, API reference).
+/// The bytes of a trust anchor's bundle (SourceDataX509CertificateDataString, IAM Roles Anywhere's API model).
 const BUNDLE_LIMIT: usize = 204_800;
 
-fn bundle(file: &Path, anchors: &[Certificate]) -> Result<String, AwsSetupError> {
+/// Linux passes 131,072 bytes as one argument (MAX_ARG_STRLEN); the line breaks' escapes and the JSON around need room.
+const SCRIPT_LIMIT: usize = 128_000;
+
+/// `aws cloudformation deploy` sends larger templates by S3.
+const DEPLOY_LIMIT: usize = 51_200;
+
+fn bundle(format: Format, file: &Path, anchors: &[Certificate]) -> Result<String, AwsSetupError> {
     let text: String = anchors.iter().map(pem).collect();
-    match text.len() > BUNDLE_LIMIT {
-        true => Err(AwsSetupError::WouldBeRefused {
-            file: file.to_owned(),
-            faults: format!(
-                "its {} certificates have {} characters, and AWS takes at most {BUNDLE_LIMIT}: keep only those \
-             that certificates of the role lead to",
-                anchors.len(),
-                text.len()
-            ),
-        }),
-        false => Ok(text),
+    let (file, length) = (file.to_owned(), text.len());
+    if length > BUNDLE_LIMIT {
+        let faults = format!(
+            "its {} certificates have {length} bytes, and AWS takes at most {BUNDLE_LIMIT}: keep only those that \
+             certificates of the role lead to",
+            anchors.len()
+        );
+        return Err(AwsSetupError::WouldBeRefused { file, faults });
+    }
+    match format {
+        Format::Cli if length > SCRIPT_LIMIT => {
+            Err(AwsSetupError::TooLongForScript { file, length })
+        }
+        _ => Ok(text),
     }
 }
 
@@ -267,18 +274,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bundle_is_no_longer_than_aws_takes() {
+    fn a_bundle_is_no_longer_than_aws_and_the_script_take() {
         let one = crate::doctor::tests::certificate();
         let length = pem(&one).len();
-        let fitting = BUNDLE_LIMIT / length;
-        let of = |count| bundle(Path::new("ca.pem"), &vec![one.clone(); count]);
-        assert_eq!(of(fitting).unwrap().len(), fitting * length);
-        let error = of(fitting + 1).unwrap_err();
-        assert_eq!(error.exit(), Exit::RefusedByAws);
-        assert!(
-            error.to_string().contains(&BUNDLE_LIMIT.to_string()),
-            "{error}"
-        );
+        let of = |format, bytes: usize| {
+            let text = bundle(
+                format,
+                Path::new("ca.pem"),
+                &vec![one.clone(); bytes / length],
+            );
+            text.map(|text| text.len() / length)
+                .map_err(|error| error.exit())
+        };
+        let fits = |bytes| Ok(bytes / length);
+        assert_eq!(of(Format::Cli, 100_000), fits(100_000));
+        assert_eq!(of(Format::Cli, 200_000), Err(Exit::Usage));
+        assert_eq!(of(Format::Terraform, 204_800), fits(204_800));
+        for format in [Format::Cli, Format::Cloudformation, Format::Terraform] {
+            assert_eq!(of(format, 204_800 + length), Err(Exit::RefusedByAws));
+        }
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod serve;
 mod status;
 mod table;
 mod targets;
+mod template;
 #[cfg(test)]
 mod test_support;
 mod time_left;

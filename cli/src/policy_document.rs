@@ -1,136 +1,45 @@
-//! A policy as a tree, in which some values are known only where it is installed; and its texts.
+//! The trust policy of a role, in the syntaxes that have JSON's brackets.
 
 use crate::binding::Binding;
-
-/// A value of a document.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Node {
-    Text(String),
-    /// What AWS will only tell when the resource is made.
-    Reference(Reference),
-    List(Vec<Node>),
-    /// In the order in which people read it.
-    Map(Vec<(String, Node)>),
-}
-
-/// What is not known before it is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reference {
-    /// The trust anchor's ARN.
-    Anchor,
-    /// The account's number.
-    Account,
-}
-
-/// Who assumes a role for IAM Roles Anywhere. AWS's guides for China and GovCloud have the same name, unlike
-/// that of the service's host, which follows the partition.
-const SERVICE_PRINCIPAL: &str = "rolesanywhere.amazonaws.com";
-
-/// What the service does with the role: all of it is needed ("Role trusts", IAM Roles Anywhere user guide).
-const ACTIONS: [&str; 3] = ["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"];
+use crate::template::fill;
 
 /// The trust policy of a role that the trust anchor's certificates with these tags may have: exactly these, as
-/// StringEquals and ArnEquals without wildcards are exact.
-pub(crate) fn policy(binding: &Binding, anchor: Node, account: Node) -> Node {
-    let tags = binding.tags.iter().map(|(tag, value)| {
-        let key = format!("aws:PrincipalTag/{tag}");
-        (key, Node::text(value))
-    });
-    let account = ("aws:SourceAccount".to_owned(), account);
-    let equal = Node::Map(tags.chain([account]).collect());
-    let statement = Node::map([
-        ("Effect", Node::text("Allow")),
-        (
-            "Principal",
-            Node::map([("Service", Node::text(SERVICE_PRINCIPAL))]),
-        ),
-        (
-            "Action",
-            Node::List(ACTIONS.iter().map(|action| Node::text(action)).collect()),
-        ),
-        (
-            "Condition",
-            Node::map([
-                ("StringEquals", equal),
-                ("ArnEquals", Node::map([("aws:SourceArn", anchor)])),
-            ]),
-        ),
-    ]);
-    Node::map([
-        ("Version", Node::text("2012-10-17")),
-        ("Statement", Node::List(vec![statement])),
-    ])
-}
+/// StringEquals and ArnEquals without wildcards are exact. The service's principal is the same in China and
+/// GovCloud, by AWS's guides; all of the actions are needed ("Role trusts", IAM Roles Anywhere user guide).
+const TEMPLATE: &str = include_str!("policy_document.json");
 
-impl Node {
-    pub(crate) fn text(text: &str) -> Node {
-        Node::Text(text.to_owned())
-    }
-
-    pub(crate) fn map<const N: usize>(members: [(&str, Node); N]) -> Node {
-        let members = members.into_iter();
-        Node::Map(members.map(|(key, node)| (key.to_owned(), node)).collect())
-    }
-
-    /// As JSON. A reference is its name in angle brackets: a document with one is not for AWS yet.
-    pub(crate) fn json(&self) -> String {
-        self.render(&Style {
-            text: quoted_json,
-            reference: |reference| quoted_json(&format!("<{reference:?}>")),
-            separator: ": ",
-            comma: ",",
-        })
-    }
-
-    /// As a language writes it that has JSON's brackets.
-    pub(crate) fn render(&self, style: &Style) -> String {
-        let mut text = String::new();
-        self.write(style, "", &mut text);
-        text
-    }
-
-    fn write(&self, style: &Style, indent: &str, text: &mut String) {
-        let deeper = format!("{indent}  ");
-        let (open, close, members): (_, _, Vec<(Option<&String>, &Node)>) = match self {
-            Node::Text(value) => return text.push_str(&(style.text)(value)),
-            Node::Reference(reference) => return text.push_str(&(style.reference)(*reference)),
-            Node::List(nodes) => ('[', ']', nodes.iter().map(|node| (None, node)).collect()),
-            Node::Map(members) => {
-                let members = members.iter();
-                (
-                    '{',
-                    '}',
-                    members.map(|(key, node)| (Some(key), node)).collect(),
-                )
-            }
-        };
-        text.push(open);
-        for (at, (key, node)) in members.iter().enumerate() {
-            if at > 0 {
-                text.push_str(style.comma);
-            }
-            text.push('\n');
-            text.push_str(&deeper);
-            if let Some(key) = key {
-                text.push_str(&(style.text)(key));
-                text.push_str(style.separator);
-            }
-            node.write(style, &deeper, text);
-        }
-        text.push('\n');
-        text.push_str(indent);
-        text.push(close);
-    }
-}
-
-/// How a language with JSON's brackets writes what differs.
+/// How a syntax writes what differs from plain JSON.
 pub(crate) struct Style {
-    pub(crate) text: fn(&str) -> String,
-    pub(crate) reference: fn(Reference) -> String,
+    pub(crate) string: fn(&str) -> String,
     /// Between a member's name and its value.
     pub(crate) separator: &'static str,
-    /// Between members.
-    pub(crate) comma: &'static str,
+    /// Before each line but the first.
+    pub(crate) indent: &'static str,
+}
+
+pub(crate) const JSON: Style = Style {
+    string: quoted_json,
+    separator: ": ",
+    indent: "",
+};
+
+/// Writes the policy, with literals or code for the trust anchor's ARN and the account.
+pub(crate) fn policy(binding: &Binding, style: &Style, anchor: &str, account: &str) -> String {
+    let template = TEMPLATE
+        .trim_end()
+        .replace("\": ", &format!("\"{}", style.separator))
+        .replace('\n', &format!("\n{}", style.indent));
+    let tags = binding.tags.iter();
+    let (tags, values) = tags
+        .map(|(tag, value)| ((*tag).to_owned(), (style.string)(value)))
+        .unzip();
+    let values = [
+        ("tag", tags),
+        ("value", values),
+        ("anchor", vec![anchor.to_owned()]),
+        ("account", vec![account.to_owned()]),
+    ];
+    fill(&template, &values)
 }
 
 /// A JSON string.
@@ -195,8 +104,8 @@ mod tests {
             (&[By::Uri, By::IssuerCn], "x509Issuer/CN"),
         ] {
             let binding = Binding::of(&facts(&web), by).unwrap();
-            let account = Node::text("123456789012");
-            let text = policy(&binding, Node::text(ANCHOR), account).json();
+            let anchor = quoted_json(ANCHOR);
+            let text = policy(&binding, &JSON, &anchor, "\"123456789012\"");
             assert!(allows(&text, &web, ANCHOR), "{text}");
             for anchor in &other_anchors {
                 assert!(!allows(&text, &web, anchor), "{anchor}");

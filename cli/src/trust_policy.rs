@@ -16,7 +16,7 @@ use crate::binding::{Binding, By};
 use crate::certificate_source::{self, CertificateArguments, SourceError};
 use crate::common::Common;
 use crate::output::{self, OutputError};
-use crate::policy_document::{Node, policy};
+use crate::policy_document::{JSON, policy, quoted_json};
 
 /// Whose certificate the policy is for, and which trust anchor's.
 #[derive(Debug, Args)]
@@ -114,10 +114,7 @@ pub(crate) fn run(common: &Common, wanted: TrustPolicyArguments) -> Result<(), T
         }
         progress::note(&format!("{binding}\ntrust anchor: {anchor}"));
     }
-    let policy = policy(
-        &binding,
-        Node::text(anchor.as_ref()),
-        Node::text(anchor.account()),
-    );
-    Ok(output::print_text(&(policy.json() + "\n"))?)
+    let (arn, account) = (quoted_json(anchor.as_ref()), quoted_json(anchor.account()));
+    let policy = policy(&binding, &JSON, &arn, &account);
+    Ok(output::print_text(&(policy + "\n"))?)
 }

@@ -8,14 +8,20 @@
     clippy::indexing_slicing
 )]
 
+#[path = "token_program/choice.rs"]
+mod choice;
 #[path = "token_program/faults.rs"]
 mod faults;
-#[path = "token_program/harness.rs"]
+#[path = "../../token/tests/harness/program.rs"]
 mod harness;
 #[path = "token_program/operator.rs"]
 mod operator;
+#[path = "token_program/pins.rs"]
+mod pins;
 #[path = "token_program/quirks.rs"]
 mod quirks;
+#[path = "token_program/store.rs"]
+mod store;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -23,11 +29,9 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use harness::*;
+use store::*;
 use token::link::{self, CertificateOnToken, FromToken, KeyReport, OpenKey, OpenPkcs11, OpenedKey};
 use token::{PinSource, TokenError};
-
-const ECDSA: &str = "AWS4-X509-ECDSA-SHA256\n20261123T120000Z\n20261123/eu-central-1/rolesanywhere/aws4_request\ne3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-const RSA: &str = "AWS4-X509-RSA-SHA256\n20261123T120000Z\n20261123/eu-central-1/rolesanywhere/aws4_request\ne3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 #[test]
 fn every_kind_of_key_signs() {
@@ -77,7 +81,7 @@ fn sessions_sign_at_the_same_time() {
     open.sessions = 4;
     assert!(program.opened(open).iter().all(Result::is_ok));
     for id in 0..40 {
-        program.send(&sign_message(id, id as usize % 2, ECDSA));
+        program.ask(id, id as usize % 2, ECDSA);
     }
     let mut answered = Vec::new();
     for _ in 0..40 {
@@ -203,93 +207,6 @@ fn a_key_without_a_public_key_object_signs() {
 }
 
 #[test]
-fn several_tokens_are_listed() {
-    let store = Store::new();
-    store.token("lab");
-    store.token("other");
-    let mut open = store.open(&["pkcs11:token=lab;object=web"]);
-    open.token = "pkcs11:token=lab".parse().unwrap();
-    let error = store.refusal(open);
-    assert!(matches!(error, TokenError::Unusable(_)), "{error:?}");
-    // Each of the two that are listed names one token: its keys are looked for.
-    let text = error.to_string();
-    let candidates: Vec<&str> = text.rsplit_once(": ").unwrap().1.split(", ").collect();
-    assert_eq!(candidates.len(), 2, "{text}");
-    for candidate in candidates {
-        let mut open = store.open(&["pkcs11:object=web"]);
-        open.token = candidate.parse().unwrap();
-        let reports = Program::start(&store).opened(open);
-        let text = unusable(&reports[0]);
-        assert!(text.contains("shows none at all"), "{text}");
-    }
-}
-
-#[test]
-fn an_absent_token_is_gone() {
-    let store = Store::new();
-    let mut open = store.open(&["pkcs11:object=web"]);
-    open.token = "pkcs11:token=elsewhere".parse().unwrap();
-    let error = store.refusal(open);
-    assert!(matches!(error, TokenError::Gone(_)), "{error:?}");
-    let text = error.to_string();
-    assert!(text.contains("pkcs11:token=elsewhere"), "{text}");
-    assert!(
-        text.contains("there are: pkcs11:token=lab;serial="),
-        "{text}"
-    );
-}
-
-#[test]
-fn one_bad_key_leaves_the_others_alone() {
-    let store = Store::new();
-    store.generate("EC:prime256v1", "01", "web", &[]);
-    store.generate("EC:prime256v1", "02", "web", &[]);
-    store.generate("EC:prime256v1", "03", "api", &[]);
-    store.generate("EC:secp256k1", "04", "coin", &[]);
-    store.generate("rsa:1024", "05", "short", &[]);
-    let mut program = Program::start(&store);
-    let reports = program.opened(store.open(&[
-        "pkcs11:token=lab;object=web",
-        "pkcs11:token=lab;object=absent",
-        "pkcs11:token=lab;object=api",
-        "pkcs11:token=lab;object=api;type=public",
-        "pkcs11:token=lab;object=coin",
-        "pkcs11:token=lab;object=short",
-    ]));
-    let text = unusable(&reports[0]);
-    assert!(
-        text.contains("pkcs11:token=lab;object=web;id=%01"),
-        "{text}"
-    );
-    assert!(
-        text.contains("pkcs11:token=lab;object=web;id=%02"),
-        "{text}"
-    );
-    assert!(!text.contains("object=api"), "{text}");
-    let text = unusable(&reports[1]);
-    assert!(
-        text.contains("there are: pkcs11:token=lab;object="),
-        "{text}"
-    );
-    assert!(
-        text.contains("pkcs11:token=lab;object=api;id=%03"),
-        "{text}"
-    );
-    assert!(reports[2].is_ok(), "{reports:?}");
-    for (report, expected) in [
-        (&reports[3], "type=private"),
-        (&reports[4], "P-256, P-384 or P-521"),
-        (&reports[5], "1024 bits"),
-    ] {
-        let text = unusable(report);
-        assert!(text.contains(expected), "{text}");
-    }
-    assert!(program.sign(2, ECDSA).is_ok());
-    let error = program.sign(0, ECDSA).unwrap_err();
-    assert!(matches!(error, TokenError::Unusable(_)), "{error:?}");
-}
-
-#[test]
 fn a_key_that_can_leave_the_token_is_warned_of() {
     let store = Store::new();
     store.generate("EC:prime256v1", "01", "loose", &["--extractable"]);
@@ -301,126 +218,6 @@ fn a_key_that_can_leave_the_token_is_warned_of() {
         "{warnings:?}"
     );
     assert_eq!(warnings.len(), 1, "{warnings:?}");
-}
-
-#[test]
-fn certificates_are_read_from_the_token() {
-    let store = Store::new();
-    for (id, label) in [("01", "web"), ("02", "bare"), ("03", "twice")] {
-        store.generate("EC:prime256v1", id, label, &[]);
-    }
-    let web = store.certificate("web");
-    let other = store.certificate("other");
-    store.write_certificate("web.der", "01", "web", &["--private"]);
-    store.write_certificate("web.der", "03", "copy", &[]);
-    store.write_certificate("other.der", "03", "second", &[]);
-    let named = |uri: &str| CertificateOnToken::Named(Box::new(uri.parse().unwrap()));
-    let asked = [
-        ("web", CertificateOnToken::OfTheKey),
-        ("bare", named("pkcs11:token=lab;object=second")),
-        // Two objects, one certificate.
-        ("bare", named("pkcs11:object=web")),
-        ("bare", CertificateOnToken::OfTheKey),
-        ("twice", CertificateOnToken::OfTheKey),
-        ("bare", named("pkcs11:token=elsewhere;object=web")),
-        ("bare", named("pkcs11:object=web;type=data")),
-    ];
-    let keys = asked.map(|(label, certificate)| OpenKey {
-        uri: format!("pkcs11:token=lab;object={label}").parse().unwrap(),
-        certificate: Some(certificate),
-    });
-    store.write_certificate("web.der", "07", "web", &[]);
-    let mut open = store.open::<&str>(&[]);
-    open.keys = keys.to_vec();
-    let reports = Program::start(&store).opened(open);
-    let der = |report: &KeyReport| report.as_ref().unwrap().certificate.clone().unwrap();
-    assert_eq!(der(&reports[0]), web);
-    assert_eq!(der(&reports[1]), other);
-    assert_eq!(der(&reports[2]), web);
-    for (report, expected) in [
-        (&reports[3], "no certificate matches"),
-        (&reports[4], "several certificates match"),
-        (&reports[5], "another token"),
-        (&reports[6], "type=cert"),
-    ] {
-        let text = unusable(report);
-        assert!(text.contains(expected), "{text}");
-    }
-    let text = unusable(&reports[4]);
-    assert!(text.contains("object=copy;id=%03"), "{text}");
-    assert!(text.contains("object=second;id=%03"), "{text}");
-    assert!(text.contains("certificate = \"FILE\""), "{text}");
-}
-
-#[test]
-fn an_always_authenticate_key_logs_in_for_each_signature() {
-    let store = Store::new();
-    store.generate("EC:prime256v1", "01", "piv", &["--always-auth"]);
-    let spy = Spy::new(&store);
-    let mut program = Program::start_with(&store, &spy.environment);
-    let reports = program.opened(store.open_in(&spy.module, &["pkcs11:object=piv"]));
-    assert!(reports[0].is_ok(), "{reports:?}");
-    let opening = spy.calls();
-    for _ in 0..2 {
-        let signature = program.sign(0, ECDSA).unwrap();
-        assert!(store.verifies("01", ECDSA, &signature));
-    }
-    let calls = spy.calls();
-    let once = ["C_SignInit", "C_Login", "C_Sign"];
-    assert_eq!(calls[opening.len()..], [once, once].concat());
-}
-
-#[test]
-fn a_wrong_pin_is_tried_once() {
-    let store = Store::new();
-    store.generate("EC:prime256v1", "01", "web", &[]);
-    let spy = Spy::new(&store);
-    let pin = store.file("wrong.pin", "4321\n");
-    let mut open = store.open_in(&spy.module, &["pkcs11:object=web", "pkcs11:id=%01"]);
-    open.sessions = 4;
-    open.pin = Some(PinSource::File(pin.clone()));
-    let mut program = Program::start_with(&store, &spy.environment);
-    program.send(&open_message(open));
-    assert!(matches!(
-        program.receive_any(),
-        FromToken::HasPin { key: None, .. }
-    ));
-    assert_eq!(program.receive_any(), FromToken::TryingPin);
-    let FromToken::Opened(Err(TokenError::PinRejected(text))) = program.receive_any() else {
-        panic!("not refused");
-    };
-    assert!(text.contains("CKR_PIN_INCORRECT"), "{text}");
-    assert!(text.contains("pkcs11:token=lab;serial="), "{text}");
-    assert!(text.contains(pin.to_str().unwrap()), "{text}");
-    assert!(!text.contains("4321"), "{text}");
-    assert!(program.end().success());
-    assert_eq!(count(&spy.calls(), "C_Login"), 1);
-
-    // SoftHSM remembers: the next login, with the right PIN, says so.
-    let reports = Program::start(&store).opened(store.open(&["pkcs11:object=web"]));
-    let warnings = &reports[0].as_ref().unwrap().warnings;
-    assert!(
-        warnings[0].contains("CKF_USER_PIN_COUNT_LOW"),
-        "{warnings:?}"
-    );
-}
-
-#[test]
-fn a_pin_that_is_missing_or_exposed_is_not_used() {
-    let store = Store::new();
-    let mut open = store.open(&["pkcs11:object=web"]);
-    open.pin = None;
-    let error = store.refusal(open);
-    assert!(matches!(error, TokenError::Unusable(_)), "{error:?}");
-    assert!(error.to_string().contains("needs a PIN"), "{error}");
-
-    let mut open = store.open(&["pkcs11:object=web"]);
-    let pin = store.file("exposed.pin", PIN);
-    fs::set_permissions(&pin, Permissions::from_mode(0o644)).unwrap();
-    open.pin = Some(PinSource::File(pin));
-    let error = store.refusal(open);
-    assert!(matches!(error, TokenError::Unusable(_)), "{error:?}");
-    assert!(error.to_string().contains("chmod 600"), "{error}");
 }
 
 #[test]
@@ -441,7 +238,7 @@ fn a_module_that_does_not_start_is_gone() {
     let conf = store.file("broken.conf", "directories.tokendir = /nowhere/tokens\n");
     let environment = [("SOFTHSM2_CONF", conf.to_str().unwrap().to_owned())];
     let mut program = Program::start_with(&store, &environment);
-    program.send(&open_message(store.open(&["pkcs11:"])));
+    program.ask_to_open(store.open(&["pkcs11:"]));
     let FromToken::Opened(Err(error)) = program.receive() else {
         panic!("opened");
     };

@@ -9,6 +9,8 @@
     clippy::indexing_slicing
 )]
 
+#[path = "token_program/auth_values.rs"]
+mod auth_values;
 #[path = "token_program/causes.rs"]
 mod causes;
 #[path = "token_program/confinement.rs"]
@@ -17,10 +19,14 @@ mod confinement;
 mod doubtful;
 #[path = "token_program/foreign_files.rs"]
 mod foreign_files;
+#[path = "../../token/tests/harness/program.rs"]
+mod harness;
 #[path = "token_program/keeper.rs"]
 mod keeper;
 #[path = "token_program/keys.rs"]
 mod keys;
+#[path = "token_program/loss.rs"]
+mod loss;
 #[path = "token_program/operator.rs"]
 mod operator;
 #[path = "token_program/program.rs"]
@@ -38,12 +44,12 @@ use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::slice;
 
-use rustix::process::{Pid, Signal, kill_process};
 use token::TokenError;
 use token::link::{FromToken, KeyReport, OpenTpmKey, OpenedKey, TpmKeySource};
 
-use keys::{ECDSA, PARENT, RSA, policy_or};
-use program::{PROGRAM, Program, key, pin};
+use harness::{ECDSA, Program, RSA, unusable};
+use keys::{PARENT, policy_or};
+use program::{PROGRAM, key, pin};
 use swtpm::{Swtpm, command};
 
 const TPM2_SIGN: u32 = 0x15d;
@@ -51,14 +57,6 @@ const TPM2_POLICY_PCR: u32 = 0x17f;
 
 fn is_fine(report: &KeyReport) -> bool {
     matches!(report, Ok(OpenedKey { warnings, .. }) if warnings.is_empty())
-}
-
-fn unusable<T>(result: &Result<T, TokenError>) -> &str {
-    match result {
-        Err(TokenError::Unusable(text)) => text,
-        Err(error) => panic!("{error:?}"),
-        Ok(_) => panic!("it is usable"),
-    }
 }
 
 /// A row of a table: how the key is made, and what the agent is told of it.
@@ -186,38 +184,6 @@ fn every_authorisation_works() {
     sign_with_all(&tpm, rows);
 }
 
-/// libtss2 has one object for a handle, and must not mix up who has which auth value.
-#[test]
-fn a_handle_may_be_named_with_and_without_its_auth_value() {
-    for right in [0, 1] {
-        let tpm = Swtpm::start();
-        tpm.make_parent("");
-        tpm.make("web", "-G ecc256 -p key-secret -a sign|fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda");
-        tpm.load("web", "");
-        tpm.persist("web", 0x8100_0101, "");
-        let before = tpm.log().len();
-        let mut keys = vec![key(TpmKeySource::Handle(0x8100_0101)); 2];
-        keys[right].pin = pin("key-secret");
-        let (mut program, _) = Program::open(&tpm, keys);
-        for _ in 0..2 {
-            assert!(program.sign(right, ECDSA).is_ok());
-            let refused = program.sign(1 - right, ECDSA);
-            assert!(
-                matches!(refused, Err(TokenError::PinRejected(_))),
-                "{refused:?}"
-            );
-        }
-        let dumps = tpm.log().split_off(before);
-        let dumps = dumps.lines().filter(|line| !line.contains(':'));
-        let bytes: String = dumps.flat_map(str::split_whitespace).collect();
-        let secret: String = b"key-secret"
-            .iter()
-            .map(|byte| format!("{byte:02X}"))
-            .collect();
-        assert!(!bytes.contains(&secret));
-    }
-}
-
 #[test]
 fn it_is_confined_unless_told_otherwise() {
     let tpm = Swtpm::start();
@@ -248,19 +214,6 @@ fn it_is_confined_unless_told_otherwise() {
         assert!(program.end().success());
     }
     assert_eq!(tpm.handles(), "");
-}
-
-#[test]
-fn the_null_hierarchy_takes_no_auth_value() {
-    let tpm = Swtpm::start();
-    tpm.make_under_primary("null", "n", 0x4000_0007);
-    let mut null = tpm.file("null");
-    null.owner_pin = pin("owner-secret");
-    let (_, reports) = Program::open(&tpm, vec![null]);
-    let Err(TokenError::Unusable(text)) = &reports[0] else {
-        panic!("{reports:?}");
-    };
-    assert!(text.contains("leave owner-pin out"), "{text}");
 }
 
 #[test]
@@ -334,176 +287,6 @@ fn twelve_keys_take_turns() {
     assert!(turn.len() <= 36, "{turn:x?}");
     assert!(program.end().success());
     assert_eq!(tpm.handles(), "");
-}
-
-#[test]
-fn a_wrong_auth_value_is_tried_once() {
-    let tpm = Swtpm::start();
-    tpm.make_parent("");
-    tpm.make("right", "-G ecc256 -p key-secret");
-    tpm.make("wrong", "-G ecc256 -p key-secret");
-    let mut right = tpm.file("right");
-    right.pin = pin("key-secret");
-    let mut wrong = tpm.file("wrong");
-    wrong.pin = pin("guess");
-    let keys = vec![right, wrong.clone(), wrong];
-    let (mut program, reports) = Program::open(&tpm, keys);
-    assert!(reports.iter().all(Result::is_ok), "{reports:?}");
-    for id in 0..100 {
-        program.ask(id, 1 + id as usize % 2, ECDSA);
-    }
-    for _ in 0..100 {
-        let FromToken::Signed { result, .. } = program.receive() else {
-            panic!("not an answer");
-        };
-        let Err(TokenError::PinRejected(text)) = result else {
-            panic!("{result:?}");
-        };
-        assert!(text.contains("its auth value (pin)"), "{text}");
-        assert!(text.contains("1 failed authorisations of 3"), "{text}");
-    }
-    let signature = program.sign(0, ECDSA).unwrap();
-    assert!(tpm.verifies("right", ECDSA, &signature));
-    assert!(program.end().success());
-    assert_eq!(tpm.lockout_counter(), 1);
-}
-
-/// No pin where there is an auth value, a wrong one in a policy, and a wrong one of a hierarchy.
-#[test]
-fn every_wrong_auth_value_is_refused_by_name() {
-    let tpm = Swtpm::start();
-    tpm.make_parent("");
-    tpm.raise_lockout_limit();
-    tpm.make("silent", "-G ecc256 -p key-secret");
-    tpm.make_with_policy("policy", "-p key-secret", &[(0x16b, vec![])]);
-    let mut policy = tpm.file("policy");
-    policy.pin = pin("guess");
-    tpm.make_under_primary("owner", "o", 0x4000_0001);
-    tpm.change_owner_auth("owner-secret");
-    let mut owner = tpm.file("owner");
-    owner.owner_pin = pin("guess");
-    let (mut program, reports) = Program::open(&tpm, vec![tpm.file("silent"), policy, owner]);
-    for (number, expected) in [
-        (0, "give pin, where it has one"),
-        (1, "its auth value (pin)"),
-    ] {
-        let error = program.sign(number, ECDSA).unwrap_err();
-        let again = program.sign(number, ECDSA).unwrap_err();
-        assert_eq!(error, again);
-        let TokenError::PinRejected(text) = error else {
-            panic!("{error:?}");
-        };
-        assert!(text.contains(expected), "{text}");
-    }
-    let Err(TokenError::PinRejected(text)) = &reports[2] else {
-        panic!("{reports:?}");
-    };
-    assert!(text.contains("(owner-pin)"), "{text}");
-    assert!(program.end().success());
-    assert_eq!(tpm.lockout_counter(), 2);
-}
-
-#[test]
-fn a_wrong_parent_pin_is_tried_once() {
-    let tpm = Swtpm::start();
-    tpm.make_counting_parent("parent-secret");
-    let mut keys = Vec::new();
-    for name in ["one", "two", "three"] {
-        tpm.make(name, "-G ecc256 -P parent-secret");
-        let mut key = tpm.file(name);
-        key.parent_pin = pin("guess");
-        keys.push(key);
-    }
-    let (program, reports) = Program::open(&tpm, keys);
-    for report in &reports {
-        let Err(TokenError::PinRejected(text)) = report else {
-            panic!("{report:?}");
-        };
-        assert!(text.contains("(parent-pin)"), "{text}");
-    }
-    assert!(program.end().success());
-    assert_eq!(tpm.lockout_counter(), 1);
-}
-
-#[test]
-fn a_locked_tpm_is_not_tried() {
-    let tpm = Swtpm::start();
-    tpm.make_parent("");
-    tpm.make("web", "-G ecc256 -p key-secret");
-    tpm.load("web", "");
-    let mut web = tpm.file("web");
-    web.pin = pin("key-secret");
-    for failures in 1..=3 {
-        // Fails, and leaves the key behind.
-        tpm.output(
-            "tpm2_sign",
-            &["-c", "web.ctx", "-p", "guess", "-o", "s", "web.tss"],
-        );
-        tpm.flush();
-        assert_eq!(tpm.lockout_counter(), failures);
-        let before = tpm.commands().len();
-        let (program, reports) = Program::open(&tpm, vec![web.clone()]);
-        match (failures, &reports[0]) {
-            (1, Ok(OpenedKey { warnings, .. })) => {
-                assert!(warnings[0].contains("1 failed authorisations of 3"));
-            }
-            (
-                2,
-                Err(TokenError::Wait {
-                    text,
-                    seconds: 1000,
-                }),
-            ) => {
-                assert!(text.contains("one more failure"), "{text}");
-            }
-            (
-                3,
-                Err(TokenError::Wait {
-                    text,
-                    seconds: 2000,
-                }),
-            ) => {
-                assert!(text.contains("in lockout"), "{text}");
-                assert!(text.contains("wait 2000 s"), "{text}");
-            }
-            (_, report) => panic!("{failures}: {report:?}"),
-        }
-        assert!(!tpm.commands()[before..].contains(&TPM2_SIGN));
-        assert!(program.end().success());
-        assert_eq!(tpm.lockout_counter(), failures);
-    }
-}
-
-/// The TPM locks while the key is open: the TPM's own refusal says how long to wait, and is not provoked
-/// again.
-#[test]
-fn a_lockout_while_open_is_waited_for() {
-    let tpm = Swtpm::start();
-    tpm.make_parent("");
-    tpm.make("right", "-G ecc256 -p key-secret");
-    let mut keys = vec![tpm.file("right")];
-    keys[0].pin = pin("key-secret");
-    for name in ["one", "two", "three"] {
-        tpm.make(name, "-G ecc256 -p key-secret");
-        let mut key = tpm.file(name);
-        key.pin = pin("guess");
-        keys.push(key);
-    }
-    let (mut program, _) = Program::open(&tpm, keys);
-    program.sign(0, ECDSA).unwrap();
-    for number in 1..=3 {
-        let error = program.sign(number, ECDSA).unwrap_err();
-        assert!(matches!(error, TokenError::PinRejected(_)), "{error:?}");
-    }
-    let error = program.sign(0, ECDSA).unwrap_err();
-    assert!(
-        matches!(&error, TokenError::Wait { seconds: 2000, .. }),
-        "{error:?}"
-    );
-    let before = tpm.commands().len();
-    let error = program.sign(0, ECDSA).unwrap_err();
-    assert!(matches!(&error, TokenError::Wait { .. }), "{error:?}");
-    assert_eq!(tpm.commands().len(), before);
 }
 
 #[test]
@@ -641,131 +424,4 @@ fn another_tpms_key_is_refused() {
     let text = unusable(&reports[0]);
     assert!(text.contains("another TPM"), "{text}");
     assert!(program.end().success());
-}
-
-#[test]
-fn a_lost_tpm_is_gone_and_comes_back() {
-    let mut tpm = Swtpm::start();
-    tpm.make_parent("");
-    tpm.raise_lockout_limit();
-    tpm.make("web", "-G ecc256 -p key-secret");
-    let mut web = tpm.file("web");
-    web.pin = pin("key-secret");
-    let (mut program, _) = Program::open(&tpm, vec![web.clone()]);
-    program.sign(0, ECDSA).unwrap();
-    tpm.kill();
-    let error = program.sign(0, ECDSA).unwrap_err();
-    assert!(matches!(error, TokenError::Gone(_)), "{error:?}");
-    let mut early = Program::start();
-    let error = early.try_open(tpm.tcti(), vec![web.clone()]).unwrap_err();
-    let TokenError::Gone(text) = error else {
-        panic!("{error:?}")
-    };
-    assert!(text.contains("start swtpm there"), "{text}");
-    tpm.restart();
-    let (mut program, reports) = Program::open(&tpm, vec![web]);
-    assert!(reports[0].is_ok(), "{reports:?}");
-    let signature = program.sign(0, ECDSA).unwrap();
-    assert!(tpm.verifies("web", ECDSA, &signature));
-    assert!(program.end().success());
-}
-
-/// The machine was suspended, or the TPM reset: it lost all that was loaded, though it answers.
-#[test]
-fn a_reset_tpm_is_gone_and_is_started_again() {
-    let tpm = Swtpm::start();
-    tpm.make_parent("");
-    tpm.raise_lockout_limit();
-    for (name, auth) in [("empty", ""), ("auth", "-p key-secret")] {
-        tpm.make(name, &format!("-G ecc256 {auth}"));
-        let mut key = tpm.file(name);
-        key.pin = (name == "auth").then(|| pin("key-secret")).flatten();
-        let (mut program, _) = Program::open(&tpm, vec![key.clone()]);
-        program.sign(0, ECDSA).unwrap();
-        tpm.reset();
-        let error = program.sign(0, ECDSA).unwrap_err();
-        assert!(matches!(error, TokenError::Gone(_)), "{error:?}");
-        assert!(program.end().success());
-        let (mut program, reports) = Program::open(&tpm, vec![key]);
-        assert!(reports[0].is_ok(), "{reports:?}");
-        let signature = program.sign(0, ECDSA).unwrap();
-        assert!(tpm.verifies(name, ECDSA, &signature));
-        assert!(program.end().success());
-    }
-}
-
-#[test]
-fn nothing_stays_in_the_tpm() {
-    let tpm = Swtpm::start();
-    tpm.make_parent("");
-    tpm.make("web", "-G ecc256 -p key-secret");
-    tpm.make_with_policy("pcr", "", &[tpm.policy_pcr(&[7])]);
-    let mut web = tpm.file("web");
-    web.pin = pin("key-secret");
-    let keys = vec![web, tpm.file("pcr")];
-
-    let (mut program, _) = Program::open(&tpm, keys.clone());
-    program.sign(0, ECDSA).unwrap();
-    program.sign(1, ECDSA).unwrap();
-    assert!(program.end().success());
-    assert_eq!(tpm.handles(), "");
-
-    let (mut program, _) = Program::open(&tpm, keys);
-    program.sign(0, ECDSA).unwrap();
-    kill_process(Pid::from_child(&program.child), Signal::TERM).unwrap();
-    assert!(program.child.wait().unwrap().success());
-    assert_eq!(tpm.handles(), "");
-}
-
-#[test]
-fn what_is_missing_is_gone_with_a_remedy() {
-    for (tcti, expected) in [
-        ("device:/dev/no-such-tpm", "/dev/no-such-tpm is not there"),
-        ("tabrmd:", "libtss2-tcti-tabrmd0"),
-        ("mssim:port=1", "start the simulator"),
-    ] {
-        let mut program = Program::start();
-        let error = program.try_open(tcti.parse().unwrap(), vec![]).unwrap_err();
-        let TokenError::Gone(text) = error else {
-            panic!("{error:?}")
-        };
-        assert!(text.contains(expected), "{text}");
-    }
-}
-
-/// PARENT is where make_parent puts it.
-#[test]
-fn a_cleared_tpm_says_so() {
-    let tpm = Swtpm::start();
-    tpm.make_parent("");
-    tpm.make("web", "-G ecc256");
-    tpm.tool("tpm2_clear -c p");
-    let (program, reports) = Program::open(&tpm, vec![tpm.file("web")]);
-    let text = unusable(&reports[0]);
-    assert!(
-        text.contains(&format!("no key at handle {PARENT}")),
-        "{text}"
-    );
-    assert!(program.end().success());
-}
-
-/// Without a resource manager nobody else flushes what a killed program had loaded.
-#[test]
-fn a_program_that_is_killed_again_and_again_does_not_fill_the_tpm() {
-    let tpm = Swtpm::start();
-    tpm.make_parent("");
-    tpm.make("web", "-G ecc256");
-    tpm.fill(1);
-    let others = tpm.handles();
-    for _ in 0..5 {
-        let (mut program, reports) = Program::open(&tpm, vec![tpm.file("web")]);
-        assert!(reports[0].is_ok(), "{reports:?}");
-        program.sign(0, ECDSA).unwrap();
-        program.child.kill().unwrap();
-        program.child.wait().unwrap();
-    }
-    let (program, reports) = Program::open(&tpm, vec![tpm.file("web")]);
-    assert!(reports[0].is_ok(), "{reports:?}");
-    assert!(program.end().success());
-    assert_eq!(tpm.handles(), others);
 }

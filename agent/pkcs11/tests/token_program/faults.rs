@@ -50,7 +50,7 @@ fn whatever_a_login_returns_is_a_refusal_unless_it_cannot_be_the_pin() {
         let before = lab.count("C_Login");
         lab.inject(&format!("C_Login return {code}"));
         let mut program = lab.program();
-        program.send(&open_message(lab.open()));
+        program.ask_to_open(lab.open());
         let has_pin = program.receive_any();
         assert!(matches!(has_pin, FromToken::HasPin { key: None, .. }));
         // The agent hears of the try before it is made.
@@ -201,9 +201,8 @@ fn a_module_that_crashes_takes_its_program_along() {
         let mut program = lab.program();
         assert!(program.opened(lab.open())[0].is_ok());
         lab.inject(fault);
-        program.send(&sign_message(7, 0, ECDSA));
-        let heard: std::io::Result<Option<FromToken>> =
-            link::receive(program.link.as_mut().unwrap());
+        program.ask(7, 0, ECDSA);
+        let heard: std::io::Result<Option<FromToken>> = link::receive(program.link());
         assert!(!matches!(heard, Ok(Some(_))), "{fault}: {heard:?}");
         assert_eq!(program.end().signal(), Some(signal), "{fault}");
     }
@@ -234,7 +233,7 @@ fn a_module_that_hangs_does_not_keep_its_program_alive() {
         let mut program = lab.program();
         assert!(program.opened(lab.open())[0].is_ok());
         lab.inject(fault);
-        program.send(&sign_message(7, 0, ECDSA));
+        program.ask(7, 0, ECDSA);
         assert_eq!(program.end().signal(), Some(9), "{fault}");
     }
 }
@@ -316,7 +315,7 @@ impl Lab {
 
 /// Why the token as a whole cannot be opened.
 pub(super) fn refused(program: &mut Program, open: OpenPkcs11) -> TokenError {
-    program.send(&open_message(open));
+    program.ask_to_open(open);
     match program.receive() {
         FromToken::Opened(Err(error)) => error,
         other => panic!("not refused: {other:?}"),

@@ -70,11 +70,11 @@ impl Operator {
             user: None,
             task,
         };
-        link::send(self.program.link.as_mut().unwrap(), &request).unwrap();
+        link::send(self.program.link(), &request).unwrap();
     }
 
     fn receive(&mut self) -> std::io::Result<Option<Outcome<Answer>>> {
-        link::receive(self.program.link.as_mut().unwrap())
+        link::receive(self.program.link())
     }
 
     fn try_ask(&mut self, task: Task) -> std::io::Result<Option<Outcome<Answer>>> {
@@ -246,9 +246,8 @@ fn daemon_and_operator_do_not_take_each_others_messages() {
     let spy = Spy::new(&store);
     let mut operator = Operator::with(&store, &spy.module, &spy.environment);
     let open = store.open_in(&spy.module, &["pkcs11:object=web"]);
-    operator.program.send(&open_message(open));
-    let heard: std::io::Result<Option<FromToken>> =
-        link::receive(operator.program.link.as_mut().unwrap());
+    operator.program.ask_to_open(open);
+    let heard: std::io::Result<Option<FromToken>> = link::receive(operator.program.link());
     assert!(!matches!(heard, Ok(Some(_))), "{heard:?}");
     assert!(!operator.program.end().success());
 
@@ -270,7 +269,7 @@ fn daemon_and_operator_do_not_take_each_others_messages() {
         user: None,
         task: generate("pkcs11:token=lab;object=new", KeyType::EcP256),
     };
-    let link = daemon.link.as_mut().unwrap();
+    let link = daemon.link();
     link::send(link, &request).unwrap();
     link.shutdown(std::net::Shutdown::Write).unwrap();
     let heard: std::io::Result<Option<FromToken>> = link::receive(link);

@@ -84,7 +84,7 @@ fn nothing_comes_between_a_login_and_its_signature() {
     open.sessions = 4;
     assert!(program.opened(open).iter().all(Result::is_ok));
     for id in 0..24 {
-        program.send(&sign_message(id, usize::from(id % 3 == 2), ECDSA));
+        program.ask(id, usize::from(id % 3 == 2), ECDSA);
     }
     // All of them first: while a program logs in, SoftHSM's token is hidden from others, and so from pkcs11-tool.
     let answers: Vec<FromToken> = (0..24).map(|_| program.receive()).collect();

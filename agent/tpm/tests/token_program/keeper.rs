@@ -11,7 +11,7 @@ use roleseal_agent::token_worker::{Caller, Heritage, KeyOwner, KeyState, NotSign
 use token::link::{Open, OpenTpm, OpenTpmKey};
 use token::{StringToSign, Tcti, TokenError};
 
-use crate::keys::ECDSA;
+use crate::harness::ECDSA;
 use crate::program::{PROGRAM, pin};
 use crate::swtpm::Swtpm;
 

@@ -9,9 +9,6 @@ use token::link::{OpenTpmKey, TpmKeySource};
 use crate::program::key;
 use crate::swtpm::Swtpm;
 
-pub(crate) const ECDSA: &str = "AWS4-X509-ECDSA-SHA256\n20261123T120000Z\n20261123/eu-central-1/rolesanywhere/aws4_request\ne3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-pub(crate) const RSA: &str = "AWS4-X509-RSA-SHA256\n20261123T120000Z\n20261123/eu-central-1/rolesanywhere/aws4_request\ne3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-
 /// The storage key that most keys are made under.
 pub(crate) const PARENT: &str = "0x81000001";
 

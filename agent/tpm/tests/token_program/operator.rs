@@ -19,7 +19,8 @@ use token::operator::tpm::{Answer, KeyReport, NewKey, Request, Task, TpmReport};
 use token::operator::{ARGUMENT, Der, KeyType, Outcome};
 use token::{Tcti, TokenError};
 
-use crate::program::{PROGRAM, Program};
+use crate::harness::Program;
+use crate::program::PROGRAM;
 use crate::swtpm::{Swtpm, command};
 
 /// A command's link.
@@ -40,8 +41,8 @@ impl Operator {
 
     pub(crate) fn ask(&mut self, task: Task) -> Outcome<Answer> {
         let tcti = self.tcti.clone();
-        link::send(&mut self.program.link, &Request { tcti, task }).unwrap();
-        let answer = link::receive(&mut self.program.link).unwrap();
+        link::send(self.program.link(), &Request { tcti, task }).unwrap();
+        let answer = link::receive(self.program.link()).unwrap();
         answer.expect("the token program ended")
     }
 

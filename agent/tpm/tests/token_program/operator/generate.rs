@@ -5,10 +5,10 @@ use token::operator::KeyType;
 use token::operator::tpm::NewKey;
 
 use super::{Operator, fault, new_key, refused_pin};
-use crate::keys::{ECDSA, RSA};
-use crate::program::{Program, pin};
+use crate::harness::{ECDSA, Program, RSA, unusable};
+use crate::program::pin;
+use crate::sign_with_all;
 use crate::swtpm::Swtpm;
-use crate::{sign_with_all, unusable};
 
 /// The file's key, loaded by tpm2_load under the primary that other tools derive.
 fn as_tools_see_it(tpm: &Swtpm, name: &str) -> String {

@@ -5,7 +5,7 @@ use token::operator::KeyType;
 use token::operator::tpm::{Answer, Task};
 
 use super::{Operator, fault, new_key, refused_pin};
-use crate::keys::ECDSA;
+use crate::harness::ECDSA;
 use crate::program::{key, pin};
 use crate::sign_with_all;
 use crate::swtpm::Swtpm;

@@ -7,7 +7,7 @@ use token::PinSource;
 use token::operator::KeyType;
 
 use super::{Operator, fault, new_key, refused_pin};
-use crate::keys::ECDSA;
+use crate::harness::ECDSA;
 use crate::swtpm::Swtpm;
 
 #[test]

@@ -1,17 +1,16 @@
-//! What the tests have in common: stores, modules, and the token program with our end of its link.
+//! SoftHSM stores, modules, and `roleseal-pkcs11` with them.
 
 use std::fs::{self, Permissions};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::time::Duration;
+use std::process::{Command, Output};
 
 use tempfile::TempDir;
-use token::link::{self, FromToken, KeyReport, Open, OpenKey, OpenPkcs11, ToToken};
-use token::{PinSource, TokenError, greeting};
+use token::link::{KeyReport, Open, OpenKey, OpenPkcs11};
+use token::{PinSource, TokenError};
+
+use crate::harness::Program;
 
 pub(super) const PROGRAM: &str = env!("CARGO_BIN_EXE_roleseal-pkcs11");
 pub(super) const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
@@ -202,12 +201,8 @@ impl Store {
 
     /// Why the token as a whole cannot be opened.
     pub(super) fn refusal(&self, open: OpenPkcs11) -> TokenError {
-        let mut program = Program::start(self);
-        program.send(&open_message(open));
-        match program.receive() {
-            FromToken::Opened(Err(error)) => error,
-            other => panic!("not refused: {other:?}"),
-        }
+        let opened = Program::start(self).reports(Open::Pkcs11(Box::new(open)));
+        opened.unwrap_err()
     }
 }
 
@@ -262,12 +257,6 @@ pub(super) fn module(name: &str, package: &str) -> String {
         .to_owned()
 }
 
-/// The token program, and our end of its socketpair.
-pub(super) struct Program {
-    pub(super) child: Child,
-    pub(super) link: Option<UnixStream>,
-}
-
 impl Program {
     pub(super) fn start(store: &Store) -> Program {
         Program::start_with(store, &[("SOFTHSM2_CONF", store.conf())])
@@ -280,84 +269,11 @@ impl Program {
         Program::spawn(command)
     }
 
-    pub(super) fn spawn(mut command: Command) -> Program {
-        let (mut ours, theirs) = UnixStream::pair().unwrap();
-        // So that a program that hangs fails the test.
-        ours.set_read_timeout(Some(Duration::from_secs(60)))
-            .unwrap();
-        command.stdin(OwnedFd::from(theirs)).stdout(Stdio::null());
-        let child = command.spawn().unwrap();
-        drop(command); // with its end of the link
-        greeting::expect(&mut ours, "roleseal-pkcs11").unwrap();
-        Program {
-            child,
-            link: Some(ours),
-        }
-    }
-
-    pub(super) fn send(&mut self, message: &ToToken) {
-        link::send(self.link.as_mut().unwrap(), message).unwrap();
-    }
-
-    /// The next answer.
-    pub(super) fn receive(&mut self) -> FromToken {
-        loop {
-            match self.receive_any() {
-                FromToken::HasPin { .. } | FromToken::TryingPin => {}
-                answer => return answer,
-            }
-        }
-    }
-
-    pub(super) fn receive_any(&mut self) -> FromToken {
-        let message = link::receive(self.link.as_mut().unwrap()).unwrap();
-        message.expect("the program ended")
-    }
-
     pub(super) fn opened(&mut self, open: OpenPkcs11) -> Vec<KeyReport> {
-        self.send(&open_message(open));
-        match self.receive() {
-            FromToken::Opened(Ok(reports)) => reports,
-            other => panic!("not opened: {other:?}"),
-        }
+        self.reports(Open::Pkcs11(Box::new(open))).unwrap()
     }
 
-    pub(super) fn sign(&mut self, key: usize, text: &str) -> Result<Vec<u8>, TokenError> {
-        self.send(&sign_message(7, key, text));
-        match self.receive() {
-            FromToken::Signed { id: 7, result } => result.map(|signature| signature.0),
-            other => panic!("not an answer: {other:?}"),
-        }
-    }
-
-    /// The agent is gone.
-    pub(super) fn end(&mut self) -> ExitStatus {
-        self.link = None;
-        self.child.wait().unwrap()
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-pub(super) fn sign_message(id: u64, key: usize, text: &str) -> ToToken {
-    let text = text.to_owned();
-    ToToken::Sign { id, key, text }
-}
-
-pub(super) fn unusable(report: &KeyReport) -> &str {
-    match report {
-        Err(TokenError::Unusable(text)) => text,
-        other => panic!("not unusable: {other:?}"),
-    }
-}
-
-pub(super) fn open_message(open: OpenPkcs11) -> ToToken {
-    ToToken::Open {
-        open: Open::Pkcs11(Box::new(open)),
-        refused_pins: vec![],
+    pub(super) fn ask_to_open(&mut self, open: OpenPkcs11) {
+        self.send_open(Open::Pkcs11(Box::new(open)));
     }
 }
