@@ -3,6 +3,8 @@
 
 mod agent;
 mod configuration;
+mod document;
+mod identity_table;
 mod issued;
 mod plan;
 
@@ -176,7 +178,7 @@ fn enroll(arguments: &EnrollArguments, plan: &Plan, done: &mut Vec<String>) -> R
             return output::print_step(&format!(
                 "configuration: not written: the agent has nobody to ask for the PIN. Keep it in a file of mode \
                  0600 (or in a systemd credential), and add to {config}:\n\n{}",
-                plan.block
+                document::render(&plan.identity)
             ));
         }
     }
@@ -270,7 +272,7 @@ fn add(plan: &Plan) -> Result<(), Failure> {
         &plan.name,
         &plan.place,
         &plan.certificate,
-        &plan.block,
+        &plan.identity,
     )?;
     match edit {
         Edit::Add(text) => {

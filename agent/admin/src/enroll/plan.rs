@@ -11,9 +11,10 @@ use rustix::fs::OFlags;
 use token::PinSource;
 use token::account::Account;
 use token::link::TpmKeySource;
+use toml_edit::Table;
 
-use super::EnrollArguments;
 use super::configuration::{self, Edit};
+use super::{EnrollArguments, document, identity_table};
 use crate::failure::Failure;
 use crate::key_choice::absolute;
 use crate::report::CERTIFICATES;
@@ -28,8 +29,8 @@ pub(super) struct Plan {
     pub(super) request: PathBuf,
     pub(super) certificate: PathBuf,
     pub(super) config: PathBuf,
-    /// The identity, as the configuration writes it.
-    pub(super) block: String,
+    /// As the configuration has it.
+    pub(super) identity: Table,
     pub(super) edit: Edit,
     /// The agent's socket.
     pub(super) socket: PathBuf,
@@ -75,15 +76,15 @@ impl Plan {
             ));
         }
         let config = absolute(&arguments.config)?;
-        let block = configuration::block(arguments, &place, &certificate)?;
-        let (edit, socket) = configuration::plan(&config, &name, &place, &certificate, &block)?;
+        let identity = identity_table::identity(arguments, &place, &certificate)?;
+        let (edit, socket) = configuration::plan(&config, &name, &place, &certificate, &identity)?;
         Ok(Plan {
             name,
             place,
             request,
             certificate,
             config,
-            block,
+            identity,
             edit,
             socket,
             owner,
@@ -203,12 +204,16 @@ impl fmt::Display for Plan {
         }
         let config = self.config.display();
         match &self.edit {
-            Edit::Add(_) => writeln!(f, "configuration: {config}: add\n\n{}", self.block)?,
+            Edit::Add(_) => writeln!(
+                f,
+                "configuration: {config}: add\n\n{}",
+                document::render(&self.identity)
+            )?,
             Edit::Present => writeln!(f, "configuration: {config}: it has the identity already")?,
             Edit::LacksPin => writeln!(
                 f,
                 "configuration: print what to add to {config}\n\n{}",
-                self.block
+                document::render(&self.identity)
             )?,
         }
         writeln!(
