@@ -1,8 +1,6 @@
 //! The identity in the agent's configuration: whether it is there, and whether it can be added.
 
 use std::fmt;
-use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use token::PinSource;
@@ -10,6 +8,7 @@ use toml_edit::Table;
 
 use super::document;
 use crate::failure::Failure;
+use crate::input::read_text;
 use crate::token_key::KeyPlace;
 use config::Config;
 use config::certificate::LeafSource;
@@ -42,11 +41,13 @@ fn check_writable(config: &Path) -> Result<(), Failure> {
     let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
     rustix::fs::access(directory, access).map_err(|error| {
         Failure::failed(format!(
-            "the configuration {} cannot be written: {}: {error}: make this directory, run this as who may \
-             write there, or name another --config",
+            "cannot write configuration {}: {}: {error}",
             config.display(),
             directory.display()
         ))
+        .hint(
+            "make this directory, run this as a user who may write there, or name another --config",
+        )
     })
 }
 
@@ -69,10 +70,10 @@ pub(super) fn plan(
         {
             true => Ok((Edit::Present, parsed.socket)),
             false => Err(Failure::failed(format!(
-                "{} has an identity {name:?} with another key or certificate: take another name, or remove \
-                 that one",
+                "cannot add identity {name} to {}: it exists, with another key or certificate",
                 config.display()
-            ))),
+            ))
+            .hint("take another name, or remove that identity")),
         };
     }
     let fault = |at: &Path, error: &dyn fmt::Display| {
@@ -94,16 +95,16 @@ pub(super) fn plan(
 }
 
 fn read(config: &Path) -> Result<String, Failure> {
-    match fs::read_to_string(config) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
-        result => result
-            .map_err(|error| Failure::failed(format!("cannot read {}: {error}", config.display()))),
+    match config.try_exists() {
+        Ok(false) => Ok(String::new()),
+        _ => read_text(config),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     const BLOCK: &str = "[[identity]]\nname = \"web\"\nkey = \"pkcs11:token=lab;object=web?module-path=/m.so\"\ncertificate = \"/v/web.pem\"\n";
 
