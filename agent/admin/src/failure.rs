@@ -57,3 +57,19 @@ impl Fault {
         Fault { text, hint: None }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_is_a_line_of_its_own() {
+        let failure = Failure::failed("cannot write x: full").hint("free some space");
+        assert_eq!(
+            failure.to_string(),
+            "cannot write x: full\nhint: free some space"
+        );
+        let told = Failure::Told.hint("no text to add it to");
+        assert!(!told.to_string().contains("hint"), "{told}");
+    }
+}
