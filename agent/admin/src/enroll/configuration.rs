@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use token::PinSource;
 use toml_edit::Table;
 
-use super::document;
+use super::document::{self, EditError};
 use crate::failure::Failure;
 use crate::input::read_text;
 use crate::token_key::KeyPlace;
@@ -82,7 +82,11 @@ pub(super) fn plan(
             at.display()
         ))
     };
-    let text = document::add(&old, identity.clone()).map_err(|error| fault(config, &error))?;
+    let text =
+        document::add(&old, identity.clone()).map_err(|error| match (&error, parse(&old)) {
+            (EditError::Syntax { .. }, Err(error)) => fault(config, &error), // with file and line
+            _ => fault(config, &error),
+        })?;
     let parsed = parse(&text).map_err(|error| fault(config, &error))?;
     let asks = |pin: &PinSource| matches!(pin, PinSource::Terminal(_) | PinSource::AskPassword(_));
     match place.pin().is_some_and(asks) {
@@ -207,7 +211,7 @@ mod tests {
             ),
             (BLOCK.replace("/v/", "/w/"), "another key or certificate"),
             ("identity = {}\n".to_owned(), "cannot add"),
-            ("[[identity]".to_owned(), "cannot add"),
+            ("[[identity]".to_owned(), "agent.toml:1"),
             ("unknown = 1\n".to_owned(), "agent.toml"),
             (
                 BLOCK.replace("web", "batch").replace("/v/", ""),

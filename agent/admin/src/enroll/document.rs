@@ -11,7 +11,7 @@ use toml_edit::{
 #[derive(Debug, Error, PartialEq, Eq)]
 pub(super) enum EditError {
     /// It is not TOML.
-    #[error("{message}")]
+    #[error("{}{message}", line.map(|line| format!("line {line}: ")).unwrap_or_default())]
     Syntax {
         /// From 1; `None` where the parser names none.
         line: Option<usize>,
