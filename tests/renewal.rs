@@ -242,7 +242,8 @@ fn a_command_that_fails_changes_nothing_and_shows() {
     assert!(log.contains("why\n"), "{log}");
     for (name, _, expected) in &cases {
         let mut lines = log.lines();
-        let of_it = |line: &&str| line.starts_with(&format!("roleseal-admin: {name}: "));
+        let of_it =
+            |line: &&str| line.starts_with(&format!("roleseal-admin: cannot renew {name}: "));
         assert!(lines.find(of_it).unwrap().contains(expected), "{log}");
     }
     renewer.stop().unwrap();

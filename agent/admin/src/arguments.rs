@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::key::KeyCommand;
 use crate::renew::RenewArguments;
 
-/// Make keys on HSMs and TPMs for roleseal-agent, and get and renew their certificates
+/// Make keys on HSMs and TPMs for roleseal-agent, and obtain and renew their certificates
 ///
 /// Needs no running agent. Keys never leave their token; PINs are read by the token program that uses them.
 ///
@@ -33,17 +33,17 @@ enum Command {
     /// Make, list and delete keys on PKCS#11 tokens and in TPMs
     #[command(subcommand)]
     Key(KeyCommand),
-    /// Have a key sign a request for its certificate (PKCS#10)
+    /// Make a CSR (PKCS#10), signed by a key
     ///
-    /// The request asks for what AWS IAM Roles Anywhere wants of a certificate: keyUsage digitalSignature,
-    /// extendedKeyUsage clientAuth, basicConstraints CA:FALSE. The signature is made by the token and
-    /// verified before anything is written.
+    /// The CSR requests the extensions that IAM Roles Anywhere requires: keyUsage digitalSignature,
+    /// extendedKeyUsage clientAuth, basicConstraints CA:FALSE. The token signs it, and the signature is verified
+    /// before the CSR is written.
     #[command(after_long_help = csr::EXAMPLES)]
     Csr(Box<CsrArguments>),
     /// Store certificates on PKCS#11 tokens
     #[command(subcommand)]
     Cert(CertCommand),
-    /// Check what a TPM has said of a key
+    /// Check the attestation of a TPM key
     #[command(subcommand)]
     Attest(AttestCommand),
     Renew(RenewArguments),

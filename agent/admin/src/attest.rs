@@ -14,10 +14,10 @@ use crate::output;
 /// What is done with attestations.
 #[derive(Debug, Subcommand)]
 pub(crate) enum AttestCommand {
-    /// Check that the key of a request was made in a TPM and cannot leave it
+    /// Check that the key of a CSR was made in a TPM and cannot leave it
     ///
-    /// For whoever issues the certificate: it needs no TPM. It says what was looked at, and what none of that
-    /// proves. Exit status 1 if anything does not hold.
+    /// For the issuer of the certificate; needs no TPM. Prints each check, and what the attestation does not prove. Exit
+    /// status 1 if a check fails.
     #[command(after_long_help = EXAMPLES)]
     Verify(VerifyArguments),
 }
@@ -33,7 +33,7 @@ pub(crate) struct VerifyArguments {
     /// The certificate request, PEM or DER
     #[arg(long, value_name = "FILE")]
     csr: PathBuf,
-    /// The attestation that `roleseal-admin csr --attest` has written
+    /// The attestation, as `roleseal-admin csr --attest` writes it
     #[arg(long, value_name = "FILE")]
     attestation: PathBuf,
     /// CAs of TPM vendors (PEM), one of which must have issued each endorsement certificate
@@ -55,7 +55,7 @@ impl AttestCommand {
 fn verify(arguments: &VerifyArguments) -> Result<(), Failure> {
     let fault = |path: &PathBuf| {
         let path = path.display().to_string();
-        move |what: String| Failure::failed(format!("{path}: {what}"))
+        move |what: String| Failure::failed(format!("cannot use {path}: {what}"))
     };
     let request = CertificationRequest::parse(&read_file(&arguments.csr)?)
         .map_err(|error| fault(&arguments.csr)(error.to_string()))?;
@@ -75,9 +75,10 @@ fn verify(arguments: &VerifyArguments) -> Result<(), Failure> {
     }
     match verdict.proven {
         true => Ok(()),
-        false => Err(Failure::failed(
-            "the attestation does not hold: issue no certificate for this request",
-        )),
+        false => Err(
+            Failure::failed("cannot verify the attestation: a check fails")
+                .hint("issue no certificate for this CSR"),
+        ),
     }
 }
 

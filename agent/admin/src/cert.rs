@@ -19,8 +19,8 @@ use crate::token_key::TokenKey;
 pub(crate) enum CertCommand {
     /// Store a certificate on a PKCS#11 token, beside its key
     ///
-    /// With the key's CKA_ID and label, in place of one for the same key that is there. It must be the key's
-    /// own. The agent then needs no certificate file: it reads it from the token.
+    /// Stores it with the key's CKA_ID and label, and replaces a certificate for the same key. It must be the key's
+    /// own. The agent then reads it from the token, and needs no certificate file.
     #[command(after_long_help = EXAMPLES)]
     Import(Box<ImportArguments>),
 }
@@ -58,7 +58,10 @@ impl CertCommand {
 
 fn import(arguments: &ImportArguments) -> Result<(), Failure> {
     let fault = |what: &dyn fmt::Display| {
-        Failure::failed(format!("certificate {}: {what}", arguments.cert.display()))
+        Failure::failed(format!(
+            "cannot store certificate {}: {what}",
+            arguments.cert.display()
+        ))
     };
     let (der, public_key) = leaf(&read_file(&arguments.cert)?).map_err(|error| fault(&error))?;
     let user = arguments.owner.account()?;
@@ -66,11 +69,13 @@ fn import(arguments: &ImportArguments) -> Result<(), Failure> {
     let place = place_on_token(arguments.uri.read()?, module, pin, user)?;
     let mut key = TokenKey::open(place)?;
     if key.public_key().is_ok_and(|key| key.0 != public_key) {
-        return Err(fault(&format!(
-            "its first certificate is another key's than {}: put the key's own first, or have one issued for \
-             the request of this key",
+        let other = format!(
+            "its first certificate is for another key than {}",
             key.place()
-        )));
+        );
+        return Err(fault(&other).hint(
+            "put the key's own certificate first, or have one issued for a CSR of this key",
+        ));
     }
     for uri in key.import_certificate(der)? {
         let stored = format!("stored {uri}");

@@ -34,19 +34,18 @@ leave its TPM:
 pub(crate) struct CsrArguments {
     #[command(flatten)]
     key: KeyChoice,
-    /// Whom the certificate is to name, as in RFC 4514: 'CN=web,O=Example'
+    /// The certificate's subject (RFC 4514): 'CN=web,O=Example'
     #[arg(long, value_name = "NAME", help_heading = "The request")]
     subject: Subject,
     #[command(flatten, next_help_heading = "The request")]
     alt_names: AltNameArguments,
-    /// Write the request (PEM) to this new file [default: standard output]
+    /// Write the CSR (PEM) to this new file [default: standard output]
     #[arg(long, value_name = "FILE", help_heading = "The request")]
     out: Option<PathBuf>,
-    /// Have the TPM attest the key, and write that to this new file, whose name gets .json where it does not
-    /// end in it
+    /// Write the TPM's attestation of the key to this new file; .json is added to its name if missing
     #[arg(long, value_name = "FILE", help_heading = "Attestation")]
     attest: Option<PathBuf>,
-    /// The endorsement hierarchy's auth value, where it has one
+    /// File with the endorsement hierarchy's auth value, if any
     #[arg(
         long,
         value_name = "FILE",
@@ -61,13 +60,16 @@ const PUBLIC: u32 = 0o644;
 
 /// Why there is no attestation of a key on a PKCS#11 token.
 const NO_STATEMENT: &str = "\
---attest is for keys of a TPM: a PKCS#11 token makes no statement of a key that others could check. What it says \
-of the key to its own host (CKA_ALWAYS_SENSITIVE, CKA_NEVER_EXTRACTABLE, CKA_LOCAL) `roleseal-admin key list --login` \
-shows. For the request alone, leave --attest out";
+cannot attest the key: --attest is for keys of a TPM, and a PKCS#11 token makes no statement that others could check";
+
+/// What a PKCS#11 token has instead.
+const ATTRIBUTES: &str = "\
+leave --attest out; `roleseal-admin key list --login` shows the attributes that the token reports to its own host \
+(CKA_ALWAYS_SENSITIVE, CKA_NEVER_EXTRACTABLE, CKA_LOCAL)";
 
 pub(super) fn run(arguments: &CsrArguments) -> Result<(), Failure> {
     if arguments.attest.is_some() && arguments.key.uri.is_some() {
-        return Err(Failure::usage(NO_STATEMENT));
+        return Err(Failure::usage(NO_STATEMENT).hint(ATTRIBUTES));
     }
     let place = arguments.key.place()?;
     let out = arguments
@@ -108,12 +110,12 @@ fn attest(
     let verdict = attestation::judge(request, &attestation, None);
     if let Some(fault) = verdict.findings.iter().find(|finding| !finding.holds) {
         return Err(Failure::failed(format!(
-            "the TPM's attestation does not hold, and nothing was written. It fails in this: {}",
+            "cannot write the attestation: it does not hold: {}",
             fault.text
         )));
     }
     let json = attestation::to_json(&attestation)
-        .map_err(|error| Failure::failed(format!("the attestation: {error}")))?;
+        .map_err(|error| Failure::failed(format!("cannot write the attestation: {error}")))?;
     file.put(json.as_bytes())
 }
 

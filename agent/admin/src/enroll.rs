@@ -3,6 +3,8 @@
 
 mod agent;
 mod configuration;
+mod document;
+mod identity_table;
 mod issued;
 mod plan;
 
@@ -26,34 +28,34 @@ use config::IdentityName;
 use configuration::Edit;
 use plan::Plan;
 
-/// Make a key, have it certified, and configure an identity with it
+/// Make a key, obtain its certificate, and add an identity with it to the configuration
 ///
-/// Key, certificate request, certificate, check as AWS would, configuration, reload of the agent. Run again, it
-/// goes on from what is there, and makes no second key.
+/// Makes key and CSR, obtains the certificate, checks it as IAM Roles Anywhere would, adds the identity to the
+/// configuration and reloads the agent. Run again, it continues from what exists, and makes no second key.
 #[derive(Debug, Clone, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct EnrollArguments {
     /// The identity
     #[arg(long, value_name = "NAME")]
     name: IdentityName,
-    /// Use the key that is there, and make none
+    /// Use the existing key
     #[arg(long)]
     existing_key: bool,
-    /// Say what would be done, and do nothing
+    /// Show each step without running it
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
     key: NewKeyArguments,
-    /// Whom the certificate is to name, as in RFC 4514: 'CN=web,O=Example'
+    /// The certificate's subject (RFC 4514): 'CN=web,O=Example'
     #[arg(long, value_name = "NAME", help_heading = "The certificate")]
     subject: Subject,
     #[command(flatten, next_help_heading = "The certificate")]
     alt_names: AltNameArguments,
-    /// For /bin/sh: the request (PEM) at its standard input, leaf and intermediates (PEM) from its standard
-    /// output
+    /// Run this with /bin/sh: it reads the CSR (PEM) from standard input and writes leaf and intermediates (PEM) to
+    /// standard output
     #[arg(long, value_name = "COMMAND", help_heading = "The certificate")]
     issue: Option<String>,
-    /// Without --issue: wait for this file, with leaf and intermediates [default: the one of --certificate]
+    /// Without --issue: wait for this file with leaf and intermediates [default: the file of --certificate]
     #[arg(
         long,
         value_name = "FILE",
@@ -61,13 +63,13 @@ pub(crate) struct EnrollArguments {
         help_heading = "The certificate"
     )]
     cert: Option<PathBuf>,
-    /// Keep it here, and the request beside it, with the extension .csr [default: /var/lib/roleseal/NAME.pem]
+    /// Install the certificate here, and the CSR beside it as .csr [default: /var/lib/roleseal/NAME.pem]
     #[arg(long, value_name = "FILE", help_heading = "The certificate")]
     certificate: Option<PathBuf>,
-    /// Have `roleseal-admin renew` renew it by the command of --issue
+    /// Renew it by the command of --issue
     #[arg(long, requires = "issue", help_heading = "The certificate")]
     renew: bool,
-    /// The same, so long before its end, such as 10d
+    /// Renew it this long before it expires, such as 10d
     #[arg(
         long,
         value_name = "TIME",
@@ -75,7 +77,7 @@ pub(crate) struct EnrollArguments {
         help_heading = "The certificate"
     )]
     renew_before: Option<String>,
-    /// The configuration, which need not be there
+    /// The configuration; made where it does not exist
     #[arg(
         long,
         value_name = "FILE",
@@ -122,22 +124,22 @@ pub(super) fn run(arguments: &EnrollArguments) -> Result<(), Failure> {
     let mut done = Vec::new();
     enroll(arguments, &plan, &mut done).map_err(|failure| match (failure, &done[..]) {
         (Failure::Interrupted(signal), _) => {
-            output::note(go_on(&plan));
+            output::note(&format!("hint: {}", how_to_continue(&plan)));
             Failure::Interrupted(signal)
         }
         (failure, []) => failure,
         (failure, done) => {
             let done = done.join("\n");
-            Failure::failed(format!("{failure}\nDone so far:\n{done}\n{}", go_on(&plan)))
+            Failure::failed(format!("{failure}\nDone so far:\n{done}")).hint(how_to_continue(&plan))
         }
     })
 }
 
 /// A key alone does not show that it was made for this.
-fn go_on(plan: &Plan) -> &'static str {
+fn how_to_continue(plan: &Plan) -> &'static str {
     match plan.request_is_there() {
-        true => "The same command, run again, goes on from there.",
-        false => "If the key is made, go on with --existing-key beside the other arguments.",
+        true => "the same command, run again, continues from there",
+        false => "if the key is made, add --existing-key to the command and run it again",
     }
 }
 
@@ -169,14 +171,14 @@ fn enroll(arguments: &EnrollArguments, plan: &Plan, done: &mut Vec<String>) -> R
             ))?;
         }
         Edit::Present => step(format!(
-            "configuration: {config}: it has identity {} already",
+            "configuration: {config}: identity {} already exists",
             plan.name
         ))?,
         Edit::LacksPin => {
             return output::print_step(&format!(
-                "configuration: not written: the agent has nobody to ask for the PIN. Keep it in a file of mode \
-                 0600 (or in a systemd credential), and add to {config}:\n\n{}",
-                plan.block
+                "configuration: not written: the agent cannot ask for the PIN. Store it in a file of mode 0600 (or \
+                 in a systemd credential), and add to {config}:\n\n{}",
+                document::render(&plan.identity)
             ));
         }
     }
@@ -192,25 +194,21 @@ fn continue_with(
     let path = plan.request.display();
     let text = read_text(&plan.request)?;
     let fault = |what: String| {
-        Failure::failed(format!(
-            "{path}: {what}: move it away, or name another --certificate"
-        ))
+        Failure::failed(format!("cannot use CSR {path}: {what}"))
+            .hint("move it away, or name another --certificate")
     };
     let request =
         CertificationRequest::from_pem(&text).map_err(|error| fault(error.to_string()))?;
     let subject = arguments.subject.0.to_string();
     if request.subject() != subject {
         return Err(fault(format!(
-            "this request of an earlier run is for {}, and not for {subject}",
+            "it is of an earlier run, for {}, and not for {subject}",
             request.subject()
         )));
     }
     let key = TokenKey::open(plan.place.clone())?;
     if key.public_key()?.0 != request.public_key() {
-        return Err(fault(format!(
-            "the request is for another key than {}",
-            key.place()
-        )));
+        return Err(fault(format!("it is for another key than {}", key.place())));
     }
     step(format!("key: {}: it is there", key.place()))?;
     step(format!("request: {path}: it is there"))?;
@@ -250,9 +248,9 @@ fn begin(
 fn hint_at_existing_key(failure: Failure) -> Failure {
     match failure {
         Failure::Interrupted(_) | Failure::Usage(_) => failure,
-        other => Failure::failed(format!(
-            "{other}\nTo enroll a key that is there: --existing-key"
-        )),
+        other => {
+            Failure::failed(other.to_string()).hint("to enroll an existing key, add --existing-key")
+        }
     }
 }
 
@@ -263,14 +261,18 @@ fn add(plan: &Plan) -> Result<(), Failure> {
         replace_file::place(&plan.config).map_err(|error| Failure::failed(error.to_string()))?;
     let _lock = Lock::on(&place)
         .map_err(|error| Failure::failed(format!("cannot lock {config}: {error}")))?
-        .ok_or_else(|| Failure::failed(format!("{config} is being changed by another command")))?;
+        .ok_or_else(|| {
+            Failure::failed(format!(
+                "cannot edit {config}: another command is editing it"
+            ))
+        })?;
     // It may be another one by now: a person had to certify something meanwhile.
     let (edit, _) = configuration::plan(
         &plan.config,
         &plan.name,
         &plan.place,
         &plan.certificate,
-        &plan.block,
+        &plan.identity,
     )?;
     match edit {
         Edit::Add(text) => {

@@ -7,11 +7,11 @@ use token::TokenError;
 #[derive(Debug, Error)]
 pub(crate) enum Failure {
     /// The arguments are wrong, or do not fit together.
-    #[error("{0}")]
-    Usage(String),
+    #[error(transparent)]
+    Usage(Fault),
     /// Something was not done.
-    #[error("{0}")]
-    Failed(String),
+    #[error(transparent)]
+    Failed(Fault),
     /// A token program's word.
     #[error(transparent)]
     Token(TokenError),
@@ -23,14 +23,53 @@ pub(crate) enum Failure {
     Interrupted(i32),
 }
 
+/// `cannot ACTION OBJECT: CAUSE`, and the remedy.
+#[derive(Debug, Error)]
+#[error("{text}{}", hint.as_ref().map(|hint| format!("\nhint: {hint}")).unwrap_or_default())]
+pub(crate) struct Fault {
+    text: String,
+    hint: Option<String>,
+}
+
 impl Failure {
     /// Something was not done.
     pub(crate) fn failed(text: impl Into<String>) -> Failure {
-        Failure::Failed(text.into())
+        Failure::Failed(Fault::new(text.into()))
     }
 
     /// The arguments are at fault.
     pub(crate) fn usage(text: impl Into<String>) -> Failure {
-        Failure::Usage(text.into())
+        Failure::Usage(Fault::new(text.into()))
+    }
+
+    /// The same, with what to do.
+    #[must_use]
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Failure {
+        if let Failure::Usage(fault) | Failure::Failed(fault) = &mut self {
+            fault.hint = Some(hint.into());
+        }
+        self
+    }
+}
+
+impl Fault {
+    fn new(text: String) -> Fault {
+        Fault { text, hint: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_is_a_line_of_its_own() {
+        let failure = Failure::failed("cannot write x: full").hint("free some space");
+        assert_eq!(
+            failure.to_string(),
+            "cannot write x: full\nhint: free some space"
+        );
+        let told = Failure::Told.hint("no text to add it to");
+        assert!(!told.to_string().contains("hint"), "{told}");
     }
 }

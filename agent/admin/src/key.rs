@@ -13,21 +13,21 @@ use crate::failure::Failure;
 pub(crate) enum KeyCommand {
     /// Make a key that cannot leave its token
     ///
-    /// On a PKCS#11 token, a key pair for signing alone: sensitive, not extractable. In a TPM, a key that is
-    /// bound to it (fixedTPM, fixedParent); it is kept in a file that only this TPM can load, or at a
-    /// persistent handle. Nothing that exists is replaced.
+    /// On a PKCS#11 token: a key pair for signing only, sensitive and not extractable. In a TPM: a key with fixedTPM
+    /// and fixedParent, in a file that only this TPM can load, or at a persistent handle. Never replaces a key or a
+    /// file.
     #[command(after_long_help = generate::EXAMPLES)]
     Generate(Box<generate::GenerateArguments>),
     /// Show tokens, keys and certificates
     ///
-    /// Without a login only public objects show: most tokens hide private keys until then. Each key is shown
-    /// with the URI or handle that names it alone, for the agent's configuration.
+    /// Without a login, only public objects show: most tokens hide private keys until then. Each key has the URI or
+    /// handle that identifies it in the agent's configuration.
     #[command(after_long_help = list::EXAMPLES)]
     List(Box<list::ListArguments>),
-    /// Destroy a key for ever
+    /// Destroy a key irrevocably
     ///
-    /// On a PKCS#11 token, with its public key and certificates. In a TPM, by taking it from its persistent
-    /// handle. It shows what would go and asks; nothing but `yes` is a yes.
+    /// On a PKCS#11 token, with its public key and certificates; in a TPM, from its persistent handle. Shows the
+    /// objects and asks for confirmation: only `yes` confirms.
     #[command(after_long_help = delete::EXAMPLES)]
     Delete(Box<delete::DeleteArguments>),
 }

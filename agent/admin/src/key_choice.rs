@@ -66,7 +66,7 @@ impl KeyChoice {
         }
         if self.module.is_given() {
             return Err(Failure::usage(
-                "--module is for keys on PKCS#11 tokens, which --uri names",
+                "cannot use --module without --uri: it is for PKCS#11 tokens",
             ));
         }
         let source = match (&self.key, self.handle) {
@@ -211,5 +211,5 @@ pub(super) fn token_of(uri: &Pkcs11Uri) -> String {
 /// As the configuration wants paths.
 pub(super) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path)
-        .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
+        .map_err(|error| Failure::usage(format!("cannot use {}: {error}", path.display())))
 }

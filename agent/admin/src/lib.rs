@@ -47,7 +47,7 @@ const USAGE: u8 = 2;
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = token::program::keep_secrets_in()
-        .map_err(|error| Failure::failed(format!("cannot keep secrets in: {error}")))
+        .map_err(|error| Failure::failed(format!("cannot harden this process: {error}")))
         .and_then(|()| arguments.run());
     let Err(failure) = done else {
         return ExitCode::SUCCESS;

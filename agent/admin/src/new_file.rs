@@ -1,12 +1,11 @@
 //! A file that is new and whole, or not there at all.
 
-use std::fs::{File, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown};
+use std::fs::Permissions;
+use std::io;
+use std::os::unix::fs::{PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
-use rustix::io::Errno;
+use files::{Storage, directory};
 use token::account::Account;
 
 use crate::failure::Failure;
@@ -15,8 +14,7 @@ use crate::failure::Failure;
 #[derive(Debug)]
 pub(crate) struct NewFile {
     path: PathBuf,
-    temporary: PathBuf,
-    file: File,
+    new: files::NewFile,
 }
 
 impl NewFile {
@@ -27,80 +25,49 @@ impl NewFile {
         mode: u32,
         owner: Option<&Account>,
     ) -> Result<NewFile, Failure> {
-        let fault = |what: String| Failure::failed(format!("{}: {what}", path.display()));
-        let exists = "is there already: move it away, or name another file";
-        if path.symlink_metadata().is_ok() {
-            return Err(fault(exists.to_owned()));
-        }
-        let Some(name) = path.file_name() else {
-            return Err(fault("is no name of a file".to_owned()));
-        };
         if path == Path::new("-") {
-            return Err(fault(
-                "this does not go to standard output: name a file (one of that name is ./-)"
-                    .to_owned(),
-            ));
+            return Err(Failure::failed("cannot write this to standard output")
+                .hint("name a file; a file of the name - is ./-"));
         }
-        let mut hidden = std::ffi::OsString::from(".");
-        hidden.push(name);
-        hidden.push(format!(".{:016x}", fastrand::u64(..)));
-        let temporary = path.with_file_name(hidden);
-        let file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&temporary)
-            .map_err(|error| fault(format!("cannot be written: {error}")))?;
-        let new = NewFile {
-            path: path.to_owned(),
-            temporary,
-            file,
-        };
+        let fault = |error: io::Error| cannot_write(path, &error);
+        if path.symlink_metadata().is_ok() {
+            return Err(fault(io::ErrorKind::AlreadyExists.into())
+                .hint("move it away, or name another file"));
+        }
+        let (parent, name) = directory::split(path).map_err(fault)?;
+        let prefix = format!(".{}.", name.display());
+        let new = directory::open(parent)
+            .and_then(|directory| files::NewFile::begin(directory, prefix))
+            .map_err(fault)?;
         if let Some(owner) = owner {
-            fchown(&new.file, Some(owner.uid), Some(owner.gid))
-                .map_err(|error| fault(format!("cannot be given to {}: {error}", owner.name)))?;
+            fchown(new.file(), Some(owner.uid), Some(owner.gid)).map_err(|error| {
+                let path = path.display();
+                Failure::failed(format!("cannot give {path} to {}: {error}", owner.name))
+            })?;
         }
         // What the umask, which keeps secrets in, took from a file that holds none.
-        new.file
-            .set_permissions(Permissions::from_mode(mode))
-            .map_err(|error| fault(format!("cannot be given mode {mode:04o}: {error}")))?;
-        Ok(new)
+        let mode = Permissions::from_mode(mode);
+        new.file().set_permissions(mode).map_err(fault)?;
+        Ok(NewFile {
+            path: path.to_owned(),
+            new,
+        })
     }
 
     /// Writes it and puts it in its place, unless another has come there.
     pub(crate) fn put(mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.write(bytes).map_err(|error| {
-            Failure::failed(format!(
-                "{} cannot be written: {error}",
-                self.path.display()
-            ))
-        })
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)?;
-        self.file.sync_all()?;
-        let flags = RenameFlags::NOREPLACE;
-        match renameat_with(CWD, &self.temporary, CWD, &self.path, flags) {
-            // Not every file system knows that flag.
-            Err(Errno::INVAL | Errno::NOSYS) => std::fs::hard_link(&self.temporary, &self.path)?,
-            result => result?,
-        }
-        let directory = match self.path.parent() {
-            Some(directory) if directory != Path::new("") => directory,
-            _ => Path::new("."),
-        };
-        match File::open(directory).and_then(|directory| directory.sync_all()) {
-            Err(error) if error.kind() != io::ErrorKind::InvalidInput => Err(error),
-            _ => Ok(()), // not every file system has it for directories
-        }
+        self.new
+            .write(bytes)
+            .and_then(|()| {
+                self.new
+                    .put(self.path.file_name().unwrap_or_default(), Storage::Disk)
+            })
+            .map_err(|error| cannot_write(&self.path, &error))
     }
 }
 
-impl Drop for NewFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.temporary); // once it is put in its place, there is none
-    }
+fn cannot_write(path: &Path, error: &io::Error) -> Failure {
+    Failure::failed(format!("cannot write {}: {error}", path.display()))
 }
 
 #[cfg(test)]

@@ -8,12 +8,12 @@ use token::account::Account;
 use token::link::TpmKeySource;
 use token::operator::tpm::NewKey;
 use token::operator::{KeyType, pkcs11, tpm};
-use token::{Pkcs11Uri, Tcti, softhsm};
+use token::{Tcti, softhsm};
 
 use crate::failure::Failure;
 use crate::handle::Handle;
 use crate::key_choice::{
-    ModuleArgument, UriText, absolute, check_tpm, pin_of_token, place_in_tpm, place_on_token,
+    ModuleArgument, UriText, absolute, check_tpm, place_in_tpm, place_on_token,
 };
 use crate::new_file::NewFile;
 use crate::pins::{PinArguments, TpmPinArguments, in_file};
@@ -77,7 +77,7 @@ impl NewKeyArguments {
     /// Makes it. `owner`: whose its files are to be, if not this user's.
     pub(crate) fn make(&self, owner: Option<&Account>) -> Result<KeyJson, Failure> {
         match (&self.uri, &self.tpm) {
-            (Some(uri), _) => self.on_token(uri.read()?, owner),
+            (Some(uri), _) => self.on_token(uri, owner),
             (None, Some(tcti)) => self.in_tpm(tcti, owner),
             (None, None) => Err(Failure::usage("name a token: --uri or --tpm")),
         }
@@ -89,35 +89,44 @@ impl NewKeyArguments {
             self.tpm_pins.check_unused()?;
             return place_on_token(uri.read()?, &self.module, &self.pin, owner.cloned());
         }
-        let source = match (&self.out, self.persist) {
-            (Some(path), _) => TpmKeySource::File(absolute(path)?),
-            (None, Some(Handle(handle))) => TpmKeySource::Handle(handle),
-            (None, None) => {
-                return Err(Failure::usage(
-                    "name a place for the key: --out or --persist",
-                ));
-            }
-        };
+        let source = self.source()?;
         // A key at a handle has no parent to be loaded under.
         let parents = self.out.is_some().then_some(&self.tpm_pins);
         let tcti = self.tpm.clone().unwrap_or_default();
         place_in_tpm(tcti, source, &self.pin, parents)
     }
 
-    fn on_token(&self, mut uri: Pkcs11Uri, owner: Option<&Account>) -> Result<KeyJson, Failure> {
-        self.tpm_pins.check_unused()?;
-        if uri.object.label.is_none() {
+    /// Where in a TPM.
+    fn source(&self) -> Result<TpmKeySource, Failure> {
+        match (&self.out, self.persist) {
+            (Some(path), _) => Ok(TpmKeySource::File(absolute(path)?)),
+            (None, Some(Handle(handle))) => Ok(TpmKeySource::Handle(handle)),
+            (None, None) => Err(Failure::usage(
+                "name a place for the key: --out or --persist",
+            )),
+        }
+    }
+
+    fn on_token(&self, uri: &UriText, owner: Option<&Account>) -> Result<KeyJson, Failure> {
+        if uri.read()?.object.label.is_none() {
             return Err(Failure::usage(
                 "--uri: name the new key by its label: 'pkcs11:token=lab;object=web'",
             ));
         }
-        let module = self.module.of(&mut uri);
-        let pin = pin_of_token(&self.pin, &mut uri, &module)?;
+        let KeyPlace::Pkcs11 {
+            module,
+            uri,
+            pin,
+            user,
+        } = self.place(owner)?
+        else {
+            return Err(other_answer());
+        };
         let patience = Patience::making(&[pin.as_ref()]);
         let request = pkcs11::Request {
             module: module.clone(),
             pin: pin.clone(),
-            user: owner.cloned(),
+            user: user.map(|user| *user),
             task: pkcs11::Task::Generate {
                 key: uri,
                 key_type: self.key_type,
@@ -136,18 +145,10 @@ impl NewKeyArguments {
     fn in_tpm(&self, tcti: &Tcti, owner: Option<&Account>) -> Result<KeyJson, Failure> {
         if self.module.is_given() {
             return Err(Failure::usage(
-                "--module is for PKCS#11 tokens, and not for --tpm",
+                "cannot use --module with --tpm: it is for PKCS#11 tokens",
             ));
         }
-        let place = match (&self.out, self.persist) {
-            (Some(path), _) => absolute(path)?.display().to_string(),
-            (None, Some(handle)) => format!("handle:{handle}"),
-            (None, None) => {
-                return Err(Failure::usage(
-                    "name a place for the key: --out or --persist",
-                ));
-            }
-        };
+        let place = self.source()?.to_string();
         check_tpm(tcti)?;
         // Before the key is made: without a place it would be lost.
         let file = self.out.as_deref();

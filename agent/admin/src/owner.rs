@@ -9,8 +9,8 @@ use config::unit::{self, Unit};
 /// `--owner`
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct OwnerArgument {
-    /// Give what is written to this user, so that the agent can read it; SoftHSM then runs as this user, since its
-    /// tokens are files [default: the user of roleseal-agent.service, if root runs this]
+    /// Give new files to this user, so that the agent can read them; SoftHSM then runs as this user, since its tokens
+    /// are files [default: the user of roleseal-agent.service, if root runs this]
     #[arg(long, value_name = "USER[:GROUP]")]
     owner: Option<String>,
 }
@@ -18,7 +18,7 @@ pub(crate) struct OwnerArgument {
 impl OwnerArgument {
     /// Who that is, if it is another than this process's user.
     pub(crate) fn account(&self) -> Result<Option<Account>, Failure> {
-        let fault = |what: String| Failure::usage(format!("--owner: {what}"));
+        let fault = |what: String| Failure::usage(format!("cannot use --owner: {what}"));
         let own = Account::own().map_err(|error| fault(error.to_string()))?;
         let account = match &self.owner {
             Some(text) => Some(named(text).map_err(fault)?),
@@ -26,10 +26,10 @@ impl OwnerArgument {
             None => None,
         };
         match account.filter(|account| (account.uid, account.gid) != (own.uid, own.gid)) {
-            Some(account) if !own.is_root() => Err(fault(format!(
-                "only root gives files to {}: run this by sudo",
-                account.name
-            ))),
+            Some(account) if !own.is_root() => {
+                let why = format!("only root gives files to {}", account.name);
+                Err(fault(why).hint("run this by sudo"))
+            }
             account => Ok(account),
         }
     }
@@ -42,7 +42,7 @@ fn named(text: &str) -> Result<Account, String> {
     };
     let account = Account::named(user)
         .map_err(|error| error.to_string())?
-        .ok_or_else(|| format!("there is no user {user:?}"))?;
+        .ok_or_else(|| format!("no user {user:?}"))?;
     match group {
         Some(group) => account
             .with_primary_group(group)

@@ -34,10 +34,10 @@ pub(crate) struct PinArguments {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "More auth values of a TPM")]
 pub(crate) struct TpmPinArguments {
-    /// The owner hierarchy's auth value, where it has one
+    /// File with the owner hierarchy's auth value, if any
     #[arg(long, value_name = "FILE")]
     pub(crate) owner_pin_file: Option<PathBuf>,
-    /// The auth value of the persistent key that the key is stored under
+    /// File with the auth value of the persistent parent key
     #[arg(long, value_name = "FILE")]
     pub(crate) parent_pin_file: Option<PathBuf>,
 }
@@ -48,8 +48,7 @@ impl TpmPinArguments {
         match (&self.owner_pin_file, &self.parent_pin_file) {
             (None, None) => Ok(()),
             _ => Err(Failure::usage(
-                "--owner-pin-file and --parent-pin-file are for keys of a TPM, and --uri names one on a \
-                 PKCS#11 token",
+                "cannot use --owner-pin-file or --parent-pin-file with --uri: they are for TPM keys",
             )),
         }
     }
@@ -89,8 +88,9 @@ impl PinArguments {
         let source = match (self.source(&question, false), in_uri) {
             (Some(_), Some(_)) => {
                 return Err(Failure::usage(
-                    "the URI says where the PIN is, and so does an option: leave one of them out",
-                ));
+                    "cannot choose the PIN's source: both the URI and an option name one",
+                )
+                .hint("leave one of them out"));
             }
             (Some(source), None) => source,
             (None, Some(source)) => {
@@ -153,9 +153,8 @@ fn check_terminal(source: &PinSource) -> Result<(), Failure> {
     };
     match asks_here && opens().is_err() {
         false => Ok(()),
-        true => Err(Failure::failed(
-            "there is no terminal to ask for the PIN at: give --pin-file FILE, --pin-credential NAME or \
-             --pin-ask-password, or pin-source=/FILE in the URI",
+        true => Err(Failure::failed("cannot ask for the PIN: no terminal").hint(
+            "give --pin-file FILE, --pin-credential NAME or --pin-ask-password, or pin-source=/FILE in the URI",
         )),
     }
 }

@@ -18,12 +18,11 @@ use renewal::{NotRenewed, Renewal, Report};
 
 /// Renew the certificates that are due, by the commands in the configuration
 ///
-/// Renews the certificate of each identity that has `renew` in the configuration and is due, one after the other. The
-/// command gets the certificate request at its standard input and writes the new certificate to its standard output; what it
-/// answers is checked before it takes the old one's place. A running agent takes it over by itself. Run it as the agent's
-/// user, from the timer that the package ships or by hand.
+/// Renews each identity that has `renew` in the configuration and is due, one after the other. The command reads the CSR
+/// from standard input and writes the new certificate to standard output. Its output is checked before it replaces the
+/// previous certificate, and a running agent loads it. Run this as the agent's user, from the package's timer or by hand.
 ///
-/// Exit status: 0 renewed, or not due; 1 at least one failed, and its certificate is as it was; 2 wrong arguments, or an
+/// Exit status: 0 renewed or not due; 1 at least one renewal failed, its certificate is unchanged; 2 wrong arguments, or an
 /// identity without `renew`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RenewArguments {
@@ -31,15 +30,15 @@ pub(crate) struct RenewArguments {
     #[arg(long, value_name = "FILE", default_value = "/etc/roleseal/agent.toml")]
     config: PathBuf,
 
-    /// Renew this identity's certificate alone; may be repeated
+    /// Renew only this identity; may be repeated
     #[arg(long = "identity", value_name = "NAME")]
     identities: Vec<IdentityName>,
 
-    /// Renew even if a certificate is not due
+    /// Renew certificates that are not due, too
     #[arg(long, conflicts_with = "watch")]
     force: bool,
 
-    /// Show what is due, and run no command
+    /// Show which certificates are due, without a renewal
     #[arg(long, conflicts_with = "watch")]
     dry_run: bool,
 
@@ -108,18 +107,21 @@ impl RenewArguments {
         let find = |name: &IdentityName| {
             let name = name.to_string();
             let identity = config.identities.iter().find(|one| one.name == name);
-            let identity = identity
-                .ok_or_else(|| Failure::usage(format!("{file} has no identity {name:?}")))?;
+            let identity = identity.ok_or_else(|| {
+                Failure::usage(format!(
+                    "cannot renew {name}: no identity of that name in {file}"
+                ))
+            })?;
             Renewal::of(identity).ok_or_else(|| {
                 Failure::usage(format!(
-                    "{file} has no renew = {{ command = … }} for {name}"
+                    "cannot renew {name}: no renew = {{ command = … }} for it in {file}"
                 ))
             })
         };
         self.identities.iter().map(find).collect()
     }
 
-    /// A configuration that is faulty later leaves the last good one in force, as with the agent.
+    /// A later fault in the configuration keeps the previous one, as in the agent.
     fn watch(&self, mut config: Config, stop: &Stop) -> Result<(), Failure> {
         let mut retries = HashMap::new();
         let mut fault = None;
@@ -201,13 +203,13 @@ fn said(report: &Report) -> String {
         Report::Renewed { serial, not_after } => {
             format!("renewed: serial {serial}, valid until {not_after}")
         }
-        Report::NotDue(due) => format!("not due until {due:.0}; --force renews it all the same"),
-        Report::UnderWay => "another renewal of it is under way".to_owned(),
+        Report::NotDue(due) => format!("not due until {due:.0}; --force renews it now"),
+        Report::UnderWay => "another renewal of it is in progress".to_owned(),
     }
 }
 
 fn not_renewed(renewal: &Renewal, why: &str) -> String {
-    format!("{}: not renewed: {why}", renewal.name)
+    format!("cannot renew {}: {why}", renewal.name)
 }
 
 #[cfg(test)]

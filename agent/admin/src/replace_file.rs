@@ -1,11 +1,13 @@
 //! A file that takes another one's place whole, or not at all.
 
-use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use config::renewal::{beside, target};
+use config::renewal::target;
+use files::{NewFile, Storage, directory};
+use rustix::fs::{FileType, Stat};
 use rustix::process::geteuid;
 use thiserror::Error;
 
@@ -46,64 +48,40 @@ fn someone_elses_link(path: &Path) -> Option<u32> {
 
 /// The same, by somebody who may write more than whoever has the directory: no symbolic link there is followed.
 pub(crate) fn replace_here(target: &Path, content: &[u8], mode: u32) -> Result<(), InstallError> {
-    let failed = |error| InstallError {
+    write(target, content, mode).map_err(|error| InstallError {
         path: target.to_owned(),
         error,
-    };
-    let new = New(beside(target, "new").map_err(failed)?);
-    // One that a crash has left behind.
-    match fs::remove_file(&new.0) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
-    let old = match fs::symlink_metadata(target) {
-        Ok(old) if old.is_file() => Some(old),
-        Ok(_) => return Err(failed(io::Error::other("not a file"))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(failed(error)),
-    };
-    write(&new.0, content, mode, old.as_ref()).map_err(failed)?;
-    fs::rename(&new.0, target).map_err(failed)?;
-    // So that it is there after a power cut. It is there now in any case.
-    let directory = target.parent().map(File::open);
-    let _ = directory.map(|opened| opened.and_then(|directory| directory.sync_all()));
-    Ok(())
+    })
 }
 
-/// A file that is removed unless it was renamed.
-struct New(PathBuf);
-
-impl Drop for New {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0); // as a rule, it has another name by now
+fn write(target: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let (parent, name) = directory::split(target)?;
+    let directory = directory::open(parent)?;
+    let old = directory::stat(&directory, name)?;
+    if old.is_some_and(|old| FileType::from_raw_mode(old.st_mode) != FileType::RegularFile) {
+        return Err(io::Error::other("not a file"));
     }
-}
-
-fn write(path: &Path, content: &[u8], mode: u32, old: Option<&Metadata>) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(content)?;
-    if let Some(old) = old {
-        keep_owner(&file, old)?;
+    let prefix = format!(".{}.roleseal-new.", name.display());
+    let _ = files::sweep(&directory, &prefix); // what a crash has left; or the next time
+    let mut new = NewFile::begin(&directory, &prefix)?;
+    new.write(content)?;
+    if let Some(old) = &old {
+        keep_owner(new.file(), old)?;
     }
-    let mode = old.map_or(mode, |old| old.mode() & 0o777);
-    file.set_permissions(fs::Permissions::from_mode(mode))?;
-    file.sync_all()
+    let mode = old.map_or(mode, |old| old.st_mode & 0o777);
+    new.file().set_permissions(Permissions::from_mode(mode))?;
+    new.replace(name, Storage::Disk)
 }
 
 /// Only root gives files to other users; anybody, to a group of his own. An owner that changes is better than a
 /// certificate that expires.
-fn keep_owner(file: &File, old: &Metadata) -> io::Result<()> {
+fn keep_owner(file: &File, old: &Stat) -> io::Result<()> {
     let now = file.metadata()?;
-    if (now.uid(), now.gid()) != (old.uid(), old.gid())
-        && fchown(file, Some(old.uid()), Some(old.gid())).is_err()
-        && now.gid() != old.gid()
+    if (now.uid(), now.gid()) != (old.st_uid, old.st_gid)
+        && fchown(file, Some(old.st_uid), Some(old.st_gid)).is_err()
+        && now.gid() != old.st_gid
     {
-        let _ = fchown(file, None, Some(old.gid()));
+        let _ = fchown(file, None, Some(old.st_gid));
     }
     Ok(())
 }
@@ -136,7 +114,7 @@ mod tests {
         );
         fs::set_permissions(path("one"), fs::Permissions::from_mode(0o640)).unwrap();
         symlink("one", path("link")).unwrap();
-        fs::write(path(".one.roleseal-new"), "of a crash").unwrap();
+        fs::write(path(".one.roleseal-new.0123456789abcdef"), "of a crash").unwrap();
         replace(&path("link"), b"newer", 0o644).unwrap();
         assert_eq!(
             (fs::read(path("one")).unwrap(), mode("one")),

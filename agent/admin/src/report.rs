@@ -310,7 +310,6 @@ fn quoted(text: &str) -> String {
     }
 }
 
-/// JSON's strings are TOML's basic strings.
-pub(super) fn toml_string(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+fn toml_string(text: &str) -> String {
+    toml_edit::Value::from(text).to_string()
 }

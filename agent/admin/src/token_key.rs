@@ -104,10 +104,10 @@ impl TokenKey {
         };
         key.ok_or_else(|| {
             Failure::failed(format!(
-                "{}: the token does not tell its public key: store the public key or a certificate beside \
-                 it, with the same CKA_ID",
+                "cannot read the public key of {}: it is not on the token",
                 self.place
             ))
+            .hint("store the public key or a certificate beside it, with the same CKA_ID")
         })
     }
 
@@ -144,7 +144,10 @@ impl TokenKey {
         qualifying_data: Vec<u8>,
     ) -> Result<tpm::Attestation, Failure> {
         let KeyPlace::Tpm { tcti, key } = &self.place else {
-            return Err(Failure::usage(format!("{} is in no TPM", self.place)));
+            return Err(Failure::usage(format!(
+                "cannot attest {}: it is not in a TPM",
+                self.place
+            )));
         };
         let mut pins = self.place.pins();
         pins.push(endorsement_pin.as_ref());
@@ -188,28 +191,14 @@ impl TokenKey {
         what: &'static str,
         task: impl FnOnce(Pkcs11Uri) -> pkcs11::Task,
     ) -> Result<Vec<Pkcs11Uri>, Failure> {
-        let KeyPlace::Pkcs11 {
-            module,
-            uri,
-            pin,
-            user,
-        } = &self.place
-        else {
+        let patience = Patience::usual(what, &self.place.pins());
+        let Request::Pkcs11(request) = self.place.task(task, tpm::Task::Key) else {
             return Err(Failure::usage(format!(
-                "{} is on no PKCS#11 token",
+                "cannot change {}: it is not on a PKCS#11 token",
                 self.place
             )));
         };
-        let request = pkcs11::Request {
-            module: module.clone(),
-            pin: pin.clone(),
-            user: user.as_deref().cloned(),
-            task: task(uri.clone()),
-        };
-        match self
-            .program
-            .ask(&request, Patience::usual(what, &self.place.pins()))?
-        {
+        match self.program.ask(&request, patience)? {
             pkcs11::Answer::Done(uris) => Ok(uris),
             _ => Err(other_answer()),
         }
@@ -287,8 +276,6 @@ impl fmt::Display for KeyPlace {
 }
 
 pub(super) fn other_answer() -> Failure {
-    Failure::failed(
-        "the token program gives the answer to another question: install it in the same version as \
-         roleseal-agent",
-    )
+    Failure::failed("cannot use the token program: it answers another request")
+        .hint("install it in the same version as roleseal-agent")
 }

@@ -1,7 +1,7 @@
 //! `agent.toml` as a file: who may write and read it, and the lines of its faults.
 
 use std::fs::{File, Metadata};
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -53,7 +53,7 @@ impl Config {
 
 /// The file's text and metadata. The text is wiped, since a `pin-value` may be in it.
 fn read(path: &Path) -> Result<(Zeroizing<String>, Metadata), String> {
-    let explain = |error| format!("cannot read the configuration: {error}");
+    let explain = |error: io::Error| format!("cannot read the configuration: {error}");
     let file = File::open(path).map_err(|error| match error.kind() {
         ErrorKind::NotFound => format!(
             "{}: `roleseal-admin enroll --name NAME …` makes a key and writes it (enroll --help has examples), or \
@@ -66,14 +66,15 @@ fn read(path: &Path) -> Result<(Zeroizing<String>, Metadata), String> {
     // Never reallocated: what it outgrows would stay behind.
     let length = metadata.len().min(SIZE_LIMIT) + 1;
     let capacity = usize::try_from(length).unwrap_or_default();
-    let mut text = Zeroizing::new(String::with_capacity(capacity));
-    file.take(SIZE_LIMIT)
-        .read_to_string(&mut text)
-        .map_err(explain)?;
-    if text.len() as u64 == SIZE_LIMIT {
-        return Err(format!("a configuration has at most {SIZE_LIMIT} bytes"));
+    let mut bytes = Zeroizing::new(Vec::with_capacity(capacity));
+    files::read_to(file, SIZE_LIMIT, &mut bytes).map_err(explain)?;
+    match String::from_utf8(std::mem::take(&mut *bytes)) {
+        Ok(text) => Ok((Zeroizing::new(text), metadata)),
+        Err(error) => {
+            drop(Zeroizing::new(error.into_bytes()));
+            Err(explain(io::Error::other("it is not UTF-8 text")))
+        }
     }
-    Ok((text, metadata))
 }
 
 /// The file says which code is run with the PIN: nobody else may write it.

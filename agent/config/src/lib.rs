@@ -3,7 +3,6 @@
 //! of this file: it becomes the state of the identity concerned.
 
 mod allow;
-pub mod bounded;
 pub mod certificate;
 mod fault;
 mod file;

@@ -8,7 +8,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rolesanywhere::certificate::{self, CertificationRequest, Proof};
 
-use crate::bounded;
 use crate::certificate::{Certificate, CertificateSource, LeafSource};
 pub use record::{Failure, Record, Renewed, beside, target};
 
@@ -152,7 +151,7 @@ pub fn objection_to_writing(certificate: &Path) -> Option<String> {
 
 /// Whether a file holds a private key beside certificates, which a renewal would destroy.
 fn holds_a_key(path: &Path) -> bool {
-    bounded::read(path, SIZE_LIMIT).is_ok_and(|text| {
+    files::read(path, SIZE_LIMIT).is_ok_and(|text| {
         text.windows(KEY_MARK.len())
             .any(|window| window == KEY_MARK)
     })

@@ -5,16 +5,13 @@
 pub mod directory;
 mod entry;
 
-use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant};
 
+use files::Unlocked;
 use jiff::Timestamp;
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -34,7 +31,7 @@ pub struct Cache {
 /// The only right to ask for a target's session, among the processes of this user.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    file: File,
+    held: files::Lock,
     /// Another process had it first.
     waited: bool,
 }
@@ -68,13 +65,6 @@ impl Diagnostic for CacheError {
     }
 }
 
-/// How soon a waiting process looks again whether the lock is free: a CreateSession takes 100 ms or more.
-const POLL: Duration = Duration::from_millis(5);
-
-/// The same, when that has taken long: a hundred that wait for a service that hangs shall not keep a
-/// processor busy.
-const SLOW_POLL: Duration = Duration::from_millis(50);
-
 impl Cache {
     /// The cache of this user or service, where there is one. It never stops anybody's work.
     pub fn usual(environment: &Environment, progress: &Progress) -> Option<Cache> {
@@ -105,28 +95,18 @@ impl Cache {
     /// Waits for the lock, until the deadline.
     pub(crate) fn lock(&self, key: &str, deadline: Instant) -> Result<Lock, CacheError> {
         let name = format!("{key}.lock");
-        let file =
-            directory::open_to_write(&self.directory, &name).map_err(|error| self.io(error))?;
         let begin = Instant::now();
-        let (mut waited, mut pause) = (false, POLL);
-        loop {
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => break,
-                Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {
-                    waited = true;
-                    thread::sleep(pause);
-                    pause = (pause * 2).min(SLOW_POLL);
-                }
-                Err(Errno::WOULDBLOCK) => {
-                    return Err(CacheError::Busy {
-                        path: self.path.join(name),
-                        waited: begin.elapsed(),
-                    });
-                }
-                Err(error) => return Err(self.io(error)),
-            }
-        }
-        Ok(Lock { file, waited })
+        let lock = files::Lock::take(&self.directory, &name, deadline, Unlocked::Kept)
+            .map_err(|error| self.io(error))?;
+        let Some(lock) = lock else {
+            return Err(CacheError::Busy {
+                path: self.path.join(name),
+                waited: begin.elapsed(),
+            });
+        };
+        directory::check_own(lock.file()).map_err(|error| self.io(error))?;
+        let waited = lock.waited();
+        Ok(Lock { held: lock, waited })
     }
 
     fn io(&self, error: impl Into<io::Error>) -> CacheError {
@@ -159,8 +139,8 @@ impl Lock {
             return None;
         }
         let mut text = Vec::new();
-        let file = (&mut self.file).take(FAILURE_LIMIT).read_to_end(&mut text);
-        let failure: Failure = file.ok().and_then(|_| serde_json::from_slice(&text).ok())?;
+        files::read_to(self.held.file(), FAILURE_LIMIT, &mut text).ok()?;
+        let failure: Failure = serde_json::from_slice(&text).ok()?;
         // One from after now was left by a clock that has been set back since, and tells nothing.
         let since = begin..=Timestamp::now();
         since.contains(&failure.at).then_some(failure)
@@ -168,10 +148,11 @@ impl Lock {
 
     /// Leaves how this process failed. Where that cannot be written, the others ask for themselves.
     pub(crate) fn leave(&mut self, failure: &Failure) {
+        let mut file = self.held.file();
         let mut write = || -> io::Result<()> {
-            self.file.rewind()?;
-            self.file.set_len(0)?;
-            self.file.write_all(&serde_json::to_vec(failure)?)
+            file.rewind()?;
+            file.set_len(0)?;
+            file.write_all(&serde_json::to_vec(failure)?)
         };
         let _ = write();
     }

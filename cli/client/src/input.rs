@@ -31,14 +31,8 @@ pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
 /// What comes from there, at most so many bytes.
 pub fn read_limited(input: impl Read, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    input.take(limit + 1).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > limit {
-        true => Err(io::Error::new(
-            ErrorKind::FileTooLarge,
-            format!("it has more than {limit} bytes"),
-        )),
-        false => Ok(bytes),
-    }
+    files::read_to(input, limit, &mut bytes)?;
+    Ok(bytes)
 }
 
 fn read_with_timeout(path: &Path, limit: u64, timeout: Duration) -> io::Result<Vec<u8>> {

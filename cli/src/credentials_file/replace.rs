@@ -1,13 +1,13 @@
 //! One file in the place of another, at once: a reader, a crash or a full disk never shows a part.
 
-use std::ffi::{CStr, OsStr};
+use std::ffi::CStr;
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::unix::ffi::OsStrExt;
+use std::io::{self, ErrorKind};
 
+use files::{NewFile, Storage, directory};
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags, fchmod, fchown, fgetxattr,
-    flistxattr, fsetxattr, fstat, openat, renameat, statat, unlinkat,
+    FileType, Gid, Mode, Stat, Uid, XattrFlags, fchmod, fchown, fgetxattr, flistxattr, fsetxattr,
+    fstat,
 };
 use rustix::io::Errno;
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
@@ -28,38 +28,34 @@ const SIZE_LIMIT: u64 = 1024 * 1024;
 /// An attribute, such as an access-control list, has some hundred bytes.
 const ATTRIBUTE_LIMIT: usize = 64 * 1024;
 
-const OPEN: OFlags = OFlags::NOFOLLOW
-    .union(OFlags::CLOEXEC)
-    .union(OFlags::NONBLOCK); // a FIFO would hold us
-
 /// Reads the file; nothing at all where there is none.
 pub(super) fn read(place: &Place) -> Result<Old, FileError> {
     let failed = |error: io::Error| FileError::io("read", &place.path, error);
-    let file = match openat(
-        &place.directory,
-        &place.name,
-        OPEN | OFlags::RDONLY,
-        Mode::empty(),
-    ) {
-        Ok(file) => File::from(file),
-        Err(Errno::NOENT) => {
+    let file = match directory::open_file(&place.directory, &place.name) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
             return Ok(Old {
                 text: SecretString::default(),
                 file: None,
             });
         }
-        Err(error) => return Err(failed(error.into())),
+        Err(error) => return Err(failed(error)),
     };
     let stat = fstat(&file).map_err(|error| failed(error.into()))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(FileError::refused(&place.path, "is not a regular file"));
     }
-    let mut bytes = Vec::new();
-    let read = (&file).take(SIZE_LIMIT).read_to_end(&mut bytes);
+    // Never reallocated: what it outgrows would stay behind.
+    let length = stat.st_size.cast_unsigned().min(SIZE_LIMIT) + 1;
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
+    let read = files::read_to(&file, SIZE_LIMIT, &mut bytes);
     let bytes: SecretSlice<u8> = bytes.into();
-    if read.map_err(failed)? as u64 == SIZE_LIMIT {
-        let fault = format!("has {SIZE_LIMIT} bytes or more: is it a credentials file?");
-        return Err(FileError::refused(&place.path, &fault));
+    match read {
+        Err(error) if error.kind() == ErrorKind::FileTooLarge => {
+            let fault = format!("has more than {SIZE_LIMIT} bytes: is it a credentials file?");
+            return Err(FileError::refused(&place.path, &fault));
+        }
+        read => read.map_err(failed)?,
     }
     match str::from_utf8(bytes.expose_secret()) {
         Ok(text) => Ok(Old {
@@ -81,10 +77,10 @@ impl Old {
 
     /// Whether the file is still the one that was read, so far as can be seen.
     fn is_current(&self, place: &Place) -> bool {
-        let now = statat(&place.directory, &place.name, AtFlags::SYMLINK_NOFOLLOW);
+        let now = directory::stat(&place.directory, &place.name);
         match (&self.file, now) {
-            (Some((_, then)), Ok(now)) => version(then) == version(&now),
-            (None, Err(Errno::NOENT)) => true,
+            (Some((_, then)), Ok(Some(now))) => version(then) == version(&now),
+            (None, Ok(None)) => true,
             _ => false,
         }
     }
@@ -102,42 +98,21 @@ fn version(stat: &Stat) -> impl PartialEq {
 /// Puts the text in the place of the old one, with its owner, permissions and attributes. `false` where
 /// somebody else has changed the file meanwhile. The caller holds the lock.
 pub(super) fn replace(place: &Place, old: &Old, text: &SecretString) -> Result<bool, FileError> {
-    let temporary = place.beside(&format!("{:016x}", fastrand::u64(..)));
-    let outcome = write(place, &temporary, old, text);
-    if !matches!(outcome, Ok(true)) {
-        let _ = unlinkat(&place.directory, &temporary, AtFlags::empty()); // or the next run does
-    }
-    outcome
-}
-
-fn write(
-    place: &Place,
-    temporary: &OsStr,
-    old: &Old,
-    text: &SecretString,
-) -> Result<bool, FileError> {
     let failed = |error: io::Error| FileError::io("write", &place.path, error);
-    let flags = OPEN | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-    let file = openat(&place.directory, temporary, flags, Mode::RUSR | Mode::WUSR)
-        .map_err(|error| failed(error.into()))?;
-    let mut file = File::from(file);
+    let mut new = NewFile::begin(&place.directory, place.beside("")).map_err(failed)?;
     if let Some((old, stat)) = &old.file {
-        inherit(&file, old, stat).map_err(|error| {
+        inherit(new.file(), old, stat).map_err(|error| {
             FileError::io("keep the owner and permissions of", &place.path, error)
         })?;
     }
-    file.write_all(text.expose_secret().as_bytes())
-        .and_then(|()| file.sync_all())
+    new.write(text.expose_secret().as_bytes())
+        .and_then(|()| new.file().sync_all()) // before the last look at the old one
         .map_err(failed)?;
     if !old.is_current(place) {
         return Ok(false);
     }
-    renameat(&place.directory, temporary, &place.directory, &place.name)
-        .map_err(|error| failed(error.into()))?;
-    match rustix::fs::fsync(&place.directory) {
-        Ok(()) | Err(Errno::INVAL) => Ok(true), // not every file system has it for directories
-        Err(error) => Err(failed(error.into())),
-    }
+    new.replace(&place.name, Storage::Disk).map_err(failed)?;
+    Ok(true)
 }
 
 fn inherit(file: &File, old: &File, stat: &Stat) -> io::Result<()> {
@@ -175,16 +150,5 @@ fn copy_attributes(file: &File, old: &File) -> io::Result<()> {
 
 /// Removes what a run left that was killed. The caller holds the lock, so that nobody is writing one.
 pub(super) fn sweep(place: &Place) -> io::Result<()> {
-    let prefix = place.beside("");
-    for file in Dir::read_from(&place.directory)? {
-        let file = file?;
-        let name = file.file_name();
-        let suffix = name.to_bytes().strip_prefix(prefix.as_bytes());
-        let of_ours =
-            suffix.is_some_and(|rest| rest.len() == 16 && rest.iter().all(u8::is_ascii_hexdigit));
-        if of_ours {
-            unlinkat(&place.directory, name, AtFlags::empty())?;
-        }
-    }
-    Ok(())
+    files::sweep(&place.directory, place.beside(""))
 }

@@ -121,7 +121,7 @@ fn what_is_no_credentials_file_is_refused_and_untouched() {
         ),
         (b"[web]\n\xff = 1\n", "UTF-8"),
         (b"[web]\naws_access_key_id = A\n", "holds long-lived keys"),
-        (&vec![b'\n'; 1024 * 1024], "bytes or more"),
+        (&vec![b'\n'; 1024 * 1024 + 1], "more than"),
     ] {
         fs::write(&path, text).unwrap();
         let inode = fs::metadata(&path).unwrap().ino();

@@ -5,11 +5,11 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use files::BindError;
 use listenfd::ListenFd;
 use rustix::net::sockopt::{set_ip_ttl, set_ipv6_unicast_hops};
 use thiserror::Error;
@@ -22,6 +22,9 @@ pub(crate) enum ListenAddress {
     Tcp(SocketAddr),
     Unix(PathBuf),
 }
+
+/// A socket for this user only.
+const PRIVATE: u32 = 0o600;
 
 /// A socket that listens.
 #[derive(Debug)]
@@ -128,8 +131,11 @@ impl Listener {
                 Socket::Tcp(TcpListener::bind(address).map_err(io)?)
             }
             ListenAddress::Unix(path) => {
-                clear(path)?;
-                let socket = bind_private(path).map_err(io)?;
+                let socket = files::bind(path, PRIVATE).map_err(|error| match error {
+                    BindError::Taken => ListenError::Taken(path.clone()),
+                    BindError::NotASocket => ListenError::NotASocket(path.clone()),
+                    BindError::Io(error) => io(error),
+                })?;
                 Socket::Unix(socket, Some(Own(path.clone())))
             }
         };
@@ -233,37 +239,6 @@ fn check(address: SocketAddr, remote: bool) -> Result<(), ListenError> {
     }
 }
 
-/// Makes room at `path`: removes a socket where nobody listens.
-fn clear(path: &Path) -> Result<(), ListenError> {
-    match fs::symlink_metadata(path) {
-        Err(_) => Ok(()), // nothing there; or bind says what is wrong
-        Ok(metadata) if !metadata.file_type().is_socket() => {
-            Err(ListenError::NotASocket(path.to_owned()))
-        }
-        Ok(_) => match UnixStream::connect(path) {
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path)
-                .map_err(|error| ListenError::Io(path.display().to_string(), error)),
-            // Also one that we may not connect to: somebody is there.
-            _ => Err(ListenError::Taken(path.to_owned())),
-        },
-    }
-}
-
-/// For this user only. Bound under another name first: it has its mode before anybody can see it.
-fn bind_private(path: &Path) -> io::Result<UnixListener> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let _ = fs::remove_file(&temporary); // of a process of the same number that was killed
-    let socket = UnixListener::bind(&temporary)?;
-    fs::set_permissions(&temporary, fs::Permissions::from_mode(0o600))
-        .and_then(|()| fs::rename(&temporary, path))
-        .inspect_err(|_| {
-            let _ = fs::remove_file(&temporary); // the first error is the one to tell
-        })?;
-    Ok(socket)
-}
-
 impl Drop for Own {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0); // somebody else may have done it
@@ -273,6 +248,7 @@ impl Drop for Own {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn addresses_are_numbers_or_paths() {

@@ -1,13 +1,13 @@
 //! The files from which a client takes the token of a target: for this user only. A token stays the same
 //! until the directory goes, so that clients outlive a restart of the server.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use client::cache::directory;
 use client::progress::Progress;
-use rustix::fs::RenameFlags;
+use files::{NewFile, Storage};
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use thiserror::Error;
 
@@ -91,9 +91,13 @@ impl TokenFiles {
 
     fn read(&self, name: &str) -> io::Result<SecretString> {
         let mut text = Zeroizing::new(Vec::new());
-        directory::open_to_read(&self.directory, name)?
-            .take(LIMIT)
-            .read_to_end(&mut text)?;
+        let file = directory::open_to_read(&self.directory, name)?;
+        match files::read_to(file, LIMIT, &mut text) {
+            Err(error) if error.kind() == ErrorKind::FileTooLarge => {
+                return Err(ErrorKind::InvalidData.into());
+            }
+            read => read?,
+        }
         // An editor or `echo` adds a line break.
         match str::from_utf8(&text).map(str::trim_ascii) {
             Ok(token) if Secret::is_well_formed(token.as_bytes()) => Ok(token.into()),
@@ -104,19 +108,9 @@ impl TokenFiles {
     /// A reader sees all of it or nothing.
     fn create(&self, name: &str) -> io::Result<SecretString> {
         let secret = Secret::random()?;
-        let temporary = format!("{name}.{:016x}.new", fastrand::u64(..));
-        let mut file = directory::create(&self.directory, &temporary)?;
-        file.write_all(secret.expose_secret().as_bytes())
-            .and_then(|()| {
-                let (from, to) = (&self.directory, &self.directory);
-                let flags = RenameFlags::NOREPLACE;
-                Ok(rustix::fs::renameat_with(
-                    from, &temporary, to, name, flags,
-                )?)
-            })
-            .inspect_err(|_| {
-                let _ = directory::remove(&self.directory, &temporary);
-            })?;
+        let mut new = NewFile::begin(&self.directory, format!("{name}.new."))?;
+        new.write(secret.expose_secret().as_bytes())?;
+        new.put(name, Storage::Memory)?;
         Ok(secret)
     }
 }

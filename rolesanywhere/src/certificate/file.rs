@@ -1,7 +1,5 @@
 //! Certificates in files: PEM or DER.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use super::{Certificate, CertificateError};
@@ -123,24 +121,8 @@ fn other_der(bytes: &[u8]) -> Option<&'static str> {
 
 /// The bytes of a file of certificates.
 pub fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
-    let unreadable =
-        |fault: &dyn std::fmt::Display| CertificateError::new(format!("cannot read it: {fault}"));
-    let metadata = std::fs::metadata(path).map_err(|fault| unreadable(&fault))?;
-    if metadata.is_dir() {
-        return Err(unreadable(&"it is a directory"));
-    }
-    if !metadata.is_file() {
-        // To open a pipe would wait for its other end.
-        return Err(unreadable(&"it is a pipe, a socket or a device"));
-    }
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(FILE_LIMIT + 1).read_to_end(&mut bytes))
-        .map_err(|fault| unreadable(&fault))?;
-    match bytes.len() as u64 > FILE_LIMIT {
-        true => Err(unreadable(&format!("it has more than {FILE_LIMIT} bytes"))),
-        false => Ok(bytes),
-    }
+    files::read(path, FILE_LIMIT)
+        .map_err(|fault| CertificateError::new(format!("cannot read it: {fault}")))
 }
 
 #[cfg(test)]

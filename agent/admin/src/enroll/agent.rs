@@ -69,7 +69,12 @@ pub(super) fn reload_and_wait(plan: &Plan) -> Result<(), Failure> {
 }
 
 fn listener(socket: &Path) -> Result<Listener, Failure> {
-    let at = |what: String| Failure::failed(format!("{}: {what}", socket.display()));
+    let at = |what: String| {
+        Failure::failed(format!(
+            "cannot find the agent at {}: {what}",
+            socket.display()
+        ))
+    };
     let stream = match UnixStream::connect(socket) {
         Ok(stream) => stream,
         Err(error)
@@ -83,9 +88,10 @@ fn listener(socket: &Path) -> Result<Listener, Failure> {
     let uid = peer.uid();
     match Pid::from_raw(peer.pid()).map(|pid| Peer { pid, uid }) {
         Some(peer) => Ok(Listener::of(peer, check_agent(peer).is_ok())),
-        None => Err(at(
-            "who listens there cannot be told: reload the agent by hand".to_owned(),
-        )),
+        None => Err(
+            at("the process that listens there has no number here".to_owned())
+                .hint("reload the agent by hand"),
+        ),
     }
 }
 
@@ -93,10 +99,10 @@ fn listener(socket: &Path) -> Result<Listener, Failure> {
 fn hang_up(peer: Peer) -> Result<(), Failure> {
     let by_hand = |why: String| {
         Failure::failed(format!(
-            "process {} is not told to reload: {why}: reload the agent by hand (sudo systemctl reload \
-             roleseal-agent, or SIGHUP)",
+            "cannot reload process {}: {why}",
             peer.pid.as_raw_nonzero()
         ))
+        .hint("reload the agent by hand: sudo systemctl reload roleseal-agent, or SIGHUP")
     };
     // From here on, whatever has the number: if it is not the agent, it is not this process.
     let process =
@@ -114,7 +120,7 @@ fn check_agent(peer: Peer) -> Result<(), String> {
         Ok(program) => Err(format!("it runs {}", program.display())),
         Err(error) if error.kind() != ErrorKind::PermissionDenied => Err(error.to_string()),
         Err(_) if !own.is_root() && own.as_raw() != peer.uid => {
-            Err(format!("it is user {}'s", peer.uid))
+            Err(format!("it belongs to user {}", peer.uid))
         }
         Err(_) => match fs::read_to_string(process_file(peer, "comm")) {
             Ok(name) if is_agent(Path::new(name.trim_end())) => Ok(()),
@@ -135,7 +141,7 @@ fn is_agent(program: &Path) -> bool {
 }
 
 fn reload_by_manager() -> Result<(), Failure> {
-    let failed = |error: String| Failure::failed(format!("`{RELOAD}` failed: {error}"));
+    let failed = |error: String| Failure::failed(format!("cannot run `{RELOAD}`: {error}"));
     let _held = hold_signals()?;
     let stop = Stop::new().map_err(|error| failed(error.to_string()))?;
     let nothing = File::open("/dev/null").map_err(|error| failed(error.to_string()))?;
@@ -160,7 +166,7 @@ fn wait(plan: &Plan) -> Result<(), Failure> {
             Some(State::PinRejected | State::Unusable) => {
                 let why = identity.and_then(|identity| identity.message);
                 return Err(Failure::failed(format!(
-                    "the agent cannot sign for {name}: {}",
+                    "cannot sign for {name} with the agent at {socket}: {}",
                     why.unwrap_or_default()
                 )));
             }
@@ -169,10 +175,13 @@ fn wait(plan: &Plan) -> Result<(), Failure> {
             }
             _ => {
                 return Err(Failure::failed(format!(
-                    "{name} is not ready after {} s: `roleseal identities` and the agent's log say why; an agent \
-                     that knew no certificate in this directory when it started has to be restarted",
+                    "cannot sign for {name} with the agent at {socket}: not ready after {} s",
                     LIMIT.as_secs()
-                )));
+                ))
+                .hint(
+                    "`roleseal identities` and the agent's log say why; restart an agent whose configuration named no \
+                     certificate in this directory at startup",
+                ));
             }
         }
     }

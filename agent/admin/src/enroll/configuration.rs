@@ -1,16 +1,14 @@
-//! The identity in the agent's configuration: its text, and its place behind everything that is there.
+//! The identity in the agent's configuration: whether it is there, and whether it can be added.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use token::PinSource;
-use token::link::{OpenTpmKey, TpmKeySource};
+use toml_edit::Table;
 
-use super::EnrollArguments;
+use super::document::{self, EditError};
 use crate::failure::Failure;
-use crate::key_choice::absolute;
-use crate::report::toml_string;
+use crate::input::read_text;
 use crate::token_key::KeyPlace;
 use config::Config;
 use config::certificate::LeafSource;
@@ -31,110 +29,9 @@ pub(super) enum Edit {
 /// Of a new configuration: there is no secret in it.
 pub(super) const MODE: u32 = 0o644;
 
-/// The `[[identity]]`.
-pub(super) fn block(
-    arguments: &EnrollArguments,
-    place: &KeyPlace,
-    certificate: &Path,
-) -> Result<String, Failure> {
-    let mut lines = vec![
-        "[[identity]]".to_owned(),
-        format!("name = {}", toml_string(&arguments.name.to_string())),
-    ];
-    lines.extend(key_lines(place, &arguments.key.default_module())?);
-    lines.push(format!("certificate = {}", path(certificate)?));
-    if let (Some(command), true) = (
-        &arguments.issue,
-        arguments.renew || arguments.renew_before.is_some(),
-    ) {
-        let before = arguments.renew_before.as_ref();
-        let before = before.map(|before| format!(", before = {}", toml_string(before)));
-        lines.push(format!(
-            "renew = {{ command = {}{} }}",
-            toml_string(command),
-            before.unwrap_or_default()
-        ));
-    }
-    if !arguments.endpoint.is_empty() {
-        lines.push(list("endpoints", &arguments.endpoint));
-    }
-    if !(arguments.allow_user.is_empty() && arguments.allow_group.is_empty()) {
-        lines.push("[[identity.allow]]".to_owned());
-        lines.push(list("users", &arguments.allow_user));
-        lines.push(list("groups", &arguments.allow_group));
-    }
-    Ok(lines.join("\n") + "\n")
-}
-
 /// The PKCS#11 module that the configuration names for all identities; `None` where it names none, or is not there.
 pub(super) fn default_module(config: &Path) -> Option<PathBuf> {
-    let text = fs::read_to_string(config).ok()?;
-    let table: toml::Table = toml::from_str(&text).ok()?; // a fault in it is told later
-    Some(PathBuf::from(table.get("pkcs11-module")?.as_str()?))
-}
-
-/// The module is named where it is another one than `default`.
-fn key_lines(place: &KeyPlace, default: &Path) -> Result<Vec<String>, Failure> {
-    let mut lines = Vec::new();
-    match place {
-        KeyPlace::Pkcs11 { module, uri, .. } => {
-            let mut uri = uri.clone();
-            if module != default {
-                if !module.is_absolute() {
-                    return Err(Failure::usage(format!(
-                        "--module {}: name the module by its absolute path, as the configuration takes it",
-                        module.display()
-                    )));
-                }
-                uri.module_path = Some(module.clone());
-            }
-            lines.push(format!("key = {}", toml_string(&uri.to_string())));
-        }
-        KeyPlace::Tpm { tcti, key } => {
-            lines.push(match &key.source {
-                TpmKeySource::File(file) => format!("key = {}", path(file)?),
-                handle => format!("key = {}", toml_string(&handle.to_string())),
-            });
-            lines.push(format!(
-                "tpm = {{ tcti = {} }}",
-                toml_string(&tcti.to_string())
-            ));
-            let OpenTpmKey {
-                parent_pin,
-                owner_pin,
-                ..
-            } = key;
-            lines.extend(pin_line("parent-pin", parent_pin.as_ref())?);
-            lines.extend(pin_line("owner-pin", owner_pin.as_ref())?);
-        }
-    }
-    lines.extend(pin_line("pin", place.pin())?);
-    Ok(lines)
-}
-
-fn pin_line(name: &str, pin: Option<&PinSource>) -> Result<Option<String>, Failure> {
-    Ok(match pin {
-        None => None,
-        Some(PinSource::File(file)) => {
-            Some(format!("{name} = {{ file = {} }}", path(&absolute(file)?)?))
-        }
-        Some(PinSource::Credential(credential)) => Some(format!(
-            "{name} = {{ credential = {} }}",
-            toml_string(credential)
-        )),
-        Some(PinSource::Terminal(_) | PinSource::AskPassword(_) | PinSource::Value(_)) => Some(
-            format!("# {name} = {{ file = \"/etc/roleseal-pins/NAME\" }}"),
-        ),
-    })
-}
-
-fn path(path: &Path) -> Result<String, Failure> {
-    let text = path.to_str().ok_or_else(|| {
-        Failure::usage(format!(
-            "{path:?} is no text (UTF-8), and so cannot be named in the configuration"
-        ))
-    })?;
-    Ok(toml_string(text))
+    document::default_module(&read(config).ok()?)
 }
 
 /// Whether the file can be put there at the end of it all.
@@ -144,22 +41,14 @@ fn check_writable(config: &Path) -> Result<(), Failure> {
     let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
     rustix::fs::access(directory, access).map_err(|error| {
         Failure::failed(format!(
-            "the configuration {} cannot be written: {}: {error}: make this directory, run this as who may \
-             write there, or name another --config",
+            "cannot write configuration {}: {}: {error}",
             config.display(),
             directory.display()
         ))
+        .hint(
+            "make this directory, run this as a user who may write there, or name another --config",
+        )
     })
-}
-
-/// Numbers are users' and groups' numbers.
-fn list(name: &str, values: &[String]) -> String {
-    let value = |value: &String| match value.parse::<u32>() {
-        Ok(number) => number.to_string(),
-        Err(_) => toml_string(value),
-    };
-    let values: Vec<String> = values.iter().map(value).collect();
-    format!("{name} = [{}]", values.join(", "))
 }
 
 /// What to do with the configuration, and the socket that it names. With the identity it must be without fault.
@@ -168,31 +57,37 @@ pub(super) fn plan(
     name: &str,
     place: &KeyPlace,
     certificate: &Path,
-    block: &str,
+    identity: &Table,
 ) -> Result<(Edit, PathBuf), Failure> {
     let old = read(config)?;
     let parse = |text: &str| Config::parse(config, text, &SystemUsers);
     if let Ok(parsed) = parse(&old)
-        && let Some(identity) = parsed.identities.iter().find(|one| one.name == name)
+        && let Some(present) = parsed.identities.iter().find(|one| one.name == name)
     {
         let leaf = LeafSource::File(certificate.to_owned());
-        return match identity.key.to_string() == place.to_string()
-            && identity.certificate.leaf == leaf
+        return match present.key.to_string() == place.to_string()
+            && present.certificate.leaf == leaf
         {
             true => Ok((Edit::Present, parsed.socket)),
             false => Err(Failure::failed(format!(
-                "{} has an identity {name:?} with another key or certificate: take another name, or remove \
-                 that one",
+                "cannot add identity {name} to {}: it exists, with another key or certificate",
                 config.display()
-            ))),
+            ))
+            .hint("take another name, or remove that identity")),
         };
     }
-    let text = behind(&old, block);
-    let parsed = parse(&text).map_err(|error| {
+    let fault = |at: &Path, error: &dyn fmt::Display| {
         Failure::failed(format!(
-            "with the new identity, the configuration has a fault: {error}"
+            "cannot add identity {name} to {}: {error}",
+            at.display()
         ))
-    })?;
+    };
+    let text =
+        document::add(&old, identity.clone()).map_err(|error| match (&error, parse(&old)) {
+            (EditError::Syntax { .. }, Err(error)) => fault(config, &error), // with file and line
+            _ => fault(config, &error),
+        })?;
+    let parsed = parse(&text).map_err(|error| fault(config, &error))?;
     let asks = |pin: &PinSource| matches!(pin, PinSource::Terminal(_) | PinSource::AskPassword(_));
     match place.pin().is_some_and(asks) {
         true => Ok((Edit::LacksPin, parsed.socket)),
@@ -203,27 +98,25 @@ pub(super) fn plan(
     }
 }
 
-fn behind(old: &str, block: &str) -> String {
-    match old {
-        "" => block.to_owned(),
-        old if old.ends_with('\n') => format!("{old}\n{block}"),
-        old => format!("{old}\n\n{block}"),
-    }
-}
-
 fn read(config: &Path) -> Result<String, Failure> {
-    match fs::read_to_string(config) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
-        result => result
-            .map_err(|error| Failure::failed(format!("cannot read {}: {error}", config.display()))),
+    match config.try_exists() {
+        Ok(false) => Ok(String::new()),
+        _ => read_text(config),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     const BLOCK: &str = "[[identity]]\nname = \"web\"\nkey = \"pkcs11:token=lab;object=web?module-path=/m.so\"\ncertificate = \"/v/web.pem\"\n";
+
+    fn web() -> Table {
+        let document: toml_edit::DocumentMut = BLOCK.parse().unwrap();
+        let identities = document["identity"].as_array_of_tables();
+        identities.unwrap().get(0).unwrap().clone()
+    }
 
     fn place(object: &str) -> KeyPlace {
         KeyPlace::Pkcs11 {
@@ -251,11 +144,9 @@ mod tests {
             pin,
             user,
         };
-        let lines = key_lines(&place, Path::new("/m.so")).unwrap().join("\n");
-        assert!(lines.contains("\n# pin = { file = "), "{lines}");
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("agent.toml");
-        let (edit, _) = plan(&config, "web", &place, Path::new("/v/web.pem"), BLOCK).unwrap();
+        let (edit, _) = plan(&config, "web", &place, Path::new("/v/web.pem"), &web()).unwrap();
         assert_eq!(edit, Edit::LacksPin);
     }
 
@@ -270,7 +161,7 @@ mod tests {
             "web",
             &place("web"),
             Path::new("/v/web.pem"),
-            BLOCK,
+            &web(),
         )
         .map(|(edit, _)| edit)
         .map_err(|failure| failure.to_string())
@@ -305,17 +196,10 @@ mod tests {
             "web",
             &place("web"),
             Path::new("/v/web.pem"),
-            BLOCK,
+            &web(),
         );
         let error = error.unwrap_err().to_string();
         assert!(error.contains("absent: No such file"), "{error}");
-        let name = std::os::unix::ffi::OsStrExt::from_bytes(b"/v/\xff.pem");
-        let name: &std::ffi::OsStr = name;
-        assert!(matches!(path(Path::new(name)), Err(Failure::Usage(_))));
-        assert_eq!(
-            path(Path::new("/v/a b\"\n.pem")).unwrap(),
-            "\"/v/a b\\\"\\n.pem\""
-        );
     }
 
     #[test]
@@ -326,8 +210,13 @@ mod tests {
                 "another key or certificate",
             ),
             (BLOCK.replace("/v/", "/w/"), "another key or certificate"),
-            ("identity = []\n".to_owned(), "has a fault"),
+            ("identity = {}\n".to_owned(), "cannot add"),
             ("[[identity]".to_owned(), "agent.toml:1"),
+            ("unknown = 1\n".to_owned(), "agent.toml"),
+            (
+                BLOCK.replace("web", "batch").replace("/v/", ""),
+                "agent.toml",
+            ),
         ] {
             let error = planned(&old).unwrap_err();
             assert!(error.contains(expected), "{old}: {error}");

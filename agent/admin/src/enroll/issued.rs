@@ -89,7 +89,8 @@ impl Judge {
     }
 
     fn read(&self, path: &Path) -> Result<(Certificate, String), Failure> {
-        let fault = |what| Failure::failed(format!("{}: {what}", path.display()));
+        let fault =
+            |what| Failure::failed(format!("cannot use certificate {}: {what}", path.display()));
         self.judge(&read_text(path)?).map_err(fault)
     }
 
@@ -110,7 +111,7 @@ impl Judge {
         let answer = command::run(command, request, &environment, COMMAND_LIMIT, stop);
         let answer = answer.map_err(|error| failure(&error))?;
         self.judge(&answer).map_err(|fault| {
-            Failure::failed(format!("the command's answer is not installed: {fault}"))
+            Failure::failed(format!("cannot install the command's output: {fault}"))
         })
     }
 
@@ -131,8 +132,8 @@ impl Judge {
                     Err(fault) => Some(format!("not yet: {fault}")),
                 },
                 false => Some(format!(
-                    "waiting for {}: have {} certified, and put leaf and intermediates there (PEM); ended \
-                     meanwhile, the same command goes on later",
+                    "waiting for {}: have CSR {} signed, and put leaf and intermediates there (PEM); if this ends \
+                     meanwhile, the same command continues later",
                     path.display(),
                     plan.request.display()
                 )),
@@ -142,7 +143,10 @@ impl Judge {
                 told = fault;
             }
             if Instant::now() >= deadline {
-                return Err(Failure::failed("the certificate did not come within a day"));
+                return Err(Failure::failed(format!(
+                    "cannot read certificate {}: it did not come within a day",
+                    path.display()
+                )));
             }
             stop.pause(Instant::now() + PAUSE)
                 .map_err(|error| failure(&error))?;

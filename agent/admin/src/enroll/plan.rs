@@ -11,9 +11,10 @@ use rustix::fs::OFlags;
 use token::PinSource;
 use token::account::Account;
 use token::link::TpmKeySource;
+use toml_edit::Table;
 
-use super::EnrollArguments;
 use super::configuration::{self, Edit};
+use super::{EnrollArguments, document, identity_table};
 use crate::failure::Failure;
 use crate::key_choice::absolute;
 use crate::report::CERTIFICATES;
@@ -28,8 +29,8 @@ pub(super) struct Plan {
     pub(super) request: PathBuf,
     pub(super) certificate: PathBuf,
     pub(super) config: PathBuf,
-    /// The identity, as the configuration writes it.
-    pub(super) block: String,
+    /// As the configuration has it.
+    pub(super) identity: Table,
     pub(super) edit: Edit,
     /// The agent's socket.
     pub(super) socket: PathBuf,
@@ -49,20 +50,23 @@ impl Plan {
         let request = certificate.with_extension("csr");
         if request == certificate {
             return Err(Failure::usage(
-                "--certificate ends in .csr, as the request beside it does: name it otherwise",
-            ));
+                "cannot use --certificate: it ends in .csr, as the CSR beside it does",
+            )
+            .hint("give it another extension, such as .pem"));
         }
         if certificate.is_symlink() {
             return Err(Failure::failed(format!(
-                "{} is a symbolic link: name the file that it leads to as --certificate",
+                "cannot install a certificate at {}: it is a symbolic link",
                 certificate.display()
-            )));
+            ))
+            .hint("give --certificate the link's target"));
         }
         if certificate.exists() && !request.exists() {
             return Err(Failure::failed(format!(
-                "{} is there, without the request of an earlier run: name another --certificate",
+                "cannot install a certificate at {}: the file exists, without the CSR of an earlier run",
                 certificate.display()
-            )));
+            ))
+            .hint("name another --certificate"));
         }
         let owner = arguments.owner.account()?;
         let place = arguments.key.place(owner.as_ref())?;
@@ -71,19 +75,20 @@ impl Plan {
         }
         if matches!(place.pin(), Some(PinSource::Value(_))) {
             return Err(Failure::usage(
-                "a pin-value would have to stand in the configuration: use --pin-file, or pin-source",
-            ));
+                "cannot enroll with a pin-value: it would be in the configuration",
+            )
+            .hint("use --pin-file, or pin-source"));
         }
         let config = absolute(&arguments.config)?;
-        let block = configuration::block(arguments, &place, &certificate)?;
-        let (edit, socket) = configuration::plan(&config, &name, &place, &certificate, &block)?;
+        let identity = identity_table::identity(arguments, &place, &certificate)?;
+        let (edit, socket) = configuration::plan(&config, &name, &place, &certificate, &identity)?;
         Ok(Plan {
             name,
             place,
             request,
             certificate,
             config,
-            block,
+            identity,
             edit,
             socket,
             owner,
@@ -149,7 +154,7 @@ fn give_away(path: &Path, user: u32, group: u32) -> io::Result<()> {
     let metadata = file.metadata()?;
     let is_one_file = metadata.is_file() && metadata.nlink() == 1;
     if !is_one_file && !metadata.is_dir() {
-        return Err(io::Error::other("it is no file with one name"));
+        return Err(io::Error::other("not a regular file with one name"));
     }
     fchown(&file, Some(user), Some(group))
 }
@@ -162,9 +167,11 @@ fn check_pins(place: &KeyPlace, owner: &Account) -> Result<(), Failure> {
         {
             let (path, name) = (path.display(), &owner.name);
             return Err(Failure::failed(format!(
-                "the PIN file {path} cannot be read by {name}, as whom the agent reads it: sudo chown {name} {path} \
-                 (and let {name} enter its directory); or --pin-credential, with the file in the service's \
-                 LoadCredential="
+                "cannot use PIN file {path}: {name}, as whom the agent reads it, may not"
+            ))
+            .hint(format!(
+                "sudo chown {name} {path}, and let {name} enter its directory; or use --pin-credential, with the \
+                 file in the service's LoadCredential="
             )));
         }
     }
@@ -179,19 +186,15 @@ impl fmt::Display for Plan {
             writeln!(f, "files: for {}, as whom SoftHSM's are made", owner.name)?;
         }
         if self.request_is_there() {
-            writeln!(
-                f,
-                "key: {}: look whether {request} is its request",
-                self.place
-            )?;
+            writeln!(f, "key: {}: check that CSR {request} is for it", self.place)?;
         } else {
             let how = if self.existing_key {
-                "use the one that is there"
+                "use the existing key"
             } else {
                 "make it"
             };
             writeln!(f, "key: {}: {how}", self.place)?;
-            writeln!(f, "request: {request}: write it, signed by the key")?;
+            writeln!(f, "CSR: {request}: write it, signed by the key")?;
         }
         match &self.issue {
             _ if self.certificate.exists() => writeln!(f, "certificate: {certificate}: check it")?,
@@ -203,17 +206,21 @@ impl fmt::Display for Plan {
         }
         let config = self.config.display();
         match &self.edit {
-            Edit::Add(_) => writeln!(f, "configuration: {config}: add\n\n{}", self.block)?,
-            Edit::Present => writeln!(f, "configuration: {config}: it has the identity already")?,
+            Edit::Add(_) => writeln!(
+                f,
+                "configuration: {config}: add\n\n{}",
+                document::render(&self.identity)
+            )?,
+            Edit::Present => writeln!(f, "configuration: {config}: the identity already exists")?,
             Edit::LacksPin => writeln!(
                 f,
                 "configuration: print what to add to {config}\n\n{}",
-                self.block
+                document::render(&self.identity)
             )?,
         }
         writeln!(
             f,
-            "agent at {}: reload it, if it runs",
+            "agent at {}: reload it if it runs",
             self.socket.display()
         )
     }

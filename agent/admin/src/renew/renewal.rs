@@ -133,11 +133,10 @@ impl<'a> Renewal<'a> {
             error => NotRenewed::Failed(error.to_string()),
         })?;
         let (new, pem) = check(&answer, &present, source)
-            .map_err(|error| format!("the command's answer is not installed: {error}"))?;
+            .map_err(|error| format!("cannot install the command's output: {error}"))?;
         await_validity(&new, stop)?;
         if Stamp::of(source.files()) != stamp {
-            let replaced =
-                "its certificate was replaced by somebody else meanwhile: that one stays";
+            let replaced = "another program has replaced the certificate meanwhile: it stays";
             return Err(NotRenewed::Failed(replaced.to_owned()));
         }
         replace_file::replace(path, pem.as_bytes(), MODE).map_err(|error| error.to_string())?;

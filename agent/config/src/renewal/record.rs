@@ -7,8 +7,6 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::bounded;
-
 /// What is in the file, as JSON. Members of later versions are ignored.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
@@ -58,7 +56,7 @@ impl Record {
 
     /// The record of a certificate file. One that is missing or unreadable tells of nothing.
     pub fn read(certificate: &Path) -> Record {
-        let text = Record::path(certificate).and_then(|path| bounded::read(&path, SIZE_LIMIT));
+        let text = Record::path(certificate).and_then(|path| files::read(&path, SIZE_LIMIT));
         let record = text
             .ok()
             .and_then(|text| serde_json::from_slice(&text).ok());

@@ -4,7 +4,8 @@ use token::TokenError;
 use token::link::TpmKeySource;
 
 use crate::operator::Operator;
-use crate::program::{Program, key};
+use crate::harness::Program;
+use crate::program::key;
 use crate::swtpm::Swtpm;
 
 fn refusal(tpm: &Swtpm, name: &str) -> String {

@@ -6,8 +6,9 @@ use sha2::{Digest, Sha256};
 use token::TokenError;
 use token::link::OpenTpmKey;
 
-use crate::keys::{Command, ECDSA, selection_first};
-use crate::program::{Program, pin};
+use crate::harness::{ECDSA, Program};
+use crate::keys::{Command, selection_first};
+use crate::program::pin;
 use crate::swtpm::Swtpm;
 
 /// Each signs, and its signature verifies with the public key of that name.

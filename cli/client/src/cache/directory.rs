@@ -2,13 +2,15 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 use thiserror::Error;
+
+pub use files::directory::remove;
 
 use super::CacheError;
 
@@ -106,45 +108,11 @@ fn in_memory(directory: &OwnedFd) -> rustix::io::Result<bool> {
     Ok(IN_MEMORY.contains(&i64::from(kind)))
 }
 
-const FILE: OFlags = OFlags::NOFOLLOW
-    .union(OFlags::CLOEXEC)
-    .union(OFlags::NONBLOCK); // a FIFO would hold us
-
 /// Opens a file that is this user's alone.
 pub fn open_to_read(directory: &OwnedFd, name: &str) -> io::Result<File> {
-    let file = rustix::fs::openat(directory, name, FILE | OFlags::RDONLY, Mode::empty())?;
-    own(file)
-}
-
-/// The same, to write; it is made where it is missing.
-pub(super) fn open_to_write(directory: &OwnedFd, name: &str) -> io::Result<File> {
-    let flags = FILE | OFlags::RDWR | OFlags::CREATE;
-    own(rustix::fs::openat(
-        directory,
-        name,
-        flags,
-        Mode::RUSR | Mode::WUSR,
-    )?)
-}
-
-/// A new file.
-pub fn create(directory: &OwnedFd, name: &str) -> io::Result<File> {
-    let flags = FILE | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-    own(rustix::fs::openat(
-        directory,
-        name,
-        flags,
-        Mode::RUSR | Mode::WUSR,
-    )?)
-}
-
-pub(crate) fn rename(directory: &OwnedFd, from: &str, to: &str) -> io::Result<()> {
-    Ok(rustix::fs::renameat(directory, from, directory, to)?)
-}
-
-/// Removes a file.
-pub fn remove(directory: &OwnedFd, name: &str) -> io::Result<()> {
-    Ok(rustix::fs::unlinkat(directory, name, AtFlags::empty())?)
+    let file = files::directory::open_file(directory, name)?;
+    check_own(&file)?;
+    Ok(file)
 }
 
 /// The names of the directory's files, and when each was written last, in seconds since 1970.
@@ -165,12 +133,12 @@ pub(super) fn files(directory: &OwnedFd) -> io::Result<Vec<(String, i64)>> {
     Ok(files)
 }
 
-fn own(file: OwnedFd) -> io::Result<File> {
-    let stat = rustix::fs::fstat(file.as_fd())?;
-    if is_file(&stat) && stat.st_uid == geteuid().as_raw() && stat.st_mode & 0o077 == 0 {
-        Ok(File::from(file))
-    } else {
-        Err(io::ErrorKind::PermissionDenied.into())
+/// Refuses a file that is not this user's alone.
+pub(super) fn check_own(file: &File) -> io::Result<()> {
+    let stat = rustix::fs::fstat(file)?;
+    match is_file(&stat) && stat.st_uid == geteuid().as_raw() && stat.st_mode & 0o077 == 0 {
+        true => Ok(()),
+        false => Err(io::ErrorKind::PermissionDenied.into()),
     }
 }
 

@@ -1,8 +1,9 @@
 //! One session in a file.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 
+use files::{NewFile, Storage};
 use jiff::{SignedDuration, Timestamp};
 use rolesanywhere::DURATION;
 use secrecy::{ExposeSecret, SecretSlice};
@@ -68,14 +69,9 @@ pub(super) fn store(directory: &OwnedFd, key: &str, session: &Session) -> io::Re
         serial: session.serial.as_deref(),
     })?
     .into();
-    // A reader sees the old one or the new one, never a part.
-    let temporary = format!("{key}.{:016x}.new", fastrand::u64(..));
-    let mut file = directory::create(directory, &temporary)?;
-    file.write_all(json.expose_secret())
-        .and_then(|()| directory::rename(directory, &temporary, &name(key)))
-        .inspect_err(|_| {
-            let _ = directory::remove(directory, &temporary);
-        })
+    let mut new = NewFile::begin(directory, format!("{key}.new."))?;
+    new.write(json.expose_secret())?;
+    new.replace(name(key), Storage::Memory)
 }
 
 fn name(key: &str) -> String {
@@ -83,10 +79,11 @@ fn name(key: &str) -> String {
 }
 
 fn read(directory: &OwnedFd, name: &str) -> io::Result<Session> {
-    let mut file = directory::open_to_read(directory, name)?.take(ENTRY_LIMIT);
+    let file = directory::open_to_read(directory, name)?;
     let mut json = Vec::with_capacity(USUAL);
-    file.read_to_end(&mut json)?;
+    let read = files::read_to(file, ENTRY_LIMIT, &mut json);
     let json: SecretSlice<u8> = json.into();
+    read?;
     let entry: Entry = serde_json::from_slice(json.expose_secret())?;
     let credentials = entry
         .credentials
@@ -105,7 +102,8 @@ fn read(directory: &OwnedFd, name: &str) -> io::Result<Session> {
 fn sweep(directory: &OwnedFd, now: Timestamp) {
     let oldest = now - SignedDuration::from_secs(i64::from(*DURATION.end()));
     for (name, written) in directory::files(directory).unwrap_or_default() {
-        let ours = name.ends_with(".json") || name.ends_with(".new");
+        let ours =
+            [".json", ".new"].iter().any(|end| name.ends_with(end)) || name.contains(".new.");
         if ours && written < oldest.as_second() {
             let _ = directory::remove(directory, &name);
         }

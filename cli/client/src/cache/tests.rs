@@ -1,6 +1,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use secrecy::ExposeSecret;
 use tempfile::TempDir;
@@ -198,7 +199,7 @@ fn who_waited_shares_the_failure_and_nobody_else() {
     });
     assert!(waiting.waited);
     assert!(waiting.failure_since(later).is_none());
-    waiting.file.rewind().unwrap();
+    waiting.held.file().rewind().unwrap();
     let shared = waiting.failure_since(begin).unwrap();
     assert_eq!((shared.exit, shared.message.as_str()), (6, "refused"));
     drop(waiting);
@@ -209,7 +210,7 @@ fn who_waited_shares_the_failure_and_nobody_else() {
     next.waited = true;
     let ahead = Timestamp::now() + jiff::SignedDuration::from_hours(1);
     next.leave(&failure(ahead, "refused"));
-    next.file.rewind().unwrap();
+    next.held.file().rewind().unwrap();
     assert!(next.failure_since(begin).is_none());
 }
 
@@ -232,7 +233,11 @@ fn what_is_older_than_any_session_is_swept() {
             .unwrap();
         path
     };
-    let old = [write("a.json", 13), write("b.1.new", 13)];
+    let old = [
+        write("a.json", 13),
+        write("b.1.new", 13),
+        write("b.new.1", 13),
+    ];
     let kept = [
         write("c.json", 11),
         write("d.lock", 13),

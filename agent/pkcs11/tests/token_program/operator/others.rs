@@ -51,7 +51,7 @@ fn the_token_is_locked_while_it_is_read_and_logged_in_to() {
     let lab = Lab::new();
     lab.inject("C_Login hang");
     let mut program = lab.program();
-    program.send_open(lab.open());
+    program.send_open(link::Open::Pkcs11(Box::new(lab.open())));
     until_called(&lab, "C_Login");
     assert!(is_locked(&lab));
     lab.inject("");

@@ -1,0 +1,15 @@
+//! Files that other programs may have written, or may read meanwhile: bounded reads, whole replacements, new files,
+//! locks and sockets.
+//!
+//! Names are opened in a directory that is held open: another directory that comes under its path changes nothing.
+
+pub mod directory;
+mod lock;
+mod new_file;
+mod read;
+mod socket;
+
+pub use lock::{Lock, Unlocked};
+pub use new_file::{NewFile, Storage, sweep};
+pub use read::{open, read, read_to};
+pub use socket::{BindError, bind};
