@@ -4,7 +4,7 @@
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use cryptoki_sys::*;
-use token::host::PinGuard;
+use token::host::{PinGuard, UserPin};
 use token::{Pin, PinSource, TokenError};
 
 use crate::error::Failure;
@@ -65,8 +65,23 @@ pub(crate) fn log_in(
         .read()
         .map_err(|error| TokenError::Unusable(error.to_string()))?;
     if let Some(pins) = pins {
-        pins.check(None, &token.identity(), &[&pin], source.take_over())?;
-        pins.trying()?;
+        let pin = UserPin {
+            name: token.to_string(),
+            token: token.identity(),
+            pin: &pin,
+            take_over: source.take_over(),
+        };
+        let is_doubtful = pins.await_turn(&pin)?;
+        // Others may have tried a PIN since.
+        let now = token.read_again(session.module())?;
+        source_for(&now, Some(source), user)?;
+        if is_doubtful {
+            now.check_no_wrong_pin()?;
+        }
+        match now.tells_wrong_pins() {
+            true => pins.trying_counted()?,
+            false => pins.trying()?,
+        }
     }
     let mut remedy = user.put_right(source);
     if pin.has_blank_end() {

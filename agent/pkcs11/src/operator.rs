@@ -5,7 +5,7 @@ mod delete;
 mod generate;
 mod list;
 mod place;
-mod public_key;
+pub(crate) mod public_key;
 mod remains;
 mod report;
 mod request;

@@ -100,7 +100,7 @@ impl Thread {
             TokenError::PinRejected(_) if self.open.set_aside(key) => {
                 self.refused.insert(key, error.clone());
                 if let Some(pin) = self.pins.remove(&Some(key)) {
-                    self.shared.refused_pins.add(pin);
+                    self.shared.pin_tries.refuse(pin);
                 }
                 self.pin_is_good = false; // the next one is another
                 None
@@ -122,7 +122,7 @@ impl Thread {
         if let TokenError::PinRejected(_) = error {
             self.pin_is_good = false; // the next one is another
             for (_, pin) in self.pins.drain() {
-                self.shared.refused_pins.add(pin);
+                self.shared.pin_tries.refuse(pin);
             }
         }
     }

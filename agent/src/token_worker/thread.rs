@@ -184,7 +184,7 @@ impl Thread {
             match event {
                 Ok(Event::Sign(job)) => answer(job, Err(error.clone())),
                 Ok(Event::Retry) => self.retry = true,
-                Ok(Event::Answer(..) | Event::Distrust | Event::Reopen) => {}
+                Ok(Event::Answer(..) | Event::Turn | Event::Distrust | Event::Reopen) => {}
                 #[cfg(test)]
                 Ok(Event::Panic) => panic!("in a test"),
                 Err(RecvTimeoutError::Timeout) => return Next::Open(None),
@@ -250,6 +250,7 @@ impl Thread {
                     };
                     return self.lost_for_good(lost);
                 }
+                Event::Turn => continue,
                 // One that was found out before the token was opened again is settled.
                 Event::Distrust if !self.has_state(|state| matches!(state, KeyState::Opening)) => {
                     continue;

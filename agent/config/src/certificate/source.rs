@@ -3,8 +3,9 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use rolesanywhere::certificate;
-use token::link::CertificateOnToken;
+use token::link::{CertificateOnToken, FoundCertificate};
 
 use super::{Certificate, CertificateError};
 
@@ -41,15 +42,16 @@ struct FileStamp {
 }
 
 impl CertificateSource {
-    /// The certificate, given the one on the token as DER.
-    pub fn load(&self, on_token: Option<Vec<u8>>) -> Result<Certificate, String> {
+    /// The certificate, given the one on the token. Intermediates are those of the chain's file; without one, those
+    /// on the token.
+    pub fn load(&self, on_token: Option<FoundCertificate>) -> Result<Certificate, String> {
         let read = |path: &PathBuf| {
             read_file(path).map_err(|error| format!("{}: {error}", path.display()))
         };
         let (mut ders, place) = match &self.leaf {
             LeafSource::File(path) => (read(path)?, path.display().to_string()),
             LeafSource::Token(_) => (
-                on_token.into_iter().collect(),
+                on_token.map_or_else(Vec::new, |found| with_issuers(found, self.chain.is_none())),
                 "the certificate on the token".to_owned(),
             ),
         };
@@ -74,6 +76,20 @@ impl CertificateSource {
     }
 }
 
+/// The leaf, and those of its issuers that are on the token: what is not related, or cannot be read, is left out.
+fn with_issuers(found: FoundCertificate, wanted: bool) -> Vec<Vec<u8>> {
+    let FoundCertificate { der, issuers } = found;
+    let mut ders = vec![der.clone()];
+    let leaf = certificate::Certificate::from_der(der);
+    if let (Ok(leaf), true) = (leaf, wanted) {
+        let read = |der| certificate::Certificate::from_der(der).ok();
+        let issuers = issuers.into_iter().filter_map(read).collect();
+        let path = certificate::issuers(&leaf, issuers, Timestamp::now());
+        ders.extend(path.iter().map(|one| one.der().to_vec()));
+    }
+    ders
+}
+
 impl Stamp {
     /// Of the files as they are now.
     pub fn of<'a>(files: impl Iterator<Item = &'a Path>) -> Stamp {
@@ -94,6 +110,11 @@ impl FileStamp {
     }
 }
 
+/// Whether a file has a private key in it that opens without a password or a TPM.
+pub fn holds_clear_key(path: &Path) -> bool {
+    certificate::read(path).is_ok_and(|bytes| certificate::holds_clear_key(&bytes))
+}
+
 /// The certificates of a file, as DER.
 pub fn read_file(path: &Path) -> Result<Vec<Vec<u8>>, CertificateError> {
     let certificates = certificate::parse(&certificate::read(path)?)?;
@@ -107,6 +128,23 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     /// Each way in which certificates are replaced: certbot's, cert-manager's, `mv`, and an editor's.
+    #[test]
+    fn intermediates_on_the_token_follow_the_leaf_without_a_chain_file() {
+        use super::super::test_support::{ca_der, ec, leaf_der};
+        use openssl::nid::Nid;
+        let key = ec(Nid::X9_62_PRIME256V1);
+        let found = || FoundCertificate {
+            der: leaf_der(&key),
+            issuers: vec![b"nonsense".to_vec(), leaf_der(&key)],
+        };
+        assert_eq!(with_issuers(found(), true), [leaf_der(&key)]);
+        let foreign = FoundCertificate {
+            issuers: vec![ca_der(&key)],
+            ..found()
+        };
+        assert_eq!(with_issuers(foreign, false).len(), 1);
+    }
+
     #[test]
     fn every_replacement_shows() {
         let directory = tempfile::tempdir().unwrap();

@@ -15,7 +15,7 @@ use crate::error::Failure;
 use crate::login::{ContextLogin, log_in};
 use crate::raw::{Module, Session};
 use crate::slot::{self, Slots, Token};
-use crate::{find, open};
+use crate::{find, module};
 
 /// Every module and token that the link has had to do with.
 #[derive(Default)]
@@ -82,7 +82,7 @@ impl Places {
         if let Some(module) = self.modules.get(path) {
             return Ok(Arc::clone(module));
         }
-        let module = open::start(path, &mut None)?;
+        let module = module::start(path, &mut None)?;
         self.modules.insert(path.to_owned(), Arc::clone(&module));
         Ok(module)
     }

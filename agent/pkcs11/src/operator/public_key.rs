@@ -14,7 +14,7 @@ use crate::{der, find};
 
 /// Of a private key with this `CKA_ID`: as it tells itself; else its public-key object does, else its
 /// certificate. `None` where none of them does, or several contradict each other.
-pub(super) fn of_private_key(
+pub(crate) fn of_private_key(
     session: &Session,
     key: CK_OBJECT_HANDLE,
     id: Option<&[u8]>,
@@ -96,7 +96,7 @@ fn point<'a>(curve: &[u8], value: &'a [u8]) -> Option<&'a [u8]> {
 const UNCOMPRESSED: u8 = 4;
 
 /// As a certificate object has it.
-pub(super) fn of_certificate(
+pub(crate) fn of_certificate(
     session: &Session,
     object: CK_OBJECT_HANDLE,
 ) -> Result<Option<PublicKeyInfo>, Failure> {
@@ -113,7 +113,7 @@ pub(super) fn certified(certificate: &Certificate) -> Option<PublicKeyInfo> {
 }
 
 /// Whether both are one key: one may have the parameter NULL where the other has none.
-pub(super) fn same(one: &PublicKeyInfo, other: &PublicKeyInfo) -> bool {
+pub(crate) fn same(one: &PublicKeyInfo, other: &PublicKeyInfo) -> bool {
     bits(one).is_some_and(|bits_of_one| Some(bits_of_one) == bits(other))
 }
 

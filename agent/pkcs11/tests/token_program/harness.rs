@@ -190,6 +190,7 @@ impl Store {
         let key = |uri: &K| OpenKey {
             uri: uri.as_ref().parse().unwrap(),
             certificate: None,
+            public_key: None,
         };
         OpenPkcs11 {
             module: module.into(),
@@ -303,7 +304,8 @@ impl Program {
     pub(super) fn receive(&mut self) -> FromToken {
         loop {
             match self.receive_any() {
-                FromToken::HasPin { .. } | FromToken::TryingPin => {}
+                FromToken::HasPin { .. } | FromToken::TryingPin | FromToken::TryingCountedPin => {}
+                FromToken::AwaitingTurn { .. } => self.send(&no_other_try()),
                 answer => return answer,
             }
         }
@@ -346,6 +348,14 @@ impl Drop for Program {
 pub(super) fn sign_message(id: u64, key: usize, text: &str) -> ToToken {
     let text = text.to_owned();
     ToToken::Sign { id, key, text }
+}
+
+/// The token program may try its PIN.
+pub(super) fn no_other_try() -> ToToken {
+    ToToken::TryPin {
+        refused_pins: vec![],
+        doubtful_pins: vec![],
+    }
 }
 
 pub(super) fn unusable(report: &KeyReport) -> &str {
