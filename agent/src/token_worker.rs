@@ -6,6 +6,7 @@
 //! second time and no third. A refused PIN is not tried again: a token's PIN closes the token, a key's own
 //! PIN that key alone.
 
+mod asking;
 mod opening;
 mod pin_tries;
 mod process;

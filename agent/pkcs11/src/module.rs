@@ -72,7 +72,7 @@ fn load(path: &Path) -> Result<Library, TokenError> {
 fn remedy(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default();
     if let Some(installed) = installed(Path::new(name)).filter(|installed| installed != path) {
-        return format!("write its absolute path: {}", installed.display());
+        return format!("write {}, which is installed", installed.display());
     }
     let name = name.to_string_lossy();
     let install = match PACKAGES.iter().find(|(part, _)| name.contains(part)) {
@@ -123,9 +123,9 @@ mod tests {
 
     #[test]
     fn what_is_no_module_is_named_with_a_remedy() {
-        let text = refusal("/nowhere/libsofthsm2.so");
-        assert!(text.contains("/nowhere/libsofthsm2.so"), "{text}");
-        assert!(text.contains("apt install softhsm2"), "{text}");
+        let text = refusal("/nowhere/libykcs11-absent.so");
+        assert!(text.contains("/nowhere/libykcs11-absent.so"), "{text}");
+        assert!(text.contains("apt install ykcs11"), "{text}");
         // Debian 12 has no package for a YubiHSM.
         for module in ["libcs_pkcs11_R3.so", "pkcs11/yubihsm_pkcs11.so"] {
             let text = refusal(&format!("/nowhere/{module}"));
@@ -136,9 +136,11 @@ mod tests {
         let text = refusal("libopensc-is-not-here.so");
         assert!(text.contains("apt install opensc-pkcs11"), "{text}");
         // What is there is not to be installed: the dynamic linker does not look where it is.
-        let text = refusal("libsofthsm2.so");
-        assert!(text.contains("/libsofthsm2.so"), "{text}");
-        assert!(!text.contains("apt install"), "{text}");
+        for name in ["libsofthsm2.so", "/nowhere/libsofthsm2.so"] {
+            let text = refusal(name);
+            assert!(text.contains("write /usr/"), "{text}");
+            assert!(!text.contains("apt install"), "{text}");
+        }
         // Neither a library, nor a library that has to do with PKCS#11.
         let text = refusal("/etc/passwd");
         assert!(

@@ -430,12 +430,14 @@ fn a_pin_that_is_missing_or_exposed_is_not_used() {
 #[test]
 fn a_module_that_is_absent_is_named() {
     let store = Store::new();
-    let error = store.refusal(store.open_in("/nowhere/opensc-pkcs11.so", &["pkcs11:"]));
-    assert!(matches!(error, TokenError::Unusable(_)), "{error:?}");
-    assert!(
-        error.to_string().contains("apt install opensc-pkcs11"),
-        "{error}"
-    );
+    for (path, remedy) in [
+        ("/nowhere/ykcs11-absent.so", "apt install ykcs11"),
+        ("/nowhere/opensc-pkcs11.so", "write /usr/"), // it is installed elsewhere
+    ] {
+        let error = store.refusal(store.open_in(path, &["pkcs11:"]));
+        assert!(matches!(error, TokenError::Unusable(_)), "{error:?}");
+        assert!(error.to_string().contains(remedy), "{error}");
+    }
 }
 
 /// SoftHSM does not start without its store's directory.

@@ -188,12 +188,11 @@ mod tests {
         assert_eq!(issuers(&leaf, others, now), [ca_one, ca_two]);
         // A longer way is cut off.
         let mut others = Vec::new();
-        let name = |number: usize| format!("ca {number}");
-        for number in 0..8 {
-            let (own, issuer) = (name(number), name(number + 1));
-            others.push(Issued::ca(&key, &own, &key, &issuer).read());
+        let names = ["c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7"];
+        for pair in names.windows(2) {
+            others.push(Issued::ca(&key, pair[0], &key, pair[1]).read());
         }
-        let leaf = Issued::leaf(&key).by(&key, "ca 0").read();
+        let leaf = Issued::leaf(&key).by(&key, "c0").read();
         let path = issuers(&leaf, others.clone(), now);
         assert_eq!(path, others[..CHAIN_LIMIT]);
         assert_eq!(issuers(&leaf, vec![], now), []);

@@ -133,11 +133,12 @@ mod tests {
         use super::super::test_support::{ca_der, ec, leaf_der};
         use openssl::nid::Nid;
         let key = ec(Nid::X9_62_PRIME256V1);
+        let leaf = leaf_der(&key);
         let found = || FoundCertificate {
-            der: leaf_der(&key),
-            issuers: vec![b"nonsense".to_vec(), leaf_der(&key)],
+            der: leaf.clone(),
+            issuers: vec![b"nonsense".to_vec(), leaf.clone()],
         };
-        assert_eq!(with_issuers(found(), true), [leaf_der(&key)]);
+        assert_eq!(with_issuers(found(), true), std::slice::from_ref(&leaf));
         let foreign = FoundCertificate {
             issuers: vec![ca_der(&key)],
             ..found()
