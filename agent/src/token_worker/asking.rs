@@ -11,6 +11,7 @@ use super::Event;
 use super::pin_tries::Turn;
 use super::process::{self, TokenProcess};
 use super::thread::{Thread, ending};
+use config::certificate::CertificateSource;
 
 /// How long a worker waits for others that try a PIN of the same token: each may take a whole opening.
 const TURN_LIMIT: Duration = Duration::from_secs(120);
@@ -99,9 +100,14 @@ impl Thread {
     fn open_request(&self) -> Open {
         let mut open = self.open.clone();
         if let Open::Pkcs11(open) = &mut open {
-            for (key, owner) in open.keys.iter_mut().zip(self.shared.owners().iter()) {
-                let loaded = owner.certificate.load_files().and_then(Result::ok);
-                key.public_key = loaded.map(|certificate| certificate.spki);
+            let owners = self.shared.owners();
+            let mut last: Option<(&CertificateSource, Option<Vec<u8>>)> = None;
+            for (key, owner) in open.keys.iter_mut().zip(owners.iter()) {
+                let source = &owner.certificate;
+                let known = last.filter(|(known, _)| *known == source);
+                let public_key = known.map_or_else(|| source.public_key_in_file(), |(_, key)| key);
+                key.public_key.clone_from(&public_key);
+                last = Some((source, public_key));
             }
         }
         open

@@ -70,6 +70,21 @@ impl CertificateSource {
         leaf.into_iter().chain(&self.chain).map(PathBuf::as_path)
     }
 
+    /// The SubjectPublicKeyInfo of the leaf as its file has it now, whatever else is to be said of that; `None` where the
+    /// leaf is on the token, or cannot be read.
+    pub fn public_key_in_file(&self) -> Option<Vec<u8>> {
+        let LeafSource::File(path) = &self.leaf else {
+            return None;
+        };
+        let bytes = certificate::read(path).ok()?;
+        let leaf = match certificate::parse_pem(&String::from_utf8_lossy(&bytes)) {
+            Ok(ders) => ders.into_iter().next()?,
+            Err(_) => bytes,
+        };
+        let leaf = certificate::Certificate::from_der(leaf).ok()?;
+        leaf.spki().ok()
+    }
+
     /// The certificate as its files have it now; `None` where the leaf is on the token.
     pub fn load_files(&self) -> Option<Result<Certificate, String>> {
         matches!(self.leaf, LeafSource::File(_)).then(|| self.load(None))
