@@ -159,7 +159,7 @@ fn with_certificate_on_token(scene: &Scene) -> (Token, String) {
             return (token, leaf.serial_decimal);
         }
     }
-    unreachable!()
+    panic!("neither of the keys is its own")
 }
 
 #[test]
