@@ -249,11 +249,13 @@ fn no_pin_is_tried_where_the_next_one_could_lock() {
     });
 }
 
+/// A wrong one was counted before: the flag cannot tell whether this one was.
 #[test]
 fn a_first_pin_that_may_have_counted_is_not_tried_again() {
     let faults = ["C_Login segfault", "C_Login exit 0", "C_Login hang"];
+    let low = "C_GetTokenInfo flags CKF_USER_PIN_COUNT_LOW";
     together(&faults, |fault| {
-        let stage = Stage::prepared(&KeySpec::new("web", KeyKind::EcP256), &[fault]);
+        let stage = Stage::prepared(&KeySpec::new("web", KeyKind::EcP256), &[fault, low]);
         let names = ["PinRejected", "DeadlineExceeded"];
         let answers = ask(&stage.web.scene, 1, || {});
         assert_refused(&answers, &names, fault);
@@ -264,6 +266,42 @@ fn a_first_pin_that_may_have_counted_is_not_tried_again() {
         assert_eq!(stage.faulty.count("C_Login").unwrap(), 1, "{fault}");
         stage.end_refusing(fault);
     });
+}
+
+#[test]
+fn a_first_pin_that_the_token_did_not_count_is_tried_again() {
+    let faults = [
+        "C_Login segfault times 2",
+        "C_Login lost times 1", // the right one
+        "C_Login exit 0 times 1",
+        "C_Login hang forever times 1",
+    ];
+    together(&faults, |fault| {
+        let stage = Stage::prepared(&KeySpec::new("web", KeyKind::EcP256), &[fault]);
+        stage.resumes_by_itself();
+        stage.end_serving(fault);
+    });
+}
+
+#[test]
+fn a_first_pin_that_the_token_counted_is_not_tried_again() {
+    let lost = "C_Login lost times 1";
+    let key = KeySpec::new("web", KeyKind::EcP256);
+    let stage = Stage::with_pin("00000000", &key, &[lost]);
+    stage.settles_as("PinRejected");
+    assert_eq!(stage.faulty.count("C_Login").unwrap(), 1);
+    stage.end_refusing(lost);
+}
+
+/// What another program has tried meanwhile.
+#[test]
+fn no_pin_is_tried_where_its_turn_comes_when_the_next_one_could_lock() {
+    // The token and the slot without one are looked at, and the token again when it is this program's turn.
+    let flagged = "C_GetTokenInfo flags CKF_USER_PIN_FINAL_TRY after 2";
+    let stage = Stage::prepared(&KeySpec::new("web", KeyKind::EcP256), &[flagged]);
+    stage.settles_as("PinRejected");
+    assert_eq!(stage.faulty.count("C_Login").unwrap(), 0);
+    stage.end_refusing(flagged);
 }
 
 #[test]

@@ -36,6 +36,7 @@ mod life; // start, end, sockets, --check
 mod load; // many clients, slow ones, those that leave; limits; the end under load
 mod metrics; // Prometheus: counts are exact, states are those of now, the text is as its parser wants it
 mod old_kernels; // what older kernels lack
+mod one_token; // one token under several names of its module; keys and certificates that lie on it
 mod operator; // an operator's commands: keys made, requested, attested, listed, deleted; PINs at a terminal
 mod pin_sources; // what a PIN in a file takes to be mended, and what one in a systemd credential
 mod pins; // a wrong PIN is tried once

@@ -68,6 +68,15 @@ pub fn faults(config: &Config, looker: Looker) -> Vec<String> {
         };
         Some(format!("identity {:?}: {error}", identity.name))
     });
+    let clear_keys = config.identities.iter().filter_map(|identity| {
+        let file = clear_key(&identity.certificate)?;
+        Some(format!(
+            "identity {:?}: {}: there is a private key in clear beside the certificate: remove it, and have a key \
+             on the token certified",
+            identity.name,
+            file.display()
+        ))
+    });
     let renewals = config.identities.iter().filter_map(|identity| {
         let error = check_renewal(identity, sandbox).err()?;
         Some(format!("identity {:?}: renew: {error}", identity.name))
@@ -76,6 +85,7 @@ pub fn faults(config: &Config, looker: Looker) -> Vec<String> {
         .chain(pins)
         .chain(keys)
         .chain(certificates)
+        .chain(clear_keys)
         .chain(renewals);
     all.collect()
 }
@@ -160,6 +170,12 @@ fn awaits_renewal(identity: &IdentityConfig) -> bool {
         Ok(None) => true,
         Err(_) => false,
     }
+}
+
+/// The certificate file in which a private key is that opens for everybody.
+fn clear_key(source: &CertificateSource) -> Option<&Path> {
+    let mut files = source.files();
+    files.find(|file| certificate::holds_clear_key(file))
 }
 
 fn check_certificate(source: &CertificateSource) -> Result<(), String> {

@@ -6,7 +6,9 @@
 //! second time and no third. A refused PIN is not tried again: a token's PIN closes the token, a key's own
 //! PIN that key alone.
 
+mod asking;
 mod opening;
+mod pin_tries;
 mod process;
 mod queue;
 mod retry;
@@ -19,13 +21,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use token::link::{FromToken, Open};
-use token::{PinFingerprint, Signature, StringToSign, TokenError};
+use token::{Signature, StringToSign, TokenError};
 use wire::Presence;
 
 use crate::launcher::TokenPrograms;
 use config::certificate::{Certificate, CertificateSource};
 
 pub use opening::{check_proof, proof, stays_in_use};
+pub use pin_tries::PinTries;
 use thread::Thread;
 
 /// What one key of a token can do now.
@@ -122,7 +125,7 @@ struct Shared {
     owners: Mutex<Arc<[KeyOwner]>>,
     /// The certificate that each key was last proved to be of.
     proved: Mutex<HashMap<usize, Arc<Certificate>>>,
-    refused_pins: RefusedPins,
+    pin_tries: PinTries,
     /// Requests that wait.
     waiting: AtomicUsize,
     /// Token programs that were started.
@@ -142,6 +145,8 @@ enum Event {
     Sign(Job),
     /// From the token program of that generation; `None` when it is gone.
     Answer(u64, Option<FromToken>),
+    /// Another worker has left the line of those who try a PIN of this token.
+    Turn,
     /// It signed wrongly, and is to be opened again.
     Distrust,
     /// An operator may have mended something.
@@ -169,25 +174,8 @@ struct Job {
 pub struct Heritage {
     /// Tokens that are to be closed first.
     pub ends: Vec<Arc<End>>,
-    /// PINs that are not to be tried.
-    pub refused_pins: RefusedPins,
-}
-
-/// The PINs that any token has refused while this agent runs: one list for all keepers, so that none tries
-/// what another one did.
-#[derive(Debug, Clone, Default)]
-pub struct RefusedPins(Arc<Mutex<Vec<PinFingerprint>>>);
-
-impl RefusedPins {
-    fn all(&self) -> Vec<PinFingerprint> {
-        let pins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        pins.clone()
-    }
-
-    fn add(&self, pin: PinFingerprint) {
-        let mut pins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        pins.push(pin);
-    }
+    /// The PINs that were tried.
+    pub pin_tries: PinTries,
 }
 
 impl TokenWorker {
@@ -204,7 +192,7 @@ impl TokenWorker {
             changed: Condvar::new(),
             owners: Mutex::new(owners.into()),
             proved: Mutex::default(),
-            refused_pins: heritage.refused_pins,
+            pin_tries: heritage.pin_tries,
             waiting: AtomicUsize::new(0),
             starts: AtomicU64::new(0),
             end: Arc::default(),

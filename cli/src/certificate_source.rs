@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::Args;
-use rolesanywhere::certificate::{self, Certificate, CertificateError, Chain, FILE_LIMIT};
+use rolesanywhere::certificate::{
+    self, Certificate, CertificateError, Chain, FILE_LIMIT, Objection,
+};
 use thiserror::Error;
 
 use client::Diagnostic;
@@ -62,15 +64,27 @@ impl Diagnostic for SourceError {
 impl CertificateArguments {
     /// The certificate with its intermediates.
     pub(crate) fn chain(&self, socket: &Path) -> Result<Chain, SourceError> {
+        self.chain_with_objections(socket).map(|(chain, _)| chain)
+    }
+
+    /// The same, and what there is to say against the files.
+    pub(crate) fn chain_with_objections(
+        &self,
+        socket: &Path,
+    ) -> Result<(Chain, Vec<Objection>), SourceError> {
         if self.files.is_empty() {
-            return of_identity(socket, self.identity.as_deref());
+            let chain = of_identity(socket, self.identity.as_deref())?;
+            return Ok((chain, Vec::new()));
         }
-        let mut certificates = Vec::new();
+        let (mut certificates, mut objections) = (Vec::new(), Vec::new());
         for file in &self.files {
-            certificates.extend(read(file)?);
+            let (more, objection) = read_with_objection(file)?;
+            certificates.extend(more);
+            objections.extend(objection);
         }
         let place = shown(self.files.first().map_or(Path::new("-"), PathBuf::as_path));
-        Chain::new(certificates).map_err(|error| SourceError::File { place, error })
+        let chain = Chain::new(certificates).map_err(|error| SourceError::File { place, error })?;
+        Ok((chain, objections))
     }
 }
 
@@ -89,13 +103,22 @@ pub(crate) fn of_identity(socket: &Path, identity: Option<&str>) -> Result<Chain
 
 /// The certificates of a file, or of standard input.
 pub(crate) fn read(file: &Path) -> Result<Vec<Certificate>, SourceError> {
+    read_with_objection(file).map(|(certificates, _)| certificates)
+}
+
+/// The same, and what there is to say against the file.
+fn read_with_objection(file: &Path) -> Result<(Vec<Certificate>, Option<Objection>), SourceError> {
     let bytes = match is_standard_input(file) {
         true => input::read_limited(std::io::stdin().lock(), FILE_LIMIT),
         false => input::read(file, FILE_LIMIT),
     };
     let certificates = bytes
         .map_err(|fault| CertificateError::new(format!("cannot read it: {fault}")))
-        .and_then(|bytes| certificate::parse(&bytes));
+        .and_then(|bytes| {
+            let objection =
+                certificate::holds_clear_key(&bytes).then(|| Objection::clear_key(&shown(file)));
+            Ok((certificate::parse(&bytes)?, objection))
+        });
     certificates.map_err(|error| SourceError::File {
         place: shown(file),
         error,

@@ -78,12 +78,13 @@ struct Inspection {
 pub(crate) fn run(common: &Common, wanted: &InspectArguments) -> Result<(), InspectError> {
     let files = wanted.certificate.files.iter().chain(&wanted.trust_anchor);
     certificate_source::check_standard_input(files)?;
-    let chain = wanted.certificate.chain(&common.socket())?;
+    let (chain, of_files) = wanted.certificate.chain_with_objections(&common.socket())?;
     let anchors = match &wanted.trust_anchor {
         Some(file) => Some(certificate_source::read(file)?),
         None => None,
     };
-    let inspection = Inspection::of(chain, anchors.as_deref(), Timestamp::now());
+    let mut inspection = Inspection::of(chain, anchors.as_deref(), Timestamp::now());
+    inspection.objections.extend(of_files);
     let text = match wanted.json {
         true => json::render(&inspection).map_err(OutputError::from)?,
         false => text::render(&inspection),

@@ -29,9 +29,9 @@ use thiserror::Error;
 
 pub use ca::anchor_objections;
 pub use certification_request::{CertificationRequest, Proof};
-pub use chain::{CHAIN_LIMIT, Chain};
+pub use chain::{CHAIN_LIMIT, Chain, issuers};
 pub use extensions::AlternativeName;
-pub use file::{FILE_LIMIT, parse, parse_pem, read};
+pub use file::{FILE_LIMIT, holds_clear_key, parse, parse_pem, read};
 pub use name::Attribute;
 pub use objection::{Objection, Severity, Whose};
 pub use public_key::{KeyKind, PublicKey};

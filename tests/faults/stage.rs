@@ -60,12 +60,18 @@ impl Stage {
 
     /// Has the faults from the start.
     pub(super) fn prepared(key: &KeySpec, faults: &[&str]) -> Stage {
+        Stage::with_pin(hsm_fixtures::PIN, key, faults)
+    }
+
+    /// The same, and this PIN for the token.
+    pub(super) fn with_pin(pin: &str, key: &KeySpec, faults: &[&str]) -> Stage {
         let scene = Scene::new().unwrap();
         let token = scene.add_token("lab").unwrap();
         let web = scene.add_identity_with(&token, key, &LeafSpec::new("web"));
         let web = web.unwrap();
         let other = KeySpec::new("other", KeyKind::EcP256);
         token.generate(&other).unwrap();
+        scene.write("lab.pin", pin).unwrap();
         let faulty = FaultyModule::new(scene.dir()).unwrap();
         faulty.inject(faults).unwrap();
         let mut config = scene.agent_config(vec![web]).unwrap();
@@ -103,10 +109,15 @@ impl Stage {
     /// Serves everybody again, by itself, with no other fault than these.
     pub(super) fn resumes(&self, faults: &[&str]) {
         self.inject(faults);
+        self.resumes_by_itself();
+    }
+
+    /// The same with the faults that it has.
+    pub(super) fn resumes_by_itself(&self) {
         let deadline = Instant::now() + RECOVERY;
         loop {
             let answer = ask_once(&self.web.scene);
-            assert_refused(std::slice::from_ref(&answer), &AWAY, faults);
+            assert_refused(std::slice::from_ref(&answer), &AWAY, &answer);
             if answer == Answer::Signed {
                 break;
             }
@@ -114,7 +125,7 @@ impl Stage {
             std::thread::sleep(POLL);
         }
         let answers = ask(&self.web.scene, 1, || {});
-        assert_eq!(answers, vec![Answer::Signed; CLIENTS], "{faults:?}");
+        assert_eq!(answers, vec![Answer::Signed; CLIENTS]);
         self.logs_in_once_an_opening();
     }
 

@@ -12,7 +12,7 @@ pub use rolesanywhere::certificate::CertificateError;
 use rolesanywhere::certificate::{self, Chain, KeyKind, PublicKey};
 use token::{Algorithm, Signature};
 
-pub use source::{CertificateSource, LeafSource, Stamp, read_file};
+pub use source::{CertificateSource, LeafSource, Stamp, holds_clear_key, read_file};
 
 /// A leaf that AWS can accept, with its intermediates.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use token::{PinSource, Tcti, TokenMatch};
+use token::{PinSource, Tcti, TokenMatch, is_same_module};
 
 use crate::value::Text;
 
@@ -82,7 +82,7 @@ impl TokenKind {
     pub(crate) fn is_same(&self, other: &TokenKind) -> bool {
         match (self, other) {
             (TokenKind::Pkcs11(one), TokenKind::Pkcs11(other)) => {
-                one.module == other.module && one.token == other.token
+                is_same_module(&one.module, &other.module) && one.token == other.token
             }
             (TokenKind::Tpm(one), TokenKind::Tpm(other)) => one == other,
             _ => false,
@@ -93,7 +93,7 @@ impl TokenKind {
     pub(crate) fn may_be_named_otherwise_by(&self, other: &TokenKind) -> bool {
         match (self, other) {
             (TokenKind::Pkcs11(one), TokenKind::Pkcs11(other)) => {
-                one.module == other.module
+                is_same_module(&one.module, &other.module)
                     && one.token != other.token
                     && one.token.overlaps(&other.token)
             }
@@ -214,6 +214,32 @@ mod tests {
         }
         let text = format!("{WEB}{}", other.replace("token=lab;", "token=other;"));
         assert_eq!(load(&text).unwrap().tokens.len(), 2);
+    }
+
+    #[test]
+    fn links_to_one_module_are_one_module() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        std::fs::write(path("module.so"), "").unwrap();
+        std::os::unix::fs::symlink("module.so", path("link.so")).unwrap();
+        std::fs::hard_link(path("module.so"), path("hard.so")).unwrap();
+        std::fs::copy(path("module.so"), path("copy.so")).unwrap();
+        let identity = |number: usize, token: &str, module: &str, pin: &str| {
+            format!(
+                "[[identity]]\nname = \"i{number}\"\nkey = \"pkcs11:{token};object=web?module-path={}\"\n\
+                 pin = {{ file = \"{pin}\" }}\n",
+                path(module)
+            )
+        };
+        let first = identity(0, "token=lab", "module.so", "/pin");
+        for (module, tokens) in [("link.so", 1), ("hard.so", 1), ("copy.so", 2)] {
+            let text = format!("{first}{}", identity(1, "token=lab", module, "/pin"));
+            assert_eq!(load(&text).unwrap().tokens.len(), tokens, "{module}");
+        }
+        let other_name = identity(1, "serial=1", "link.so", "/pin");
+        assert_refused(&format!("{first}{other_name}"), "same token");
+        let other_pin = identity(1, "token=lab", "link.so", "/other");
+        assert_refused(&format!("{first}{other_pin}"), "another PIN");
     }
 
     #[test]

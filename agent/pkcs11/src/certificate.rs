@@ -1,23 +1,25 @@
 //! The certificate of a key, read from the token.
 
 use cryptoki_sys::*;
-use token::link::{CertificateOnToken, OpenKey};
+use token::link::{CertificateOnToken, FoundCertificate, OpenKey};
 use token::{ObjectMatch, Pkcs11Uri, TokenError};
 
 use crate::error::Failure;
 use crate::find;
+use crate::issuers::Issuers;
 use crate::properties::Properties;
-use crate::raw::Session;
 use crate::slot::Token;
 
-/// The certificate's DER. To be called after the login: certificates may be private objects.
+/// The certificate, and those that may have issued it. To be called after the login: certificates may be private
+/// objects.
 pub(crate) fn read(
-    session: &Session,
+    issuers: &Issuers,
     token: &Token,
     key: &OpenKey,
     certificate: &CertificateOnToken,
     properties: &Properties,
-) -> Result<Vec<u8>, TokenError> {
+) -> Result<FoundCertificate, TokenError> {
+    let session = issuers.session();
     let wanted = match certificate {
         CertificateOnToken::OfTheKey => of_the_key(&key.uri, properties)?,
         CertificateOnToken::Named(uri) => named(uri, token)?,
@@ -33,7 +35,10 @@ pub(crate) fn read(
     ders.sort_unstable();
     ders.dedup();
     match (ders.pop(), ders.is_empty()) {
-        (Some(der), true) if !der.is_empty() => Ok(der),
+        (Some(der), true) if !der.is_empty() => Ok(FoundCertificate {
+            issuers: issuers.of(&der).map_err(failed)?,
+            der,
+        }),
         (Some(_), false) => Err(TokenError::Unusable(format!(
             "several certificates match {wanted}: write certificate = \"FILE\", or which one is meant: {}",
             find::list(&find::describe(session, &wanted, &objects).map_err(failed)?)

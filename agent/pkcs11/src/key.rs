@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use cryptoki_sys::*;
 use sha2::{Digest, Sha256};
-use token::{Algorithm, Key, Signature, StringToSign, TokenError};
+use token::{Algorithm, Key, Pkcs11Uri, Signature, StringToSign, TokenError};
 
 use crate::checked_request::CheckedRequest;
 use crate::der;
 use crate::error::Failure;
 use crate::login::ContextLogin;
-use crate::properties::KeyType;
+use crate::mechanism_name::named;
+use crate::properties::{KeyType, Properties};
 use crate::raw::Session;
 
 /// A private key, in one worker's session.
@@ -86,19 +87,37 @@ pub(crate) enum Mechanism {
     RsaPkcs,
     /// `CKM_ECDSA` on what we hashed: few tokens have `CKM_ECDSA_SHA256`, all have this.
     Ecdsa,
+    /// `CKM_ECDSA_SHA256`: the token hashes.
+    EcdsaSha256,
 }
 
 impl Mechanism {
-    /// For a key of this type, on a token that signs with these mechanisms.
+    /// For a key, on a token that signs with these mechanisms. An error where the key allows none that Roles
+    /// Anywhere takes. `name` is the key's, for people.
     pub(crate) fn choose(
-        key: KeyType,
-        token_has: impl FnOnce(CK_MECHANISM_TYPE) -> bool,
-    ) -> Mechanism {
-        match key {
-            KeyType::Rsa if token_has(CKM_SHA256_RSA_PKCS) => Mechanism::Sha256RsaPkcs,
-            KeyType::Rsa => Mechanism::RsaPkcs,
-            KeyType::Ec => Mechanism::Ecdsa,
-        }
+        key: &Properties,
+        name: &Pkcs11Uri,
+        token_has: impl Fn(CK_MECHANISM_TYPE) -> bool,
+    ) -> Result<Mechanism, TokenError> {
+        let candidates = match key.key_type {
+            KeyType::Rsa if token_has(CKM_SHA256_RSA_PKCS) => {
+                &[Mechanism::Sha256RsaPkcs, Mechanism::RsaPkcs][..]
+            }
+            KeyType::Rsa => &[Mechanism::RsaPkcs, Mechanism::Sha256RsaPkcs],
+            KeyType::Ec => &[Mechanism::Ecdsa, Mechanism::EcdsaSha256],
+        };
+        let allowed = &key.allowed_mechanisms;
+        let fits = |one: &&Mechanism| allowed.is_empty() || allowed.contains(&one.number());
+        candidates.iter().find(fits).copied().ok_or_else(|| {
+            let needed: Vec<String> = candidates.iter().map(|one| named(one.number())).collect();
+            let allowed: Vec<String> = allowed.iter().copied().map(named).collect();
+            TokenError::Unusable(format!(
+                "{name} allows {} alone (CKA_ALLOWED_MECHANISMS), and Roles Anywhere needs a signature by {}: make \
+                 a key that allows it",
+                allowed.join(", "),
+                needed.join(" or ")
+            ))
+        })
     }
 
     fn number(self) -> CK_MECHANISM_TYPE {
@@ -106,20 +125,21 @@ impl Mechanism {
             Mechanism::Sha256RsaPkcs => CKM_SHA256_RSA_PKCS,
             Mechanism::RsaPkcs => CKM_RSA_PKCS,
             Mechanism::Ecdsa => CKM_ECDSA,
+            Mechanism::EcdsaSha256 => CKM_ECDSA_SHA256,
         }
     }
 
-    fn algorithm(self) -> Algorithm {
+    pub(crate) fn algorithm(self) -> Algorithm {
         match self {
             Mechanism::Sha256RsaPkcs | Mechanism::RsaPkcs => Algorithm::RsaSha256,
-            Mechanism::Ecdsa => Algorithm::EcdsaSha256,
+            Mechanism::Ecdsa | Mechanism::EcdsaSha256 => Algorithm::EcdsaSha256,
         }
     }
 
     /// What `C_Sign` gets.
     fn input(self, message: &[u8]) -> Vec<u8> {
         match self {
-            Mechanism::Sha256RsaPkcs => message.to_vec(),
+            Mechanism::Sha256RsaPkcs | Mechanism::EcdsaSha256 => message.to_vec(),
             Mechanism::RsaPkcs => [SHA256_DIGEST_INFO, &Sha256::digest(message)].concat(),
             Mechanism::Ecdsa => Sha256::digest(message).to_vec(),
         }
@@ -128,8 +148,10 @@ impl Mechanism {
     /// What `C_Sign` made, as AWS wants it. The agent verifies it: here only its form matters.
     fn signature(self, output: Vec<u8>) -> Option<Vec<u8>> {
         match self {
-            Mechanism::Ecdsa => der::ecdsa_signature(&output),
-            _ => token::is_rsa_length(output.len() * 8).then_some(output),
+            Mechanism::Ecdsa | Mechanism::EcdsaSha256 => der::ecdsa_signature(&output),
+            Mechanism::Sha256RsaPkcs | Mechanism::RsaPkcs => {
+                token::is_rsa_length(output.len() * 8).then_some(output)
+            }
         }
     }
 }
@@ -144,12 +166,60 @@ const SHA256_DIGEST_INFO: &[u8] = &[
 mod tests {
     use super::*;
 
+    fn chosen(
+        key_type: KeyType,
+        token_has: bool,
+        allowed: &[CK_MECHANISM_TYPE],
+    ) -> Result<Mechanism, TokenError> {
+        let properties = Properties {
+            key_type,
+            id: None,
+            always_authenticate: false,
+            allowed_mechanisms: allowed.to_vec(),
+            warnings: vec![],
+        };
+        let name = "pkcs11:object=web".parse().unwrap();
+        Mechanism::choose(&properties, &name, |_| token_has)
+    }
+
     #[test]
     fn rsa_hashes_where_the_token_cannot() {
-        let choose = |key, has| Mechanism::choose(key, |_| has);
-        assert_eq!(choose(KeyType::Rsa, true), Mechanism::Sha256RsaPkcs);
-        assert_eq!(choose(KeyType::Rsa, false), Mechanism::RsaPkcs);
-        assert_eq!(choose(KeyType::Ec, false), Mechanism::Ecdsa);
+        let chosen = |key, has| chosen(key, has, &[]);
+        assert_eq!(chosen(KeyType::Rsa, true), Ok(Mechanism::Sha256RsaPkcs));
+        assert_eq!(chosen(KeyType::Rsa, false), Ok(Mechanism::RsaPkcs));
+        assert_eq!(chosen(KeyType::Ec, false), Ok(Mechanism::Ecdsa));
+    }
+
+    #[test]
+    fn a_key_signs_by_what_it_allows() {
+        for (key, token_has, allowed, expected) in [
+            (KeyType::Rsa, true, CKM_RSA_PKCS, Mechanism::RsaPkcs),
+            (
+                KeyType::Rsa,
+                false,
+                CKM_SHA256_RSA_PKCS,
+                Mechanism::Sha256RsaPkcs,
+            ),
+            (KeyType::Ec, true, CKM_ECDSA_SHA256, Mechanism::EcdsaSha256),
+            (KeyType::Ec, true, CKM_ECDSA, Mechanism::Ecdsa),
+        ] {
+            let allowed = [CKM_SHA512_RSA_PKCS, allowed];
+            assert_eq!(chosen(key, token_has, &allowed), Ok(expected));
+        }
+        for (key, allowed, name) in [
+            (
+                KeyType::Rsa,
+                CKM_SHA256_RSA_PKCS_PSS,
+                "CKM_SHA256_RSA_PKCS_PSS alone",
+            ),
+            (KeyType::Rsa, CKM_VENDOR_DEFINED + 1, "0x80000001 alone"),
+            (KeyType::Ec, CKM_ECDSA_SHA384, "CKM_ECDSA_SHA384 alone"),
+            (KeyType::Ec, CKM_RSA_PKCS, "CKM_RSA_PKCS alone"),
+        ] {
+            let error = chosen(key, true, &[allowed]).unwrap_err();
+            assert!(matches!(error, TokenError::Unusable(_)), "{error:?}");
+            assert!(error.to_string().contains(name), "{error}");
+        }
     }
 
     #[test]

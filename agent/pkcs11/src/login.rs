@@ -4,7 +4,7 @@
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use cryptoki_sys::*;
-use token::host::PinGuard;
+use token::host::{PinGuard, UserPin};
 use token::{Pin, PinSource, TokenError};
 
 use crate::error::Failure;
@@ -72,9 +72,34 @@ pub(crate) fn log_in(
     let (Some(untried), Some(source)) = (read_pin(token, source, User::Agent)?, source) else {
         return Ok(NO_LOGIN);
     };
-    pins.check(None, &token.identity(), &[&untried.pin], source.take_over())?;
-    pins.trying()?;
+    await_turn(session, token, source, &untried.pin, pins)?;
     log_in_with(session, token, Some(untried)).map_err(|no_login| no_login.error)
+}
+
+/// Waits until nobody else tries a PIN of the token, and looks whether this one may still be tried.
+fn await_turn(
+    session: &Session,
+    token: &Token,
+    source: &PinSource,
+    pin: &Pin,
+    pins: &PinGuard,
+) -> Result<(), TokenError> {
+    let is_doubtful = pins.await_turn(&UserPin {
+        name: token.to_string(),
+        token: token.identity(),
+        pin,
+        take_over: source.take_over(),
+    })?;
+    // Others may have tried a PIN since.
+    let now = token.read_again(session.module())?;
+    source_for(&now, Some(source), User::Agent)?;
+    if is_doubtful {
+        now.check_no_wrong_pin()?;
+    }
+    match now.tells_wrong_pins() {
+        true => pins.trying_counted(),
+        false => pins.trying(),
+    }
 }
 
 /// Reads the PIN for an operator's command, where token or command want a login.

@@ -1,21 +1,20 @@
 //! From the agent's `Open` to keys that can sign.
 
-use std::env;
-use std::path::Path;
 use std::sync::Arc;
 
 use cryptoki_sys::CK_SLOT_ID;
+use token::TokenError;
 use token::host::{Opened, PinGuard};
-use token::link::{KeyReport, Open, OpenKey, OpenedKey};
-use token::{TokenError, softhsm};
+use token::link::{FoundCertificate, KeyReport, Open, OpenKey, OpenedKey};
 
+use crate::issuers::Issuers;
 use crate::key::{Mechanism, Pkcs11Key};
 use crate::login::{ContextLogin, log_in};
+use crate::module::start;
 use crate::properties::Properties;
 use crate::raw::{Library, Module, Session};
 use crate::slot::Token;
-use crate::softhsm_store::Store;
-use crate::{certificate, find, slot};
+use crate::{certificate, key_choice, slot};
 
 /// Starts the module, logs in once, finds each key once; then opens the sessions that sign. `library` is
 /// the module, once it is loaded: to open the token again it is only started again.
@@ -35,10 +34,11 @@ pub(crate) fn open(
     let login = log_in(&session, &token, request.pin.as_ref(), pins)?;
     let context_login = login.context.map(Arc::new);
 
+    let issuers = Issuers::on(&session);
     let found: Vec<_> = request
         .keys
         .iter()
-        .map(|key| find_key(&module, &session, &token, key, context_login.as_ref()))
+        .map(|key| find_key(&module, &issuers, &token, key, context_login.as_ref()))
         .collect();
 
     let mut warnings: Vec<String> = login.warning.into_iter().collect();
@@ -55,72 +55,6 @@ pub(crate) fn open(
     Ok(Opened { reports, workers })
 }
 
-/// A module between `C_Initialize` and `C_Finalize`; loads it where `library` is none yet.
-pub(crate) fn start(path: &Path, library: &mut Option<Library>) -> Result<Arc<Module>, TokenError> {
-    let loaded = match library {
-        Some(library) => *library,
-        None => *library.insert(load(path)?),
-    };
-    let store = Store::in_process();
-    let _lock = store.as_ref().map(Store::lock); // the module reads all tokens now
-    // Whatever the code: no key and no PIN has had a part in it, and a daemon that the module needs may
-    // come up later.
-    loaded.initialize().map(Arc::new).map_err(|failure| {
-        let module = path.display();
-        let mut text = format!("PKCS#11 module {module} does not start: {failure}");
-        if softhsm::is_module(path)
-            && let Some(obstacle) = softhsm::obstacle(env::var_os(softhsm::VARIABLE).as_deref())
-        {
-            text += &format!(": {obstacle}");
-        }
-        TokenError::Gone(text)
-    })
-}
-
-fn load(path: &Path) -> Result<Library, TokenError> {
-    let module = path.display();
-    // A bare name, as our default is, is searched by the dynamic linker.
-    let bare = path.file_name() == Some(path.as_os_str());
-    if !bare && !path.is_absolute() {
-        return Err(TokenError::Unusable(format!(
-            "PKCS#11 module {module}: write its absolute path"
-        )));
-    }
-    if !bare && let Err(error) = path.metadata() {
-        return Err(TokenError::Unusable(format!(
-            "PKCS#11 module {module} cannot be read: {error}; {}, or correct the module's name \
-             (--module, module-path in the key's URI, or pkcs11-module)",
-            remedy(path)
-        )));
-    }
-    Library::load(path).map_err(|error| {
-        TokenError::Unusable(format!(
-            "{module} cannot be loaded as a PKCS#11 module: {error}; {}, or correct the module's name \
-             (--module, module-path in the key's URI, or pkcs11-module)",
-            remedy(path)
-        ))
-    })
-}
-
-fn remedy(path: &Path) -> String {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    match PACKAGES.iter().find(|(part, _)| name.contains(part)) {
-        Some((_, package)) => format!("on Debian and Ubuntu, `apt install {package}`"),
-        None => "install the vendor's package".to_owned(),
-    }
-}
-
-/// Which Debian package a module is in, by a part of its name.
-const PACKAGES: [(&str, &str); 7] = [
-    ("softhsm", "softhsm2"),
-    ("p11-kit-proxy", "p11-kit-modules"),
-    ("opensc", "opensc-pkcs11"),
-    ("pkcs11-spy", "opensc-pkcs11"),
-    ("ykcs11", "ykcs11"),
-    ("tpm2_pkcs11", "libtpm2-pkcs11-1"),
-    ("softokn3", "libnss3"),
-];
-
 /// A key that was found, before it has a session to sign in.
 struct FoundKey {
     handle: u64,
@@ -128,31 +62,32 @@ struct FoundKey {
     mechanism: Mechanism,
     /// Where each signature needs the PIN.
     context_login: Option<Arc<ContextLogin>>,
-    certificate: Option<Vec<u8>>,
+    certificate: Option<FoundCertificate>,
     warnings: Vec<String>,
 }
 
 fn find_key(
     module: &Module,
-    session: &Session,
+    issuers: &Issuers,
     token: &Token,
     wanted: &OpenKey,
     context_login: Option<&Arc<ContextLogin>>,
 ) -> Result<FoundKey, TokenError> {
-    let handle = find::private_key(session, &wanted.uri)?;
+    let session = issuers.session();
+    let handle = key_choice::private_key(session, wanted)?;
     let properties = Properties::read(session, handle, &wanted.uri)?;
     let context_login = properties.context_login(&wanted.uri, context_login)?;
     let certificate = wanted
         .certificate
         .as_ref()
-        .map(|certificate| certificate::read(session, token, wanted, certificate, &properties))
+        .map(|certificate| certificate::read(issuers, token, wanted, certificate, &properties))
         .transpose()?;
     Ok(FoundKey {
         handle,
         name: wanted.uri.to_string().into(),
-        mechanism: Mechanism::choose(properties.key_type, |mechanism| {
+        mechanism: Mechanism::choose(&properties, &wanted.uri, |mechanism| {
             module.signs_with(token.slot, mechanism)
-        }),
+        })?,
         context_login,
         certificate,
         warnings: properties.warnings,
@@ -205,47 +140,8 @@ fn report(found: Result<FoundKey, TokenError>, warnings: &[String]) -> KeyReport
     let mut key = found?;
     key.warnings.extend_from_slice(warnings);
     Ok(OpenedKey {
+        algorithm: key.mechanism.algorithm(),
         certificate: key.certificate,
         warnings: key.warnings,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refusal(path: &str) -> String {
-        match load(Path::new(path)) {
-            Err(TokenError::Unusable(text)) => text,
-            Err(error) => panic!("{error:?}"),
-            Ok(_) => panic!("{path} was loaded"),
-        }
-    }
-
-    #[test]
-    fn what_is_no_module_is_named_with_a_remedy() {
-        let text = refusal("/nowhere/libsofthsm2.so");
-        assert!(text.contains("/nowhere/libsofthsm2.so"), "{text}");
-        assert!(text.contains("apt install softhsm2"), "{text}");
-        // Debian 12 has no package for a YubiHSM.
-        for module in ["libcs_pkcs11_R3.so", "pkcs11/yubihsm_pkcs11.so"] {
-            let text = refusal(&format!("/nowhere/{module}"));
-            assert!(text.contains("install the vendor's package"), "{text}");
-        }
-        let text = refusal("lib/libsofthsm2.so");
-        assert!(text.contains("absolute path"), "{text}");
-        let text = refusal("libopensc-is-not-here.so");
-        assert!(text.contains("apt install opensc-pkcs11"), "{text}");
-        // Neither a library, nor a library that has to do with PKCS#11.
-        let text = refusal("/etc/passwd");
-        assert!(
-            text.contains("cannot be loaded as a PKCS#11 module"),
-            "{text}"
-        );
-        let libc = std::fs::read_to_string("/proc/self/maps").unwrap();
-        let libc = libc.lines().find(|line| line.ends_with("libc.so.6"));
-        let libc = libc.unwrap().split_whitespace().last().unwrap();
-        let text = refusal(libc);
-        assert!(text.contains("C_GetFunctionList"), "{text}");
-    }
 }

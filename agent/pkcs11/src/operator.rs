@@ -6,7 +6,7 @@ mod generate;
 mod inventory;
 mod list;
 mod place;
-mod public_key;
+pub(crate) mod public_key;
 mod remains;
 mod report;
 mod request;

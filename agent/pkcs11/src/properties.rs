@@ -16,6 +16,8 @@ pub(crate) struct Properties {
     pub(crate) id: Option<Vec<u8>>,
     /// `CKA_ALWAYS_AUTHENTICATE`: each signature needs a login of its own.
     pub(crate) always_authenticate: bool,
+    /// `CKA_ALLOWED_MECHANISMS`; empty for a key that is not limited to some.
+    pub(crate) allowed_mechanisms: Vec<CK_MECHANISM_TYPE>,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -53,6 +55,7 @@ impl Properties {
             key_type,
             id: bytes(CKA_ID)?.filter(|id| !id.is_empty()),
             always_authenticate: flag(CKA_ALWAYS_AUTHENTICATE)? == Some(true),
+            allowed_mechanisms: numbers(bytes(CKA_ALLOWED_MECHANISMS)?),
             warnings: exposure(flag(CKA_SENSITIVE)?, flag(CKA_EXTRACTABLE)?),
         })
     }
@@ -101,6 +104,20 @@ pub(crate) fn flag(
     attribute: CK_ATTRIBUTE_TYPE,
 ) -> Result<Option<bool>, Failure> {
     Ok(boolean(session.attribute(object, attribute)?))
+}
+
+/// An array of `CK_ULONG`; empty where it is none.
+fn numbers(value: Option<Vec<u8>>) -> Vec<CK_ULONG> {
+    let value = value.unwrap_or_default();
+    let (numbers, rest) = value.as_chunks();
+    match rest {
+        [] => numbers
+            .iter()
+            .copied()
+            .map(CK_ULONG::from_ne_bytes)
+            .collect(),
+        _ => Vec::new(),
+    }
 }
 
 fn boolean(value: Option<Vec<u8>>) -> Option<bool> {
@@ -231,6 +248,18 @@ mod tests {
         ] {
             assert_eq!(exposure(sensitive, extractable).len(), 1);
         }
+    }
+
+    #[test]
+    fn arrays_of_numbers_are_whole_or_none() {
+        let mechanisms = [CKM_RSA_PKCS, CKM_SHA256_RSA_PKCS_PSS];
+        let bytes: Vec<u8> = mechanisms
+            .iter()
+            .flat_map(|one| one.to_ne_bytes())
+            .collect();
+        assert_eq!(numbers(Some(bytes.clone())), mechanisms);
+        assert!(numbers(Some(bytes[1..].to_vec())).is_empty());
+        assert!(numbers(None).is_empty());
     }
 
     #[test]

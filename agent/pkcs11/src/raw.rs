@@ -12,6 +12,7 @@ use std::ptr::null_mut;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cryptoki_sys::*;
+use thiserror::Error;
 use token::Pin;
 
 use crate::error::Failure;
@@ -19,6 +20,20 @@ use crate::error::Failure;
 /// A PKCS#11 module that was loaded. It stays loaded: vendor libraries leave threads behind.
 #[derive(Clone, Copy)]
 pub struct Library(&'static CK_FUNCTION_LIST);
+
+/// Why a file is not loaded as a module.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The dynamic linker does not find it, or does not take it.
+    #[error("{0}")]
+    NotLoaded(String),
+    /// It is a library for something else.
+    #[error("{0}")]
+    NotPkcs11(&'static str),
+    /// It does not give its functions away, as p11-kit's proxy with a configuration that it cannot read.
+    #[error("{0}")]
+    Refused(Failure),
+}
 
 /// A module between `C_Initialize` and `C_Finalize`.
 pub struct Module {
@@ -46,6 +61,9 @@ pub(crate) struct KeyPair {
 /// More slots than any module has: its count is not believed beyond this.
 const SLOT_LIMIT: CK_ULONG = 4096;
 
+/// How often the slots are listed while tokens come in between.
+const SLOT_LIST_TRIES: usize = 4;
+
 /// An attribute that is longer is not read. Certificates are the longest; Roles Anywhere sends them in
 /// headers, which are shorter than this.
 pub(crate) const ATTRIBUTE_LIMIT: usize = 16 * 1024;
@@ -64,21 +82,22 @@ macro_rules! call {
 }
 
 impl Library {
-    /// Loads the module; the error says what the dynamic linker said.
-    pub fn load(path: &Path) -> Result<Library, String> {
+    /// Loads the module.
+    pub fn load(path: &Path) -> Result<Library, LoadError> {
         // SAFETY: runs the module's initialisers. The operator chose it, and this process is there to
         // take its faults.
         let library = unsafe { cryptoki_sys::Pkcs11::new(path) };
-        let library = Box::leak(Box::new(library.map_err(|error| error.to_string())?));
+        let library = library.map_err(|error| LoadError::NotLoaded(error.to_string()))?;
+        let library = Box::leak(Box::new(library));
         let list = match &library.C_GetFunctionList {
-            Ok(function) => function_list(*function).map_err(|failure| failure.to_string())?,
-            Err(_) => return Err("it has no function C_GetFunctionList".to_owned()),
+            Ok(function) => function_list(*function).map_err(LoadError::Refused)?,
+            Err(_) => return Err(LoadError::NotPkcs11("it has no function C_GetFunctionList")),
         };
         // SAFETY: null is refused; anything else points to the module's function list (PKCS#11 2.40,
         // section 5.4), which lives as long as the module is loaded: that is for ever.
         match unsafe { list.as_ref() } {
             Some(list) => Ok(Library(list)),
-            None => Err("C_GetFunctionList returned nothing".to_owned()),
+            None => Err(LoadError::NotPkcs11("C_GetFunctionList returned nothing")),
         }
     }
 
@@ -120,6 +139,17 @@ fn check(function: &'static str, code: CK_RV) -> Result<(), Failure> {
 impl Module {
     /// The slots with a token.
     pub fn slots(&self) -> Result<Vec<CK_SLOT_ID>, Failure> {
+        for _ in 0..SLOT_LIST_TRIES {
+            match self.slots_now() {
+                // A token came between the two calls.
+                Err(failure) if failure.code == CKR_BUFFER_TOO_SMALL => {}
+                result => return result,
+            }
+        }
+        self.slots_now()
+    }
+
+    fn slots_now(&self) -> Result<Vec<CK_SLOT_ID>, Failure> {
         // Asks for the count first, although the limit would do: that call makes modules look for
         // tokens (PKCS#11 2.40, C_GetSlotList).
         let mut count = 0;
@@ -130,6 +160,9 @@ impl Module {
                 C_GetSlotList(CK_TRUE, null_mut(), &raw mut count)
             )
         }?;
+        if count == 0 {
+            return Ok(Vec::new()); // p11-kit-client has no room for a list of none
+        }
         count = count.min(SLOT_LIMIT);
         let mut slots = vec![0; count as usize];
         let list = slots.as_mut_ptr();
@@ -217,6 +250,11 @@ impl Drop for Module {
 }
 
 impl Session {
+    /// Its module.
+    pub(crate) fn module(&self) -> &Module {
+        &self.module
+    }
+
     /// `C_Login`: as `CKU_USER`, or as `CKU_CONTEXT_SPECIFIC` between `sign_init` and `sign`.
     pub fn login(&self, user: CK_USER_TYPE, pin: &Pin) -> Result<(), Failure> {
         let pin = pin.secret();

@@ -5,9 +5,10 @@ use std::time::Duration;
 use std::{fmt, thread};
 
 use cryptoki_sys::{
-    CK_FLAGS, CK_SLOT_ID, CKF_LOGIN_REQUIRED, CKF_TOKEN_INITIALIZED, CKR_GENERAL_ERROR,
+    CK_FLAGS, CK_SLOT_ID, CKF_LOGIN_REQUIRED, CKF_TOKEN_INITIALIZED, CKF_USER_PIN_COUNT_LOW,
+    CKF_USER_PIN_FINAL_TRY, CKF_USER_PIN_LOCKED, CKR_GENERAL_ERROR,
 };
-use token::{Pkcs11Uri, TokenError, TokenMatch};
+use token::{Pkcs11Uri, TokenError, TokenMatch, unpad};
 
 use crate::error::Failure;
 use crate::raw::Module;
@@ -15,6 +16,9 @@ use crate::softhsm_store::Store;
 
 /// How long a slot that cannot be read is left alone before it is read again.
 const PATIENCE: Duration = Duration::from_millis(50);
+
+/// A wrong PIN was given since the last login.
+const WRONG_PIN: CK_FLAGS = CKF_USER_PIN_COUNT_LOW | CKF_USER_PIN_FINAL_TRY | CKF_USER_PIN_LOCKED;
 
 /// A token in its slot. `Display` is a URI that names it.
 #[derive(Debug, Clone, PartialEq)]
@@ -97,8 +101,7 @@ fn hidden(store: Option<&Store>, tokens: &[Token]) -> Hidden {
 impl Slots {
     /// The one token that matches.
     pub(crate) fn find(&self, wanted: &TokenMatch) -> Result<Token, TokenError> {
-        let initialized = self.tokens.iter().filter(|token| token.is_initialized());
-        let found = choose(initialized.cloned().collect(), &self.unreadable, wanted);
+        let found = self.find_shown(wanted);
         match (found, &self.hidden) {
             (Err(TokenError::Gone(text)), Hidden::Tokens { count, store }) => {
                 Err(TokenError::Gone(format!(
@@ -109,6 +112,23 @@ impl Slots {
             }
             (found, _) => found,
         }
+    }
+
+    fn find_shown(&self, wanted: &TokenMatch) -> Result<Token, TokenError> {
+        let (initialized, blank): (Vec<Token>, Vec<Token>) =
+            self.tokens.iter().cloned().partition(Token::is_initialized);
+        let is_meant = |token: &Token| token.matches(wanted);
+        if !initialized.iter().any(is_meant)
+            && let Some(token) = blank.iter().find(|token| is_meant(token))
+        {
+            return Err(TokenError::Gone(format!(
+                "the token in slot {} is not initialized (CKF_TOKEN_INITIALIZED), so {} names no token yet: \
+                 initialize it (pkcs11-tool --init-token, or the vendor's own tool)",
+                token.slot,
+                uri(wanted)
+            )));
+        }
+        choose(initialized, &self.unreadable, wanted)
     }
 }
 
@@ -143,8 +163,7 @@ fn read(module: &Module, slot: CK_SLOT_ID) -> Result<Token, Failure> {
 
 /// Padded with blanks by the standard, with zeros by some modules.
 fn text(padded: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(padded);
-    Some(text.trim_end_matches([' ', '\0']).to_owned())
+    Some(unpad(&String::from_utf8_lossy(padded)).to_owned())
 }
 
 fn choose(
@@ -275,15 +294,45 @@ impl Token {
         parts.join(" ")
     }
 
-    /// The same whenever it is the same token, in whichever slot.
+    /// The same whenever it is the same token, in any slot of any module. Its label tells it apart only where it has no
+    /// serial number: a card with several PINs is several tokens, each with a label of its own.
     pub(crate) fn identity(&self) -> String {
+        let has_serial = self
+            .attributes
+            .serial
+            .as_deref()
+            .is_some_and(|serial| !serial.is_empty());
         uri(&TokenMatch {
-            slot_description: None,
-            slot_manufacturer: None,
-            slot_id: None,
-            ..self.attributes.clone()
+            label: self.attributes.label.clone().filter(|_| !has_serial),
+            manufacturer: self.attributes.manufacturer.clone(),
+            model: self.attributes.model.clone(),
+            serial: self.attributes.serial.clone(),
+            ..TokenMatch::default()
         })
         .to_string()
+    }
+
+    /// The token as it is now.
+    pub(crate) fn read_again(&self, module: &Module) -> Result<Token, TokenError> {
+        read_patiently(module, self.slot)
+            .map_err(|failure| failure.while_doing(format_args!("cannot read {self}")))
+    }
+
+    /// Whether its flags will show if the next PIN is counted as wrong: they do not show one yet, and its module is
+    /// known to set them (the standard lets a token hide it).
+    pub(crate) fn tells_wrong_pins(&self) -> bool {
+        self.is_softhsm() && self.flags & WRONG_PIN == 0
+    }
+
+    /// For a PIN whose first try had no answer.
+    pub(crate) fn check_no_wrong_pin(&self) -> Result<(), TokenError> {
+        match self.tells_wrong_pins() {
+            true => Ok(()),
+            false => Err(TokenError::PinRejected(format!(
+                "the answer to the first try of the PIN was lost, and {self} says since that a wrong one was given \
+                 (CKF_USER_PIN_COUNT_LOW), so it is not tried again: correct it, then reload the agent"
+            ))),
+        }
     }
 }
 
@@ -388,6 +437,29 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn a_token_that_is_not_initialized_is_named_where_it_is_meant() {
+        let blank = Token {
+            flags: 0,
+            ..token(7, "", "")
+        };
+        let slots = Slots {
+            tokens: vec![token(1, "lab", "11"), blank],
+            unreadable: vec![],
+            hidden: Hidden::Nothing,
+        };
+        let error = |wanted: &str| {
+            let wanted: Pkcs11Uri = wanted.parse().unwrap();
+            slots.find(&wanted.token).unwrap_err().to_string()
+        };
+        let named = |text: &str| text.contains("CKF_TOKEN_INITIALIZED");
+        assert!(named(&error("pkcs11:slot-id=7")));
+        assert!(!named(&error("pkcs11:token=web")));
+        // Another one is there to be meant.
+        let any = Pkcs11Uri::default();
+        assert_eq!(slots.find(&any.token).map(|token| token.slot), Ok(1));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::{Identities, Identity, Token};
 use crate::launcher::TokenPrograms;
 use crate::policy::Policy;
 use crate::renewal_view::RenewalView;
-use crate::token_worker::{Heritage, KeyOwner, RefusedPins, TokenWorker};
+use crate::token_worker::{Heritage, KeyOwner, PinTries, TokenWorker};
 use config::certificate::{LeafSource, Stamp};
 use config::{Config, IdentityConfig, KeyConfig, Pkcs11Config, TokenConfig, TokenKind};
 
@@ -32,12 +32,11 @@ impl Identities {
     ) -> std::io::Result<Identities> {
         let mut places: Vec<Option<Place>> = vec![None; config.identities.len()];
         let mut keepers = Vec::new();
-        let refused_pins = previous.map_or_else(RefusedPins::default, |previous| {
-            previous.refused_pins.clone()
-        });
+        let pin_tries =
+            previous.map_or_else(PinTries::default, |previous| previous.pin_tries.clone());
         for token in &config.tokens {
             let token_now =
-                keep_or_start(token, &config.identities, programs, previous, &refused_pins)?;
+                keep_or_start(token, &config.identities, programs, previous, &pin_tries)?;
             for (key, identity) in token.identities.iter().enumerate() {
                 if let Some(place) = places.get_mut(*identity) {
                     *place = Some(Place {
@@ -78,7 +77,7 @@ impl Identities {
             .collect();
         Ok(Identities {
             limits: config.limits,
-            refused_pins,
+            pin_tries,
             identities,
             keepers,
         })
@@ -103,7 +102,7 @@ fn keep_or_start(
     identities: &[IdentityConfig],
     programs: &TokenPrograms,
     previous: Option<&Identities>,
-    refused_pins: &RefusedPins,
+    pin_tries: &PinTries,
 ) -> std::io::Result<Token> {
     let configs = || token.identities.iter().filter_map(|at| identities.get(*at));
     let open = match &token.kind {
@@ -131,7 +130,7 @@ fn keep_or_start(
             .filter(|token| token.keeper.open().may_be_the_token_of(&open))
             .map(|token| token.keeper.end())
             .collect(),
-        refused_pins: refused_pins.clone(),
+        pin_tries: pin_tries.clone(),
     };
     let keeper = Arc::new(TokenWorker::start(
         programs.clone(),
@@ -153,6 +152,7 @@ fn open_pkcs11<'a>(
                 LeafSource::File(_) => None,
                 LeafSource::Token(which) => Some(which.clone()),
             },
+            public_key: None, // its worker reads the file when it opens the token
         }),
         KeyConfig::Tpm(_) => None,
     };

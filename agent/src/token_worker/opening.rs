@@ -3,16 +3,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use token::link::{FromToken, KeyReport, Open, ToToken};
-use token::{AmzDate, Signature, StringToSign, TokenError};
+use token::{Algorithm, AmzDate, Signature, StringToSign, TokenError};
 
 use super::process::{self, TokenProcess};
 use super::retry::{failure_of_all, own_errors};
-use super::thread::{SIGN_LIMIT, Thread, ending};
+use super::thread::{SIGN_LIMIT, Thread};
 use super::{Event, KeyOwner, KeyState};
 use crate::log::{self, Fields, Level};
 use config::certificate::Certificate;
@@ -122,72 +121,6 @@ impl Thread {
         self.log_states(&states);
         self.set_states(states);
         Ok(())
-    }
-
-    /// The reports of the keys. A program that is lost while it tries a PIN is an error that passes only
-    /// if that PIN was taken before: otherwise the try may have counted.
-    fn ask_to_open(
-        &mut self,
-        process: &mut TokenProcess,
-        limit: Duration,
-    ) -> Result<Vec<KeyReport>, TokenError> {
-        self.pins.clear();
-        let mut open = self.open.clone();
-        if let (generation, sessions) = &self.sessions
-            && *generation != self.generation
-        {
-            open.set_left_sessions(sessions);
-        }
-        process.send(&ToToken::Open {
-            open,
-            refused_pins: self.forbidden_pins(),
-        })?;
-        let until = Instant::now() + limit;
-        let (mut trying, mut waited, mut last) = (false, false, None);
-        loop {
-            match self.hear(until, limit) {
-                Ok(FromToken::HasPin { key, fingerprint }) => {
-                    self.pins.insert(key, fingerprint);
-                    last = key;
-                }
-                Ok(FromToken::Sessions(sessions)) => self.sessions = (self.generation, sessions),
-                Ok(FromToken::TryingPin) => trying = !self.pin_is_good,
-                Ok(FromToken::Opened(Ok(reports))) if reports.len() == self.open.key_count() => {
-                    return Ok(reports);
-                }
-                Ok(FromToken::Opened(Err(error))) => return Err(error),
-                Ok(_) => return Err(process::nonsense()),
-                // The agent wants no more; but what becomes of the PIN has to be known.
-                Err(_) if trying && self.closing && !std::mem::replace(&mut waited, true) => {}
-                Err(lost) if trying => return Err(self.lost_while_trying(last, lost)),
-                Err(lost) => return Err(lost),
-            }
-        }
-    }
-
-    /// The token program's next word while the token is being opened. Meanwhile requests queue up, and
-    /// those that the program had before are heard no more.
-    fn hear(&mut self, until: Instant, limit: Duration) -> Result<FromToken, TokenError> {
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            match self.inbox.recv_timeout(left) {
-                Ok(Event::Answer(generation, _)) if generation != self.generation => {}
-                Ok(Event::Answer(_, Some(FromToken::Signed { id, .. }))) if id != self.proof_id => {
-                }
-                Ok(Event::Answer(_, Some(answer))) => return Ok(answer),
-                Ok(Event::Answer(_, None)) => return Err(process::ended()),
-                Ok(Event::Sign(job)) => self.enqueue(job),
-                Ok(Event::Retry) => self.retry = true,
-                Ok(Event::Distrust | Event::Reopen) => {}
-                #[cfg(test)]
-                Ok(Event::Panic) => panic!("in a test"),
-                Ok(Event::Close) | Err(RecvTimeoutError::Disconnected) => {
-                    self.closing = true;
-                    return Err(ending());
-                }
-                Err(RecvTimeoutError::Timeout) => return Err(process::hung(limit)),
-            }
-        }
     }
 
     /// Whether the key is its certificate's: it signs a text of today that belongs to no request, and
@@ -301,8 +234,35 @@ fn prepare_proof(
         }
         (Err(error), None) => return Err(TokenError::Unusable(error)),
     };
+    let certificate = of_this_type(certificate, opened.algorithm, last, owner)?;
     let text = proof(&certificate).map_err(TokenError::Broken)?;
     Ok((certificate, opened.warnings, text))
+}
+
+/// The certificate, or the previous one where that alone is for a key of this type.
+fn of_this_type(
+    certificate: Arc<Certificate>,
+    algorithm: Algorithm,
+    last: Option<&Arc<Certificate>>,
+    owner: &KeyOwner,
+) -> Result<Arc<Certificate>, TokenError> {
+    if certificate.algorithm() == algorithm {
+        return Ok(certificate);
+    }
+    let error = format!(
+        "the certificate (serial {}, {}) is for a key of another type ({}): this key signs {algorithm}; install \
+         the certificate that was issued for this key",
+        certificate.serial,
+        certificate.subject,
+        certificate.key_algorithm()
+    );
+    match last.filter(|last| last.algorithm() == algorithm) {
+        Some(last) => {
+            stays_in_use(&owner.identity, &error);
+            Ok(Arc::clone(last))
+        }
+        None => Err(TokenError::Unusable(error)),
+    }
 }
 
 /// The certificate, or the one of before where that alone is valid now.
@@ -400,6 +360,7 @@ mod tests {
                 keys: vec![OpenKey {
                     uri: Pkcs11Uri::default(),
                     certificate: None,
+                    public_key: None,
                 }],
             }));
             let owner = KeyOwner {

@@ -103,7 +103,7 @@ impl Thread {
                 self.refused.insert(key, error.clone());
                 let doubtful = self.doubtful.remove(&Some(key));
                 if let Some(pin) = self.pins.remove(&Some(key)).or(doubtful) {
-                    self.shared.refused_pins.add(pin.refused());
+                    self.shared.pin_tries.refuse(pin.refused());
                 }
                 self.pin_is_good = false; // the next one is another
                 None
@@ -122,7 +122,7 @@ impl Thread {
 
     /// What the next token program must not try, or not if its token counts a failure more.
     pub(super) fn forbidden_pins(&self) -> Vec<PinFingerprint> {
-        let mut pins = self.shared.refused_pins.all();
+        let mut pins = self.shared.pin_tries.refused();
         pins.extend(self.doubtful.values().cloned());
         pins
     }
@@ -160,7 +160,7 @@ impl Thread {
         if let TokenError::PinRejected(_) = error {
             self.pin_is_good = false; // the next one is another
             for (_, pin) in self.pins.drain() {
-                self.shared.refused_pins.add(pin.refused());
+                self.shared.pin_tries.refuse(pin.refused());
             }
         }
     }

@@ -141,7 +141,7 @@ impl Thread {
             };
         }
         for (_, pin) in self.doubtful.drain() {
-            self.shared.refused_pins.add(pin);
+            self.shared.pin_tries.refuse(pin);
         }
         let error = ending();
         let ended = KeyState::Failed {
@@ -202,7 +202,7 @@ impl Thread {
                     answer(job, Err(own));
                 }
                 Ok(Event::Retry) => self.retry = true,
-                Ok(Event::Answer(..) | Event::Distrust | Event::Reopen) => {}
+                Ok(Event::Answer(..) | Event::Turn | Event::Distrust | Event::Reopen) => {}
                 #[cfg(test)]
                 Ok(Event::Panic) => panic!("in a test"),
                 Err(RecvTimeoutError::Timeout) => return Next::Open(None),
@@ -269,6 +269,7 @@ impl Thread {
                     };
                     return self.lost_for_good(lost);
                 }
+                Event::Turn => continue,
                 // One that was found out before the token was opened again is settled.
                 Event::Distrust if !self.has_state(|state| matches!(state, KeyState::Opening)) => {
                     continue;

@@ -29,3 +29,25 @@ pub(crate) mod optional {
             .transpose()
     }
 }
+
+/// Several of them, as hex strings.
+pub(crate) mod list {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(crate) fn serialize<S: Serializer>(
+        list: &[Vec<u8>],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(list.iter().map(hex::encode))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<Vec<u8>>, D::Error> {
+        let list = Vec::<String>::deserialize(from)?;
+        let bytes = list
+            .iter()
+            .map(|text| hex::decode(text).map_err(D::Error::custom));
+        bytes.collect()
+    }
+}

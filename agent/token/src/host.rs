@@ -31,6 +31,20 @@ pub struct Opened<K> {
 pub struct PinGuard<'a> {
     refused: Vec<PinFingerprint>,
     agent: &'a Mutex<UnixStream>,
+    /// No worker reads from there while a token is being opened.
+    answers: &'a Mutex<Jobs>,
+}
+
+/// The user PIN of a PKCS#11 token, before it is tried.
+pub struct UserPin<'p> {
+    /// The token's name, for people.
+    pub name: String,
+    /// What the token says of itself: the same under every name of its module.
+    pub token: String,
+    /// The PIN.
+    pub pin: &'p Pin,
+    /// How a corrected one gets here.
+    pub take_over: TakeOver,
 }
 
 /// How long a token library may take to close after the agent is gone. Vendor libraries hang here.
@@ -69,6 +83,7 @@ pub fn serve<K: Key + Send>(
         let guard = PinGuard {
             refused: refused_pins,
             agent: &replies,
+            answers: &jobs,
         };
         let Opened { reports, workers } = match open(request, &guard) {
             Ok(opened) => opened,
@@ -173,29 +188,53 @@ impl PinGuard<'_> {
         take_over: TakeOver,
         failures: Failures,
     ) -> Result<(), TokenError> {
-        if self
-            .refused
-            .iter()
-            .any(|refused| refused.forbids(failures) && refused.is_of(owner, pins))
-        {
-            let or_restart = match take_over {
-                TakeOver::Reload => " (or restart it, if this PIN is right by now)",
-                TakeOver::Restart => "",
-            };
-            return Err(TokenError::PinRejected(format!(
-                "{owner}: the PIN is still the one that was refused, and is not tried again: correct it, \
-                 then {take_over}{or_restart}"
-            )));
-        }
+        let forbidden = self.refused.iter().filter(|pin| pin.forbids(failures));
+        refuse(forbidden, owner, owner, pins, take_over)?;
         let fingerprint = PinFingerprint::of(owner, pins)
             .map_err(|error| TokenError::Broken(format!("{owner}: no fingerprint: {error}")))?
             .before_try(failures);
         self.tell(&FromToken::HasPin { key, fingerprint })
     }
 
+    /// Waits until no other token program tries a PIN of the same token. Says whether the answer to an earlier try
+    /// of this PIN was lost. An error where it is refused by then. What the token says of itself may have changed.
+    pub fn await_turn(&self, pin: &UserPin) -> Result<bool, TokenError> {
+        let (name, owner, pins) = (&pin.name, &pin.token, &[pin.pin]);
+        refuse(self.refused.iter(), name, owner, pins, pin.take_over)?;
+        self.check(None, owner, pins, pin.take_over)?;
+        let token = owner.clone();
+        self.tell(&FromToken::AwaitingTurn { token })?;
+        let (refused, doubtful) = match link::next(&mut lock(self.answers).agent) {
+            Ok(Some(ToToken::TryPin {
+                refused_pins,
+                doubtful_pins,
+            })) => (refused_pins, doubtful_pins),
+            Ok(None) | Err(_) => return Err(TokenError::Gone("the agent is gone".to_owned())),
+            Ok(Some(_)) => {
+                return Err(TokenError::Broken(
+                    "the agent's answer makes no sense".to_owned(),
+                ));
+            }
+        };
+        refuse(refused.iter(), name, owner, pins, pin.take_over)?;
+        let known = doubtful.into_iter().find(|known| known.is_of(owner, pins));
+        let Some(fingerprint) = known else {
+            return Ok(false);
+        };
+        // By which the agent knows it again.
+        let key = None;
+        self.tell(&FromToken::HasPin { key, fingerprint })?;
+        Ok(true)
+    }
+
     /// Says that a PIN will be tried now: called right before each login.
     pub fn trying(&self) -> Result<(), TokenError> {
         self.tell(&FromToken::TryingPin)
+    }
+
+    /// The same, where the token tells afterwards whether the try counted.
+    pub fn trying_counted(&self) -> Result<(), TokenError> {
+        self.tell(&FromToken::TryingCountedPin)
     }
 
     /// Says which sessions this program has in a TPM without a resource manager.
@@ -207,6 +246,27 @@ impl PinGuard<'_> {
         reply(self.agent, message)
             .map_err(|error| TokenError::Gone(format!("the agent is gone: {error}")))
     }
+}
+
+/// An error where these PINs are among the refused ones.
+fn refuse<'p>(
+    mut refused: impl Iterator<Item = &'p PinFingerprint>,
+    name: &str,
+    owner: &str,
+    pins: &[&Pin],
+    take_over: TakeOver,
+) -> Result<(), TokenError> {
+    if !refused.any(|refused| refused.is_of(owner, pins)) {
+        return Ok(());
+    }
+    let or_restart = match take_over {
+        TakeOver::Reload => " (or restart it, if this PIN is right by now)",
+        TakeOver::Restart => "",
+    };
+    Err(TokenError::PinRejected(format!(
+        "{name}: the PIN is still the one that was refused, and is not tried again: correct it, then \
+         {take_over}{or_restart}"
+    )))
 }
 
 fn reply(replies: &Mutex<UnixStream>, message: &FromToken) -> io::Result<()> {

@@ -12,6 +12,7 @@ mod hex_bytes;
 pub mod host;
 mod key;
 pub mod link;
+mod module_file;
 pub mod operator;
 mod pin;
 mod pkcs11_uri;
@@ -25,8 +26,9 @@ mod tcti;
 pub mod tpm_device;
 
 pub use key::{Key, Signature, TokenError};
+pub use module_file::is_same_module;
 pub use pin::{Failures, Pin, PinError, PinFingerprint, PinSource, Question, TakeOver};
-pub use pkcs11_uri::{ObjectMatch, Pkcs11Uri, TokenMatch, UriError};
+pub use pkcs11_uri::{ObjectMatch, Pkcs11Uri, TokenMatch, UriError, unpad};
 pub use program_name::Program;
 pub use rolesanywhere::{RSA_LENGTHS, is_rsa_length};
 pub use string_to_sign::{Algorithm, AmzDate, NotASignableText, Scope, StringToSign};

@@ -13,7 +13,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::{PinFingerprint, PinSource, Pkcs11Uri, Signature, Tcti, TokenError};
+use crate::{
+    Algorithm, PinFingerprint, PinSource, Pkcs11Uri, Signature, Tcti, TokenError, is_same_module,
+};
 
 /// From the agent.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -24,6 +26,13 @@ pub enum ToToken {
         open: Open,
         /// What was refused before, and is not to be tried.
         refused_pins: Vec<PinFingerprint>,
+    },
+    /// The answer to [`FromToken::AwaitingTurn`]: no other token program tries a PIN of this token now.
+    TryPin {
+        /// As [`Open`](Self::Open) had them, and what was refused since.
+        refused_pins: Vec<PinFingerprint>,
+        /// The answer to a try of these was lost: whether it counted, the token has to say.
+        doubtful_pins: Vec<PinFingerprint>,
     },
     /// Any number of these, before or after the answers to earlier ones.
     Sign {
@@ -46,6 +55,14 @@ pub enum FromToken {
         /// To know it again.
         fingerprint: PinFingerprint,
     },
+    /// Before the answer to [`ToToken::Open`]: a PIN is to be tried, once no other token program does so on the same
+    /// token. The agent answers with [`ToToken::TryPin`].
+    AwaitingTurn {
+        /// What the token says of itself: the same under every name of its module.
+        token: String,
+    },
+    /// As [`TryingPin`](Self::TryingPin), where the token tells afterwards whether it counted.
+    TryingCountedPin,
     /// Before the answer to [`ToToken::Open`]: a PIN will be tried now. Whoever hears nothing after this
     /// does not know whether it counted.
     TryingPin,
@@ -95,6 +112,10 @@ pub struct OpenKey {
     pub uri: Pkcs11Uri,
     /// Which certificate to read from the token, if any.
     pub certificate: Option<CertificateOnToken>,
+    /// The SubjectPublicKeyInfo of a certificate that is elsewhere: of several keys that match the URI, that one is
+    /// meant.
+    #[serde(with = "crate::hex_bytes::optional")]
+    pub public_key: Option<Vec<u8>>,
 }
 
 /// A certificate object of the token.
@@ -225,7 +246,8 @@ impl Open {
     pub fn may_be_the_token_of(&self, other: &Open) -> bool {
         match (self, other) {
             (Open::Pkcs11(one), Open::Pkcs11(other)) => {
-                one.module == other.module && one.token.token.overlaps(&other.token.token)
+                is_same_module(&one.module, &other.module)
+                    && one.token.token.overlaps(&other.token.token)
             }
             (Open::Tpm(one), Open::Tpm(other)) => one.tcti == other.tcti,
             _ => false,
@@ -268,11 +290,23 @@ pub type KeyReport = Result<OpenedKey, TokenError>;
 /// A key that can sign.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenedKey {
-    /// DER of the certificate that was asked for.
-    #[serde(with = "crate::hex_bytes::optional")]
-    pub certificate: Option<Vec<u8>>,
+    /// How it signs.
+    pub algorithm: Algorithm,
+    /// The certificate that was asked for.
+    pub certificate: Option<FoundCertificate>,
     /// What works, but should not stay so.
     pub warnings: Vec<String>,
+}
+
+/// A certificate of the token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundCertificate {
+    /// DER
+    #[serde(with = "crate::hex_bytes")]
+    pub der: Vec<u8>,
+    /// DER of others of the token that may have issued it or each other, judged by their names alone.
+    #[serde(with = "crate::hex_bytes::list")]
+    pub issuers: Vec<Vec<u8>>,
 }
 
 /// The longest message, in bytes: a thousand certificates of 8 KiB in hex.
@@ -350,6 +384,7 @@ mod tests {
                 keys: vec![OpenKey {
                     uri: "pkcs11:object=web".parse().unwrap(),
                     certificate: Some(CertificateOnToken::OfTheKey),
+                    public_key: Some(vec![0x30, 0]),
                 }],
             })),
             refused_pins: vec![fingerprint],
@@ -362,7 +397,11 @@ mod tests {
 
         let opened = FromToken::Opened(Ok(vec![
             Ok(OpenedKey {
-                certificate: Some(vec![0, 255]),
+                algorithm: Algorithm::RsaSha256,
+                certificate: Some(FoundCertificate {
+                    der: vec![0, 255],
+                    issuers: vec![vec![7], vec![]],
+                }),
                 warnings: vec!["extractable".into()],
             }),
             Err(TokenError::Unusable("no key".into())),

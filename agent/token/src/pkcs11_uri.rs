@@ -66,6 +66,9 @@ pub enum UriError {
     /// An attribute that we do not know.
     #[error("attribute {0:?} is not known here (RFC 7512, section 2.3)")]
     Unknown(String),
+    /// An attribute on the wrong side of the question mark, and where it belongs.
+    #[error("attribute {0:?} belongs {1}")]
+    Misplaced(String, &'static str),
     /// The same attribute twice.
     #[error("attribute {0:?} is given more than once")]
     Repeated(String),
@@ -116,14 +119,19 @@ impl FromStr for Pkcs11Uri {
 impl Pkcs11Uri {
     fn take_path_attribute(&mut self, attribute: &str) -> Result<(), UriError> {
         let (name, value) = split(attribute)?;
+        // "&" may stand for itself here, and a PIN behind it would be shown as part of a name.
+        let in_value = |query: &&str| value.contains(&format!("&{query}="));
+        if let Some(query) = QUERY_ATTRIBUTES.into_iter().find(in_value) {
+            return Err(misplaced(query));
+        }
         let (token, object) = (&mut self.token, &mut self.object);
         match name {
-            "token" => set(name, &mut token.label, text(name, value)?),
-            "manufacturer" => set(name, &mut token.manufacturer, text(name, value)?),
-            "model" => set(name, &mut token.model, text(name, value)?),
-            "serial" => set(name, &mut token.serial, text(name, value)?),
-            "slot-description" => set(name, &mut token.slot_description, text(name, value)?),
-            "slot-manufacturer" => set(name, &mut token.slot_manufacturer, text(name, value)?),
+            "token" => set(name, &mut token.label, unpadded(name, value)?),
+            "manufacturer" => set(name, &mut token.manufacturer, unpadded(name, value)?),
+            "model" => set(name, &mut token.model, unpadded(name, value)?),
+            "serial" => set(name, &mut token.serial, unpadded(name, value)?),
+            "slot-description" => set(name, &mut token.slot_description, unpadded(name, value)?),
+            "slot-manufacturer" => set(name, &mut token.slot_manufacturer, unpadded(name, value)?),
             "slot-id" => set(name, &mut token.slot_id, number(name, value)?),
             "object" => set(name, &mut object.label, text(name, value)?),
             "id" => set(name, &mut object.id, bytes(name, value)?),
@@ -134,6 +142,7 @@ impl Pkcs11Uri {
                     "is not supported: choose the library by module-path",
                 ))
             }
+            name if QUERY_ATTRIBUTES.contains(&name) => Err(misplaced(name)),
             _ => Err(UriError::Unknown(name.to_owned())),
         }
     }
@@ -146,6 +155,13 @@ impl Pkcs11Uri {
             "module-path" => set(name, &mut self.module_path, absolute(name, value)?),
             "pin-source" => {
                 let source = text(name, value)?;
+                if source.starts_with('|') {
+                    return Err(UriError::Value(
+                        name.to_owned(),
+                        "is a command, which is not supported: write the PIN's file, \
+                         pin-source=/absolute/path",
+                    ));
+                }
                 let path = source.strip_prefix("file:").unwrap_or(&source);
                 let path = path.strip_prefix("//").unwrap_or(path); // file:///path
                 set(name, &mut self.pin, PinSource::File(absolute(name, path)?))
@@ -160,9 +176,35 @@ impl Pkcs11Uri {
             )),
             // Nor is this, for the same reason.
             _ if self.pin.is_some() => Err(UriError::Unknown("after the PIN".to_owned())),
+            name if PATH_ATTRIBUTES.contains(&name) => Err(UriError::Misplaced(
+                name.to_owned(),
+                "before \"?\", with \";\" between attributes",
+            )),
             _ => Err(UriError::Unknown(name.to_owned())),
         }
     }
+}
+
+/// RFC 7512, section 2.3.
+const PATH_ATTRIBUTES: [&str; 10] = [
+    "token",
+    "manufacturer",
+    "model",
+    "serial",
+    "slot-description",
+    "slot-manufacturer",
+    "slot-id",
+    "object",
+    "id",
+    "type",
+];
+const QUERY_ATTRIBUTES: [&str; 4] = ["pin-source", "pin-value", "module-name", "module-path"];
+
+fn misplaced(query: &str) -> UriError {
+    UriError::Misplaced(
+        query.to_owned(),
+        "behind \"?\", as in pkcs11:token=lab;object=web?module-path=/path.so&pin-source=/path",
+    )
 }
 
 fn split(attribute: &str) -> Result<(&str, &str), UriError> {
@@ -206,6 +248,18 @@ fn encoded(c: char) -> String {
 fn text(name: &str, value: &str) -> Result<String, UriError> {
     String::from_utf8(bytes(name, value)?)
         .map_err(|_| UriError::Value(name.to_owned(), "is not UTF-8"))
+}
+
+/// What `CK_TOKEN_INFO` and `CK_SLOT_INFO` pad with blanks, and some modules with zeros. Tools print the padding.
+fn unpadded(name: &str, value: &str) -> Result<String, UriError> {
+    let mut text = text(name, value)?;
+    text.truncate(unpad(&text).len());
+    Ok(text)
+}
+
+/// A text of `CK_TOKEN_INFO` or `CK_SLOT_INFO` without its padding.
+pub fn unpad(padded: &str) -> &str {
+    padded.trim_end_matches([' ', '\0'])
 }
 
 fn number(name: &str, value: &str) -> Result<u64, UriError> {
@@ -352,10 +406,32 @@ mod tests {
             "pkcs11:?pin-value=12&1234",
             "pkcs11:?pin-value=12&1234=x",
             "pkcs11:?pin-value=%zz1234",
+            "pkcs11:token=lab;pin-value=1234",
+            "pkcs11:pin-value=1234;token=lab?pin-value=1234",
+            "pkcs11:token=lab&pin-value=1234&x",
+            "pkcs11:?pin-value=12&token=1234",
         ] {
             let error = text.parse::<Pkcs11Uri>().unwrap_err();
             assert!(!error.to_string().contains("1234"), "{error}");
         }
+    }
+
+    #[test]
+    fn padding_is_no_part_of_a_tokens_or_slots_name() {
+        let padded = "a%00%00 %20%00".replace(' ', "%20");
+        let names = ["token", "manufacturer", "model", "serial"];
+        let names = names
+            .into_iter()
+            .chain(["slot-description", "slot-manufacturer"]);
+        for name in names {
+            let uri = parse(&format!("pkcs11:{name}={padded}"));
+            assert_eq!(uri, parse(&format!("pkcs11:{name}=a")), "{name}");
+        }
+        let label = parse("pkcs11:token=%20a%20b%20").token.label;
+        assert_eq!(label.as_deref(), Some(" a b"));
+        // CKA_LABEL is not padded.
+        let label = parse("pkcs11:object=a%20").object.label;
+        assert_eq!(label.as_deref(), Some("a "));
     }
 
     #[test]
@@ -382,7 +458,12 @@ mod tests {
             ("pkcs11:x-vendor=red", "not known"),
             ("pkcs11:library-version=1.0", "module-path"),
             ("pkcs11:Object=web", "not known"),
-            ("pkcs11:object=web?object=web", "not known"),
+            ("pkcs11:token=lab?object=web", "belongs before"),
+            ("pkcs11:token=lab;module-path=/m.so", "belongs behind"),
+            ("pkcs11:pin-source=/p;token=lab", "belongs behind"),
+            ("pkcs11:token=lab;module-name=m", "belongs behind"),
+            ("pkcs11:?pin-source=|/bin/pin", "command"),
+            ("pkcs11:?pin-source=%7C/bin/pin", "command"),
             ("pkcs11:object=a b", "percent-encoded: write %20 for it"),
             ("pkcs11:object=ä", "percent-encoded: write %C3%A4 for it"),
             (

@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::Offset;
 use rolesanywhere::Region;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// A SigV4-X509 string to sign for a Roles Anywhere request. `Display` is the text.
@@ -37,7 +38,7 @@ pub struct StringToSign {
 pub struct NotASignableText;
 
 /// How a request is signed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Algorithm {
     /// RSASSA-PKCS1-v1_5 with SHA-256.
     RsaSha256,

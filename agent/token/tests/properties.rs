@@ -6,12 +6,12 @@ use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
 use roleseal_token::link::{
-    CertificateOnToken, FromToken, Open, OpenKey, OpenPkcs11, OpenTpm, OpenTpmKey, OpenedKey,
-    ToToken, TpmKeySource, receive, send,
+    CertificateOnToken, FoundCertificate, FromToken, Open, OpenKey, OpenPkcs11, OpenTpm,
+    OpenTpmKey, OpenedKey, ToToken, TpmKeySource, receive, send,
 };
 use roleseal_token::{
-    ObjectMatch, Pin, PinFingerprint, PinSource, Pkcs11Uri, Signature, StringToSign, Tcti,
-    TokenError, TokenMatch,
+    Algorithm, ObjectMatch, Pin, PinFingerprint, PinSource, Pkcs11Uri, Signature, StringToSign,
+    Tcti, TokenError, TokenMatch, unpad,
 };
 
 fn text() -> impl Strategy<Value = String> {
@@ -41,9 +41,14 @@ fn uri() -> impl Strategy<Value = Pkcs11Uri> {
     })
 }
 
+/// What has no padding.
+fn name() -> impl Strategy<Value = String> {
+    text().prop_map(|text| unpad(&text).to_owned())
+}
+
 fn token_match() -> impl Strategy<Value = TokenMatch> {
-    let of_token = (of(text()), of(text()), of(text()), of(text()));
-    let of_slot = (of(text()), of(text()), of(any::<u64>()));
+    let of_token = (of(name()), of(name()), of(name()), of(name()));
+    let of_slot = (of(name()), of(name()), of(any::<u64>()));
     (of_token, of_slot).prop_map(|(of_token, of_slot)| {
         let (label, manufacturer, model, serial) = of_token;
         let (slot_description, slot_manufacturer, slot_id) = of_slot;
@@ -79,12 +84,14 @@ fn error() -> impl Strategy<Value = TokenError> {
 }
 
 fn from_token() -> impl Strategy<Value = FromToken> {
+    let bytes = || vec(any::<u8>(), 0..40);
+    let certificate =
+        (bytes(), vec(bytes(), 0..3)).prop_map(|(der, issuers)| FoundCertificate { der, issuers });
     let opened =
-        (of(vec(any::<u8>(), 0..40)), vec(text(), 0..3)).prop_map(|(certificate, warnings)| {
-            OpenedKey {
-                certificate,
-                warnings,
-            }
+        (of(certificate), vec(text(), 0..3)).prop_map(|(certificate, warnings)| OpenedKey {
+            algorithm: Algorithm::EcdsaSha256,
+            certificate,
+            warnings,
         });
     let report = prop_oneof![opened.prop_map(Ok), error().prop_map(Err)];
     let reports = prop_oneof![vec(report, 0..4).prop_map(Ok), error().prop_map(Err)];
@@ -94,6 +101,8 @@ fn from_token() -> impl Strategy<Value = FromToken> {
     prop_oneof![
         has_pin.prop_map(|(key, fingerprint)| FromToken::HasPin { key, fingerprint }),
         Just(()).prop_map(|()| FromToken::TryingPin),
+        Just(()).prop_map(|()| FromToken::TryingCountedPin),
+        text().prop_map(|token| FromToken::AwaitingTurn { token }),
         reports.prop_map(FromToken::Opened),
         (any::<u64>(), signature).prop_map(|(id, result)| FromToken::Signed { id, result }),
     ]
@@ -109,7 +118,13 @@ fn to_token() -> impl Strategy<Value = ToToken> {
         Just(CertificateOnToken::OfTheKey),
         uri().prop_map(|uri| CertificateOnToken::Named(Box::new(uri))),
     ];
-    let key = (uri(), of(certificate)).prop_map(|(uri, certificate)| OpenKey { uri, certificate });
+    let public_key = of(vec(any::<u8>(), 0..40));
+    let key =
+        (uri(), of(certificate), public_key).prop_map(|(uri, certificate, public_key)| OpenKey {
+            uri,
+            certificate,
+            public_key,
+        });
     let pkcs11 = (path(), uri(), of(pin()), 1_usize..64, vec(key, 0..3)).prop_map(
         |(module, token, pin, sessions, keys)| {
             Open::Pkcs11(Box::new(OpenPkcs11 {
@@ -145,6 +160,12 @@ fn to_token() -> impl Strategy<Value = ToToken> {
     let open = (prop_oneof![pkcs11, tpm], vec(fingerprint(), 0..3));
     prop_oneof![
         open.prop_map(|(open, refused_pins)| ToToken::Open { open, refused_pins }),
+        (vec(fingerprint(), 0..3), vec(fingerprint(), 0..3)).prop_map(
+            |(refused_pins, doubtful_pins)| ToToken::TryPin {
+                refused_pins,
+                doubtful_pins,
+            }
+        ),
         (any::<u64>(), any::<usize>(), text()).prop_map(|(id, key, text)| ToToken::Sign {
             id,
             key,

@@ -86,6 +86,7 @@ pub(crate) fn open(request: Open, pins: &PinGuard) -> Result<Opened<TpmKey>, Tok
     let mut worker = Vec::new();
     for key in found {
         reports.push(key.as_ref().map_err(Clone::clone).map(|key| OpenedKey {
+            algorithm: key.scheme.algorithm,
             certificate: None,
             warnings: key.warnings.clone(),
         }));

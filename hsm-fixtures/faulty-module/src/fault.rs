@@ -62,6 +62,8 @@ pub enum Action {
     Unknown(CK_ATTRIBUTE_TYPE),
     /// Good for a signature that follows at once.
     Verify,
+    /// Does its work, and ends the process before it returns.
+    Lost,
     /// Does its work and returns that all the same.
     Made(CK_RV),
     /// That attribute has this value, of every object.
@@ -158,6 +160,7 @@ fn action(function: &str, words: &mut SplitAsciiWhitespace) -> Option<Action> {
         }
         ("C_FindObjectsInit", "unknown") => Action::Unknown(codes::attribute(words.next()?)?),
         ("C_Login", "verify") => Action::Verify,
+        ("C_Login", "lost") => Action::Lost,
         ("C_GenerateKeyPair", "made") => Action::Made(codes::return_value(words.next()?)?),
         ("C_GetAttributeValue", "attribute") => {
             let attribute = codes::attribute(words.next()?)?;
@@ -309,6 +312,7 @@ mod tests {
                 Action::Unknown(cryptoki_sys::CKA_TOKEN),
             ),
             ("C_Login verify", "C_Login", Action::Verify),
+            ("C_Login lost", "C_Login", Action::Lost),
             (
                 "C_GenerateKeyPair made CKR_DEVICE_ERROR",
                 "C_GenerateKeyPair",

@@ -42,6 +42,7 @@
 //! | `copy LABEL HEX` | `C_OpenSession` alone: each session has a copy of that certificate as a session object, with this `CKA_ID` |
 //! | `unknown NAME` | `C_FindObjectsInit` alone: returns `CKR_ATTRIBUTE_TYPE_INVALID` where that attribute is looked for |
 //! | `verify` | `C_Login` alone, context-specific: any call between it and the end of its session's `C_Sign` undoes it (`CKR_USER_NOT_LOGGED_IN`), as on a smart card |
+//! | `lost` | `C_Login` alone: does its work, and ends the process before it returns |
 //! | `made CODE` | `C_GenerateKeyPair` alone: does its work, and returns that all the same |
 //!
 //! `token absent` takes all tokens away: slots are empty, and to use a session returns `CODE`, which is

@@ -233,6 +233,9 @@ unsafe extern "C" fn C_Login(
     let code = call.in_session(session, |session| {
         target!(C_Login(session, user, pin, length))
     });
+    if call.effects.contains(&Action::Lost) {
+        call::end();
+    }
     let one_signature = user == CKU_CONTEXT_SPECIFIC && call.effects.contains(&Action::Verify);
     if let (CKR_OK, true, Some(session)) = (code, one_signature, SESSIONS.find(session)) {
         session.verified.store(call.number, Ordering::SeqCst);

@@ -129,6 +129,26 @@ impl Chain {
     }
 }
 
+/// Those of `others` that lead up from the leaf, by issuer and signature, from the leaf upwards: valid ones at `now`
+/// before others, and no more than AWS accepts. A root is not among them.
+pub fn issuers(leaf: &Certificate, others: Vec<Certificate>, now: Timestamp) -> Vec<Certificate> {
+    let mut links: Vec<Link> = Vec::new();
+    for certificate in others {
+        let known = links.iter().any(|link| link.certificate == certificate);
+        let may_issue =
+            certificate != *leaf && certificate.is_ca() && !certificate.is_self_issued();
+        if may_issue && !known && links.len() < SEARCH_LIMIT {
+            let number = links.len() + 1;
+            links.push(Link {
+                certificate,
+                number,
+            });
+        }
+    }
+    let path = path::upwards(leaf, &links, now);
+    path.take(CHAIN_LIMIT).cloned().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::testing::{Issued, NOON, ec_p256};
@@ -145,6 +165,38 @@ mod tests {
         assert_eq!(chain.intermediates().collect::<Vec<_>>(), [&ca]);
         assert_eq!(chain.objections(None, NOON.parse().unwrap()), []);
         assert!(Chain::new(vec![]).is_err());
+    }
+
+    #[test]
+    fn issuers_are_found_among_others_by_name_and_signature() {
+        let now = NOON.parse().unwrap();
+        let [key, one, two, root] = [(); 4].map(|()| ec_p256());
+        let leaf = Issued::leaf(&key).by(&one, "one").read();
+        let ca_one = Issued::ca(&one, "one", &two, "two").read();
+        let ca_two = Issued::ca(&two, "two", &root, "root").read();
+        let namesake = Issued::ca(&root, "one", &two, "two").read();
+        let stranger = Issued::ca(&root, "stranger", &two, "two").read();
+        let self_signed = Issued::ca(&root, "root", &root, "root").read();
+        let others = vec![
+            self_signed,
+            stranger,
+            leaf.clone(),
+            ca_two.clone(),
+            namesake,
+            ca_one.clone(),
+            ca_one.clone(),
+        ];
+        assert_eq!(issuers(&leaf, others, now), [ca_one, ca_two]);
+        // A longer way is cut off.
+        let mut others = Vec::new();
+        let names = ["c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7"];
+        for pair in names.windows(2) {
+            others.push(Issued::ca(&key, pair[0], &key, pair[1]).read());
+        }
+        let leaf = Issued::leaf(&key).by(&key, "c0").read();
+        let path = issuers(&leaf, others.clone(), now);
+        assert_eq!(path, others[..CHAIN_LIMIT]);
+        assert_eq!(issuers(&leaf, vec![], now), []);
     }
 
     #[test]

@@ -73,6 +73,26 @@ pub(super) fn pem_blocks(text: &str, label: &str) -> Result<Vec<Vec<u8>>, Certif
     Ok(ders)
 }
 
+/// Whether there is a private key in a PEM text that opens without a password or a TPM.
+pub fn holds_clear_key(bytes: &[u8]) -> bool {
+    const BEGIN: &str = "-----BEGIN ";
+    let text = String::from_utf8_lossy(bytes);
+    text.split(BEGIN).skip(1).any(|block| {
+        let Some((label, body)) = block.split_once("-----") else {
+            return false;
+        };
+        match label {
+            "ENCRYPTED PRIVATE KEY" | "TSS2 PRIVATE KEY" => false,
+            "OPENSSH PRIVATE KEY" => lines(body).starts_with(OPENSSH_WITHOUT_CIPHER),
+            label if label.ends_with("PRIVATE KEY") => !body.contains("ENCRYPTED"), // RFC 1421, Proc-Type
+            _ => false,
+        }
+    })
+}
+
+/// Base64 of `openssh-key-v1`, a zero, and the cipher's name: `none` (OpenSSH, PROTOCOL.key).
+const OPENSSH_WITHOUT_CIPHER: &str = "b3BlbnNzaC1rZXktdjEAAAAABG5vbm";
+
 /// The lines of RFC 7468: a certificate may be indented in a YAML file, or have lost its line breaks in a variable.
 fn lines(body: &str) -> String {
     const WIDTH: usize = 64;
@@ -134,6 +154,41 @@ mod tests {
 
     use super::super::testing::{Issued, ec_p256};
     use super::*;
+
+    #[test]
+    fn private_keys_in_clear_are_seen() {
+        let key = ec_p256();
+        let text = |pem: Vec<u8>| String::from_utf8(pem).unwrap();
+        let certificate = X509::from_der(&Issued::leaf(&key).der()).unwrap();
+        let certificate = text(certificate.to_pem().unwrap());
+        let cipher = openssl::symm::Cipher::aes_128_cbc();
+        let [pkcs8, sec1, encrypted, old] = [
+            key.private_key_to_pem_pkcs8(),
+            key.ec_key().unwrap().private_key_to_pem(),
+            key.private_key_to_pem_pkcs8_passphrase(cipher, b"1234"),
+            key.ec_key()
+                .unwrap()
+                .private_key_to_pem_passphrase(cipher, b"1234"),
+        ]
+        .map(|pem| text(pem.unwrap()));
+        let openssh = |cipher: &str| {
+            format!("-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAA{cipher}AAAA\n")
+        };
+        for (clear, keys) in [
+            (true, [&pkcs8, &sec1, &openssh("BG5vbmU")]),
+            (false, [&encrypted, &old, &openssh("CmFlczI1Ni1jdHI")]),
+        ] {
+            for pem in keys {
+                let both = [format!("{certificate}{pem}"), format!("{pem}{certificate}")];
+                for file in both {
+                    assert_eq!(holds_clear_key(file.as_bytes()), clear, "{file}");
+                }
+            }
+        }
+        assert!(!holds_clear_key(certificate.as_bytes()));
+        let tss = certificate.replace("CERTIFICATE", "TSS2 PRIVATE KEY");
+        assert!(!holds_clear_key(tss.as_bytes()));
+    }
 
     #[test]
     fn files_hold_pem_among_other_text_or_der() {

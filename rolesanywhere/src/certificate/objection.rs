@@ -57,6 +57,16 @@ impl Objection {
         }
     }
 
+    /// A certificate's file, which holds its private key as well.
+    pub fn clear_key(file: &str) -> Objection {
+        let what = format!("there is a private key in clear in {file}");
+        Objection::warning(
+            &Whose::Leaf,
+            what,
+            "remove it: a certificate's file is for everybody to read, and the key belongs on a token",
+        )
+    }
+
     /// Whether AWS would refuse the request.
     pub fn is_refusal(&self) -> bool {
         self.severity == Severity::Refused

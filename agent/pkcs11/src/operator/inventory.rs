@@ -10,7 +10,7 @@ use crate::find::{self, OBJECT_LIMIT};
 use crate::raw::Session;
 
 /// Where the objects are that belong to another one.
-pub(super) trait Lookup {
+pub(crate) trait Lookup {
     /// The objects of this class that match; one more than [`OBJECT_LIMIT`] at the most. Of certificates those that
     /// are stored, where there are any.
     fn matching(

@@ -16,7 +16,7 @@ use crate::login::{ContextLogin, UntriedPin, log_in_with, operators_pin};
 use crate::raw::{Module, Session};
 use crate::slot::{self, Hidden, Slots, Token};
 use crate::softhsm_store::jittered;
-use crate::{find, open};
+use crate::{find, module};
 
 /// Every module and token that the link has had to do with.
 #[derive(Default)]
@@ -149,7 +149,7 @@ impl Places {
         if let Some(module) = self.modules.get(path) {
             return Ok(Arc::clone(module));
         }
-        let module = open::start(path, &mut None)?;
+        let module = module::start(path, &mut None)?;
         self.modules.insert(path.to_owned(), Arc::clone(&module));
         Ok(module)
     }

@@ -14,15 +14,15 @@ use crate::raw::Session;
 use crate::{der, find};
 
 /// A public key, and what told it.
-pub(super) struct Told {
-    pub(super) key: PublicKeyInfo,
+pub(crate) struct Told {
+    pub(crate) key: PublicKeyInfo,
     /// Another object than the private key, and its class in a URI.
-    pub(super) by: Option<(CK_OBJECT_HANDLE, &'static str)>,
+    pub(crate) by: Option<(CK_OBJECT_HANDLE, &'static str)>,
 }
 
 /// Of a private key of this name: as it tells itself; else its public-key object does, else its certificate. `None`
 /// where none of them does, or several contradict each other.
-pub(super) fn of_private_key(
+pub(crate) fn of_private_key(
     session: &Session,
     others: &dyn Lookup,
     key: CK_OBJECT_HANDLE,
@@ -70,7 +70,7 @@ pub(super) fn of_private_key(
 type Reader = fn(&Session, CK_OBJECT_HANDLE) -> Result<Option<PublicKeyInfo>, Failure>;
 
 /// As a private or public key tells it itself.
-pub(super) fn of_object(
+pub(crate) fn of_object(
     session: &Session,
     object: CK_OBJECT_HANDLE,
 ) -> Result<Option<PublicKeyInfo>, Failure> {
@@ -116,7 +116,7 @@ fn point<'a>(curve: &[u8], value: &'a [u8]) -> Option<&'a [u8]> {
 const UNCOMPRESSED: u8 = 4;
 
 /// As a certificate object has it.
-pub(super) fn of_certificate(
+pub(crate) fn of_certificate(
     session: &Session,
     object: CK_OBJECT_HANDLE,
 ) -> Result<Option<PublicKeyInfo>, Failure> {
@@ -127,18 +127,18 @@ pub(super) fn of_certificate(
 }
 
 /// The key that the certificate is for.
-pub(super) fn certified(certificate: &Certificate) -> Option<PublicKeyInfo> {
+pub(crate) fn certified(certificate: &Certificate) -> Option<PublicKeyInfo> {
     let info = certificate.tbs_certificate().subject_public_key_info();
     info.to_der().ok().map(PublicKeyInfo)
 }
 
 /// Whether both are one key: one may have the parameter NULL where the other has none.
-pub(super) fn same(one: &PublicKeyInfo, other: &PublicKeyInfo) -> bool {
+pub(crate) fn same(one: &PublicKeyInfo, other: &PublicKeyInfo) -> bool {
     bits(one).is_some_and(|bits_of_one| Some(bits_of_one) == bits(other))
 }
 
 /// `subjectPublicKey`
-pub(super) fn bits(info: &PublicKeyInfo) -> Option<Vec<u8>> {
+pub(crate) fn bits(info: &PublicKeyInfo) -> Option<Vec<u8>> {
     let info = SubjectPublicKeyInfoRef::from_der(&info.0).ok()?;
     info.subject_public_key.as_bytes().map(<[u8]>::to_vec)
 }

@@ -30,9 +30,9 @@ pub(super) fn sign(place: &Place, key: &Pkcs11Uri, info: &Der) -> Result<Signatu
         session: Arc::new(open_session(&place.module, &place.token)?),
         handle,
         name: key.to_string().into(),
-        mechanism: Mechanism::choose(properties.key_type, |mechanism| {
+        mechanism: Mechanism::choose(&properties, key, |mechanism| {
             place.module.signs_with(place.token.slot, mechanism)
-        }),
+        })?,
         context_login: properties.context_login(key, place.context_login.as_ref())?,
         others_login: None,
     };

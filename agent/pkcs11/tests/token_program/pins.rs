@@ -35,7 +35,11 @@ fn a_wrong_pin_is_tried_once() {
         program.receive_any(),
         FromToken::HasPin { key: None, .. }
     ));
-    assert_eq!(program.receive_any(), FromToken::TryingPin);
+    let awaiting = program.receive_any();
+    assert!(matches!(awaiting, FromToken::AwaitingTurn { .. }));
+    assert_eq!(count(&spy.calls(), "C_Login"), 0);
+    program.send(&no_other_try());
+    assert_eq!(program.receive_any(), FromToken::TryingCountedPin);
     let FromToken::Opened(Err(TokenError::PinRejected(text))) = program.receive_any() else {
         panic!("not refused");
     };

@@ -117,10 +117,80 @@ fn certificates_that_are_not_stored_do_not_compete_with_one_that_is() {
     };
     open.keys[0].certificate = Some(CertificateOnToken::OfTheKey);
     lab.inject("C_OpenSession copy attestation 01");
-    assert_eq!(read(&lab, &open), web);
+    assert_eq!(read(&lab, &open).der, web);
     lab.inject("C_FindObjectsInit unknown CKA_TOKEN");
-    assert_eq!(read(&lab, &open), web);
+    assert_eq!(read(&lab, &open).der, web);
     lab.inject("C_OpenSession copy attestation 02");
     open.keys[0].uri = "pkcs11:object=bare".parse().unwrap();
-    assert_eq!(read(&lab, &open), attestation);
+    assert_eq!(read(&lab, &open).der, attestation);
+}
+
+/// p11-kit-client with no token behind it has no room for a list of none.
+#[test]
+fn a_module_without_tokens_is_said_to_have_none() {
+    let lab = Lab::new();
+    lab.inject_all(
+        &[
+            "token absent",
+            "C_GetSlotList return CKR_BUFFER_TOO_SMALL after 1",
+        ]
+        .map(str::to_owned),
+    );
+    let error = refused(&mut lab.program(), lab.open());
+    assert!(matches!(error, TokenError::Gone(_)), "{error:?}");
+    assert!(error.to_string().contains("shows no token"), "{error}");
+    // A token that comes while the slots are listed.
+    lab.inject("C_GetSlotList return CKR_BUFFER_TOO_SMALL after 1 times 1");
+    assert!(lab.program().opened(lab.open())[0].is_ok());
+}
+
+#[test]
+fn a_key_signs_by_the_mechanism_that_it_allows() {
+    let store = Store::new();
+    let allowed = |mechanism| ["--allowed-mechanisms", mechanism];
+    store.generate("RSA:2048", "01", "raw", &allowed("RSA-PKCS"));
+    store.generate("RSA:2048", "02", "hashed", &allowed("SHA256-RSA-PKCS"));
+    store.generate("RSA:2048", "03", "pss", &allowed("SHA256-RSA-PKCS-PSS"));
+    let keys = ["raw", "hashed", "pss"].map(|label| format!("pkcs11:object={label}"));
+    let mut program = Program::start(&store);
+    let reports = program.opened(store.open(&keys));
+    for (key, id) in [(0, "01"), (1, "02")] {
+        assert!(reports[key].is_ok(), "{reports:?}");
+        let signature = program.sign(key, RSA).unwrap();
+        assert!(store.verifies(id, RSA, &signature));
+    }
+    let text = unusable(&reports[2]);
+    assert!(text.contains("CKM_SHA256_RSA_PKCS_PSS"), "{text}");
+}
+
+/// Cards whose modules do not look for certificates by their subject.
+#[test]
+fn issuers_are_found_without_a_search_by_name() {
+    let lab = Lab::new();
+    let store = &lab.store;
+    let openssl = |text: &str| {
+        store.run("openssl", "openssl", &text.split(' ').collect::<Vec<_>>());
+    };
+    openssl(
+        "req -x509 -newkey rsa:2048 -nodes -keyout root.key -out root.pem -subj /CN=root -days 9",
+    );
+    openssl("req -newkey rsa:2048 -nodes -keyout ca.key -out ca.csr -subj /CN=ca");
+    openssl(
+        "x509 -req -in ca.csr -CA root.pem -CAkey root.key -CAcreateserial -out ca.pem -days 9",
+    );
+    openssl("req -newkey rsa:2048 -nodes -keyout web.key -out web.csr -subj /CN=web");
+    openssl("x509 -req -in web.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out web.pem -days 9");
+    for (name, id) in [("web", "01"), ("ca", "0A"), ("root", "0B")] {
+        openssl(&format!("x509 -in {name}.pem -outform DER -out {name}.der"));
+        store.write_certificate(&format!("{name}.der"), id, name, &[]);
+    }
+    let ca = fs::read(store.path("ca.der")).unwrap();
+    for fault in ["", "C_FindObjectsInit unknown CKA_SUBJECT"] {
+        lab.inject(fault);
+        let mut open = lab.open();
+        open.keys[0].certificate = Some(CertificateOnToken::OfTheKey);
+        let reports = lab.program().opened(open);
+        let found = reports[0].as_ref().unwrap().certificate.as_ref().unwrap();
+        assert_eq!(found.issuers, std::slice::from_ref(&ca), "{fault}");
+    }
 }

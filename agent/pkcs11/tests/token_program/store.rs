@@ -189,6 +189,7 @@ impl Store {
         let key = |uri: &K| OpenKey {
             uri: uri.as_ref().parse().unwrap(),
             certificate: None,
+            public_key: None,
         };
         OpenPkcs11 {
             module: module.into(),

@@ -64,7 +64,11 @@ impl Program {
     pub(crate) fn receive(&mut self) -> FromToken {
         loop {
             match self.receive_any() {
-                FromToken::HasPin { .. } | FromToken::TryingPin | FromToken::Sessions(_) => {}
+                FromToken::HasPin { .. }
+                | FromToken::TryingPin
+                | FromToken::TryingCountedPin
+                | FromToken::Sessions(_) => {}
+                FromToken::AwaitingTurn { .. } => self.send(&no_other_try()),
                 answer => return answer,
             }
         }
@@ -100,6 +104,14 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+/// The token program may try its PIN.
+pub(crate) fn no_other_try() -> ToToken {
+    ToToken::TryPin {
+        refused_pins: vec![],
+        doubtful_pins: vec![],
     }
 }
 

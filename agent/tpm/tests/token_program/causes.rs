@@ -3,8 +3,8 @@
 use token::TokenError;
 use token::link::TpmKeySource;
 
-use crate::operator::Operator;
 use crate::harness::Program;
+use crate::operator::Operator;
 use crate::program::key;
 use crate::swtpm::Swtpm;
 

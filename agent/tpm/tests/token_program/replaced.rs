@@ -7,8 +7,8 @@ use std::{thread, time::Instant};
 use roleseal_agent::token_worker::{Caller, KeyState};
 use token::link::{OpenTpmKey, TpmKeySource};
 
-use crate::keeper::{DEADLINE, close, sign, start, wait_until_ready};
 use crate::harness::ECDSA;
+use crate::keeper::{DEADLINE, close, sign, start, wait_until_ready};
 use crate::keys::PARENT;
 use crate::program::{key, pin};
 use crate::swtpm::Swtpm;

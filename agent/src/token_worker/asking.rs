@@ -1,0 +1,245 @@
+//! How a token program is asked to open its token, and what it says until it has: PINs are tried in turn, and a try
+//! whose answer is lost is remembered.
+
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
+
+use token::TokenError;
+use token::link::{FromToken, KeyReport, Open, ToToken};
+
+use super::Event;
+use super::pin_tries::Turn;
+use super::process::{self, TokenProcess};
+use super::thread::{Thread, ending};
+use config::certificate::CertificateSource;
+
+/// How long a worker waits for others that try a PIN of the same token: each may take a whole opening.
+const TURN_LIMIT: Duration = Duration::from_secs(120);
+
+/// How far a token program is in opening its token.
+struct Progress {
+    limit: Duration,
+    until: Instant,
+    /// Kept until the token is open: only then is the PIN known to be good or bad.
+    turn: Option<Turn>,
+    has_begun: bool,
+    try_: Try,
+    /// The key whose PIN was the last to be told of; `None` for the token's own.
+    last_pin: Option<usize>,
+}
+
+/// A try of a PIN for the first time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Try {
+    None,
+    /// If its answer is lost, nobody knows whether it counted.
+    Unknown,
+    /// If its answer is lost, the token tells.
+    Told,
+}
+
+impl Progress {
+    fn new(limit: Duration) -> Progress {
+        Progress {
+            limit,
+            until: Instant::now() + limit,
+            turn: None,
+            has_begun: false,
+            try_: Try::None,
+            last_pin: None,
+        }
+    }
+
+    fn wait_for(&mut self, turn: Turn) {
+        self.turn = Some(turn);
+        self.has_begun = false;
+        self.until = Instant::now() + TURN_LIMIT;
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.turn.is_some() && !self.has_begun
+    }
+
+    /// Whether the turn has come just now.
+    fn begin(&mut self) -> bool {
+        let has_come = self.turn.as_ref().is_some_and(Turn::has_come);
+        if !has_come || self.has_begun {
+            return false;
+        }
+        self.has_begun = true;
+        self.until = Instant::now() + self.limit;
+        true
+    }
+}
+
+impl Thread {
+    /// The reports of the keys. A program that is lost while it tries a PIN is an error that passes only
+    /// if that PIN was taken before, or the token can tell whether the try counted.
+    pub(super) fn ask_to_open(
+        &mut self,
+        process: &mut TokenProcess,
+        limit: Duration,
+    ) -> Result<Vec<KeyReport>, TokenError> {
+        self.pins.clear();
+        process.send(&ToToken::Open {
+            open: self.open_request(),
+            refused_pins: self.forbidden_pins(),
+        })?;
+        let mut progress = Progress::new(limit);
+        let result = self.hear_reports(process, &mut progress);
+        // While it is this worker's turn: the next one must know.
+        match &result {
+            Ok(_) => {
+                for pin in self.pins.values() {
+                    self.shared.pin_tries.accept(pin);
+                }
+            }
+            Err(error) => self.remember_refusal(error),
+        }
+        result
+    }
+
+    /// What to open: with the public keys of certificates in files, which tell keys of one name apart, and with the
+    /// sessions that an earlier program has left in a TPM.
+    fn open_request(&self) -> Open {
+        let mut open = self.open.clone();
+        if let (generation, sessions) = &self.sessions
+            && *generation != self.generation
+        {
+            open.set_left_sessions(sessions);
+        }
+        if let Open::Pkcs11(open) = &mut open {
+            let owners = self.shared.owners();
+            let mut last: Option<(&CertificateSource, Option<Vec<u8>>)> = None;
+            for (key, owner) in open.keys.iter_mut().zip(owners.iter()) {
+                let source = &owner.certificate;
+                let known = last.filter(|(known, _)| *known == source);
+                let public_key = known.map_or_else(|| source.public_key_in_file(), |(_, key)| key);
+                key.public_key.clone_from(&public_key);
+                last = Some((source, public_key));
+            }
+        }
+        open
+    }
+
+    fn hear_reports(
+        &mut self,
+        process: &mut TokenProcess,
+        progress: &mut Progress,
+    ) -> Result<Vec<KeyReport>, TokenError> {
+        let mut waited = false;
+        loop {
+            match self.hear_or_turn(progress.until, progress.limit) {
+                Ok(None) => self.begin_turn(process, progress)?,
+                Ok(Some(FromToken::HasPin { key, fingerprint })) => {
+                    self.pins.insert(key, fingerprint);
+                    progress.last_pin = key;
+                }
+                Ok(Some(FromToken::Sessions(sessions))) => {
+                    self.sessions = (self.generation, sessions);
+                }
+                Ok(Some(FromToken::AwaitingTurn { token })) => {
+                    let tries = &self.shared.pin_tries;
+                    progress.wait_for(tries.line_up(token, self.events.clone()));
+                    self.begin_turn(process, progress)?;
+                }
+                Ok(Some(FromToken::TryingPin)) if !self.pin_is_good => progress.try_ = Try::Unknown,
+                Ok(Some(FromToken::TryingCountedPin)) if !self.pin_is_good => {
+                    progress.try_ = Try::Told;
+                }
+                Ok(Some(FromToken::TryingPin | FromToken::TryingCountedPin)) => {}
+                Ok(Some(FromToken::Opened(Ok(reports))))
+                    if reports.len() == self.open.key_count() =>
+                {
+                    return Ok(reports);
+                }
+                Ok(Some(FromToken::Opened(Err(error)))) => return Err(error),
+                Ok(Some(_)) => return Err(process::nonsense()),
+                // The agent wants no more; but what becomes of the PIN has to be known.
+                Err(_)
+                    if progress.try_ != Try::None
+                        && self.closing
+                        && !std::mem::replace(&mut waited, true) => {}
+                Err(TokenError::Hung(_)) if progress.is_waiting() => {
+                    return Err(TokenError::Gone(format!(
+                        "another opening of the same token has not ended within {} s",
+                        TURN_LIMIT.as_secs()
+                    )));
+                }
+                Err(lost) => return Err(self.lost_in(progress, lost)),
+            }
+        }
+    }
+
+    /// Lets the token program try its PIN, if nobody is before it.
+    fn begin_turn(
+        &mut self,
+        process: &mut TokenProcess,
+        progress: &mut Progress,
+    ) -> Result<(), TokenError> {
+        if !progress.begin() {
+            return Ok(());
+        }
+        process.send(&ToToken::TryPin {
+            refused_pins: self.shared.pin_tries.refused(),
+            doubtful_pins: self.shared.pin_tries.doubtful(),
+        })
+    }
+
+    /// The error of a program that was lost during this try.
+    fn lost_in(&mut self, progress: &Progress, lost: TokenError) -> TokenError {
+        match progress.try_ {
+            Try::None => lost,
+            Try::Unknown => self.lost_while_trying(progress.last_pin, lost),
+            Try::Told => {
+                for (_, pin) in self.pins.drain() {
+                    self.shared.pin_tries.doubt(pin);
+                }
+                lost
+            }
+        }
+    }
+
+    /// The token program's next word while the token is being opened.
+    pub(super) fn hear(
+        &mut self,
+        until: Instant,
+        limit: Duration,
+    ) -> Result<FromToken, TokenError> {
+        loop {
+            if let Some(answer) = self.hear_or_turn(until, limit)? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// The same, or `None` where it may be this worker's turn to try a PIN. Meanwhile requests queue up, and
+    /// those that the program had before are heard no more.
+    fn hear_or_turn(
+        &mut self,
+        until: Instant,
+        limit: Duration,
+    ) -> Result<Option<FromToken>, TokenError> {
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.inbox.recv_timeout(left) {
+                Ok(Event::Answer(generation, _)) if generation != self.generation => {}
+                Ok(Event::Answer(_, Some(FromToken::Signed { id, .. }))) if id != self.proof_id => {
+                }
+                Ok(Event::Answer(_, Some(answer))) => return Ok(Some(answer)),
+                Ok(Event::Answer(_, None)) => return Err(process::ended()),
+                Ok(Event::Turn) => return Ok(None),
+                Ok(Event::Sign(job)) => self.enqueue(job),
+                Ok(Event::Retry) => self.retry = true,
+                Ok(Event::Distrust | Event::Reopen) => {}
+                #[cfg(test)]
+                Ok(Event::Panic) => panic!("in a test"),
+                Ok(Event::Close) | Err(RecvTimeoutError::Disconnected) => {
+                    self.closing = true;
+                    return Err(ending());
+                }
+                Err(RecvTimeoutError::Timeout) => return Err(process::hung(limit)),
+            }
+        }
+    }
+}
