@@ -281,7 +281,10 @@ fn nothing_that_is_there_is_replaced_and_nothing_is_half_done() {
     desk.scene.write("web.tss", "old").unwrap();
     let before = desk.tpm.commands().len();
     let failure = desk.failure("key generate --tpm TCTI --out web.tss", 1);
-    assert!(failure.contains("web.tss") && failure.contains("exists"), "{failure}");
+    assert!(
+        failure.contains("web.tss") && failure.contains("exists"),
+        "{failure}"
+    );
     assert_eq!(desk.tpm.commands().len(), before);
     assert_eq!(std::fs::read(desk.path("web.tss")).unwrap(), b"old");
 
@@ -308,7 +311,7 @@ fn nothing_that_is_there_is_replaced_and_nothing_is_half_done() {
     let other = PKey::from_rsa(openssl::rsa::Rsa::generate(2048).unwrap()).unwrap();
     certify(&desk, &other.public_key_to_der().unwrap());
     let failure = desk.failure(&format!("cert import {on_token} --cert web.pem"), 1);
-    assert!(failure.contains("another key's"), "{failure}");
+    assert!(failure.contains("another key"), "{failure}");
 }
 
 #[test]

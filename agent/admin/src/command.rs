@@ -14,19 +14,22 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use signal_hook::SigId;
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::SIGCHLD;
 use thiserror::Error;
 
 use token::program::SERVICE_VARIABLES;
 
+use crate::signals::{Held, Signals};
+
 /// What ends a command early. Made before it is started.
 #[derive(Debug)]
 pub(crate) struct Stop {
-    /// Readable when a signal asks this process to end.
-    signalled: UnixStream,
+    /// Of which one asks this process to end, or has asked before this was made.
+    signals: &'static Signals,
     /// Readable when a child has ended.
     ended: UnixStream,
-    handlers: Vec<SigId>,
+    handler: SigId,
+    _held: Held,
 }
 
 /// Why there is no output of a command.
@@ -60,20 +63,17 @@ pub(crate) enum CommandError {
 const OUTPUT_LIMIT: u64 = 256 * 1024;
 
 impl Stop {
-    /// Ends commands when this process is asked to end.
+    /// Ends commands when this process is asked to end. Until this is dropped, signals do nothing else.
     pub(crate) fn new() -> io::Result<Stop> {
-        let (signalled, signal) = UnixStream::pair()?;
+        let signals = Signals::of_process()?;
+        let held = signals.hold();
         let (ended, end) = UnixStream::pair()?;
-        let mut handlers = vec![signal_hook::low_level::pipe::register(SIGCHLD, end)?];
-        for number in [SIGTERM, SIGINT, SIGHUP] {
-            let signal = signal.try_clone()?;
-            handlers.push(signal_hook::low_level::pipe::register(number, signal)?);
-        }
         ended.set_nonblocking(true)?;
         Ok(Stop {
-            signalled,
+            signals,
             ended,
-            handlers,
+            handler: signal_hook::low_level::pipe::register(SIGCHLD, end)?,
+            _held: held,
         })
     }
 
@@ -82,21 +82,16 @@ impl Stop {
     fn wait(&self, output: Option<&ChildStdout>, deadline: Instant) -> Result<(), CommandError> {
         let left = deadline.saturating_duration_since(Instant::now());
         let left = Timespec::try_from(left).ok();
-        let mut events = vec![
-            PollFd::new(&self.signalled, PollFlags::IN),
-            PollFd::new(&self.ended, PollFlags::IN),
-        ];
+        let mut events = self.signals.events();
+        let signals = events.len();
+        events.push(PollFd::new(&self.ended, PollFlags::IN));
         events.extend(output.map(|output| PollFd::new(output, PollFlags::IN)));
         match poll(&mut events, left.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(io::Error::from(error).into()),
         }
-        let happened = |at: usize| {
-            events
-                .get(at)
-                .is_some_and(|event| !event.revents().is_empty())
-        };
-        if happened(0) {
+        let mut signals = events.iter().take(signals);
+        if signals.any(|event| !event.revents().is_empty()) {
             return Err(CommandError::Stopped);
         }
         while matches!((&self.ended).read(&mut [0; 64]), Ok(1..)) {}
@@ -119,9 +114,7 @@ impl Stop {
 
 impl Drop for Stop {
     fn drop(&mut self) {
-        for handler in &self.handlers {
-            signal_hook::low_level::unregister(*handler);
-        }
+        signal_hook::low_level::unregister(self.handler);
     }
 }
 

@@ -28,6 +28,7 @@ mod pins;
 mod renew;
 mod replace_file;
 mod report;
+mod signals;
 mod signed_request;
 mod token_key;
 mod token_program;

@@ -4,7 +4,6 @@
 //! Other than the daemon's, it stays in the command's process group, so that it can ask for a PIN at the
 //! terminal and gets its Ctrl-C, and it has the command's own rights.
 
-mod signals;
 mod terminal;
 
 use std::io::{self, IsTerminal};
@@ -24,7 +23,7 @@ use token::{PinSource, greeting, link};
 
 use crate::failure::Failure;
 use crate::output;
-use signals::Signals;
+use crate::signals::Signals;
 use terminal::Terminal;
 
 /// A token program that runs.
@@ -80,19 +79,6 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 /// To log out and close the module, or to finish what is not broken off. Vendor modules hang here.
 const CLOSE: Duration = Duration::from_secs(5);
-
-/// Holds back the signals that end a command, until what it gives is dropped.
-pub(crate) fn hold_signals() -> Result<impl Drop, Failure> {
-    let signals = Signals::of_process();
-    signals
-        .map(Signals::hold)
-        .map_err(|error| Failure::failed(format!("cannot handle signals: {error}")))
-}
-
-/// A signal that was held back.
-pub(crate) fn held_signal() -> Option<i32> {
-    Signals::of_process().ok()?.arrived()
-}
 
 impl Program {
     /// Starts one, from the directory of this program.

@@ -14,7 +14,6 @@ use super::plan::Plan;
 use crate::command::{self, Stop};
 use crate::failure::Failure;
 use crate::output;
-use crate::token_program::hold_signals;
 
 /// How long it may take until the identity is settled: slow tokens take seconds to open.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -142,7 +141,6 @@ fn is_agent(program: &Path) -> bool {
 
 fn reload_by_manager() -> Result<(), Failure> {
     let failed = |error: String| Failure::failed(format!("cannot run `{RELOAD}`: {error}"));
-    let _held = hold_signals()?;
     let stop = Stop::new().map_err(|error| failed(error.to_string()))?;
     let nothing = File::open("/dev/null").map_err(|error| failed(error.to_string()))?;
     command::run(RELOAD, nothing, &[], LIMIT, &stop)

@@ -15,7 +15,7 @@ use crate::input::read_text;
 use crate::new_certificate::{await_validity, check};
 use crate::output;
 use crate::replace_file;
-use crate::token_program::{held_signal, hold_signals};
+use crate::signals::Signals;
 use config::certificate::{Certificate, CertificateSource, LeafSource};
 use config::renewal::Present;
 
@@ -37,7 +37,6 @@ pub(super) fn obtain(
     plan: &Plan,
     request: &CertificationRequest,
 ) -> Result<Certificate, Failure> {
-    let held = hold_signals()?;
     let stop =
         Stop::new().map_err(|error| Failure::failed(format!("cannot handle signals: {error}")))?;
     let judge = Judge::new(plan, request);
@@ -56,7 +55,7 @@ pub(super) fn obtain(
         }
     };
     await_validity(&certificate, &stop).map_err(|error| or_interrupted(error.as_str()))?;
-    drop(held);
+    drop(stop);
     replace_file::replace_here(path, pem.as_bytes(), MODE)
         .map_err(|error| Failure::failed(error.to_string()))?;
     plan.give(path)?;
@@ -167,7 +166,8 @@ fn failure(error: &CommandError) -> Failure {
 
 /// A signal that was held back ends the command as it would have.
 fn or_interrupted(error: &str) -> Failure {
-    match held_signal() {
+    let signals = Signals::of_process().ok();
+    match signals.and_then(Signals::arrived) {
         Some(signal) => Failure::Interrupted(signal),
         None => Failure::failed(error),
     }

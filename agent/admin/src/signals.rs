@@ -1,30 +1,33 @@
-//! Signals that end a command: while a token program works, they end that first.
+//! Signals that end a command: while a token program or a command of the operator's works, they end that first.
 
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::event::{PollFd, PollFlags};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 /// Handlers of these signals, which are the process's, and not one token program's.
 #[derive(Debug)]
-pub(super) struct Signals {
+pub(crate) struct Signals {
     /// Whether a signal does what it does by default: it ends the command.
     by_default: Arc<AtomicBool>,
+    /// How many hold signals back.
+    holders: Mutex<usize>,
     /// Each signal, and what is readable when it has arrived.
     pipes: Vec<(i32, UnixStream)>,
 }
 
 static SIGNALS: OnceLock<Signals> = OnceLock::new();
 
-/// Holds signals back until it is dropped.
-pub(super) struct Held(Arc<AtomicBool>);
+/// Holds signals back until it and all others are dropped.
+#[derive(Debug)]
+pub(crate) struct Held(&'static Signals);
 
 impl Signals {
     /// Registered with the first use.
-    pub(super) fn of_process() -> io::Result<&'static Signals> {
+    pub(crate) fn of_process() -> io::Result<&'static Signals> {
         match SIGNALS.get() {
             Some(signals) => Ok(signals),
             None => {
@@ -37,6 +40,7 @@ impl Signals {
     fn register() -> io::Result<Signals> {
         let mut signals = Signals {
             by_default: Arc::new(AtomicBool::new(true)),
+            holders: Mutex::default(),
             pipes: Vec::new(),
         };
         for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT] {
@@ -50,13 +54,15 @@ impl Signals {
         Ok(signals)
     }
 
-    pub(super) fn hold(&self) -> Held {
+    pub(crate) fn hold(&'static self) -> Held {
+        let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        *holders += 1;
         self.by_default.store(false, Ordering::SeqCst);
-        Held(Arc::clone(&self.by_default))
+        Held(self)
     }
 
     /// To wait for one.
-    pub(super) fn events(&self) -> Vec<PollFd<'_>> {
+    pub(crate) fn events(&self) -> Vec<PollFd<'_>> {
         let pipes = self.pipes.iter();
         pipes
             .map(|(_, pipe)| PollFd::new(pipe, PollFlags::IN))
@@ -64,7 +70,7 @@ impl Signals {
     }
 
     /// One that has arrived.
-    pub(super) fn arrived(&self) -> Option<i32> {
+    pub(crate) fn arrived(&self) -> Option<i32> {
         let arrived = |pipe: &UnixStream| matches!((&*pipe).read(&mut [0]), Ok(1..));
         let pipes = self.pipes.iter();
         pipes
@@ -76,6 +82,28 @@ impl Signals {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
+        let signals = self.0;
+        let mut holders = signals
+            .holders
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *holders -= 1;
+        signals.by_default.store(*holders == 0, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_are_held_until_the_last_holder_is_gone() {
+        let signals: &'static Signals = Box::leak(Box::new(Signals::register().unwrap()));
+        let by_default = || signals.by_default.load(Ordering::SeqCst);
+        let (one, other) = (signals.hold(), signals.hold());
+        drop(one);
+        assert!(!by_default());
+        drop(other);
+        assert!(by_default());
     }
 }
