@@ -187,6 +187,16 @@ impl Module {
         Ok(info)
     }
 
+    /// Who made the module (`CK_INFO.manufacturerID`); empty where it does not tell.
+    pub(crate) fn manufacturer(&self) -> String {
+        let mut info = CK_INFO::default();
+        // SAFETY: the module fills in the one struct.
+        match unsafe { call!(self.library, C_GetInfo(&raw mut info)) } {
+            Ok(()) => token::unpad(&String::from_utf8_lossy(&info.manufacturerID)).to_owned(),
+            Err(_) => String::new(),
+        }
+    }
+
     /// Whether the token signs with this mechanism. One that does not tell does not.
     pub(crate) fn signs_with(&self, slot: CK_SLOT_ID, mechanism: CK_MECHANISM_TYPE) -> bool {
         let mut info = CK_MECHANISM_INFO::default();

@@ -172,6 +172,7 @@ fn generate(
     let mut name: Vec<Attribute> = vec![(CKA_TOKEN, YES), (CKA_LABEL, label.as_bytes())];
     name.extend(id.map(|id| (CKA_ID, id)));
     let mut last = None;
+    let skipped = usize::from(session.module().manufacturer() == TPM2_PKCS11);
     // What it has no use for, some tokens do not even take for an answer of "no". What a token makes without being told
     // is looked at afterwards.
     for (public, private, was_told_to_keep_it) in [
@@ -182,7 +183,10 @@ fn generate(
         ),
         (PUBLIC, &[PRIVATE, KEPT].concat(), true),
         (PUBLIC, PRIVATE, false),
-    ] {
+    ]
+    .into_iter()
+    .skip(skipped)
+    {
         let public = [parameters, &name, public].concat();
         let private = [&name, private].concat();
         match session.generate_key_pair(kind.mechanism, &public, &private) {
@@ -201,6 +205,10 @@ fn generate(
         code: CKR_FUNCTION_FAILED,
     }))
 }
+
+/// tpm2-pkcs11, which refuses `CKA_DECRYPT` and the like beside `CKA_SIGN`, and leaves a key loaded for each template that
+/// it refuses: a TPM without a resource manager is full after two.
+const TPM2_PKCS11: &str = "tpm2-software.github.io";
 
 /// Not beside the remains of a try.
 fn may_try_again(session: &Session, label: &str, failure: Failure) -> bool {
