@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use files::{Storage, directory};
+use rustix::io::Errno;
 use token::account::Account;
 
 use crate::failure::Failure;
@@ -31,8 +32,7 @@ impl NewFile {
         }
         let fault = |error: io::Error| cannot_write(path, &error);
         if path.symlink_metadata().is_ok() {
-            return Err(fault(io::ErrorKind::AlreadyExists.into())
-                .hint("move it away, or name another file"));
+            return Err(fault(Errno::EXIST.into()).hint("move it away, or name another file"));
         }
         let (parent, name) = directory::split(path).map_err(fault)?;
         let prefix = format!(".{}.", name.display());
