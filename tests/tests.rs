@@ -56,3 +56,4 @@ mod sessions; // sessions that are asked for once, kept in memory, and never wro
 mod status; // roleseal status: what was signed, what is wrong, and until when it goes on
 mod tpm; // keys on a TPM: every kind signs, what that costs, wrong auth values, a TPM that goes away
 mod update; // the credentials file: written, kept fresh, whole whatever happens
+mod verdicts; // certificates that roleseal inspect refuses: the local service refuses them, too

@@ -23,6 +23,7 @@ mod explanation;
 mod fault;
 mod journal;
 mod judge;
+mod own_hosts;
 mod parameters;
 mod query;
 mod received;
@@ -89,17 +90,19 @@ impl Service {
     ///
     /// Where the port is taken, or the configuration has an ARN, certificate or key that cannot be read.
     pub fn start(config: ServiceConfig) -> Result<Service> {
-        let judge = Arc::new(Judge::new(&config)?);
+        let listener = server::listen(config.port)?;
+        let port = listener.local_addr()?.port();
+        let judge = Arc::new(Judge::new(&config, port)?);
         let tls = Arc::new(tls_config(&config)?);
         let router = Router::new()
             .fallback(handle_request)
             .with_state(Arc::clone(&judge));
-        let server = Server::start(config.port, Arc::clone(&tls), router.clone())?;
+        let server = Server::start(listener, Arc::clone(&tls), router.clone())?;
         Ok(Service {
             judge,
             tls,
             router,
-            port: server.port(),
+            port,
             door: Mutex::new(Door::Open(server)),
         })
     }

@@ -18,6 +18,8 @@ const RDNS: [(&str, &str); 9] = [
     ("UID", "0.9.2342.19200300.100.1.1"),
 ];
 
+const UNREADABLE_NAME: &str = "the certificate's SAN has a name that cannot be read";
+
 /// Everything in a certificate that a mapping can name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Attributes {
@@ -45,6 +47,15 @@ impl Attributes {
             .map_err(|error| format!("cannot read the certificate's SAN: {error}"))?;
         for name in names.iter().flat_map(|found| &found.value.general_names) {
             match name {
+                GeneralName::Invalid(..) => return Err(UNREADABLE_NAME.to_owned()),
+                // The parser takes UTF-8; the type is IA5String (RFC 5280, 4.2.1.6).
+                GeneralName::RFC822Name(text)
+                | GeneralName::DNSName(text)
+                | GeneralName::URI(text)
+                    if !text.is_ascii() =>
+                {
+                    return Err(UNREADABLE_NAME.to_owned());
+                }
                 GeneralName::DNSName(name) if attributes.dns.is_none() => {
                     attributes.dns = Some((*name).to_owned());
                 }

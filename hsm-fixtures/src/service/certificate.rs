@@ -7,6 +7,7 @@ use openssl::asn1::Asn1IntegerRef;
 use openssl::nid::Nid;
 use openssl::pkey::{Id, PKey, Public};
 use openssl::x509::X509;
+use x509_parser::asn1_rs::Any;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
 use super::attributes::Attributes;
@@ -147,6 +148,12 @@ impl Certificate {
         self.check_validity(&name, now)
     }
 
+    /// Applies the rules for an intermediate, whether the path needs it or not.
+    pub(crate) fn check_intermediate(&self) -> Result<(), String> {
+        self.check_is_ca()?;
+        self.check_signature_algorithm(&format!("CA {}", self.facts.subject_text))
+    }
+
     /// Applies the rules for every CA, whenever and wherever.
     pub(crate) fn check_is_ca(&self) -> Result<(), String> {
         let name = format!("CA {}", self.facts.subject_text);
@@ -269,6 +276,7 @@ impl Certificate {
 impl Facts {
     fn read(parsed: &X509Certificate<'_>) -> Result<Facts, String> {
         let unreadable = |error| format!("cannot read the certificate's extensions: {error}");
+        check_whole(parsed)?;
         let basic_constraints = parsed.basic_constraints().map_err(unreadable)?;
         let key_usage = parsed.key_usage().map_err(unreadable)?;
         let extended_key_usage = parsed.extended_key_usage().map_err(unreadable)?;
@@ -299,6 +307,20 @@ impl Facts {
             client_auth: extended_key_usage.map(|found| found.value.client_auth),
         })
     }
+}
+
+/// Refuses bytes behind the value of an extension that is read here; the parser ignores them.
+fn check_whole(parsed: &X509Certificate<'_>) -> Result<(), String> {
+    for extension in parsed.extensions() {
+        let oid = extension.oid.to_id_string();
+        let read = UNDERSTOOD.iter().any(|(known, _)| *known == oid);
+        if read && !Any::from_der(extension.value).is_ok_and(|(rest, _)| rest.is_empty()) {
+            return Err(format!(
+                "the certificate's extension {oid} is not one DER value"
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn unknown_critical(parsed: &X509Certificate<'_>) -> Option<String> {

@@ -89,7 +89,7 @@ fn explain(registry: &Registry, asked: &Asked<'_>, now: Timestamp) -> Explained 
         .leaf
         .check_leaf(now)
         .map_err(super::refusal::Refusal::unfit_leaf)
-        .and_then(|_| create_session::check_length(asked.intermediates))
+        .and_then(|_| create_session::check_intermediates(asked.intermediates))
         .and_then(|()| {
             authorisation::check_same_home(asked.trust_anchor, asked.profile, asked.role)
         })

@@ -13,6 +13,7 @@ use super::create_session;
 use super::explanation::Explanation;
 use super::fault::{Fault, Faults};
 use super::journal::{Decision, Journal, Operation};
+use super::own_hosts::OwnHosts;
 use super::received::Received;
 use super::refusal::Refusal;
 use super::registry::Registry;
@@ -22,6 +23,7 @@ use super::vault::Vault;
 /// The state that all connections share.
 pub(crate) struct Judge {
     registry: RwLock<Registry>,
+    hosts: OwnHosts,
     clock_offset: SignedDuration,
     session_seconds: Option<u32>,
     verbose: bool,
@@ -32,9 +34,11 @@ pub(crate) struct Judge {
 }
 
 impl Judge {
-    pub(crate) fn new(config: &ServiceConfig) -> Result<Judge> {
+    /// The judge of a service at this port.
+    pub(crate) fn new(config: &ServiceConfig, port: u16) -> Result<Judge> {
         Ok(Judge {
             registry: RwLock::new(Registry::new(config)?),
+            hosts: OwnHosts::new(config, port)?,
             clock_offset: config.clock_offset,
             session_seconds: config.session_seconds,
             verbose: config.verbose,
@@ -62,6 +66,9 @@ impl Judge {
         now: Timestamp,
         fault: Option<Fault>,
     ) -> Answer {
+        if let Err(reason) = self.hosts.check(request) {
+            return self.refuse(request, now, &Refusal::misdirected(reason));
+        }
         if request.path == "/" {
             return self.get_caller_identity(request, request_id, now);
         }
@@ -116,6 +123,13 @@ impl Judge {
             },
         );
         Answer::refused(&refusal)
+    }
+
+    /// Refuses a request before its operation is looked at.
+    fn refuse(&self, request: &Received, now: Timestamp, refusal: &Refusal) -> Answer {
+        let outcome = Outcome::refused(refusal);
+        self.record(now, Operation::CreateSession, Some(request), &outcome);
+        Answer::refused(refusal)
     }
 
     pub(crate) fn journal(&self) -> MutexGuard<'_, Journal> {

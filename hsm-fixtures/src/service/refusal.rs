@@ -17,6 +17,8 @@ pub(crate) enum Kind {
     ResourceNotFound,
     /// What AWS's JSON services answer to a method and path that they do not have.
     UnknownOperation,
+    /// A request for another host. That AWS answers so is a guess: such a request does not reach it.
+    Misdirected,
 }
 
 impl Kind {
@@ -25,6 +27,7 @@ impl Kind {
             Kind::Validation => 400,
             Kind::AccessDenied => 403,
             Kind::ResourceNotFound | Kind::UnknownOperation => 404,
+            Kind::Misdirected => 421,
         }
     }
 
@@ -35,6 +38,7 @@ impl Kind {
             Kind::AccessDenied => "AccessDeniedException",
             Kind::ResourceNotFound => "ResourceNotFoundException",
             Kind::UnknownOperation => "UnknownOperationException",
+            Kind::Misdirected => "MisdirectedRequestException",
         }
     }
 }
@@ -93,6 +97,15 @@ impl Refusal {
             kind: Kind::ResourceNotFound,
             reason: message.clone(),
             message,
+        }
+    }
+
+    /// A request whose Host is not the service's own (RFC 9110, 15.5.20).
+    pub(crate) fn misdirected(reason: impl Into<String>) -> Refusal {
+        Refusal {
+            kind: Kind::Misdirected,
+            message: "Misdirected request".to_owned(),
+            reason: reason.into(),
         }
     }
 

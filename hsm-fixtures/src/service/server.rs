@@ -27,16 +27,21 @@ pub(crate) struct Shut(#[expect(dead_code, reason = "it is held")] OwnedFd);
 /// just being started a copy of the socket.
 const FREE: Duration = Duration::from_secs(10);
 
+/// Binds 127.0.0.1, at any free port for 0.
+pub(crate) fn listen(port: u16) -> Result<TcpListener> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        .with_context(|| format!("cannot listen on 127.0.0.1:{port}"))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
 impl Server {
-    /// Listens on 127.0.0.1.
+    /// Serves what connects to a listener of [`listen`].
     pub(crate) fn start(
-        port: u16,
+        listener: TcpListener,
         tls: Arc<rustls::ServerConfig>,
         router: Router,
     ) -> Result<Server> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-            .with_context(|| format!("cannot listen on 127.0.0.1:{port}"))?;
-        listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();
         let tls = RustlsConfig::from_config(tls);
         let handle = Handle::new();
@@ -71,11 +76,12 @@ impl Server {
         drop(shut);
         let deadline = Instant::now() + FREE;
         loop {
-            match Server::start(port, Arc::clone(tls), router.clone()) {
+            match listen(port) {
+                Ok(listener) => return Server::start(listener, Arc::clone(tls), router.clone()),
                 Err(_) if Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(10));
                 }
-                result => return result,
+                Err(error) => return Err(error),
             }
         }
     }
@@ -99,10 +105,6 @@ impl Server {
                 }
             }
         }
-    }
-
-    pub(crate) fn port(&self) -> u16 {
-        self.port
     }
 }
 

@@ -53,13 +53,12 @@ impl Stage {
     }
 
     fn draft(&self) -> Draft {
-        Draft::new(
-            &self.key,
-            &self.leaf,
-            &format!("localhost:{}", self.service.port()),
-            QUERY,
-            Timestamp::now(),
-        )
+        self.draft_for(&format!("localhost:{}", self.service.port()))
+    }
+
+    /// A request that is signed for this Host.
+    fn draft_for(&self, host: &str) -> Draft {
+        Draft::new(&self.key, &self.leaf, host, QUERY, Timestamp::now())
     }
 
     /// Head and body of the answer.
@@ -114,6 +113,29 @@ impl Stage {
         );
         serde_json::from_str(&body).unwrap()
     }
+}
+
+#[test]
+fn a_host_is_the_services_own() {
+    let stage = Stage::new(|_| {});
+    let port = stage.service.port();
+    let status = |host: &str| {
+        let (head, _) = stage.send(&stage.draft_for(host).sign(&stage.key));
+        head.split_whitespace().nth(1).map(str::to_owned)
+    };
+    for host in [format!("localhost:{port}"), format!("127.0.0.1:{port}")] {
+        assert_eq!(status(&host).as_deref(), Some("201"), "{host}");
+    }
+    for host in [
+        "rolesanywhere.eu-central-1.amazonaws.com".to_owned(),
+        "localhost".to_owned(),
+        format!("localhost:{}", port.wrapping_add(1)),
+    ] {
+        assert_eq!(status(&host).as_deref(), Some("421"), "{host}");
+        let decision = stage.service.decisions().pop().unwrap();
+        assert_eq!(decision.status, 421);
+    }
+    assert_eq!(stage.service.sessions_created(), 2);
 }
 
 #[test]

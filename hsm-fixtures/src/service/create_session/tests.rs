@@ -233,8 +233,8 @@ fn the_chain_leads_to_the_trust_anchor() {
     };
     let intermediate = base64_of_pem(&court.leaf.chain_pem).remove(0);
     let root = base64_of_pem(&court.pki.root_pem().unwrap()).remove(0);
-    let stranger = base64(&court.leaf.der);
-    set_chain(&[stranger.clone(), intermediate.clone()]).unwrap();
+    let stranger = base64_of_pem(&Court::new().leaf.chain_pem).remove(0);
+    set_chain(&[stranger, intermediate.clone()]).unwrap();
     set_chain(&[root.clone(), intermediate.clone()]).unwrap();
     set_chain(&vec![intermediate.clone(); 5]).unwrap();
     refused(
@@ -243,9 +243,15 @@ fn the_chain_leads_to_the_trust_anchor() {
         "6 certificates; 5 are allowed",
     );
     refused(
-        set_chain(&[intermediate, String::new()]),
+        set_chain(&[intermediate.clone(), String::new()]),
         Kind::Validation,
         "X-Amz-X509-Chain: no DER",
+    );
+    let leaf = base64(&court.leaf.der);
+    refused(
+        set_chain(&[intermediate, leaf]),
+        Kind::AccessDenied,
+        "is no CA",
     );
     refused(set_chain(&[root]), Kind::AccessDenied, "an issuer of");
     let missing = court
