@@ -233,7 +233,7 @@ fn a_leaf_is_judged_alike() {
         ),
         (false, key("rsa:1024")),
         (true, key("rsa:2056")),
-        (false, key("rsa:2049")),
+        (false, key("rsa:2052")),
         (false, key("ec -pkeyopt ec_paramgen_curve:secp256k1")),
         (false, key("ed25519")),
         (false, issued("-days 9 -sha1")),
