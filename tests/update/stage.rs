@@ -11,7 +11,7 @@ use hsm_fixtures::{
 };
 use serde_json::Value;
 
-use crate::agent::{json_of, venv};
+use crate::agent::{json_of, until, venv};
 
 /// With all that such a file may have, and without a line break at its end.
 pub(crate) const ORIGINAL: &str = "# mine\n\n[default]\naws_access_key_id=AKIAOTHER\naws_secret_access_key = other/+=\n\n\
@@ -99,7 +99,7 @@ impl Stage {
         let mut aws = self.reader("aws");
         aws.args(["--profile", profile, "--region", "eu-central-1"]);
         aws.args(["sts", "get-caller-identity"]);
-        json_of(&aws.output().unwrap())["Arn"].take()
+        arn(&mut aws)
     }
 
     /// Who the service takes boto3 for.
@@ -109,7 +109,7 @@ impl Stage {
             print(json.dumps(session.client('sts').get_caller_identity()))";
         let mut python = self.reader("python");
         python.args(["-c", script, profile]);
-        json_of(&python.output().unwrap())["Arn"].take()
+        arn(&mut python)
     }
 
     /// Looks into the file all the time.
@@ -145,4 +145,14 @@ impl Watch {
         assert!(saw["looks"].as_u64().unwrap() > 0, "{saw}");
         saw["seen"].clone()
     }
+}
+
+/// What a client is told of itself. On a busy machine, sessions of some seconds end between its reading them and its
+/// using them: then it is run again.
+fn arn(client: &mut Command) -> Value {
+    until("an answer before the session ends", || {
+        let output = client.output().unwrap();
+        let ended = String::from_utf8_lossy(&output.stderr).contains("(ExpiredToken)");
+        (!ended).then(|| json_of(&output)["Arn"].take())
+    })
 }
