@@ -22,7 +22,7 @@ fn an_attestation_holds_for_its_request_alone_and_for_tpm2_tools_too() {
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(
-        text.contains("FAILS  the statement is about this request"),
+        text.contains("FAILS  the statement certifies this CSR"),
         "{text}"
     );
     // The pieces are what other tools know.
@@ -116,7 +116,7 @@ fn an_attestation_brings_the_endorsement_certificates_along() {
         "{text}"
     );
     assert!(
-        text.contains("not proven: that the attestation key is in the TPM"),
+        text.contains("not proven: the attestation key is in the TPM"),
         "{text}"
     );
     desk.scene

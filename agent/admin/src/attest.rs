@@ -76,8 +76,8 @@ fn verify(arguments: &VerifyArguments) -> Result<(), Failure> {
     match verdict.proven {
         true => Ok(()),
         false => Err(
-            Failure::failed("cannot verify the attestation: a check fails")
-                .hint("issue no certificate for this CSR"),
+            Failure::failed("cannot verify the attestation: a check failed")
+                .hint("do not issue a certificate for this CSR"),
         ),
     }
 }

@@ -53,12 +53,12 @@ struct Document {
 
 const FORMAT: &str = "roleseal-attestation-1";
 
-/// What the statement of a request must say beside the key: the SHA-256 of its DER.
+/// Returns the qualifying data of a CSR's statement: the SHA-256 of its DER.
 pub(crate) fn qualifying_data(request: &CertificationRequest) -> Vec<u8> {
     Sha256::digest(request.der()).to_vec()
 }
 
-/// The text of its file.
+/// Returns the text of an attestation's file.
 pub(crate) fn to_json(attestation: &Attestation) -> serde_json::Result<String> {
     let base64 = |der: &Der| BASE64.encode(&der.0);
     let document = Document {
@@ -76,19 +76,19 @@ pub(crate) fn to_json(attestation: &Attestation) -> serde_json::Result<String> {
     Ok(serde_json::to_string_pretty(&document)? + "\n")
 }
 
-/// From the text of its file. The error says what is wrong with it.
+/// Parses the text of an attestation's file.
 pub(crate) fn from_json(text: &str) -> Result<Attestation, String> {
-    // Not the error's own text: it shows what there is, such as the PIN in a file that was named by mistake.
+    // Without serde's text: it quotes the input, such as the PIN in a file named by mistake.
     let document: Document = serde_json::from_str(text).map_err(|error| {
         format!(
-            "this is not what `roleseal-admin csr --attest` writes (line {}, column {})",
+            "not an attestation of `roleseal-admin csr --attest` (line {}, column {})",
             error.line(),
             error.column()
         )
     })?;
     if document.format != FORMAT {
         return Err(format!(
-            "its format is {:?} and not {FORMAT:?}",
+            "its format is {:?}, not {FORMAT:?}",
             document.format
         ));
     }
@@ -125,10 +125,7 @@ pub(crate) fn judge(
     };
     verdict.note(
         true,
-        format!(
-            "the request for {} is signed by its own key",
-            request.subject()
-        ),
+        format!("the CSR for {} is signed by its own key", request.subject()),
     );
     if let Some(parts) = Parts::parse(attestation, &mut verdict) {
         verdict.attestation_key_name = Some(hex::encode(parts.attestation_key.name()));
@@ -171,11 +168,11 @@ impl Parts {
         let statement = &self.statement;
         verdict.note(
             statement.extra_data == qualifying_data(request),
-            "the statement is about this request: its qualifying data is the request's SHA-256",
+            "the statement certifies this CSR: its qualifying data is the CSR's SHA-256",
         );
         verdict.note(
             statement.name == self.key.name(),
-            "the statement is about this key: its name is the hash of the key's public area",
+            "the statement certifies this key: its name is the hash of the key's public area",
         );
         verdict.note(
             statement.qualified_signer == self.attestation_key.qualified_name_in_endorsement_hierarchy(),
@@ -186,7 +183,7 @@ impl Parts {
                 .has(RESTRICTED | SIGN | FIXED_TPM | FIXED_PARENT | SENSITIVE_DATA_ORIGIN)
                 && self.attestation_key.attributes & DECRYPT == 0,
             format!(
-                "the attestation key signs nothing but what its TPM has made: {}",
+                "the attestation key signs only structures made by its TPM: {}",
                 named(self.attestation_key.attributes)
             ),
         );
@@ -206,7 +203,7 @@ impl Parts {
             self.key
                 .public_key()
                 .is_ok_and(|key| key == request.public_key()),
-            "the request's public key is that key's",
+            "the CSR's public key is that key's",
         );
     }
 
@@ -233,15 +230,14 @@ impl Verdict {
     fn judge_endorsement(&mut self, certificates: &[Der], cas: Option<&EndorsementCas>) {
         match (certificates, cas) {
             ([], None) => self.not_proven.push(
-                "whose TPM it is: there is no endorsement certificate with the statement".to_owned(),
+                "the TPM's identity: the attestation has no endorsement certificate".to_owned(),
             ),
             ([], Some(_)) => self.note(
                 false,
-                "there is no endorsement certificate with the statement, which --ek-ca asks for",
+                "the attestation has an endorsement certificate, as --ek-ca requires",
             ),
             (certificates, None) => self.not_proven.push(format!(
-                "that the {} endorsement certificates are a TPM vendor's: they were not looked at, without \
-                 --ek-ca",
+                "the vendor of the {} endorsement certificates: not checked without --ek-ca",
                 certificates.len()
             )),
             (certificates, Some(cas)) => {
@@ -254,9 +250,9 @@ impl Verdict {
             }
         }
         self.not_proven.push(
-            "that the attestation key is in the TPM of an endorsement certificate: that takes a challenge \
-             which only this TPM can answer (TPM2_MakeCredential, TPM2_ActivateCredential), or to know the \
-             attestation key's name"
+            "the attestation key is in the TPM of an endorsement certificate: this needs a challenge that \
+             only this TPM can answer (TPM2_MakeCredential, TPM2_ActivateCredential), or a known \
+             attestation key name"
                 .to_owned(),
         );
     }

@@ -28,10 +28,10 @@ pub(crate) enum CertCommand {
 const EXAMPLES: &str = "\
 Example:
   roleseal-admin cert import --uri 'pkcs11:token=lab;object=web' --cert web.pem
-Intermediates stay in a file, which the identity's configuration names:
+Keep intermediates in a file, and name it in the identity's configuration:
   chain = \"/var/lib/roleseal/chain.pem\"";
 
-/// Which certificate, and where.
+/// Selects the certificate and the key.
 #[derive(Debug, Args)]
 pub(crate) struct ImportArguments {
     /// The key (RFC 7512), such as 'pkcs11:token=lab;object=web'
@@ -39,7 +39,7 @@ pub(crate) struct ImportArguments {
     uri: UriText,
     #[command(flatten)]
     module: ModuleArgument,
-    /// The certificate, PEM or DER; of several in a file, the first one
+    /// File with the certificate, PEM or DER; the first one of several
     #[arg(long, value_name = "FILE")]
     cert: PathBuf,
     #[command(flatten)]
@@ -69,13 +69,9 @@ fn import(arguments: &ImportArguments) -> Result<(), Failure> {
     let place = place_on_token(arguments.uri.read()?, module, pin, user)?;
     let mut key = TokenKey::open(place)?;
     if key.public_key().is_ok_and(|key| key.0 != public_key) {
-        let other = format!(
-            "its first certificate is for another key than {}",
-            key.place()
-        );
-        return Err(fault(&other).hint(
-            "put the key's own certificate first, or have one issued for a CSR of this key",
-        ));
+        let other = format!("its first certificate is not for the key {}", key.place());
+        return Err(fault(&other)
+            .hint("put the key's certificate first, or have one issued for a CSR of this key"));
     }
     for uri in key.import_certificate(der)? {
         let stored = format!("stored {uri}");
@@ -89,6 +85,6 @@ fn leaf(bytes: &[u8]) -> Result<(Vec<u8>, Vec<u8>), CertificateError> {
     let certificates = certificate::parse(bytes)?;
     let leaf = certificates
         .first()
-        .ok_or_else(|| CertificateError::new("there is no certificate in it"))?;
+        .ok_or_else(|| CertificateError::new("the file has no certificate"))?;
     Ok((leaf.der().to_vec(), leaf.spki()?))
 }

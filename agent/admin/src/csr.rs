@@ -58,11 +58,11 @@ pub(crate) struct CsrArguments {
 /// A request and an attestation are nobody's secret.
 const PUBLIC: u32 = 0o644;
 
-/// Why there is no attestation of a key on a PKCS#11 token.
+/// The error for an attestation of a key on a PKCS#11 token.
 const NO_STATEMENT: &str = "\
-cannot attest the key: --attest is for keys of a TPM, and a PKCS#11 token makes no statement that others could check";
+cannot attest the key: --attest is for keys in a TPM; a PKCS#11 token makes no statement that a CA can verify";
 
-/// What a PKCS#11 token has instead.
+/// Its hint.
 const ATTRIBUTES: &str = "\
 leave --attest out; `roleseal-admin key list --login` shows the attributes that the token reports to its own host \
 (CKA_ALWAYS_SENSITIVE, CKA_NEVER_EXTRACTABLE, CKA_LOCAL)";
@@ -110,7 +110,7 @@ fn attest(
     let verdict = attestation::judge(request, &attestation, None);
     if let Some(fault) = verdict.findings.iter().find(|finding| !finding.holds) {
         return Err(Failure::failed(format!(
-            "cannot write the attestation: it does not hold: {}",
+            "cannot write the attestation: a check failed: {}",
             fault.text
         )));
     }

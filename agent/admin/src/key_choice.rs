@@ -113,7 +113,7 @@ pub(super) fn pin_of_token(
         user: None,
         task: pkcs11::Task::NeedsPin { token: uri.clone() },
     };
-    let patience = Patience::usual("looking for the token", &[]);
+    let patience = Patience::usual("finding the token", &[]);
     match Program::start(token::Program::Pkcs11)?.ask(&request, patience)? {
         pkcs11::Answer::NeedsPin(true) => at_terminal(&name).map(Some),
         pkcs11::Answer::NeedsPin(false) => Ok(None),

@@ -13,8 +13,9 @@ use crate::command::Stop;
 /// A CA whose clock is ahead of this one's by so much is waited for.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 
-/// The certificate in a command's answer, if AWS would take it for this key and it is newer; and what to write
-/// of the answer, which are the certificates alone.
+/// Checks that AWS accepts the certificate in a command's output for this key, and that it is newer than the current one.
+///
+/// Returns it with the text to write: the certificates alone.
 pub(crate) fn check(
     answer: &str,
     present: &Present,
@@ -28,7 +29,7 @@ pub(crate) fn check(
     }
     let new = Certificate::new(all).map_err(|error| error.to_string())?;
     if new.spki != present.request.public_key() {
-        return Err("it is for another key than the certificate request".to_owned());
+        return Err("its public key is not the CSR's".to_owned());
     }
     new.check_chain().map_err(|error| error.to_string())?;
     let now = Timestamp::now();
@@ -39,14 +40,14 @@ pub(crate) fn check(
     };
     if new.not_after <= old.not_after {
         return Err(format!(
-            "it ends on {}, no later than the certificate that is there, {}",
+            "it expires on {}, not after the current certificate, {}",
             new.not_after, old.not_after
         ));
     }
     if old.has_issuer && !new.has_issuer && new.issuer == old.issuer {
         return Err(format!(
-            "it lacks the certificate of its issuer ({}), which the old one has in its file: the command has \
-             to write the chain, too",
+            "the certificate of its issuer ({}) is missing, which the current file has: the command must \
+             write the chain, too",
             new.issuer
         ));
     }
@@ -67,7 +68,7 @@ pub(crate) fn await_validity(new: &Certificate, stop: &Stop) -> Result<(), Strin
     if ahead > CLOCK_TOLERANCE {
         let from = new.not_before;
         return Err(format!(
-            "the command's answer is not valid before {from}: set the clock, or the CA's"
+            "the new certificate is not valid before {from}: set this host's clock, or the CA's"
         ));
     }
     stop.pause(Instant::now() + ahead)

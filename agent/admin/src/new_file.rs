@@ -19,16 +19,19 @@ pub(crate) struct NewFile {
 }
 
 impl NewFile {
-    /// Begins it: where this fails, nothing has been done yet whose result would have no place.
-    /// `owner`: whose it is to be, if not this user's.
+    /// Creates a temporary file beside `path`, before any work whose result the file holds.
+    ///
+    /// `mode`: its permissions; `owner`: its owner, by default this user.
     pub(crate) fn begin(
         path: &Path,
         mode: u32,
         owner: Option<&Account>,
     ) -> Result<NewFile, Failure> {
         if path == Path::new("-") {
-            return Err(Failure::failed("cannot write this to standard output")
-                .hint("name a file; a file of the name - is ./-"));
+            return Err(
+                Failure::failed("cannot write a key or an attestation to standard output")
+                    .hint("name a file; write ./- for a file named -"),
+            );
         }
         let fault = |error: io::Error| cannot_write(path, &error);
         if path.symlink_metadata().is_ok() {
@@ -42,10 +45,13 @@ impl NewFile {
         if let Some(owner) = owner {
             fchown(new.file(), Some(owner.uid), Some(owner.gid)).map_err(|error| {
                 let path = path.display();
-                Failure::failed(format!("cannot give {path} to {}: {error}", owner.name))
+                Failure::failed(format!(
+                    "cannot change the owner of {path} to {}: {error}",
+                    owner.name
+                ))
             })?;
         }
-        // What the umask, which keeps secrets in, took from a file that holds none.
+        // The umask is 077, and the file may hold no secret.
         let mode = Permissions::from_mode(mode);
         new.file().set_permissions(mode).map_err(fault)?;
         Ok(NewFile {
@@ -54,7 +60,7 @@ impl NewFile {
         })
     }
 
-    /// Writes it and puts it in its place, unless another has come there.
+    /// Writes the file and gives it its name; fails if that name exists by now.
     pub(crate) fn put(mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.new
             .write(bytes)

@@ -102,7 +102,7 @@ impl NewKeyArguments {
             (Some(path), _) => Ok(TpmKeySource::File(absolute(path)?)),
             (None, Some(Handle(handle))) => Ok(TpmKeySource::Handle(handle)),
             (None, None) => Err(Failure::usage(
-                "name a place for the key: --out or --persist",
+                "say where the key is stored: --out or --persist",
             )),
         }
     }
@@ -195,7 +195,7 @@ impl FromStr for Pcrs {
         for number in text.split(',') {
             let pcr = match number.parse::<u8>() {
                 Ok(pcr) if pcr < PCR_COUNT && !number.starts_with('+') => pcr,
-                _ => return Err(format!("{number:?} is no PCR: they are numbered 0 to 23")),
+                _ => return Err(format!("{number:?} is not a PCR: the numbers are 0 to 23")),
             };
             if pcrs.contains(&pcr) {
                 return Err(format!("PCR {pcr} is given twice"));

@@ -23,9 +23,9 @@ pub(crate) use names::{AltNameArguments, Subject};
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted {
-    /// Whom the certificate is to name.
+    /// The subject of the certificate.
     pub(crate) subject: Name,
-    /// By which other names.
+    /// Its subject alternative names.
     pub(crate) alt_names: Vec<GeneralName>,
 }
 
@@ -34,11 +34,12 @@ const ECDSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.84
 const CLIENT_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.2");
 
 impl Wanted {
-    /// DER of the `CertificationRequestInfo` that the key is to sign.
+    /// Encodes the `CertificationRequestInfo` (RFC 2986, 4.1) that the key signs.
     pub(crate) fn info(&self, key: &PublicKeyInfo) -> Result<Vec<u8>, Failure> {
-        let fault = |error: der::Error| Failure::failed(format!("the request: {error}"));
-        let public_key = SubjectPublicKeyInfo::from_der(&key.0)
-            .map_err(|error| Failure::failed(format!("the token's public key: {error}")))?;
+        let fault = |error: der::Error| Failure::failed(format!("cannot encode the CSR: {error}"));
+        let public_key = SubjectPublicKeyInfo::from_der(&key.0).map_err(|error| {
+            Failure::failed(format!("cannot decode the token's public key: {error}"))
+        })?;
         let attributes = self.attributes().map_err(fault)?;
         let info = CertReqInfo {
             version: Version::V1,
@@ -69,7 +70,7 @@ impl Wanted {
     }
 }
 
-/// The request from what was signed, and the signature, which must be the key's.
+/// Assembles the CSR from the signed info and its signature, which it verifies with the key in the info.
 pub(crate) fn assemble(
     info: &[u8],
     signature: &Signature,
@@ -95,10 +96,11 @@ pub(crate) fn assemble(
         }
         .to_der()
     };
-    let der = assembled().map_err(|error| Failure::failed(format!("the request: {error}")))?;
+    let der =
+        assembled().map_err(|error| Failure::failed(format!("cannot encode the CSR: {error}")))?;
     CertificationRequest::from_der(&der).map_err(|fault| {
         Failure::failed(format!(
-            "the token's signature is not good: {fault}; nothing was written"
+            "cannot use the token's signature: {fault}; no file was written"
         ))
     })
 }

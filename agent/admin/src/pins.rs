@@ -136,7 +136,7 @@ fn credential_name(text: &str) -> Result<String, &'static str> {
     match text {
         "" | "." | ".." => Err("the credential has no name"),
         name if name.contains('/') => {
-            Err("a credential is named, not a path: --pin-file takes a path")
+            Err("a credential has a name, not a path: use --pin-file for a path")
         }
         name => Ok(name.to_owned()),
     }

@@ -1,4 +1,4 @@
-//! A certificate request as a key signs it.
+//! A CSR that a key has signed.
 
 use rolesanywhere::certificate::CertificationRequest;
 
@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::new_request::{self, Wanted};
 use crate::token_key::TokenKey;
 
-/// A request that is signed by the key.
+/// Has the key sign a CSR.
 pub(crate) fn request(
     key: &mut TokenKey,
     wanted: &Wanted,
@@ -15,16 +15,16 @@ pub(crate) fn request(
     let signature = key.sign_request(info.clone())?;
     new_request::assemble(&info, &signature).map_err(|failure| match key.public_key_from() {
         Some(other) => Failure::failed(format!(
-            "{other} is not of the private key {}, although it has the same CKA_ID or label: delete it or give it another \
-             one, and store the key's own public key ({failure})",
+            "{other} is not the public key of {}, although it has the same CKA_ID or label: delete it, or change its \
+             CKA_ID, and store the right public key ({failure})",
             key.place()
         )),
         None => failure,
     })
 }
 
-/// The text of its file.
+/// Returns the CSR in PEM.
 pub(crate) fn to_pem(request: &CertificationRequest) -> Result<String, Failure> {
     let pem = request.to_pem();
-    pem.map_err(|error| Failure::failed(format!("the request: {error}")))
+    pem.map_err(|error| Failure::failed(format!("cannot encode the CSR: {error}")))
 }

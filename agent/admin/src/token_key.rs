@@ -55,7 +55,7 @@ impl TokenKey {
     /// Finds it.
     pub(crate) fn open(place: KeyPlace) -> Result<TokenKey, Failure> {
         let mut program = Program::start(place.program())?;
-        let patience = Patience::usual("looking for the key", &place.pins());
+        let patience = Patience::usual("finding the key", &place.pins());
         let report = match place.task(|uri| pkcs11::Task::Key { key: uri }, tpm::Task::Key) {
             Request::Pkcs11(request) => match program.ask(&request, patience)? {
                 pkcs11::Answer::Key(report) => Report::Pkcs11(report),

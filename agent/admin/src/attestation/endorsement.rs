@@ -31,11 +31,11 @@ impl EndorsementCas {
             .filter(|ca| ca.subject() == issuer)
             .peekable();
         if named.peek().is_none() {
-            return fault("its issuer is none of --ek-ca".to_owned());
+            return fault("its issuer is not in --ek-ca".to_owned());
         }
         if let Some(hash) = certificate.weak_hash() {
             return fault(format!(
-                "it is signed with {hash}, which proves nothing any more: ask the vendor for a newer certificate"
+                "it is signed with {hash}, which is broken: ask the vendor for a newer certificate"
             ));
         }
         let signed: Vec<_> = named.map(|ca| certificate.is_signed_by(ca)).collect();
@@ -44,10 +44,10 @@ impl EndorsementCas {
             (false, true) => {
                 let algorithm = certificate.signature_algorithm();
                 return fault(format!(
-                    "a signature by {algorithm} cannot be verified here"
+                    "cannot verify its signature: {algorithm} is not supported"
                 ));
             }
-            (false, false) => return fault("the CA of --ek-ca has not signed it".to_owned()),
+            (false, false) => return fault("it is not signed by the CA in --ek-ca".to_owned()),
         }
         let (from, until) = (certificate.not_before(), certificate.not_after());
         if let Err(error) = check_validity(from, until, self.now) {

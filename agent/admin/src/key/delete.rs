@@ -23,7 +23,7 @@ Examples:
   roleseal-admin key delete --tpm --handle 0x81000101 --yes
 A key in a file is deleted with its file.";
 
-/// Which key.
+/// Selects the key.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("which-key").args(["uri", "handle"]).required(true))]
 pub(crate) struct DeleteArguments {
@@ -35,20 +35,20 @@ pub(crate) struct DeleteArguments {
     /// The key at this persistent handle of the TPM, such as 0x81000101
     #[arg(long, value_name = "HANDLE")]
     handle: Option<Handle>,
-    /// How to reach the TPM [default: device:/dev/tpmrm0]
+    /// TCTI of the TPM [default: device:/dev/tpmrm0]
     #[arg(long, value_name = "TCTI", num_args = 0..=1, default_missing_value = "device:/dev/tpmrm0", conflicts_with = "uri")]
     tpm: Option<Tcti>,
-    /// Delete it without asking
+    /// Delete the key without confirmation
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
     pin: PinArguments,
-    /// The owner hierarchy's auth value, where it has one
+    /// File with the owner hierarchy's auth value, if it has one
     #[arg(long, value_name = "FILE", conflicts_with = "uri")]
     owner_pin_file: Option<std::path::PathBuf>,
 }
 
-/// Longer than any answer.
+/// The longest line read from the terminal, in bytes.
 const LINE_LIMIT: u64 = 64;
 
 pub(super) fn run(arguments: &DeleteArguments) -> Result<(), Failure> {
@@ -83,8 +83,8 @@ impl DeleteArguments {
     fn in_tpm(&self, Handle(handle): Handle, terminal: Option<File>) -> Result<(), Failure> {
         if self.module.is_given() || self.pin.any() {
             return Err(Failure::usage(
-                "a TPM needs neither module nor PIN to delete a key, but the owner hierarchy's auth value, \
-                 where it has one: --owner-pin-file",
+                "cannot use --module or a PIN option with --handle: a TPM deletes a key by the owner hierarchy's \
+                 auth value (--owner-pin-file)",
             ));
         }
         let tcti = self.tpm.clone().unwrap_or_default();
@@ -99,9 +99,8 @@ impl DeleteArguments {
         };
         let name = Handle(handle);
         let Some(key) = found.keys.iter().find(|key| key.handle == Some(handle)) else {
-            return Err(Failure::failed(format!(
-                "there is no key at {name}: `roleseal-admin key list --tpm` shows what there is"
-            )));
+            let fault = format!("cannot delete {name}: the TPM has no key at this handle");
+            return Err(Failure::failed(fault).hint("list its keys: roleseal-admin key list --tpm"));
         };
         ask(terminal, &KeyJson::of_tpm(key, None).to_string())?;
         request.task = tpm::Task::Delete {
@@ -122,24 +121,25 @@ fn say_gone(gone: &str) -> Result<(), Failure> {
 
 fn terminal() -> Result<File, Failure> {
     let opened = File::options().read(true).write(true).open(TERMINAL);
-    opened.map_err(|_| {
-        Failure::failed("there is no terminal to ask at whether the key is to go: give --yes")
-    })
+    opened
+        .map_err(|_| Failure::failed("cannot ask for confirmation: no terminal").hint("give --yes"))
 }
 
-/// Whether a person says `yes` to this.
+/// Asks for confirmation at the terminal.
 fn ask(terminal: Option<File>, what: &str) -> Result<(), Failure> {
     let Some(mut terminal) = terminal else {
         return Ok(());
     };
-    let question = format!("{}Delete it for ever? Write yes: ", printable(what));
+    let question = format!("{}Delete this key permanently? Type yes: ", printable(what));
     let mut line = String::new();
     let answered = terminal
         .write_all(question.as_bytes())
         .and_then(|()| BufReader::new(terminal.take(LINE_LIMIT)).read_line(&mut line));
     match answered {
         Ok(_) if line.trim() == "yes" => Ok(()),
-        Ok(_) => Err(Failure::failed("nothing was deleted")),
-        Err(error) => Err(Failure::failed(format!("nothing was deleted: {error}"))),
+        Ok(_) => Err(Failure::failed("not confirmed: nothing was deleted")),
+        Err(error) => Err(Failure::failed(format!(
+            "cannot read the confirmation: {error}; nothing was deleted"
+        ))),
     }
 }

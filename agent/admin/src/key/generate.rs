@@ -20,10 +20,10 @@ then:
   roleseal-admin csr --key /etc/roleseal/web.tss --subject 'CN=web,O=Example' \\
     --out web.csr";
 
-/// Which key to make, and what to print.
+/// Selects the new key and the output.
 #[derive(Debug, Args)]
 pub(crate) struct GenerateArguments {
-    /// Print the key's report as JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -38,5 +38,5 @@ pub(super) fn run(arguments: &GenerateArguments) -> Result<(), Failure> {
         true => output::json(&key)?,
         false => format!("{key}{}", next_steps(&key)),
     };
-    output::print_done(&format!("the key {} is made", key.key), &text)
+    output::print_done(&format!("generated the key {}", key.key), &text)
 }

@@ -21,30 +21,29 @@ Examples:
   roleseal-admin key list --uri 'pkcs11:token=lab' --login
   roleseal-admin key list --tpm --json";
 
-/// Which tokens.
+/// Selects tokens.
 #[derive(Debug, Args)]
 pub(crate) struct ListArguments {
-    /// Only tokens that this URI matches, and on them only objects that it matches (RFC 7512) [default: pkcs11:,
-    /// everything that the module shows]
+    /// List only the tokens and objects that this URI matches (RFC 7512) [default: pkcs11:, all of the module]
     #[arg(long, value_name = "URI")]
     uri: Option<UriText>,
     #[command(flatten)]
     module: ModuleArgument,
-    /// The TPM's persistent keys, reached in this way [default: device:/dev/tpmrm0]; PKCS#11 tokens then
-    /// only with --uri or --module
+    /// List the persistent keys of the TPM at this TCTI [default: device:/dev/tpmrm0]; PKCS#11 tokens only
+    /// with --uri or --module
     #[arg(long, value_name = "TCTI", num_args = 0..=1, default_missing_value = "device:/dev/tpmrm0")]
     tpm: Option<Tcti>,
-    /// Log in to the one token that matches, with the PIN asked for at the terminal or the options below
+    /// Log in to the matching token; ask for the PIN at the terminal, or take it from the options below
     #[arg(long)]
     login: bool,
-    /// Print it as JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     pin: PinArguments,
 }
 
-/// All that was found.
+/// The tokens and keys found.
 #[derive(Debug, Serialize)]
 struct Listing {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,7 +81,7 @@ pub(super) fn run(arguments: &ListArguments) -> Result<(), Failure> {
         arguments.tpm.is_none() || arguments.uri.is_some() || arguments.module.is_given();
     if !of_tokens && (arguments.login || arguments.pin.any()) {
         return Err(Failure::usage(
-            "a TPM has no login: its persistent keys show without one",
+            "cannot log in to a TPM: its persistent keys are listed without a login",
         ));
     }
     if !arguments.json {
@@ -98,7 +97,7 @@ pub(super) fn run(arguments: &ListArguments) -> Result<(), Failure> {
     })
 }
 
-/// Gives each answer to `take`, as it comes.
+/// Passes each answer to `take`, as it arrives.
 fn tokens(
     arguments: &ListArguments,
     take: &mut dyn FnMut(pkcs11::Answer) -> Result<(), Failure>,
@@ -118,7 +117,7 @@ fn tokens(
         None if arguments.login => Some(at_terminal(&name)?),
         pin => pin,
     };
-    let patience = Patience::usual("looking at the tokens", &[pin.as_ref()]);
+    let patience = Patience::usual("reading the tokens", &[pin.as_ref()]);
     let request = pkcs11::Request {
         module,
         pin,
@@ -134,7 +133,7 @@ fn tokens(
     })
 }
 
-/// Whether a login can be made.
+/// Checks that at most one token needs a login.
 fn check_one(tokens: &[pkcs11::TokenReport], name: &str) -> Result<(), Failure> {
     let tokens: Vec<_> = tokens
         .iter()
@@ -148,7 +147,7 @@ fn check_one(tokens: &[pkcs11::TokenReport], name: &str) -> Result<(), Failure> 
     }
     let uris = tokens.iter().map(|token| token.uri.to_string());
     Err(Failure::usage(format!(
-        "--login is for one token, and {} match {name}: name one of them by --uri:\n{}",
+        "cannot log in: {} tokens match {name}; select one by --uri:\n{}",
         tokens.len(),
         uris.collect::<Vec<_>>().join("\n")
     )))
@@ -169,7 +168,7 @@ fn collect(tokens: &mut Vec<TokenJson>, answer: pkcs11::Answer) -> Result<(), Fa
     Ok(())
 }
 
-/// As text: each key as soon as the token has told it.
+/// Prints text, each key as soon as it is read.
 fn print(arguments: &ListArguments, of_tokens: bool) -> Result<(), Failure> {
     let mut printed = Printed::default();
     if of_tokens {
@@ -183,7 +182,7 @@ fn print(arguments: &ListArguments, of_tokens: bool) -> Result<(), Failure> {
     }
 }
 
-/// What was printed of a listing.
+/// The state of a printed list.
 #[derive(Default)]
 struct Printed {
     token: Option<TokenJson>,
@@ -224,16 +223,14 @@ impl Printed {
 
     fn end_token(&mut self) -> Result<(), Failure> {
         match self.token.take().is_some_and(|token| token.hides_objects()) {
-            true => {
-                output::print("  without a login, private objects do not show: --login shows all\n")
-            }
+            true => output::print("  private objects are hidden without a login: use --login\n"),
             false => Ok(()),
         }
     }
 }
 
 fn tpm(tcti: &Tcti) -> Result<TpmJson, Failure> {
-    let patience = Patience::usual("looking at the TPM", &[]);
+    let patience = Patience::usual("reading the TPM", &[]);
     let request = tpm::Request {
         tcti: tcti.clone(),
         task: tpm::Task::List,
@@ -305,7 +302,7 @@ impl TpmJson {
         text += &remarks(&self.warnings);
         text += &keys(&self.keys);
         if self.keys.is_empty() {
-            text += "  no persistent keys; keys in files are named by their files\n";
+            text += "  no persistent keys (keys in files are not listed)\n";
         }
         text
     }

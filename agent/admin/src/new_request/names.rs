@@ -63,20 +63,20 @@ impl FromStr for Subject {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Subject, String> {
-        const USAGE: &str = "write it as RFC 4514 has it, without blanks around = and commas: \
+        const USAGE: &str = "write it in the syntax of RFC 4514, without blanks around = and commas: \
                              'CN=web,O=Example'; a comma in a name as \\,";
         if text.is_empty() {
-            return Err(format!("a subject has at least one name: {USAGE}"));
+            return Err(format!("the subject is empty: {USAGE}"));
         }
         if let Some(special) = unescaped(text, SPECIAL).next() {
             let special = special.1;
             return Err(format!(
-                "{special} has to be written \\{special}, where it is part of a name: {USAGE}"
+                "unescaped {special}: write it as \\{special} in a name: {USAGE}"
             ));
         }
         let name: Name = text.parse().map_err(|_| match unknown_attribute(text) {
-            Some(unknown) => format!("there is no attribute {unknown:?}: {USAGE}"),
-            None => format!("not a subject: {USAGE}"),
+            Some(unknown) => format!("unknown attribute {unknown:?}: {USAGE}"),
+            None => format!("not a distinguished name: {USAGE}"),
         })?;
         for attribute in name.iter() {
             if let Some(fault) = fault_of(&attribute.oid, &attribute.value) {
@@ -87,11 +87,11 @@ impl FromStr for Subject {
     }
 }
 
-/// Beside the comma and the plus, RFC 4514 has these as themselves with a `\` alone: they quote a name, separate
-/// names and mark one up in older writings.
+/// Characters that RFC 4514 requires to be escaped, beside the comma and the plus: older syntaxes quote and separate
+/// names with them.
 const SPECIAL: &[char] = &['"', ';', '<', '>'];
 
-/// Where one of these characters stands without a `\` before it.
+/// Finds these characters where no `\` escapes them.
 fn unescaped<'a>(
     text: &'a str,
     wanted: &'a [char],
@@ -104,7 +104,7 @@ fn unescaped<'a>(
     })
 }
 
-/// The first name of an attribute that nobody knows.
+/// Finds the first unknown attribute type.
 fn unknown_attribute(text: &str) -> Option<&str> {
     let mut start = 0;
     let ends = unescaped(text, &[',', '+']).map(|(at, _)| at);
@@ -121,17 +121,17 @@ fn fault_of(oid: &ObjectIdentifier, value: &Any) -> Option<String> {
         text.or_else(|_| Utf8StringRef::try_from(value).map(|text| text.as_str().to_owned()));
     let text = text.or_else(|_| Ia5StringRef::try_from(value).map(|text| text.as_str().to_owned()));
     let Ok(text) = text else {
-        return Some("has a character that this attribute does not take".to_owned());
+        return Some("has a character that this attribute does not allow".to_owned());
     };
     let fault = match text.chars().count() {
         0 => "is empty",
         length if length > limit_of(oid) => {
             return Some(format!(
-                "has {length} characters, and X.509 takes no more than {}",
+                "has {length} characters; X.509 allows at most {}",
                 limit_of(oid)
             ));
         }
-        length if *oid == COUNTRY && length != 2 => "is no code of two letters",
+        length if *oid == COUNTRY && length != 2 => "is not a code of two letters",
         _ if text.chars().any(char::is_control) => "has a control character",
         _ if text.trim() != text => "begins or ends with a blank",
         _ => return None,
@@ -141,7 +141,7 @@ fn fault_of(oid: &ObjectIdentifier, value: &Any) -> Option<String> {
 
 const COUNTRY: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.6");
 
-/// The usual attributes by their short names, with what RFC 5280 (appendix A.1) takes at the most.
+/// Attribute types with short name and upper bound in characters (RFC 5280, appendix A.1).
 const ATTRIBUTES: [(&str, ObjectIdentifier, usize); 8] = [
     ("CN", ObjectIdentifier::new_unwrap("2.5.4.3"), 64),
     ("serialNumber", ObjectIdentifier::new_unwrap("2.5.4.5"), 64),
@@ -153,7 +153,7 @@ const ATTRIBUTES: [(&str, ObjectIdentifier, usize); 8] = [
     ("title", ObjectIdentifier::new_unwrap("2.5.4.12"), 64),
 ];
 
-/// No other attribute of a subject has more.
+/// The upper bound of other attributes, in characters.
 const OTHER_LIMIT: usize = 256;
 
 fn name_of(oid: &ObjectIdentifier) -> String {
@@ -169,7 +169,7 @@ fn limit_of(oid: &ObjectIdentifier) -> usize {
 impl FromStr for DnsName {
     type Err = String;
 
-    /// Labels of letters, digits and `-`, the first of them perhaps `*`.
+    /// Parses labels of letters, digits, `-` and `_`; the first label may be `*`.
     fn from_str(text: &str) -> Result<DnsName, String> {
         let fits = |(at, label): (usize, &str)| {
             let plain = label
@@ -180,7 +180,7 @@ impl FromStr for DnsName {
                 || (plain && whole && !label.starts_with('-') && !label.ends_with('-'))
         };
         if text.parse::<IpAddr>().is_ok() {
-            return Err("an IP address, and no DNS name: give it by --ip".to_owned());
+            return Err("an IP address, not a DNS name: use --ip".to_owned());
         }
         if text.len() > 253 || !text.split('.').enumerate().all(fits) {
             return Err("not a DNS name; write names in other scripts as xn--…".to_owned());

@@ -119,7 +119,7 @@ fn what_is_escaped_is_part_of_a_name() {
 #[test]
 fn names_that_are_none_are_refused() {
     for (argument, expected) in [
-        ("--subject=", "at least one"),
+        ("--subject=", "empty"),
         ("--subject=web", "RFC 4514"),
         ("--subject=/CN=web", "RFC 4514"),
         ("--subject=CN=web, O=Example", "RFC 4514"),
