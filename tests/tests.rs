@@ -29,6 +29,7 @@ mod exec; // commands with credentials: environment, signals, exit status
 mod faults; // every fault that a PKCS#11 module can have, under load
 mod foreign_tokens; // tokens, certificates and clients made by others
 mod hardening; // what agent, launcher and token programs may still do, and how they end
+mod help; // the words of --help, as tests/help has them
 mod identities; // identities that cannot sign: each says why, none takes another down
 mod inspect; // certificates as AWS sees them, of files and of identities; who is shown them
 mod install; // docs/install.md, as root pastes it on a server
@@ -42,6 +43,7 @@ mod pin_sources; // what a PIN in a file takes to be mended, and what one in a s
 mod pins; // a wrong PIN is tried once
 mod policy; // who may have what
 mod policy_emulator; // trust policies, CRLs and attribute mappings of the local Roles Anywhere
+mod promises; // the table of docs/security.md names tests that exist
 mod quickstart; // the quickstarts of docs/, line by line, as a reader pastes them
 mod recovery; // token programs that die, hang or lie
 mod refusals; // what is not signed, each with its error

@@ -129,7 +129,10 @@ fn names_that_are_none_are_refused() {
         ("--subject=CN= web", "blank"),
         ("--subject=CN=web\\0a", "control"),
         ("--subject=COLOUR=red", "unknown attribute \"COLOUR\""),
-        ("--subject=CN=web\\,1,COLOUR=red", "unknown attribute \"COLOUR\""),
+        (
+            "--subject=CN=web\\,1,COLOUR=red",
+            "unknown attribute \"COLOUR\"",
+        ),
         ("--subject=CN=web, O=Example", "unknown attribute \" O\""),
         ("--subject=CN=\"a b\"", "as \\\""),
         ("--subject=CN=web;O=Example", "as \\;"),
