@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 
 use hsm_fixtures::{KeyKind, TpmConfig, WEB_ROLE_ARN};
 use libc::{EACCES, EAGAIN, ENOENT, ENOSYS, EPERM, SIGSYS};
+use rustix::process::{Pid, Signal, kill_process};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
 use crate::agent::{Lab, json_of, until};
@@ -212,6 +213,7 @@ fn the_agent_makes_no_socket_no_process_and_passes_no_descriptor() {
                 #[cfg(target_arch = "x86_64")]
                 "vfork",
                 "signal-parent",
+                "owner-parent",
                 "memfd-sealed",
                 "code",
             ],
@@ -317,6 +319,19 @@ fn a_modules_networks_are_closed_where_it_needs_none_and_as_the_configuration_sa
     }
 }
 
+#[test]
+fn a_reload_closes_the_networks_of_a_running_modules_token() {
+    let lab = with_module(OTHER);
+    let hostile = Hostile::start(&lab, "", &[], &["tcp"]);
+    assert_results(&hostile, &[(0, &["tcp"])]);
+    let closed = lab.config.to_toml().unwrap() + "[hardening]\npkcs11-network = false\n";
+    lab.scene.write("agent.toml", &closed).unwrap();
+    let agent = Pid::from_child(&hostile.agent);
+    kill_process(agent, Signal::HUP).unwrap();
+    let line = format!("probe tcp={ENOSYS}");
+    until(&line, || hostile.log().contains(&line).then_some(()));
+}
+
 /// Not refused: what calls so is not a module of ours.
 #[cfg(target_arch = "x86_64")]
 #[test]
@@ -384,6 +399,7 @@ fn a_tpm_program_has_no_socket_but_those_to_its_tpm() {
                     "execve",
                     "exec-descriptor",
                     "signal-parent",
+                    "owner-parent",
                     "memfd-sealed",
                 ],
             ),

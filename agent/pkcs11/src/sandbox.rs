@@ -42,6 +42,8 @@ pub(crate) fn confine(open: &Open) -> Fence {
 
 /// Calls of modules and of the helpers that they start, beyond those of every library: files, processes, servers.
 const MODULE: &[c_long] = &[
+    SYS_fcntl,
+    SYS_ioctl,
     SYS_sync,
     SYS_syncfs,
     SYS_fchmod,

@@ -100,7 +100,6 @@ const OWN: &[c_long] = &[
 ];
 
 fn calls() -> Result<Calls, BackendError> {
-    let terminal_or_socket = [FIONBIO, FIONREAD, FIOCLEX, FIONCLEX, TCGETS, TIOCGWINSZ];
     let names = [PR_SET_NAME, PR_GET_NAME, PR_SET_VMA];
     // Nothing that was written is run.
     let no_code = || masked(2, PROT_EXEC, 0);
@@ -109,7 +108,6 @@ fn calls() -> Result<Calls, BackendError> {
     calls.extend([
         (SYS_mmap, vec![no_code()?]),
         (SYS_mprotect, vec![no_code()?]),
-        (SYS_ioctl, one_of(1, terminal_or_socket)?),
         (SYS_prctl, one_of(0, names)?),
     ]);
     Ok(calls)

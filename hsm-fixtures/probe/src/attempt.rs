@@ -88,6 +88,10 @@ pub(crate) fn by_name(name: &str) -> Option<i32> {
         "unshare-user" => call(SYS_unshare, [CLONE_NEWUSER.into(), 0, 0, 0, 0]),
         "setns" => call(SYS_setns, [-1, 0, 0, 0, 0]),
         "signal-parent" => call(SYS_kill, [parent(), 0, 0, 0, 0]),
+        "owner-parent" => UnixStream::pair().and_then(|(ours, _theirs)| {
+            let (fd, set_owner) = (ours.as_raw_fd().into(), F_SETOWN.into());
+            call(SYS_fcntl, [fd, set_owner, parent(), 0, 0])
+        }),
         "limit-parent" => call(SYS_prlimit64, [parent(), RLIMIT_NOFILE.into(), 0, 0, 0]),
         "ptrace" => call(SYS_ptrace, [PTRACE_PEEKDATA.into(), -1, 0, 0, 0]),
         "process_vm_readv" => call(SYS_process_vm_readv, [-1, 0, 0, 0, 0]),

@@ -18,7 +18,6 @@ const COMMON: &[c_long] = &[
     SYS_lseek,
     SYS_close,
     SYS_fstat,
-    SYS_fcntl,
     SYS_dup,
     SYS_dup3,
     SYS_pipe2,
@@ -113,12 +112,28 @@ const COMMON: &[c_long] = &[
     SYS_time,
 ];
 
+/// Requests to descriptors that send no signal to an owner, and are to terminals and sockets.
+const OF_DESCRIPTORS: [c_int; 11] = [
+    F_DUPFD,
+    F_DUPFD_CLOEXEC,
+    F_GETFD,
+    F_SETFD,
+    F_GETFL,
+    F_SETFL,
+    F_GETLK,
+    F_SETLK,
+    F_SETLKW,
+    F_OFD_SETLK,
+    F_OFD_SETLKW,
+];
+const OF_TERMINALS_AND_SOCKETS: [Ioctl; 6] =
+    [FIONBIO, FIONREAD, FIOCLEX, FIONCLEX, TCGETS, TIOCGWINSZ];
+
 /// More calls of a library that is loaded: they change no file and reach no other process.
 const LIBRARY: &[c_long] = &[
     // It is loaded after the program confined itself, and may make code.
     SYS_mmap,
     SYS_mprotect,
-    SYS_ioctl,
     SYS_prctl,
     SYS_preadv,
     SYS_preadv2,
@@ -238,6 +253,8 @@ pub fn common_calls() -> Result<Calls, BackendError> {
             ])?],
         ),
         (SYS_sendto, vec![SeccompRule::new(vec![null(4)?])?]),
+        (SYS_fcntl, one_of(1, OF_DESCRIPTORS)?),
+        (SYS_ioctl, one_of(1, OF_TERMINALS_AND_SOCKETS)?),
         // Signals to itself alone, such as that of `abort`; limits of itself alone.
         (SYS_kill, vec![is(0, own)?]),
         (SYS_tgkill, vec![is(0, own)?]),
