@@ -33,6 +33,7 @@ pub mod policy;
 pub mod rate;
 pub mod renewal_view;
 pub mod sandbox;
+pub mod service_manager;
 pub mod sigv4;
 pub mod state;
 pub mod token_worker;

@@ -19,6 +19,7 @@ use roleseal_agent::listener::Listener;
 use roleseal_agent::metrics_server::Server;
 use roleseal_agent::panics::{INTERNAL_ERROR, contain};
 use roleseal_agent::sandbox::{Files, Sandbox};
+use roleseal_agent::service_manager::ServiceManager;
 use roleseal_agent::state::Agent;
 use roleseal_agent::watch::Watch;
 use roleseal_agent::{check, descriptors, launcher, listener, log};
@@ -107,7 +108,7 @@ fn not_configured(failure: &Failure) {
     let text = failure.to_string();
     // One line: each further one would be an assignment of its own (sd_notify(3)).
     let status = NotifyState::Status(text.lines().next().unwrap_or_default());
-    let _ = sd_notify::notify(&[status]); // there may be none
+    let _ = ServiceManager::connect().and_then(|manager| manager.notify(&[status])); // there may be none
     listener::refuse_waiting(&Refusal::NotConfigured {
         message: "the configuration of roleseal-agent has a fault: an administrator sees it with \
                   `systemctl status roleseal-agent`"
@@ -144,6 +145,8 @@ fn serve_with(
     let listener = Arc::new(Listener::bind(&config.socket, config.serves_others())?);
     log::info(&format!("listening at {}", listener.address()));
     let scrapes = config.metrics.as_ref().map(Server::bind).transpose()?;
+    let service_manager = ServiceManager::connect()
+        .map_err(|error| format!("cannot connect to the service manager: {error}"))?;
     // Before there is another thread, which would stay free.
     let mut files = Files::of(path, &config);
     if let Some(socket) = listener.path() {
@@ -159,14 +162,14 @@ fn serve_with(
         server.start(&agent)?;
         log::info(&format!("metrics at {}", server.address()));
     }
-    sd_notify::notify(&[NotifyState::Ready])?;
+    service_manager.notify(&[NotifyState::Ready])?;
     std::thread::spawn({
         let (listener, agent) = (Arc::clone(&listener), Arc::clone(&agent));
         move || listener.run(&agent)
     });
     while signals.forever().next() == Some(SIGHUP) {
         let reloading = [NotifyState::Reloading, NotifyState::monotonic_usec_now()?];
-        let _ = sd_notify::notify(&reloading); // systemd may have gone
+        let _ = service_manager.notify(&reloading); // systemd may have gone
         let reloaded = contain(|| reload(path, &fixed, &agent));
         match reloaded.unwrap_or_else(|| Err(INTERNAL_ERROR.into())) {
             Ok(count) => log::info(&format!("reloaded: {count} identities")),
@@ -175,7 +178,7 @@ fn serve_with(
             )),
         }
         watch.look_now();
-        let _ = sd_notify::notify(&[NotifyState::Ready]);
+        let _ = service_manager.notify(&[NotifyState::Ready]);
     }
     end(&listener, &agent);
     if let Some(server) = &scrapes {

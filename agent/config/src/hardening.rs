@@ -25,6 +25,7 @@ pub(crate) struct HardeningTable {
     landlock: bool,
     seccomp: bool,
     token_programs: bool,
+    pub(crate) pkcs11_network: Option<bool>,
     read: Vec<AbsolutePath>,
 }
 
@@ -34,6 +35,7 @@ impl Default for HardeningTable {
             landlock: true,
             seccomp: true,
             token_programs: true,
+            pkcs11_network: None,
             read: Vec::new(),
         }
     }
@@ -53,7 +55,7 @@ impl From<HardeningTable> for Hardening {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tests::{WEB, load};
+    use crate::tests::{WEB, load, pkcs11};
 
     #[test]
     fn hardening_is_on_unless_switched_off() {
@@ -74,5 +76,17 @@ mod tests {
             ..on
         };
         assert_eq!(load(&text).unwrap().hardening, hardening);
+    }
+
+    #[test]
+    fn networks_are_left_to_the_module_unless_the_file_says_otherwise() {
+        for (line, network) in [
+            ("", None),
+            ("pkcs11-network = true", Some(true)),
+            ("pkcs11-network = false", Some(false)),
+        ] {
+            let config = load(&format!("[hardening]\n{line}\n{WEB}")).unwrap();
+            assert_eq!(pkcs11(&config.tokens[0]).network, network, "{line}");
+        }
     }
 }

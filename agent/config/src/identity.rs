@@ -59,6 +59,7 @@ pub(crate) struct IdentityTable {
 /// What an identity has where its own table is silent.
 pub(crate) struct Defaults {
     pub(crate) module: PathBuf,
+    pub(crate) network: Option<bool>,
     pub(crate) tcti: Tcti,
 }
 
@@ -77,7 +78,9 @@ impl IdentityTable {
             sessions: self.sessions,
         };
         let (key, leaf, token) = match self.key {
-            KeyText::Pkcs11(uri) => settings.pkcs11_key(*uri, &defaults.module)?,
+            KeyText::Pkcs11(uri) => {
+                settings.pkcs11_key(*uri, &defaults.module, defaults.network)?
+            }
             KeyText::Tpm(source) => settings.tpm_key(source, &defaults.tcti)?,
         };
         let rules = self

@@ -71,6 +71,7 @@ impl KeySettings {
         self,
         mut key: Pkcs11Uri,
         default_module: &Path,
+        network: Option<bool>,
     ) -> Result<Parts, String> {
         if !matches!(key.object.class.as_deref(), None | Some("private")) {
             return Err("key must name a private key: leave type out, or type=private".to_owned());
@@ -95,6 +96,7 @@ impl KeySettings {
         };
         let token = TokenKind::Pkcs11(Pkcs11Config {
             module,
+            network,
             token: key.token.clone(),
             pin,
             sessions: self.sessions.unwrap_or_default().0,

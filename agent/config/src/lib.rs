@@ -128,6 +128,7 @@ impl Document {
             module: self
                 .pkcs11_module
                 .map_or_else(|| DEFAULT_MODULE.into(), |path| path.0),
+            network: self.hardening.pkcs11_network,
             tcti: self.tpm.map(|table| table.tcti.0).unwrap_or_default(),
         };
         let identities: Vec<_> = self

@@ -40,6 +40,8 @@ impl TokenKind {
 pub struct Pkcs11Config {
     /// The PKCS#11 module: absolute, or a bare name for the dynamic linker.
     pub module: PathBuf,
+    /// Whether the module may use networks; `None` leaves it to the token program.
+    pub network: Option<bool>,
     /// Which token of the module.
     pub token: TokenMatch,
     /// Its user PIN.

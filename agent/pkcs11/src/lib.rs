@@ -14,6 +14,7 @@ mod key_choice;
 mod login;
 mod mechanism_name;
 mod module;
+mod network;
 mod open;
 mod operator;
 mod p11_kit;

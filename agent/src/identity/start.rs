@@ -158,6 +158,7 @@ fn open_pkcs11<'a>(
     };
     Open::Pkcs11(Box::new(OpenPkcs11 {
         module: token.module.clone(),
+        network: token.network,
         token: Pkcs11Uri {
             token: token.token.clone(),
             ..Pkcs11Uri::default()

@@ -353,6 +353,7 @@ mod tests {
 
         fn keeper(&self) -> TokenWorker {
             let open = Open::Pkcs11(Box::new(OpenPkcs11 {
+                network: None,
                 module: "/module.so".into(),
                 token: Pkcs11Uri::default(),
                 pin: None,

@@ -95,6 +95,8 @@ pub enum Open {
 pub struct OpenPkcs11 {
     /// The PKCS#11 module.
     pub module: PathBuf,
+    /// Whether the module may use networks; `None` leaves it to what the module is known to need.
+    pub network: Option<bool>,
     /// The token's attributes; its object is of no account here.
     pub token: Pkcs11Uri,
     /// The user PIN; `None` where the token needs no login.
@@ -378,6 +380,7 @@ mod tests {
         let open = ToToken::Open {
             open: Open::Pkcs11(Box::new(OpenPkcs11 {
                 module: "/lib/module.so".into(),
+                network: Some(false),
                 token: "pkcs11:token=lab".parse().unwrap(),
                 pin: Some(PinSource::Value(pin)),
                 sessions: 4,
@@ -441,6 +444,7 @@ mod tests {
 
         let mut open = Open::Pkcs11(Box::new(OpenPkcs11 {
             module: "/lib/module.so".into(),
+            network: None,
             token: "pkcs11:token=lab".parse().unwrap(),
             pin: None,
             sessions: 4,

@@ -9,14 +9,13 @@ use std::os::unix::fs::FileTypeExt;
 
 use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
-use seccompiler::SeccompAction;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::host::{self, Opened, PinGuard};
 use crate::link::Open;
 use crate::operator::{self, Outcome, Tell};
-use crate::sandbox::{self, Confined};
+use crate::sandbox::{Confined, Fence};
 use crate::{Key, TokenError};
 
 /// The one argument that a token program takes: it is not to confine itself, since its module would not
@@ -44,13 +43,13 @@ const FAILURE: u8 = 1;
 const USAGE: u8 = 2;
 
 /// A token program's `main`: serves the agent with the token that `open` opens. Before that, `confine`
-/// gives up what the token does not need. Or, started with [`operator::ARGUMENT`], does an operator's tasks by
+/// drops the privileges that the token does not need. Or, started with [`operator::ARGUMENT`], does an operator's tasks by
 /// `work`, as confined as the operator is. `name` and `about` are for whoever starts it by hand.
 /// Returns the exit status.
 pub fn run<K: Key + Send, T: DeserializeOwned, A: Serialize>(
     name: &str,
     about: &str,
-    confine: impl FnOnce(&Open) -> Confined,
+    confine: impl FnOnce(&Open) -> Fence,
     open: impl FnMut(Open, &PinGuard) -> Result<Opened<K>, TokenError>,
     work: impl FnMut(T, Tell<A>) -> Outcome<A>,
 ) -> u8 {
@@ -81,19 +80,15 @@ pub fn run<K: Key + Send, T: DeserializeOwned, A: Serialize>(
         eprintln!("{about}");
         return USAGE;
     }
-    // What a kernel does in part the agent tells of itself, once.
-    let warn = |confined: Confined, by: &str| {
-        if let Confined::Not(why) = confined {
-            eprintln!("{name}: warning: not confined by {by}: {why}");
-        }
-    };
-    if confined {
-        let refuse = SeccompAction::Errno(libc::EPERM.unsigned_abs());
-        warn(sandbox::forbid(sandbox::hostile_calls(), refuse), "seccomp");
-    }
     let confine = |request: &Open| {
-        if confined {
-            warn(confine(request), "Landlock");
+        if !confined {
+            return;
+        }
+        for (by, confined) in confine(request) {
+            // What a kernel does in part the agent tells of itself, once.
+            if let Confined::Not(why) = confined {
+                eprintln!("{name}: warning: not confined by {by}: {why}");
+            }
         }
     };
     let served = match for_operator {

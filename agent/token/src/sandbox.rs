@@ -4,14 +4,22 @@
 //! Both act on the calling thread and on what it starts later: call them before there are other threads.
 //! Both are best effort: where a kernel lacks something, the program says so and goes on without.
 
+mod calls;
 mod unconfined;
 
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;
+use std::ffi::c_long;
+
+pub use calls::{Sockets, common_calls, free, is, library_calls, masked, one_of};
 
 use landlock::{LandlockStatus, RestrictionStatus, RulesetCreated, RulesetError, RulesetStatus};
-use libc::*;
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule, TargetArch};
+use libc::{
+    BPF_ABS, BPF_JGE, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, ENOSYS, SECCOMP_RET_KILL_PROCESS,
+};
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompFilter, SeccompRule, TargetArch, sock_filter,
+};
 use unconfined::Surroundings;
 pub use unconfined::Unconfined;
 
@@ -29,92 +37,25 @@ pub enum Confined {
 /// The last Landlock ABI that was tested here: rights of later ones are left alone.
 pub const LANDLOCK_ABI: landlock::ABI = landlock::ABI::V7;
 
-/// Calls by which a process takes over another one, the kernel or the machine. Nothing of ours needs
-/// them, and no PKCS#11 module or TPM library is known to.
-const HOSTILE: &[c_long] = &[
-    // Other processes' memory and descriptors.
-    SYS_ptrace,
-    SYS_process_vm_readv,
-    SYS_process_vm_writev,
-    SYS_pidfd_getfd,
-    SYS_kcmp,
-    SYS_perf_event_open,
-    // Ways into the kernel that exploits are fond of.
-    SYS_bpf,
-    SYS_userfaultfd,
-    SYS_io_uring_setup,
-    SYS_io_uring_enter,
-    SYS_io_uring_register,
-    SYS_keyctl,
-    SYS_add_key,
-    SYS_request_key,
-    // The kernel itself.
-    SYS_init_module,
-    SYS_finit_module,
-    SYS_delete_module,
-    SYS_kexec_load,
-    SYS_kexec_file_load,
-    // Mounts and namespaces.
-    SYS_mount,
-    SYS_umount2,
-    SYS_mount_setattr,
-    SYS_move_mount,
-    SYS_open_tree,
-    SYS_fsopen,
-    SYS_fsconfig,
-    SYS_fsmount,
-    SYS_fspick,
-    SYS_pivot_root,
-    SYS_chroot,
-    SYS_setns,
-    SYS_unshare,
-    SYS_open_by_handle_at,
-    SYS_fanotify_init,
-    // The machine.
-    SYS_reboot,
-    SYS_swapon,
-    SYS_swapoff,
-    SYS_acct,
-    SYS_quotactl,
-    SYS_settimeofday,
-    SYS_clock_settime,
-    SYS_clock_adjtime,
-    SYS_adjtimex,
-    SYS_sethostname,
-    SYS_setdomainname,
-    SYS_syslog,
-    SYS_vhangup,
-    #[cfg(target_arch = "x86_64")]
-    SYS_iopl,
-    #[cfg(target_arch = "x86_64")]
-    SYS_ioperm,
-];
-
 /// Rules on system calls: each call, with what its arguments must be; none means whatever they are.
 pub type Calls = BTreeMap<c_long, Vec<SeccompRule>>;
 
-/// Calls of a program that is no longer itself, to be forbidden.
-pub fn hostile_calls() -> Calls {
-    let calls = HOSTILE.iter().copied();
-    // The x32 ABI has numbers of its own for the same calls, of which some are other numbers, too.
-    #[cfg(target_arch = "x86_64")]
-    let calls = calls.flat_map(|call| [call, X32 | call]).chain(
-        [521, 528, 539, 540].map(|call| X32 | call), // ptrace, kexec_load, process_vm_readv, …_writev
-    );
-    calls.map(|call| (call, Vec::new())).collect()
-}
+/// How far a token program is confined: by each kernel feature, with its name.
+pub type Fence = [(&'static str, Confined); 2];
 
-#[cfg(target_arch = "x86_64")]
-const X32: c_long = 0x4000_0000;
-
-/// Makes the kernel answer these calls, and no others, so.
+/// Makes the kernel answer these calls so, and leaves all others alone.
 pub fn forbid(calls: Calls, answer: SeccompAction) -> Confined {
     filter(calls, SeccompAction::Allow, answer)
 }
 
-/// Makes the kernel answer all but these calls so.
-pub fn allow_only(calls: Calls, answer: SeccompAction) -> Confined {
-    filter(calls, answer, SeccompAction::Allow)
+/// Leaves the process with these calls: no other one exists, known today or not. An error of another kind would not tell
+/// a C library to take an older call.
+pub fn allow_only(calls: Result<Calls, BackendError>) -> Confined {
+    let absent = SeccompAction::Errno(ENOSYS.unsigned_abs());
+    match calls {
+        Ok(calls) => filter(calls, absent, SeccompAction::Allow),
+        Err(error) => Confined::Not(Unconfined::Failed(error.to_string())),
+    }
 }
 
 fn filter(calls: Calls, others: SeccompAction, these: SeccompAction) -> Confined {
@@ -125,6 +66,7 @@ fn filter(calls: Calls, others: SeccompAction, these: SeccompAction) -> Confined
     let filter = SeccompFilter::new(calls, others, these, arch);
     let program = filter.and_then(BpfProgram::try_from);
     let applied = program
+        .map(without_x32)
         .map_err(seccompiler::Error::from)
         .and_then(|program| seccompiler::apply_filter(&program));
     match applied {
@@ -132,6 +74,29 @@ fn filter(calls: Calls, others: SeccompAction, these: SeccompAction) -> Confined
         Err(error) => Confined::Not(before.without_seccomp(&error)),
     }
 }
+
+/// Ends the process at a call of the x32 ABI, which is x86_64's to the kernel, with numbers of its own. The filter itself
+/// ends it at a call of any other architecture.
+fn without_x32(mut program: BpfProgram) -> BpfProgram {
+    if cfg!(target_arch = "x86_64") {
+        let instruction = |code: u32, jt, jf, k| sock_filter {
+            code: code as u16, // all are below 0x100
+            jt,
+            jf,
+            k,
+        };
+        let check = [
+            instruction(BPF_LD | BPF_W | BPF_ABS, 0, 0, 0), // the number, the first of seccomp_data
+            instruction(BPF_JMP | BPF_JGE | BPF_K, 0, 1, X32),
+            instruction(BPF_RET | BPF_K, 0, 0, SECCOMP_RET_KILL_PROCESS),
+        ];
+        program.splice(0..0, check);
+    }
+    program
+}
+
+/// `__X32_SYSCALL_BIT` (arch/x86/include/uapi/asm/unistd.h).
+const X32: u32 = 0x4000_0000;
 
 /// Enforces Landlock rules, as far as this kernel can.
 pub fn enforce(rules: Result<RulesetCreated, RulesetError>) -> Confined {
@@ -165,7 +130,7 @@ mod tests {
     use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
     #[test]
-    fn hostile_calls_are_refused_and_others_are_not() {
+    fn forbidden_calls_are_refused_and_others_are_not() {
         let file = std::fs::File::open("/dev/null").unwrap();
         let take = || {
             let own = pidfd_open(getpid(), PidfdFlags::empty())?;
@@ -175,10 +140,8 @@ mod tests {
         // A filter is a thread's, and ends with it.
         let refused = std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                assert_eq!(
-                    forbid(hostile_calls(), SeccompAction::Errno(7)),
-                    Confined::Wholly
-                );
+                let calls = free(&[libc::SYS_pidfd_getfd]);
+                assert_eq!(forbid(calls, SeccompAction::Errno(7)), Confined::Wholly);
                 take()
             });
             thread.join().unwrap()

@@ -128,6 +128,7 @@ fn to_token() -> impl Strategy<Value = ToToken> {
     let pkcs11 = (path(), uri(), of(pin()), 1_usize..64, vec(key, 0..3)).prop_map(
         |(module, token, pin, sessions, keys)| {
             Open::Pkcs11(Box::new(OpenPkcs11 {
+                network: None,
                 module,
                 token,
                 pin,

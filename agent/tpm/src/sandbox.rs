@@ -1,8 +1,9 @@
 //! What `roleseal-tpm` can do without: it reads libraries, their configuration, and the files of its keys
-//! and PINs; it writes to the TPM's device and nowhere else; it connects to nothing but a TPM; it starts no
-//! program and signals none.
+//! and PINs; it writes to the TPM's device and nowhere else; it has no socket but those to a TPM; it starts no
+//! process and signals none.
 
 use std::collections::HashSet;
+use std::ffi::c_long;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -12,7 +13,7 @@ use landlock::{
     RulesetCreatedAttr, RulesetError, Scope, path_beneath_rules,
 };
 use token::link::{Open, OpenTpm, OpenTpmKey, TpmKeySource};
-use token::sandbox::{self, Confined, LANDLOCK_ABI};
+use token::sandbox::{self, Confined, Fence, LANDLOCK_ABI, Sockets, library_calls};
 use token::{PinSource, Tcti};
 
 /// libtss2 and what it stands on, wherever a distribution has it; host names and users; whether the
@@ -45,19 +46,39 @@ struct DirectoryId {
 /// What this process may read of its keys and PINs; unset where it is not confined.
 static GRANTED: OnceLock<HashSet<DirectoryId>> = OnceLock::new();
 
-pub(crate) fn confine(open: &Open) -> Confined {
-    match open {
-        Open::Tpm(open) => {
-            let granted = directories(open).filter_map(|path| id(&path)).collect();
-            let confined = sandbox::enforce(ruleset(open));
-            if !matches!(confined, Confined::Not(_)) {
-                let _ = GRANTED.set(granted); // once a process
-            }
-            confined
+pub(crate) fn confine(open: &Open) -> Fence {
+    let (files, calls) = match open {
+        Open::Tpm(open) => (confine_files(open), confine_calls(&open.tcti)),
+        Open::Pkcs11(_) => {
+            let no_tpm = sandbox::Unconfined::Failed("it is no TPM".to_owned()); // and is not opened either
+            (Confined::Not(no_tpm.clone()), Confined::Not(no_tpm))
         }
-        Open::Pkcs11(_) => Confined::Not(sandbox::Unconfined::Failed("it is no TPM".to_owned())), // and is not opened either
-    }
+    };
+    [("Landlock", files), ("seccomp", calls)]
 }
+
+fn confine_files(open: &OpenTpm) -> Confined {
+    let granted = directories(open).filter_map(|path| id(&path)).collect();
+    let confined = sandbox::enforce(ruleset(open));
+    if !matches!(confined, Confined::Not(_)) {
+        let _ = GRANTED.set(granted); // once a process
+    }
+    confined
+}
+
+fn confine_calls(tcti: &Tcti) -> Confined {
+    sandbox::allow_only(match tcti {
+        Tcti::Device(_) => library_calls(Sockets::Nothing),
+        Tcti::Swtpm(_) | Tcti::Mssim(_) => library_calls(Sockets::Tcp),
+        Tcti::Tabrmd { .. } => library_calls(Sockets::Local).map(|mut calls| {
+            calls.extend(sandbox::free(DBUS));
+            calls
+        }),
+    })
+}
+
+/// Calls of GLib, which passes descriptors and credentials over D-Bus.
+const DBUS: &[c_long] = &[libc::SYS_sendmsg, libc::SYS_recvmsg];
 
 /// Returns a directory that holds a key or PIN of `open` and is closed to this process. It was confined for an earlier
 /// request: the key was set aside then, the directory was made later, or a link leads elsewhere by now.
@@ -161,9 +182,10 @@ mod tests {
             self.0.path().join(name)
         }
 
-        /// Runs it in a thread that is confined as for this TPM: Landlock is a thread's, and ends with it.
+        /// Runs it in a thread that is confined as for this TPM: Landlock is a thread's, and ends with it. Its system
+        /// calls stay its own, so that it can try those that Landlock refuses.
         fn confined<T: Send>(&self, tcti: &str, run: impl FnOnce() -> T + Send) -> T {
-            let open = Open::Tpm(OpenTpm {
+            let open = OpenTpm {
                 tcti: tcti.parse().unwrap(),
                 keys: vec![
                     None,
@@ -176,10 +198,10 @@ mod tests {
                     }),
                 ],
                 left_sessions: vec![],
-            });
+            };
             std::thread::scope(|scope| {
                 let thread = scope.spawn(|| {
-                    assert_eq!(confine(&open), Confined::Wholly);
+                    assert_eq!(confine_files(&open), Confined::Wholly);
                     run()
                 });
                 thread.join().unwrap()

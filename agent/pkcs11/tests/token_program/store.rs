@@ -192,6 +192,7 @@ impl Store {
             public_key: None,
         };
         OpenPkcs11 {
+            network: None,
             module: module.into(),
             token: "pkcs11:".parse().unwrap(),
             pin: Some(PinSource::File(self.path("lab.pin"))),
