@@ -201,7 +201,11 @@ mod tests {
         for directory in ["home", "home/real", "mine", "home/third"] {
             fs::create_dir(path(directory)).unwrap();
         }
-        for (name, to) in [("inside", "real"), ("outside", "../mine"), ("third", "third")] {
+        for (name, to) in [
+            ("inside", "real"),
+            ("outside", "../mine"),
+            ("third", "third"),
+        ] {
             let link = path("home").join(format!("to-{name}"));
             symlink(to, &link).unwrap();
             lchown(&link, Some(OTHER), None).unwrap();
@@ -215,7 +219,9 @@ mod tests {
         assert_eq!(find("home/real/f").unwrap().path, path("home/real/f"));
         for link in ["home/to-outside", "home/to-third", "home/roots"] {
             match find(&format!("{link}/f")) {
-                Err(PlaceError::Link { link: named, user, .. }) => {
+                Err(PlaceError::Link {
+                    link: named, user, ..
+                }) => {
                     assert_eq!((named, user), (path(link), OTHER));
                 }
                 other => panic!("{link}: {other:?}"),

@@ -33,9 +33,7 @@ pub(crate) struct End {
 /// As many links as the kernel follows.
 const LINKS: usize = 40;
 
-const PLACE: OFlags = OFlags::PATH
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
+const PLACE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Walks to the end of a path, past links; `see` may stop at any step.
 pub(crate) fn walk<E: From<io::Error>>(

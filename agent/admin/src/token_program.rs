@@ -91,7 +91,9 @@ impl Program {
                 "cannot start {name}: {error}: it must stand beside roleseal-agent, in the same version"
             ))
         };
-        let path = std::env::current_exe().map_err(cannot)?.with_file_name(name);
+        let path = std::env::current_exe()
+            .map_err(cannot)?
+            .with_file_name(name);
         match trust::check(&path) {
             Err(Untrusted::Io { error, .. }) => Err(cannot(error)),
             Err(untrusted) => {

@@ -69,6 +69,9 @@ impl Plan {
             ))
             .hint("name another --certificate"));
         }
+        if let Some(command) = &arguments.issue {
+            check_command(command)?;
+        }
         let owner = arguments.owner.account()?;
         let place = arguments.key.place(owner.as_ref())?;
         if let Some(owner) = &owner {
@@ -163,6 +166,16 @@ fn give_away(path: &Path, user: u32, group: u32) -> io::Result<()> {
         return Err(io::Error::other("not a regular file with one name"));
     }
     fchown(&file, Some(user), Some(group))
+}
+
+fn check_command(command: &str) -> Result<(), Failure> {
+    config::command::check(command).map_err(|untrusted| {
+        let failure = Failure::failed(format!("cannot use --issue: {untrusted}"));
+        match untrusted.remedy() {
+            Some(remedy) => failure.hint(remedy),
+            None => failure,
+        }
+    })
 }
 
 /// PIN files are for the agent, which reads them as its own user.

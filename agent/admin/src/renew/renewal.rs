@@ -106,8 +106,8 @@ impl<'a> Renewal<'a> {
         } = self;
         let (path, csr) = (self.certificate, &settings.csr);
         let place = self.place()?;
-        let Some(_lock) = Lock::on(&place)
-            .map_err(|error| format!("cannot lock {}: {error}", path.display()))?
+        let Some(_lock) =
+            Lock::on(&place).map_err(|error| format!("cannot lock {}: {error}", path.display()))?
         else {
             return Ok(Report::UnderWay);
         };
