@@ -35,6 +35,7 @@ mod identities; // identities that cannot sign: each says why, none takes anothe
 mod inspect; // certificates as AWS sees them, of files and of identities; who is shown them
 mod install; // docs/install.md, as root pastes it on a server
 mod life; // start, end, sockets, --check
+mod links; // root writes nothing where another user's link leads
 mod load; // many clients, slow ones, those that leave; limits; the end under load
 mod metrics; // Prometheus: counts are exact, states are those of now, the text is as its parser wants it
 mod old_kernels; // what older kernels lack
@@ -58,5 +59,6 @@ mod serve_trouble; // a service that fails in every way while serve and exec han
 mod sessions; // sessions that are asked for once, kept in memory, and never wrong
 mod status; // roleseal status: what was signed, what is wrong, and until when it goes on
 mod tpm; // keys on a TPM: every kind signs, what that costs, wrong auth values, a TPM that goes away
+mod trust; // modules, programs, commands and configurations that others could replace
 mod update; // the credentials file: written, kept fresh, whole whatever happens
 mod verdicts; // certificates that roleseal inspect refuses: the local service refuses them, too

@@ -2,17 +2,19 @@
 
 mod viewpoint;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
+use files::trust::{self, Untrusted};
 use jiff::Timestamp;
 use rustix::fs::{Access, access};
 use token::tpm_device::{self, Obstacle};
-use token::{Tcti, softhsm};
+use token::{Program, Tcti, softhsm};
 
 use crate::sandbox::Sandbox;
 use config::certificate::{self, CertificateSource, LeafSource};
 use config::renewal::{self, Present};
-use config::{Config, IdentityConfig, TokenKind};
+use config::{Config, IdentityConfig, TokenKind, command};
 pub use viewpoint::Viewpoint;
 use viewpoint::{Credential, is_passed_by_systemd};
 
@@ -39,6 +41,7 @@ pub fn faults(config: &Config, looker: Looker) -> Vec<String> {
     let sandbox = looker.sandbox();
     let tokens = config.tokens.iter();
     let tokens = tokens.filter_map(|token| fault_of_token(&token.kind, looker));
+    let programs = faults_of_programs(config);
     let pins = config.pins().filter_map(|pin| {
         if let (Looker::Command(viewpoint), Some(name)) = (looker, is_passed_by_systemd(pin)) {
             return match viewpoint.credential(name) {
@@ -82,12 +85,34 @@ pub fn faults(config: &Config, looker: Looker) -> Vec<String> {
         Some(format!("identity {:?}: renew: {error}", identity.name))
     });
     let all = tokens
+        .chain(programs)
         .chain(pins)
         .chain(keys)
         .chain(certificates)
         .chain(clear_keys)
         .chain(renewals);
     all.collect()
+}
+
+/// Of the token programs beside this one. One that is not there is told of when it is started.
+fn faults_of_programs(config: &Config) -> impl Iterator<Item = String> {
+    let kinds = config.tokens.iter().map(|token| match token.kind {
+        TokenKind::Pkcs11(_) => Program::Pkcs11,
+        TokenKind::Tpm(_) => Program::Tpm,
+    });
+    let names: BTreeSet<_> = kinds.map(Program::file_name).collect();
+    let own = std::env::current_exe().unwrap_or_default();
+    names.into_iter().filter_map(move |name| {
+        let path = own.with_file_name(name);
+        match trust::check(&path) {
+            Ok(()) | Err(Untrusted::Io { .. }) => None,
+            Err(untrusted) => Some(format!(
+                "cannot start {}: {}",
+                path.display(),
+                untrusted.explain()
+            )),
+        }
+    })
 }
 
 /// Of what a token is reached by, as far as the modes of files tell.
@@ -102,6 +127,15 @@ fn fault_of_token(token: &TokenKind, looker: Looker) -> Option<String> {
                 return Some(format!(
                     "cannot read the PKCS#11 module {}: {error}",
                     module.display()
+                ));
+            }
+            if module.is_absolute()
+                && let Err(untrusted) = trust::check(module)
+            {
+                return Some(format!(
+                    "cannot load PKCS#11 module {}: {}",
+                    module.display(),
+                    untrusted.explain()
                 ));
             }
             match looker {
@@ -153,6 +187,8 @@ fn check_renewal(identity: &IdentityConfig, sandbox: Option<&Sandbox>) -> Result
     let Some(settings) = &identity.renewal else {
         return Ok(());
     };
+    command::check(&settings.command)
+        .map_err(|untrusted| format!("the command is not run: {}", untrusted.explain()))?;
     let csr = settings.csr.as_path();
     if sandbox.is_some_and(|sandbox| !sandbox.may_read(csr)) {
         return Ok(());

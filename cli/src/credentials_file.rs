@@ -16,13 +16,12 @@ use std::time::Duration;
 use client::Diagnostic;
 use client::exit::Exit;
 use client::session::Session;
+use files::PlaceError;
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 
 pub(crate) use profile::{ProfileFault, ProfileName};
-
-use place::Place;
 
 /// A credentials file, which need not be there yet.
 #[derive(Debug)]
@@ -55,6 +54,8 @@ pub(crate) enum FileError {
     },
     #[error("somebody else writes to {} all the time", .path.display())]
     Restless { path: PathBuf },
+    #[error("cannot write {}: {error}", .path.display())]
+    Strange { path: PathBuf, error: PlaceError },
 }
 
 impl Diagnostic for FileError {
@@ -68,6 +69,7 @@ impl Diagnostic for FileError {
             FileError::Busy { lock, .. } => {
                 Some(format!("\"fuser {}\" shows its process", lock.display()))
             }
+            FileError::Strange { error, .. } => error.hint(),
             FileError::Io { .. } | FileError::Refused { .. } | FileError::Restless { .. } => None,
         }
     }
@@ -91,7 +93,7 @@ impl CredentialsFile {
         &self,
         profiles: impl IntoIterator<Item = &'p ProfileName>,
     ) -> Result<Option<String>, FileError> {
-        let old = replace::read(&Place::find(&self.path)?)?;
+        let old = replace::read(&place::find(&self.path)?)?;
         for profile in profiles {
             profile::vet(old.text.expose_secret(), profile, self.force)
                 .map_err(|fault| self.profile(fault))?;
@@ -138,7 +140,7 @@ impl CredentialsFile {
         &self,
         change: impl Fn(&str) -> Result<Option<SecretString>, ProfileFault>,
     ) -> Result<bool, FileError> {
-        let place = Place::find(&self.path)?;
+        let place = place::find(&self.path)?;
         let _lock = lock::lock(&place)?;
         replace::sweep(&place)
             .map_err(|error| FileError::io("clean up beside", &place.path, error))?;
@@ -172,6 +174,13 @@ impl FileError {
             doing,
             path: path.to_owned(),
             error: error.into(),
+        }
+    }
+
+    fn strange(path: &Path, error: PlaceError) -> FileError {
+        FileError::Strange {
+            path: path.to_owned(),
+            error,
         }
     }
 

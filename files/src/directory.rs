@@ -3,36 +3,15 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::AsFd;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, fsync, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, Stat, fsync, openat, statat, unlinkat};
 use rustix::io::Errno;
 
 /// No link is followed, and no FIFO waited for.
 const FILE: OFlags = OFlags::NOFOLLOW
     .union(OFlags::CLOEXEC)
     .union(OFlags::NONBLOCK);
-
-/// Opens a directory. One that this user may write to and not list is opened without the right to list it.
-pub fn open(path: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-    match openat(CWD, path, flags | OFlags::RDONLY, Mode::empty()) {
-        Err(Errno::ACCESS) => Ok(openat(CWD, path, flags | OFlags::PATH, Mode::empty())?),
-        opened => Ok(opened?),
-    }
-}
-
-/// The directory of a path, and the name in it.
-pub fn split(path: &Path) -> io::Result<(&Path, &OsStr)> {
-    let name = path
-        .file_name()
-        .ok_or_else(|| io::Error::other("not the name of a file"))?;
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => Ok((parent, name)),
-        _ => Ok((Path::new("."), name)),
-    }
-}
 
 /// Opens a file in it to read. A link is not followed.
 pub fn open_file(directory: impl AsFd, name: impl AsRef<OsStr>) -> io::Result<File> {

@@ -149,11 +149,12 @@ fn wait(file: &File, deadline: Instant, waited: &mut bool) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Place;
     use std::fs;
     use std::path::Path;
 
     fn take(place: &Path, after: Unlocked) -> io::Result<Option<Lock>> {
-        let directory = directory::open(place)?;
+        let directory = Place::find(&place.join("x"))?.directory;
         Lock::take(directory, "lock", Instant::now(), after)
     }
 
@@ -183,9 +184,9 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..10 {
-                        let directory = directory::open(place.path()).unwrap();
+                        let found = Place::find(&place.path().join("x")).unwrap();
                         let deadline = Instant::now() + Duration::from_secs(60);
-                        let lock = Lock::take(directory, "lock", deadline, Unlocked::Removed);
+                        let lock = Lock::take(found.directory, "lock", deadline, Unlocked::Removed);
                         let _lock = lock.unwrap().unwrap();
                         let now = count();
                         thread::yield_now();

@@ -119,11 +119,16 @@ mod tests {
     use std::fs;
     use std::io::ErrorKind;
     use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+
+    fn open(directory: &Path) -> OwnedFd {
+        crate::Place::find(&directory.join("x")).unwrap().directory
+    }
 
     #[test]
     fn it_is_whole_under_its_name_or_not_there() {
         let place = tempfile::tempdir().unwrap();
-        let directory = directory::open(place.path()).unwrap();
+        let directory = open(place.path());
         let names = || fs::read_dir(place.path()).unwrap().count();
         let new = |content: &[u8]| {
             let mut new = NewFile::begin(&directory, ".x.").unwrap();
@@ -149,7 +154,7 @@ mod tests {
     fn a_directory_need_not_be_readable() {
         let place = tempfile::tempdir().unwrap();
         fs::set_permissions(place.path(), fs::Permissions::from_mode(0o300)).unwrap();
-        let directory = directory::open(place.path()).unwrap();
+        let directory = open(place.path());
         let new = NewFile::begin(&directory, ".x.").unwrap();
         new.put("x", Storage::Disk).unwrap();
         fs::set_permissions(place.path(), fs::Permissions::from_mode(0o700)).unwrap();
@@ -163,7 +168,7 @@ mod tests {
         for name in [&*left, ".x.1", ".x.lock", "x", ".y.0000000000000007"] {
             fs::write(place.path().join(name), "").unwrap();
         }
-        sweep(directory::open(place.path()).unwrap(), ".x.").unwrap();
+        sweep(open(place.path()), ".x.").unwrap();
         assert!(!place.path().join(left).exists());
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 4);
     }

@@ -37,6 +37,8 @@ pub(crate) struct Stop {
 pub(crate) enum CommandError {
     #[error("the command cannot be started: {0}")]
     NotStarted(io::Error),
+    #[error("the command is not run: {0}")]
+    Untrusted(String),
     #[error("the command failed ({0}): what it said of that is in the log, or on the terminal")]
     Failed(ExitStatus),
     #[error("the command did not end within {0:?}: it was killed; renew.timeout is its limit")]
@@ -126,6 +128,8 @@ pub(crate) fn run(
     limit: Duration,
     stop: &Stop,
 ) -> Result<String, CommandError> {
+    config::command::check(command)
+        .map_err(|untrusted| CommandError::Untrusted(untrusted.explain()))?;
     let deadline = Instant::now() + limit;
     let mut shell = Command::new("/bin/sh");
     shell

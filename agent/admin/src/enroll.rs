@@ -257,8 +257,7 @@ fn hint_at_existing_key(failure: Failure) -> Failure {
 /// Adds the identity, unless somebody has changed the file since.
 fn add(plan: &Plan) -> Result<(), Failure> {
     let config = plan.config.display();
-    let place =
-        replace_file::place(&plan.config).map_err(|error| Failure::failed(error.to_string()))?;
+    let place = replace_file::place(&plan.config)?;
     let _lock = Lock::on(&place)
         .map_err(|error| Failure::failed(format!("cannot lock {config}: {error}")))?
         .ok_or_else(|| {
@@ -276,8 +275,8 @@ fn add(plan: &Plan) -> Result<(), Failure> {
     )?;
     match edit {
         Edit::Add(text) => {
-            replace_file::replace(&plan.config, text.as_bytes(), configuration::MODE)
-                .map_err(|error| Failure::failed(error.to_string()))
+            replace_file::replace(&place, text.as_bytes(), configuration::MODE)?;
+            Ok(())
         }
         Edit::Present | Edit::LacksPin => Ok(()),
     }

@@ -1,10 +1,9 @@
 //! One at a time: a lock beside the file that the work is about, which only root and the directory's owner can open.
 
 use std::io;
-use std::path::Path;
 use std::time::Instant;
 
-use files::{Unlocked, directory};
+use files::{Place, Unlocked};
 
 use config::renewal::beside;
 
@@ -16,12 +15,11 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Locks the work on `target`; `None` while another process has the lock.
-    pub(crate) fn on(target: &Path) -> io::Result<Option<Lock>> {
-        let path = beside(target, "lock")?;
-        let (parent, name) = directory::split(&path)?;
-        let directory = directory::open(parent)?;
-        let held = files::Lock::take(directory, name, Instant::now(), Unlocked::Removed);
+    /// Locks the work on a file; `None` while another process has the lock.
+    pub(crate) fn on(target: &Place) -> io::Result<Option<Lock>> {
+        let path = beside(&target.path, "lock")?;
+        let name = path.file_name().unwrap_or_default();
+        let held = files::Lock::take(&target.directory, name, Instant::now(), Unlocked::Removed);
         let held = held.map_err(|error| {
             let remedy = match path.symlink_metadata() {
                 Ok(_) => ": if no other user's command is at work here, remove it",
@@ -38,18 +36,23 @@ mod tests {
     use super::*;
     use std::fs::{self, File};
     use std::os::unix::fs::MetadataExt;
+    use std::path::Path;
+
+    fn lock(target: &Path) -> io::Result<Option<Lock>> {
+        Lock::on(&Place::find(target)?)
+    }
 
     #[test]
     fn one_at_a_time() {
         let directory = tempfile::tempdir().unwrap();
         let target = directory.path().join("web.pem");
-        let lock = Lock::on(&target).unwrap();
-        assert!(lock.is_some());
-        assert!(Lock::on(&target).unwrap().is_none());
-        drop(lock);
-        assert!(Lock::on(&target).unwrap().is_some());
+        let held = lock(&target).unwrap();
+        assert!(held.is_some());
+        assert!(lock(&target).unwrap().is_none());
+        drop(held);
+        assert!(lock(&target).unwrap().is_some());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
-        assert!(Lock::on(&target.join("absent")).is_err());
+        assert!(lock(&target.join("absent/file")).is_err());
     }
 
     /// Above all not by who can only read the target.
@@ -60,7 +63,7 @@ mod tests {
         fs::write(&target, "").unwrap();
         let others = File::open(&target).unwrap();
         others.lock().unwrap();
-        let _lock = Lock::on(&target).unwrap().unwrap();
+        let _lock = lock(&target).unwrap().unwrap();
         let path = beside(&target, "lock").unwrap();
         assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
     }
@@ -76,23 +79,23 @@ mod tests {
         let target = directory.path().join("web.pem");
         let path = beside(&target, "lock").unwrap();
         let owner = || fs::symlink_metadata(&path).unwrap().uid();
-        let lock = Lock::on(&target).unwrap();
+        let held = lock(&target).unwrap();
         assert_eq!(owner(), 65_534);
-        drop(lock);
+        drop(held);
         fs::write(&path, "").unwrap(); // of a crash
-        let lock = Lock::on(&target).unwrap();
+        let held = lock(&target).unwrap();
         assert_eq!(owner(), 65_534);
-        drop(lock);
+        drop(held);
         // What is no lock is given to nobody.
         fs::write(&path, "root's").unwrap();
-        drop(Lock::on(&target).unwrap());
+        drop(lock(&target).unwrap());
         let kept = directory.path().join("kept");
         for content in ["root's", ""] {
             fs::write(&kept, content).unwrap();
             fs::hard_link(&kept, &path).unwrap();
-            let lock = Lock::on(&target).unwrap();
+            let held = lock(&target).unwrap();
             assert_eq!(owner(), 0);
-            drop(lock);
+            drop(held);
         }
     }
 
@@ -102,7 +105,7 @@ mod tests {
         let target = directory.path().join("web.pem");
         let link = beside(&target, "lock").unwrap();
         std::os::unix::fs::symlink(directory.path().join("made"), &link).unwrap();
-        assert!(Lock::on(&target).is_err());
+        assert!(lock(&target).is_err());
         assert!(!directory.path().join("made").exists());
         assert!(link.is_symlink());
     }

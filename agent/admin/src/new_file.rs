@@ -3,9 +3,9 @@
 use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, fchown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use files::{Storage, directory};
+use files::{Place, PlaceError, Storage};
 use rustix::io::Errno;
 use token::account::Account;
 
@@ -14,7 +14,7 @@ use crate::failure::Failure;
 /// A file that was not there, and is written beside its place until it is [put there](NewFile::put).
 #[derive(Debug)]
 pub(crate) struct NewFile {
-    path: PathBuf,
+    place: Place,
     new: files::NewFile,
 }
 
@@ -33,15 +33,13 @@ impl NewFile {
                     .hint("name a file; write ./- for a file named -"),
             );
         }
-        let fault = |error: io::Error| cannot_write(path, &error);
+        let fault = |error: io::Error| cannot_write(path, &error.into());
         if path.symlink_metadata().is_ok() {
             return Err(fault(Errno::EXIST.into()).hint("move it away, or name another file"));
         }
-        let (parent, name) = directory::split(path).map_err(fault)?;
-        let prefix = format!(".{}.", name.display());
-        let new = directory::open(parent)
-            .and_then(|directory| files::NewFile::begin(directory, prefix))
-            .map_err(fault)?;
+        let place = Place::find(path).map_err(|error| cannot_write(path, &error))?;
+        let prefix = format!(".{}.", place.name.display());
+        let new = files::NewFile::begin(&place.directory, prefix).map_err(fault)?;
         if let Some(owner) = owner {
             fchown(new.file(), Some(owner.uid), Some(owner.gid)).map_err(|error| {
                 let path = path.display();
@@ -54,26 +52,25 @@ impl NewFile {
         // The umask is 077, and the file may hold no secret.
         let mode = Permissions::from_mode(mode);
         new.file().set_permissions(mode).map_err(fault)?;
-        Ok(NewFile {
-            path: path.to_owned(),
-            new,
-        })
+        Ok(NewFile { place, new })
     }
 
     /// Writes the file and gives it its name; fails if that name exists by now.
     pub(crate) fn put(mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.new
+        let put = self
+            .new
             .write(bytes)
-            .and_then(|()| {
-                self.new
-                    .put(self.path.file_name().unwrap_or_default(), Storage::Disk)
-            })
-            .map_err(|error| cannot_write(&self.path, &error))
+            .and_then(|()| self.new.put(&self.place.name, Storage::Disk));
+        put.map_err(|error| cannot_write(&self.place.path, &error.into()))
     }
 }
 
-fn cannot_write(path: &Path, error: &io::Error) -> Failure {
-    Failure::failed(format!("cannot write {}: {error}", path.display()))
+fn cannot_write(path: &Path, error: &PlaceError) -> Failure {
+    let failure = Failure::failed(format!("cannot write {}: {error}", path.display()));
+    match error.hint() {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
 }
 
 #[cfg(test)]

@@ -1,76 +1,67 @@
 //! A file that takes another one's place whole, or not at all.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{File, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use config::renewal::target;
-use files::{NewFile, Storage, directory};
+use files::{NewFile, Place, PlaceError, Storage};
 use rustix::fs::{FileType, Stat};
-use rustix::process::geteuid;
 use thiserror::Error;
+
+use crate::failure::Failure;
 
 /// Why a file is as it was before.
 #[derive(Debug, Error)]
 #[error("cannot write {path}: {error}", path = path.display())]
 pub(crate) struct InstallError {
     path: PathBuf,
-    error: io::Error,
+    error: PlaceError,
 }
 
-/// Writes `content` to the file at `path`: beside it first, then in its place. It keeps mode and owner, as far
-/// as this process may give files away; a new one gets `mode`. A symbolic link stays, and what it names is
-/// replaced; but root follows none in the directory of somebody else.
-pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), InstallError> {
-    replace_here(&place(path)?, content, mode)
-}
-
-/// Where [`replace`] writes, if it may.
-pub(crate) fn place(path: &Path) -> Result<PathBuf, InstallError> {
-    match someone_elses_link(path) {
-        None => Ok(target(path)),
-        Some(uid) => Err(InstallError {
-            path: path.to_owned(),
-            error: io::Error::other(format!(
-                "it is a symbolic link in a directory of user {uid}, where root follows none: run this as that user"
-            )),
-        }),
+impl From<InstallError> for Failure {
+    fn from(error: InstallError) -> Failure {
+        let failure = Failure::failed(error.to_string());
+        match error.error.hint() {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
     }
 }
 
-/// Whose directory the link is in, where root has to be careful.
-fn someone_elses_link(path: &Path) -> Option<u32> {
-    let directory = fs::metadata(path.parent()?).ok()?;
-    let careful = geteuid().is_root() && directory.uid() != 0 && path.is_symlink();
-    careful.then(|| directory.uid())
-}
-
-/// The same, by somebody who may write more than whoever has the directory: no symbolic link there is followed.
-pub(crate) fn replace_here(target: &Path, content: &[u8], mode: u32) -> Result<(), InstallError> {
-    write(target, content, mode).map_err(|error| InstallError {
-        path: target.to_owned(),
+/// Where the file of that path is written. A symbolic link stays, and what it names is replaced; but none that another
+/// user could lead elsewhere with.
+pub(crate) fn place(path: &Path) -> Result<Place, InstallError> {
+    Place::find(path).map_err(|error| InstallError {
+        path: path.to_owned(),
         error,
     })
 }
 
-fn write(target: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let (parent, name) = directory::split(target)?;
-    let directory = directory::open(parent)?;
-    let old = directory::stat(&directory, name)?;
+/// Writes `content` to the file at that place: beside it first, then in its place. It keeps mode and owner, as far
+/// as this process may give files away; a new one gets `mode`.
+pub(crate) fn replace(place: &Place, content: &[u8], mode: u32) -> Result<(), InstallError> {
+    write(place, content, mode).map_err(|error| InstallError {
+        path: place.path.clone(),
+        error,
+    })
+}
+
+fn write(place: &Place, content: &[u8], mode: u32) -> Result<(), PlaceError> {
+    let old = place.stat()?;
     if old.is_some_and(|old| FileType::from_raw_mode(old.st_mode) != FileType::RegularFile) {
-        return Err(io::Error::other("not a file"));
+        return Err(io::Error::other("not a file").into());
     }
-    let prefix = format!(".{}.roleseal-new.", name.display());
-    let _ = files::sweep(&directory, &prefix); // what a crash has left; or the next time
-    let mut new = NewFile::begin(&directory, &prefix)?;
+    let prefix = format!(".{}.roleseal-new.", place.name.display());
+    let _ = files::sweep(&place.directory, &prefix); // what a crash has left; or the next time
+    let mut new = NewFile::begin(&place.directory, &prefix)?;
     new.write(content)?;
     if let Some(old) = &old {
         keep_owner(new.file(), old)?;
     }
     let mode = old.map_or(mode, |old| old.st_mode & 0o777);
     new.file().set_permissions(Permissions::from_mode(mode))?;
-    new.replace(name, Storage::Disk)
+    Ok(new.replace(&place.name, Storage::Disk)?)
 }
 
 /// Only root gives files to other users; anybody, to a group of his own. An owner that changes is better than a
@@ -89,7 +80,12 @@ fn keep_owner(file: &File, old: &Stat) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::os::unix::fs::symlink;
+
+    fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), InstallError> {
+        super::replace(&place(path)?, content, mode)
+    }
 
     fn names(directory: &Path) -> Vec<String> {
         let entries = fs::read_dir(directory).unwrap();
@@ -122,9 +118,6 @@ mod tests {
         );
         assert_eq!(names(directory.path()), ["link", "one"]);
         assert!(path("link").is_symlink());
-        assert!(replace_here(&path("link"), b"newest", 0o644).is_err());
-        assert_eq!(fs::read(path("one")).unwrap(), b"newer");
-        assert_eq!(names(directory.path()), ["link", "one"]);
     }
 
     /// Of somebody who could make root overwrite any file.
@@ -135,14 +128,19 @@ mod tests {
         }
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
+        fs::create_dir(path("home")).unwrap();
         fs::write(path("shadow"), "root's").unwrap();
-        symlink("shadow", path("link")).unwrap();
-        std::os::unix::fs::chown(directory.path(), Some(65_534), None).unwrap();
-        let error = replace(&path("link"), b"new", 0o644).unwrap_err();
-        assert!(error.to_string().contains("of user 65534"), "{error}");
+        symlink("../shadow", path("home/link")).unwrap();
+        symlink("plain", path("home/own")).unwrap();
+        std::os::unix::fs::chown(path("home"), Some(65_534), None).unwrap();
+        let error = replace(&path("home/link"), b"new", 0o644).unwrap_err();
+        assert!(matches!(error.error, PlaceError::Link { user: 65_534, .. }));
         assert_eq!(fs::read(path("shadow")).unwrap(), b"root's");
-        replace(&path("plain"), b"new", 0o644).unwrap();
-        assert_eq!(names(directory.path()), ["link", "plain", "shadow"]);
+        for name in ["home/plain", "home/own"] {
+            replace(&path(name), name.as_bytes(), 0o644).unwrap();
+            assert_eq!(fs::read(path("home/plain")).unwrap(), name.as_bytes());
+        }
+        assert_eq!(names(&path("home")), ["link", "own", "plain"]);
     }
 
     #[test]

@@ -10,9 +10,11 @@ use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
+use files::trust::{self, Untrusted};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
@@ -84,18 +86,28 @@ impl Program {
     /// Starts one, from the directory of this program.
     pub(crate) fn start(program: token::Program) -> Result<Program, Failure> {
         let name = program.file_name();
-        Program::spawn(program).map_err(|error| {
+        let cannot = |error: io::Error| {
             Failure::failed(format!(
                 "cannot start {name}: {error}: it must stand beside roleseal-agent, in the same version"
             ))
-        })
+        };
+        let path = std::env::current_exe()
+            .map_err(cannot)?
+            .with_file_name(name);
+        match trust::check(&path) {
+            Err(Untrusted::Io { error, .. }) => Err(cannot(error)),
+            Err(untrusted) => {
+                let failure = Failure::failed(format!("cannot start {name}: {untrusted}"));
+                Err(failure.hint(untrusted.remedy().unwrap_or_default()))
+            }
+            Ok(()) => Program::spawn(program, &path).map_err(cannot),
+        }
     }
 
-    fn spawn(program: token::Program) -> io::Result<Program> {
-        let own = std::env::current_exe()?;
+    fn spawn(program: token::Program, path: &Path) -> io::Result<Program> {
         let (link, theirs) = UnixStream::pair()?;
         link.set_read_timeout(Some(ANSWER))?;
-        let mut command = Command::new(own.with_file_name(program.file_name()));
+        let mut command = Command::new(path);
         command
             .arg0(program.file_name())
             .arg(ARGUMENT)

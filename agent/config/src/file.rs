@@ -1,10 +1,11 @@
 //! `agent.toml` as a file: who may write and read it, and the lines of its faults.
 
-use std::fs::{File, Metadata};
+use std::fs::Metadata;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use files::trust::{self, Untrusted};
 use token::PinSource;
 use zeroize::Zeroizing;
 
@@ -20,7 +21,6 @@ impl Config {
     pub fn load(path: &Path, users: &dyn UserDatabase) -> Result<Config, ConfigError> {
         let fault = |message| ConfigError::new(path, message);
         let (text, metadata) = read(path).map_err(fault)?;
-        check_owner(&metadata).map_err(fault)?;
         let mode = metadata.mode() & 0o7777;
         let config = Config::parse(path, &text, users)?;
         let pin_inside = |pin: &PinSource| matches!(pin, PinSource::Value(_));
@@ -54,13 +54,15 @@ impl Config {
 /// The file's text and metadata. The text is wiped, since a `pin-value` may be in it.
 fn read(path: &Path) -> Result<(Zeroizing<String>, Metadata), String> {
     let explain = |error: io::Error| format!("cannot read the configuration: {error}");
-    let file = File::open(path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => format!(
+    // The file says which code is run with the PIN.
+    let file = trust::open(path).map_err(|untrusted| match untrusted {
+        Untrusted::Io { error, .. } if error.kind() == ErrorKind::NotFound => format!(
             "{}: `roleseal-admin enroll --name NAME …` makes a key and writes it (enroll --help has examples), or \
              name another by --config",
             explain(error)
         ),
-        _ => explain(error),
+        Untrusted::Io { error, .. } => explain(error),
+        untrusted => untrusted.explain(),
     })?;
     let metadata = file.metadata().map_err(explain)?;
     // Never reallocated: what it outgrows would stay behind.
@@ -75,22 +77,6 @@ fn read(path: &Path) -> Result<(Zeroizing<String>, Metadata), String> {
             Err(explain(io::Error::other("it is not UTF-8 text")))
         }
     }
-}
-
-/// The file says which code is run with the PIN: nobody else may write it.
-fn check_owner(metadata: &Metadata) -> Result<(), String> {
-    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
-    if mode & 0o022 != 0 {
-        return Err(format!(
-            "it has mode {mode:04o}, so that others can write it: run `chmod go-w` on it"
-        ));
-    }
-    if owner != 0 && owner != nix::unistd::geteuid().as_raw() {
-        return Err(format!(
-            "it belongs to user {owner}: give it to root or to the agent's user"
-        ));
-    }
-    Ok(())
 }
 
 fn line_of(text: &str, offset: usize) -> usize {

@@ -4,6 +4,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use files::trust;
 use token::{TokenError, softhsm};
 
 use crate::p11_kit;
@@ -57,6 +58,13 @@ fn load(path: &Path) -> Result<Library, TokenError> {
         return Err(TokenError::Unusable(format!(
             "PKCS#11 module {module} cannot be read: {error}; {}",
             remedy(path)
+        )));
+    }
+    // The linker searches a bare name in directories that are the system's, or its user's, to choose.
+    if !bare && let Err(untrusted) = trust::check(path) {
+        return Err(TokenError::Unusable(format!(
+            "cannot load PKCS#11 module {module}: {}",
+            untrusted.explain()
         )));
     }
     Library::load(path).map_err(|fault| {

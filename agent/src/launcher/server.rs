@@ -21,6 +21,7 @@ use super::message::{Answer, Ask, FromLauncher, REQUEST_LIMIT, Request, receive,
 use crate::panics::{INTERNAL_ERROR, contain};
 use config::process_name;
 use config::user_database::{SystemUsers, UserDatabase};
+use files::trust;
 use token::Program;
 
 /// Does what the agent at the other end of `agent` asks, with these programs, until the agent is gone; then waits
@@ -162,7 +163,9 @@ impl Process {
         let (link, theirs) = UnixStream::pair()?;
         let (end, alive) = io::pipe()?;
         let stderr = io::stderr().as_fd().try_clone_to_owned()?;
-        let mut command = Command::new(self.programs.join(program.file_name()));
+        let path = self.programs.join(program.file_name());
+        trust::check(&path).map_err(|untrusted| io::Error::other(untrusted.explain()))?;
+        let mut command = Command::new(path);
         command
             .stdin(OwnedFd::from(theirs))
             .stdout(stderr) // vendor modules print; their words belong into the log

@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use files::{Lock, Unlocked};
+use files::{Lock, Place, Unlocked};
 
 use super::FileError;
-use super::place::Place;
+use super::place::beside;
 
 /// An edit takes some milliseconds, and on a slow disk a second.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -14,7 +14,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Waits for the lock. Its file stays: another run may wait for it. It is not the directory that is locked, because NFS
 /// locks only what is open for writing.
 pub(super) fn lock(place: &Place) -> Result<Lock, FileError> {
-    let name = place.beside("lock");
+    let name = beside(place, "lock");
     let path = place.path.with_file_name(&name);
     let begin = Instant::now();
     let lock = Lock::take(&place.directory, &name, begin + TIMEOUT, Unlocked::Kept);

@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 
-use files::{NewFile, Storage, directory};
+use files::{NewFile, Place, PlaceError, Storage, directory};
 use rustix::fs::{
     FileType, Gid, Mode, Stat, Uid, XattrFlags, fchmod, fchown, fgetxattr, flistxattr, fsetxattr,
     fstat,
@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 use super::FileError;
-use super::place::Place;
+use super::place::beside;
 
 /// The file as it was read.
 pub(super) struct Old {
@@ -31,17 +31,16 @@ const ATTRIBUTE_LIMIT: usize = 64 * 1024;
 /// Reads the file; nothing at all where there is none.
 pub(super) fn read(place: &Place) -> Result<Old, FileError> {
     let failed = |error: io::Error| FileError::io("read", &place.path, error);
-    let file = match directory::open_file(&place.directory, &place.name) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Ok(Old {
-                text: SecretString::default(),
-                file: None,
-            });
-        }
-        Err(error) => return Err(failed(error)),
+    let opened = place.open().map_err(|error| match error {
+        PlaceError::Io(error) => failed(error),
+        error => FileError::strange(&place.path, error),
+    })?;
+    let Some((file, stat)) = opened else {
+        return Ok(Old {
+            text: SecretString::default(),
+            file: None,
+        });
     };
-    let stat = fstat(&file).map_err(|error| failed(error.into()))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(FileError::refused(&place.path, "is not a regular file"));
     }
@@ -99,7 +98,7 @@ fn version(stat: &Stat) -> impl PartialEq {
 /// somebody else has changed the file meanwhile. The caller holds the lock.
 pub(super) fn replace(place: &Place, old: &Old, text: &SecretString) -> Result<bool, FileError> {
     let failed = |error: io::Error| FileError::io("write", &place.path, error);
-    let mut new = NewFile::begin(&place.directory, place.beside("")).map_err(failed)?;
+    let mut new = NewFile::begin(&place.directory, beside(place, "")).map_err(failed)?;
     if let Some((old, stat)) = &old.file {
         inherit(new.file(), old, stat).map_err(|error| {
             FileError::io("keep the owner and permissions of", &place.path, error)
@@ -150,5 +149,5 @@ fn copy_attributes(file: &File, old: &File) -> io::Result<()> {
 
 /// Removes what a run left that was killed. The caller holds the lock, so that nobody is writing one.
 pub(super) fn sweep(place: &Place) -> io::Result<()> {
-    files::sweep(&place.directory, place.beside(""))
+    files::sweep(&place.directory, beside(place, ""))
 }

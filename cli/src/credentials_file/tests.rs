@@ -236,7 +236,7 @@ fn who_holds_the_lock_for_ever_is_named() {
 fn an_edit_begins_anew_where_the_file_has_changed() {
     let (dir, path) = place();
     fs::write(&path, "[a]\n").unwrap();
-    let place = Place::find(&path).unwrap();
+    let place = place::find(&path).unwrap();
     let old = replace::read(&place).unwrap();
     fs::write(&path, "[b]\n").unwrap();
     assert!(!replace::replace(&place, &old, &"[c]\n".into()).unwrap());

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use files::trust::{self, Untrusted};
 use token::PinSource;
 use toml_edit::Table;
 
@@ -98,10 +99,17 @@ pub(super) fn plan(
     }
 }
 
+/// It may name a module: nobody else may be able to write it.
 fn read(config: &Path) -> Result<String, Failure> {
-    match config.try_exists() {
-        Ok(false) => Ok(String::new()),
-        _ => read_text(config),
+    if let Ok(false) = config.try_exists() {
+        return Ok(String::new());
+    }
+    match trust::check(config) {
+        Ok(()) | Err(Untrusted::Io { .. }) => read_text(config),
+        Err(untrusted) => {
+            let failure = Failure::failed(format!("cannot use {}: {untrusted}", config.display()));
+            Err(failure.hint(untrusted.remedy().unwrap_or_default()))
+        }
     }
 }
 

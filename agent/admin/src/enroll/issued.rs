@@ -56,8 +56,7 @@ pub(super) fn obtain(
     };
     await_validity(&certificate, &stop).map_err(|error| or_interrupted(error.as_str()))?;
     drop(stop);
-    replace_file::replace_here(path, pem.as_bytes(), MODE)
-        .map_err(|error| Failure::failed(error.to_string()))?;
+    replace_file::replace(&replace_file::place(path)?, pem.as_bytes(), MODE)?;
     plan.give(path)?;
     Ok(certificate)
 }

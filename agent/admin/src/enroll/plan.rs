@@ -1,13 +1,14 @@
 //! What will be done, and where: known, and found without fault, before the first step.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 
+use files::{Place, directory};
 use nix::unistd::geteuid;
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, mkdirat};
 use token::PinSource;
 use token::account::Account;
 use token::link::TpmKeySource;
@@ -68,6 +69,9 @@ impl Plan {
             ))
             .hint("name another --certificate"));
         }
+        if let Some(command) = &arguments.issue {
+            check_command(command)?;
+        }
         let owner = arguments.owner.account()?;
         let place = arguments.key.place(owner.as_ref())?;
         if let Some(owner) = &owner {
@@ -108,7 +112,12 @@ impl Plan {
         if directory.is_dir() {
             return Ok(());
         }
-        fs::create_dir(directory).map_err(|error| {
+        let made = Place::find(directory).and_then(|place| {
+            let mode = Mode::from_raw_mode(0o777); // and the umask
+            let made = mkdirat(&place.directory, &place.name, mode);
+            Ok(made.map_err(io::Error::from)?)
+        });
+        made.map_err(|error| {
             Failure::failed(format!("cannot make {}: {error}", directory.display()))
         })?;
         self.give(directory)
@@ -146,17 +155,27 @@ fn is_for_this_user_alone(path: &Path) -> bool {
 /// In a directory of the agent's user, something else may have the name by now: what is elsewhere too, by a
 /// link of either kind, stays whose it is.
 fn give_away(path: &Path, user: u32, group: u32) -> io::Result<()> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = File::options()
-        .read(true)
-        .custom_flags(flags.bits().cast_signed())
-        .open(path)?;
+    let place = Place::find(path)?;
+    if path.is_symlink() {
+        return Err(io::Error::other("a symbolic link"));
+    }
+    let file = directory::open_file(&place.directory, &place.name)?;
     let metadata = file.metadata()?;
     let is_one_file = metadata.is_file() && metadata.nlink() == 1;
     if !is_one_file && !metadata.is_dir() {
         return Err(io::Error::other("not a regular file with one name"));
     }
     fchown(&file, Some(user), Some(group))
+}
+
+fn check_command(command: &str) -> Result<(), Failure> {
+    config::command::check(command).map_err(|untrusted| {
+        let failure = Failure::failed(format!("cannot use --issue: {untrusted}"));
+        match untrusted.remedy() {
+            Some(remedy) => failure.hint(remedy),
+            None => failure,
+        }
+    })
 }
 
 /// PIN files are for the agent, which reads them as its own user.

@@ -2,11 +2,13 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::io::{self, ErrorKind};
+use std::path::Path;
 
 use config::IdentityConfig;
 use config::certificate::{Certificate, CertificateSource, Stamp};
 use config::renewal::{self, Present, Record, Settings};
+use files::Place;
 use jiff::Timestamp;
 
 use crate::command::{self, CommandError, Stop};
@@ -103,8 +105,9 @@ impl<'a> Renewal<'a> {
             settings, source, ..
         } = self;
         let (path, csr) = (self.certificate, &settings.csr);
-        let Some(_lock) = Lock::on(&self.place()?)
-            .map_err(|error| format!("cannot lock {}: {error}", path.display()))?
+        let place = self.place()?;
+        let Some(_lock) =
+            Lock::on(&place).map_err(|error| format!("cannot lock {}: {error}", path.display()))?
         else {
             return Ok(Report::UnderWay);
         };
@@ -118,9 +121,7 @@ impl<'a> Renewal<'a> {
             ("ROLESEAL_CERTIFICATE", path.as_os_str()),
             ("ROLESEAL_CSR", csr.as_os_str()),
         ];
-        let request = File::open(csr).map_err(|error| {
-            format!("cannot read certificate request {}: {error}", csr.display())
-        })?;
+        let request = open_request(csr)?;
         let answer = command::run(
             &settings.command,
             request,
@@ -139,7 +140,7 @@ impl<'a> Renewal<'a> {
             let replaced = "another program has replaced the certificate meanwhile: it stays";
             return Err(NotRenewed::Failed(replaced.to_owned()));
         }
-        replace_file::replace(path, pem.as_bytes(), MODE).map_err(|error| error.to_string())?;
+        replace_file::replace(&place, pem.as_bytes(), MODE).map_err(|error| error.to_string())?;
         Ok(Report::Renewed {
             serial: new.serial,
             not_after: new.not_after,
@@ -163,14 +164,26 @@ impl<'a> Renewal<'a> {
         Some(self.settings.due_at(from, until, &record))
     }
 
-    fn place(&self) -> Result<PathBuf, String> {
+    fn place(&self) -> Result<Place, String> {
         replace_file::place(self.certificate).map_err(|error| error.to_string())
     }
 
     fn leave(&self, record: &Record) -> Result<(), String> {
-        self.place()?; // root writes beside no file that another user's link names
-        let path = Record::path(self.certificate).map_err(|error| error.to_string())?;
+        let place = self.place()?; // root writes beside no file that another user's link names
+        let beside = renewal::beside(&place.path, "renewal")
+            .and_then(|path| place.beside(path.file_name().unwrap_or_default()));
+        let place = beside.map_err(|error| error.to_string())?;
         let text = serde_json::to_vec(record).map_err(|error| error.to_string())?;
-        replace_file::replace_here(&path, &text, MODE).map_err(|error| error.to_string())
+        replace_file::replace(&place, &text, MODE).map_err(|error| error.to_string())
+    }
+}
+
+/// Behind no link of another user: root would send that user's choice of file to the CA.
+fn open_request(path: &Path) -> Result<File, String> {
+    let cannot = |why: String| format!("cannot read certificate request {}: {why}", path.display());
+    let opened = Place::find(path).and_then(|place| place.open());
+    match opened.map_err(|error| cannot(error.to_string()))? {
+        Some((file, _)) => Ok(file),
+        None => Err(cannot(io::Error::from(ErrorKind::NotFound).to_string())),
     }
 }

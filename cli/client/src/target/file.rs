@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use files::trust::{self, Untrusted};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -107,6 +108,11 @@ impl TargetFiles {
             line: None,
             fault,
         };
+        // It names proxies and CAs: who writes it can have the credentials. What cannot be seen is told of below.
+        match trust::check(path) {
+            Ok(()) | Err(Untrusted::Io { .. }) => {}
+            Err(untrusted) => return Err(error(untrusted.explain())),
+        }
         let text = match input::read_text(path, FILE_LIMIT) {
             Ok(text) => text,
             Err(fault) if fault.kind() == ErrorKind::NotFound && !self.named => return Ok(None),
@@ -200,6 +206,18 @@ mod tests {
         assert_eq!(identity(&both, "web").as_deref(), Some("web"));
         fs::remove_file(both.directory.path().join("user")).unwrap();
         assert!(both.files.find(&"web".parse().unwrap()).is_err());
+    }
+
+    #[test]
+    fn a_file_that_others_can_write_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let both = files(WEB, "");
+        let user = both.directory.path().join("user");
+        for (mode, is_good) in [(0o646, false), (0o644, true), (0o600, true)] {
+            fs::set_permissions(&user, fs::Permissions::from_mode(mode)).unwrap();
+            let found = both.files.find(&"web".parse().unwrap());
+            assert_eq!(found.is_ok(), is_good, "{mode:o}");
+        }
     }
 
     #[test]
