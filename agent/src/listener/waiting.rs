@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
-use rustix::event::{Timespec, epoll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::Errno;
 
 /// Connections that wait for their clients, and what else the listener waits for.
@@ -107,6 +107,28 @@ impl<C: AsFd> Waiting<C> {
         Ok(events)
     }
 
+    /// Each connection's number, what `of` says of it, and since when it waits.
+    pub(super) fn idle<T>(&self, of: impl Fn(&C) -> T) -> Vec<(u64, T, Instant)> {
+        let connections = self.lock();
+        let waiting = connections.waiting.iter();
+        waiting
+            .map(|(id, (connection, until))| (*id, of(connection), *until - IDLE_DEADLINE))
+            .collect()
+    }
+
+    /// Takes out the connection of that number, unless something has arrived on it.
+    pub(super) fn take(&self, id: u64) -> Option<C> {
+        let mut connections = self.lock();
+        let (connection, _) = connections.waiting.get(&id)?;
+        let mut events = [PollFd::new(connection, PollFlags::IN)];
+        if poll(&mut events, Some(&Timespec::default())) != Ok(0) {
+            return None;
+        }
+        let (connection, _) = connections.waiting.remove(&id)?;
+        self.forget(&connection);
+        Some(connection)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Connections<C>> {
         self.connections
             .lock()
@@ -179,6 +201,20 @@ mod tests {
         connections.sweep(Instant::now() + IDLE_DEADLINE);
         assert_eq!(connections.waiting.len(), 0);
         assert!(silent.write_all(b"too late").is_err());
+    }
+
+    #[test]
+    fn who_makes_room_is_silent() {
+        let waiting = Waiting::new().unwrap();
+        let (mut speaker, first) = UnixStream::pair().unwrap();
+        let (_silent, second) = UnixStream::pair().unwrap();
+        waiting.add(first).unwrap();
+        waiting.add(second).unwrap();
+        speaker.write_all(b"x").unwrap();
+        let idle = waiting.idle(|_| ());
+        let taken = idle.iter().filter_map(|(id, ..)| waiting.take(*id));
+        assert_eq!(taken.count(), 1);
+        assert_eq!(ready(&waiting).len(), 1); // the speaker was not touched
     }
 
     #[test]
