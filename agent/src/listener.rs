@@ -48,6 +48,10 @@ const STACK: usize = 512 * 1024;
 const CLIENT: u64 = 0;
 const STOP: u64 = 1;
 
+/// Clients that may wait to be accepted, systemd's socket included; those beyond wait in connect(2). One that connects
+/// waits for those before it: with the thousands that Linux permits, a single flooder would delay everybody by as many.
+const BACKLOG: i32 = 64;
+
 /// Idle connections that are tried for a client's place: something may just have arrived on some.
 const TRIES: usize = 8;
 
@@ -69,6 +73,7 @@ impl Listener {
                 (bind_at(path, mode)?, Some(path.to_owned()))
             }
         };
+        rustix::net::listen(&socket, BACKLOG).map_err(|error| io(error.into()))?;
         let stop = UnixStream::pair().map_err(io)?;
         let waiting = Waiting::new().map_err(io)?;
         waiting.watch(&socket, CLIENT).map_err(io)?;

@@ -31,7 +31,7 @@ struct Connections<C> {
 pub(super) enum Event<C> {
     /// To what was [watched](Waiting::watch) under this number.
     Watched(u64),
-    /// Something arrived on this connection, or its client is gone.
+    /// Something arrived on this connection, or its client sends no more.
     Ready(C),
 }
 
@@ -97,7 +97,9 @@ impl<C: AsFd> Waiting<C> {
             id => {
                 let (connection, _) = connections.waiting.remove(&id)?;
                 self.forget(&connection);
-                Some(Event::Ready(connection))
+                // Nothing would reach a client that is gone, whatever it has sent: it is worth no thread.
+                let gone = { event.flags }.contains(epoll::EventFlags::HUP);
+                (!gone).then_some(Event::Ready(connection))
             }
         };
         let events = events.iter().filter_map(event).collect();
@@ -168,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn who_says_something_or_leaves_is_found() {
+    fn who_says_something_is_found_and_who_leaves_is_forgotten() {
         let waiting = Waiting::new().unwrap();
         let (mut speaker, theirs) = UnixStream::pair().unwrap();
         speaker.write_all(b"before").unwrap();
@@ -185,8 +187,11 @@ mod tests {
         assert_eq!(ready(&waiting).len(), 1);
         let (leaver, theirs) = UnixStream::pair().unwrap();
         waiting.add(theirs).unwrap();
+        leaver.shutdown(std::net::Shutdown::Write).unwrap();
+        let found = ready(&waiting).remove(0); // it may read an answer
+        waiting.add(found).unwrap();
         drop(leaver);
-        assert_eq!(ready(&waiting).len(), 1);
+        assert_eq!(ready(&waiting).len(), 0);
         assert_eq!(waiting.lock().waiting.len(), 1);
     }
 

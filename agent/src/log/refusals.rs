@@ -185,7 +185,11 @@ mod tests {
         let (mut in_full, mut repeated) = (0, Vec::new());
         for step in 0..10_000_u32 {
             let now = start + Duration::from_millis(step.into());
-            let reason = if step % 4 == 0 { "Busy" } else { "NotPermitted" };
+            let reason = if step % 4 == 0 {
+                "Busy"
+            } else {
+                "NotPermitted"
+            };
             in_full += u64::from(refusals.admit(refused(7, true, reason), now));
             repeated.extend(refusals.take_due(now));
         }

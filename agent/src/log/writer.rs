@@ -387,7 +387,10 @@ mod tests {
         let lines = [read_line(&mut reader), read_line(&mut reader)];
         assert!(lines.contains(&"signed".to_owned()), "{lines:?}");
         let repeated = format!("repeated uid=7 refused={counted} ");
-        assert!(lines.iter().any(|line| line.contains(&repeated)), "{lines:?}");
+        assert!(
+            lines.iter().any(|line| line.contains(&repeated)),
+            "{lines:?}"
+        );
         assert_eq!(writer.lost(), 0);
     }
 
