@@ -14,6 +14,7 @@ use wire::{
 use crate::create_session::CreateSession;
 use crate::decision::Decision;
 use crate::identity::{Identities, Identity};
+use crate::log::Refused;
 use crate::panics::contain;
 use crate::peer::Peer;
 use crate::sigv4;
@@ -87,6 +88,11 @@ impl Connection {
     /// Whether a rule has named its client, when it connected or since.
     pub fn is_named(&self) -> bool {
         self.peer.named
+    }
+
+    /// A refusal of its client, for the log.
+    pub fn refused(&self, reason: &'static str) -> Refused {
+        self.peer.refused(reason)
     }
 
     fn serve_one(&mut self, frame: &[u8], agent: &Agent) -> Next {

@@ -50,7 +50,10 @@ const STOP: u64 = 1;
 
 /// Clients that may wait to be accepted, systemd's socket included; those beyond wait in connect(2). One that connects
 /// waits for those before it: with the thousands that Linux permits, a single flooder would delay everybody by as many.
-const BACKLOG: i32 = 64;
+const BACKLOG: i32 = 128;
+
+/// Why a connection is closed for want of threads or memory, in the log.
+const NOT_SERVED: &str = "not_served";
 
 /// Idle connections that are tried for a client's place: something may just have arrived on some.
 const TRIES: usize = 8;
@@ -218,14 +221,18 @@ impl AsFd for Open {
 }
 
 fn wait(waiting: &Waiting<Open>, open: Open) {
+    let refused = open.connection.refused(NOT_SERVED);
     if let Err(error) = waiting.add(open) {
-        log::warn(&format!("cannot wait for a client: {error}"));
+        log::refused(refused, || {
+            log::warn(&format!("cannot wait for a client: {error}"));
+        });
     }
 }
 
 /// Gives the connection a thread until its client is silent.
 fn serve(mut open: Open, agent: &Arc<Agent>, waiting: &Arc<Waiting<Open>>) {
     let (agent, waiting) = (Arc::clone(agent), Arc::clone(waiting));
+    let refused = open.connection.refused(NOT_SERVED);
     let serve = move || {
         let next = open.connection.serve(&agent);
         if open.connection.is_named() {
@@ -239,7 +246,9 @@ fn serve(mut open: Open, agent: &Arc<Agent>, waiting: &Arc<Waiting<Open>>) {
         .name("connection".to_owned())
         .stack_size(STACK);
     if let Err(error) = thread.spawn(serve) {
-        log::warn(&format!("cannot start a thread for a client: {error}"));
+        log::refused(refused, || {
+            log::warn(&format!("cannot start a thread for a client: {error}"));
+        });
     }
 }
 
