@@ -259,6 +259,13 @@ mod tests {
         assert_eq!((table.has(100), table.has(200)), (1, 7));
         assert!(table.connect(300, false));
         assert_eq!((table.has(100), table.has(200), table.has(300)), (1, 6, 1));
+        // Not even while it works on all that it has.
+        let (theirs, others) = table.idle.drain(..).partition(|one| one.holder.uid == 200);
+        table.idle = theirs;
+        table.work();
+        table.idle = others;
+        assert!(!table.connect(200, false));
+        assert!(table.connect(400, false)); // who has none is let in
     }
 
     #[test]

@@ -206,7 +206,8 @@ mod tests {
     #[test]
     fn the_last_ones_are_due_when_their_second_is_over() {
         let (mut refusals, start) = (Refusals::default(), Instant::now());
-        while refusals.admit(refused(7, false, "Busy"), start) {}
+        let in_full = (0..9).filter(|_| refusals.admit(refused(7, false, "Busy"), start));
+        assert_eq!(in_full.count(), 8);
         assert_eq!(refusals.due(), Some(start + SECOND));
         assert_eq!(refusals.take_due(start), None);
         let repeated = refusals.take_due(start + SECOND).unwrap();
