@@ -61,7 +61,8 @@ bench: packages
 MINUTES := 10
 soak: packages
 	cargo build --release --workspace
-	cargo run --release -p roleseal-tests --example soak -- $(MINUTES)
+	cargo build --release -p roleseal-tests --example soak
+	$(SUDO) target/release/examples/soak $(MINUTES)
 
 SECONDS := 20
 fuzz: packages

@@ -9,6 +9,7 @@ use hsm_fixtures::{Agent, BATCH_ROLE_ARN, KeyKind, PIN, WEB_ROLE_ARN};
 use serde_json::{Value, json};
 
 use crate::agent::{Lab, Web, copy_program, json_of, request, sign, until};
+use crate::others::{Caller, error_of};
 
 /// The usual agent, with its log in that format.
 fn start(format: &str) -> Web {
@@ -22,10 +23,10 @@ fn start(format: &str) -> Web {
     Web { agent, scene }
 }
 
-/// The usual agent, whose standard error is a FIFO; and the end to read it from.
-fn start_with_fifo(arguments: &[&str]) -> (Web, File) {
-    let Lab { scene, config } = Lab::new(KeyKind::EcP256);
-    let text = config.to_toml().unwrap();
+/// An agent whose standard error is a FIFO, with `more` in its configuration; and the end to read it from.
+pub(crate) fn start_with_fifo(lab: Lab, more: &str, arguments: &[&str]) -> (Web, File) {
+    let Lab { scene, config } = lab;
+    let text = config.to_toml().unwrap() + more;
     let file = scene.write("agent.toml", &text).unwrap();
     let fifo = scene.path("log.fifo");
     let mut mkfifo = Command::new("mkfifo");
@@ -241,40 +242,50 @@ fn refused(web: &Web) -> Value {
 
 #[test]
 fn a_reader_that_hangs_stops_nothing_and_is_told_what_it_missed() {
-    let (web, reader) = start_with_fifo(&["--log-format", "json"]);
-    let socket = web.scene.socket();
+    let lab = Lab::new(KeyKind::EcP256);
+    let (web, reader) = start_with_fifo(lab, "", &["--log-format", "json"]);
     let (refused, good) = (refused(&web), request(&web.scene));
-    let (many, few) = (1000, 20);
+    let (many, more) = (1000, 3000); // 3,000 lines have twice the size of the queue
+    let mut caller = Caller::new(&web.scene.socket());
+    let mut ask = |request: &Value| {
+        caller
+            .call("org.roleseal.Agent.SignCreateSession", request)
+            .unwrap()
+    };
     for _ in 0..many {
-        let reply = sign(&socket, refused.clone());
-        assert!(reply["error"].as_str().unwrap().ends_with(".NotPermitted"));
+        assert_eq!(error_of(&ask(&refused)), "NotPermitted");
     }
-    for _ in 0..few {
-        let reply = sign(&socket, good.clone());
-        assert!(reply["parameters"]["headers"].is_object(), "{reply}");
+    for _ in 0..more {
+        assert_eq!(error_of(&ask(&good)), "");
     }
 
     // Now it reads again.
-    let (mut signed, mut logged, mut lost) = (0, 0, 0);
+    let (mut signed, mut in_full, mut counted, mut lost) = (0, 0, 0, 0);
     for line in BufReader::new(reader).lines() {
         let line = parse(&line.unwrap());
         match (line["event"].as_str().unwrap(), line["decision"].as_str()) {
             ("decision", Some("signed")) => signed += 1,
-            ("decision", _) => logged += 1,
+            ("decision", _) => in_full += 1,
+            ("repeated", _) => {
+                assert_eq!(line["uid"], rustix::process::getuid().as_raw());
+                assert_eq!(line["reasons"]["NotPermitted"], line["refused"]);
+                counted += line["refused"].as_u64().unwrap();
+            }
             ("lost", _) => lost += line["lines"].as_u64().unwrap(),
             _ => {}
         }
-        if signed == few && logged + lost == many {
+        if signed + lost == more && in_full + counted == many {
             break;
         }
     }
-    assert!(lost > 0 && logged > 0, "{logged} {lost}");
+    assert!(lost > 0 && signed > 0, "{signed} {lost}");
+    assert!(in_full > 0 && counted > 0, "{in_full} {counted}");
 }
 
 #[test]
 fn without_a_reader_it_signs_and_ends() {
     for hangs in [true, false] {
-        let (web, reader) = start_with_fifo(&[]);
+        let (web, reader) = start_with_fifo(Lab::new(KeyKind::EcP256), "", &[]);
         let reader = hangs.then_some(reader); // or it is closed
         let (socket, refused) = (web.scene.socket(), refused(&web));
         for _ in 0..100 {

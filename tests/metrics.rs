@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
@@ -138,6 +138,23 @@ fn every_request_is_counted_once_while_scrapes_go_on() {
     assert!(bucket("0.0001") < Some(80.0)); // nothing is that fast
     assert_eq!(count("roleseal_token_queue_depth"), Some(0.0));
     assert_eq!(count("roleseal_log_lines_lost_total"), Some(0.0));
+}
+
+#[test]
+fn clients_that_say_nothing_stop_no_scrape() {
+    let (web, port) = start();
+    let silent: Vec<TcpStream> = (0..60)
+        .map(|_| TcpStream::connect(&port).unwrap())
+        .collect();
+    assert_eq!(Scrape::of(&port).requests("web", "signed"), Some(0.0));
+    // It did not have to wait until the agent gave all of them up.
+    let open = silent.iter().filter(|stream| {
+        stream.set_nonblocking(true).unwrap();
+        let read = (&**stream).read(&mut [0]);
+        read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    });
+    assert!(open.count() > 0);
+    web.agent.stop().unwrap();
 }
 
 #[test]

@@ -1,8 +1,41 @@
 use std::collections::BTreeSet;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::serving::{Serving, key_of, short_sessions};
+
+/// More than twice as many as are open at once.
+const SLOW: usize = 1200;
+
+#[test]
+fn clients_that_are_slow_keep_nobody_with_a_token_out() {
+    let serving = Serving::start(short_sessions(3600), &[]);
+    let (address, token) = (serving.address(), serving.token());
+    let authorization = [("Authorization", token.as_str())];
+    let mut before = crate::http::Http::tcp(address);
+    let key = key_of(&before.get("/credentials/web", &authorization));
+    let slow: Vec<TcpStream> = (0..SLOW)
+        .map(|_| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            let _ = stream.write_all(b"GET /credentials/web HTTP/1.1\r\nHost: loc"); // it may be closed
+            stream
+        })
+        .collect();
+    let mut after = crate::http::Http::tcp(address);
+    for http in [&mut after, &mut before] {
+        assert_eq!(key_of(&http.get("/credentials/web", &authorization)), key);
+    }
+    // Nobody had to wait until those who are slow were given up.
+    let open = slow.iter().filter(|stream| {
+        stream.set_nonblocking(true).unwrap();
+        let read = (&**stream).read(&mut [0]);
+        read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    });
+    let open = open.count();
+    assert!((400..=512).contains(&open), "{open}");
+}
 
 const CLIENTS: usize = 64;
 const REQUESTS: usize = 10_000;

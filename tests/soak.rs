@@ -1,6 +1,7 @@
 //! `make soak`: the agent for ten minutes, or for as many as the first argument says, with everything that can
 //! go wrong at once. Prints what came of it, and writes it to `docs/soak.md`; fails on a wrong signature, an
-//! answer that is late, memory that grows, or an agent that does not come back.
+//! answer that is late, a signature without its line in the log, memory that grows, or an agent that does not come back.
+//! Only root may run it: the hostile clients are another user's.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -14,7 +15,8 @@ mod actors; // clients, hostile ones, and whoever breaks things
 mod agent;
 mod crowd;
 #[path = "soak/figures.rs"]
-mod figures; // what is counted and measured, and what of it is a failure
+mod figures;
+mod others; // what is counted and measured, and what of it is a failure
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,8 +31,8 @@ use figures::Figures;
 /// Clients that behave, of the key on the PKCS#11 token and of the one in the TPM.
 const CLIENTS: (usize, usize) = (16, 2);
 
-/// Clients that do not.
-const HOSTILE: usize = 4;
+/// Clients that do not, of the same user and of one whom no rule names.
+const HOSTILE: (usize, usize) = (4, 2);
 
 fn main() {
     let minutes = std::env::args().nth(1).map_or(10.0, |word| {
@@ -41,20 +43,26 @@ fn main() {
     // The TPM outlives the agent that uses it.
     let scene = Scene::new().unwrap();
     let tpm = scene.add_tpm().unwrap();
-    let stage = start(scene, &tpm);
-    println!("soak: {minutes} minutes, {CLIENTS:?} clients, {HOSTILE} hostile ones");
+    let stage = stage(scene, &tpm);
+    others::open_to_others(&stage.web.scene);
+    println!("soak: {minutes} minutes, {CLIENTS:?} clients, {HOSTILE:?} hostile ones");
+    let start = Instant::now();
     let figures = run(&stage, length);
     actors::recover(&stage);
+    let signatures = actors::signatures(&stage);
+    let Web { agent, scene } = stage.web;
+    agent.stop().unwrap();
+    let log = std::fs::read(scene.path("agent.log")).unwrap();
+    figures.read_log(&String::from_utf8_lossy(&log), signatures, start.elapsed());
     let report = report(&figures, minutes);
     println!("{report}");
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/soak.md");
     std::fs::write(path, report).unwrap();
-    stage.web.agent.stop().unwrap();
     figures.check();
     println!("soak: passed; docs/soak.md is written");
 }
 
-fn start(scene: Scene, tpm: &hsm_fixtures::Swtpm) -> Stage {
+fn stage(scene: Scene, tpm: &hsm_fixtures::Swtpm) -> Stage {
     let token = scene.add_token("lab").unwrap();
     let web = scene.add_identity(&token, "web", KeyKind::EcP256).unwrap();
     let chip = TpmKeySpec::new(KeyKind::EcP256);
@@ -86,9 +94,17 @@ fn run(stage: &Stage, length: Duration) -> Figures {
                 scope.spawn(move || actors::client(stage, identity, over, figures));
             }
         }
-        for number in 0..HOSTILE {
+        for number in 0..HOSTILE.0 {
             scope.spawn(move || actors::hostile(stage, number, over, figures));
         }
+        for number in 0..HOSTILE.1 {
+            scope.spawn(move || actors::flooder(stage, over, figures));
+            scope.spawn(move || {
+                others::become_user(others::STRANGER);
+                actors::hostile(stage, number, over, figures);
+            });
+        }
+        scope.spawn(move || actors::squatter(stage, over, figures));
         scope.spawn(move || actors::breaker(stage, over, figures));
         let start = Instant::now();
         let mut told = Instant::now();
@@ -109,10 +125,12 @@ fn report(figures: &Figures, minutes: f64) -> String {
     let mut text = format!(
         "# Ten minutes of everything at once\n\n\
          Written by `make soak`, the last time for {minutes} minutes: {} clients of a key on SoftHSM behind a module \
-         that misbehaves, {} of a key in swtpm, {HOSTILE} hostile clients; meanwhile faults of the module, killed \
-         token programs, reloads and new certificates at random. Every signature is checked by the local service.\n\n\
+         that misbehaves, {} of a key in swtpm, {} hostile clients; beside them another user, whom no rule names: floods of \
+         requests, hostile messages, and as many connections as it and its subordinate users get; meanwhile faults of the module, killed \
+         token programs, reloads and new certificates at random. Every signature is checked by the local service, and has \
+         its line in the log.\n\n\
          | what | figure |\n| --- | --- |\n",
-        CLIENTS.0, CLIENTS.1
+        CLIENTS.0, CLIENTS.1, HOSTILE.0
     );
     for (name, value) in figures.rows() {
         let _ = writeln!(text, "| {name} | {value} |");

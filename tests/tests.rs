@@ -10,6 +10,7 @@
 mod agent; // what the modules share: a running agent to call, by its socket and by the CLI
 mod crowd; // the same: many clients at once
 mod http; // the same: HTTP by hand
+mod others; // the same: other users of this host
 mod serving; // the same: roleseal serve with a target
 
 mod access; // who may not open what: each says which file, and what its user lacks
@@ -58,6 +59,7 @@ mod serve_load; // many clients across a refresh
 mod serve_trouble; // a service that fails in every way while serve and exec hand out
 mod sessions; // sessions that are asked for once, kept in memory, and never wrong
 mod status; // roleseal status: what was signed, what is wrong, and until when it goes on
+mod strangers; // users who flood and hold connections: what they cost the others and the log
 mod tpm; // keys on a TPM: every kind signs, what that costs, wrong auth values, a TPM that goes away
 mod trust; // modules, programs, commands and configurations that others could replace
 mod update; // the credentials file: written, kept fresh, whole whatever happens

@@ -14,6 +14,7 @@ use wire::{
 use crate::create_session::CreateSession;
 use crate::decision::Decision;
 use crate::identity::{Identities, Identity};
+use crate::log::Refused;
 use crate::panics::contain;
 use crate::peer::Peer;
 use crate::sigv4;
@@ -84,7 +85,25 @@ impl Connection {
         }
     }
 
+    /// Whether a rule has named its client, when it connected or since.
+    pub fn is_named(&self) -> bool {
+        self.peer.named
+    }
+
+    /// A refusal of its client, for the log.
+    pub fn refused(&self, reason: &'static str) -> Refused {
+        self.peer.refused(reason)
+    }
+
     fn serve_one(&mut self, frame: &[u8], agent: &Agent) -> Next {
+        if !self.peer.named {
+            self.peer.named = agent.identities().know(&self.peer);
+        }
+        if !self.peer.named
+            && let Err(refusal) = agent.admit_unnamed(self.peer.uid)
+        {
+            return self.refuse_unread(refusal, agent);
+        }
         let (sent, next) = match codec::decode_request(frame) {
             Ok(Request {
                 call,
@@ -106,6 +125,26 @@ impl Connection {
         };
         match sent {
             Ok(()) => next,
+            Err(_) => Next::Close,
+        }
+    }
+
+    /// Refuses a message that nobody has parsed.
+    fn refuse_unread(&mut self, refusal: Refusal, agent: &Agent) -> Next {
+        let decision = Decision {
+            peer: &self.peer,
+            identity: None,
+            request: None,
+            serial: None,
+            refusal: Some(&refusal),
+            token_time: None,
+            total_time: Duration::ZERO,
+        };
+        decided(&decision, agent);
+        let sent = send(&mut self.client, &[Reply::Refused(refusal)]);
+        agent.pace();
+        match sent {
+            Ok(()) => Next::Wait,
             Err(_) => Next::Close,
         }
     }
@@ -242,14 +281,18 @@ fn sign_create_session<'a>(
         token_time: known.token_time,
         total_time: start.elapsed(),
     };
-    // The client has its answer whatever becomes of what is told about it.
-    contain(|| agent.metrics.decided(&decision, Timestamp::now()));
-    contain(|| decision.log());
+    decided(&decision, agent);
     let reply = match result {
         Ok(headers) => Reply::Signed(headers),
         Err(refusal) => Reply::Refused(refusal),
     };
     (reply, under_way)
+}
+
+/// Counts and logs it. The client has its answer whatever becomes of that.
+fn decided(decision: &Decision, agent: &Agent) {
+    contain(|| agent.metrics.decided(decision, Timestamp::now()));
+    contain(|| decision.log());
 }
 
 /// What is known of a request for the log, however far it came.

@@ -32,12 +32,13 @@ pub struct Decision<'a> {
 impl Decision<'_> {
     /// Says it.
     pub fn log(&self) {
-        let (level, word) = match self.refusal {
-            None => (Level::Info, "signed"),
-            Some(_) => (Level::Warn, "refused"),
-        };
-        let signed = self.refusal.is_none();
-        log::decision(level, word, self.fields(), signed);
+        let say = |level, word, signed| log::decision(level, word, self.fields(), signed);
+        match self.refusal {
+            None => say(Level::Info, "signed", true),
+            Some(refusal) => log::refused(self.peer.refused(refusal.name()), || {
+                say(Level::Warn, "refused", false);
+            }),
+        }
     }
 
     /// All of them in each line: null where something is not known.

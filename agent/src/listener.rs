@@ -1,16 +1,16 @@
 //! systemd's socket or our own: accepts connections, waits for what arrives on them, and gives each one a thread
 //! for as long as its client asks for something.
 
+mod places;
 mod waiting;
 
-use std::collections::HashMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use listenfd::ListenFd;
@@ -24,7 +24,8 @@ use crate::panics::contain;
 use crate::peer::Peer;
 use crate::state::Agent;
 use crate::unix_socket::{ListenError, bind_at};
-use config::Limits;
+use nix::unistd::geteuid;
+use places::{Holder, Idle, Places, Verdict};
 use waiting::{Event, Waiting};
 
 /// Where clients connect.
@@ -37,6 +38,7 @@ pub struct Listener {
     path: Option<PathBuf>,
     /// All of these, and the clients that are silent.
     waiting: Arc<Waiting<Open>>,
+    places: Arc<Mutex<Places>>,
 }
 
 /// A connection's thread: P-521 verification in a debug build takes most of it.
@@ -45,6 +47,16 @@ const STACK: usize = 512 * 1024;
 /// What is waited for beside the connections: a client that connects, and the end of it.
 const CLIENT: u64 = 0;
 const STOP: u64 = 1;
+
+/// Clients that may wait to be accepted, systemd's socket included; those beyond wait in connect(2). One that connects
+/// waits for those before it: with the thousands that Linux permits, a single flooder would delay everybody by as many.
+const BACKLOG: i32 = 128;
+
+/// Why a connection is closed for want of threads or memory, in the log.
+const NOT_SERVED: &str = "not_served";
+
+/// Idle connections that are tried for a client's place: something may just have arrived on some.
+const TRIES: usize = 8;
 
 /// After the system has refused what it will not refuse for ever.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -64,6 +76,7 @@ impl Listener {
                 (bind_at(path, mode)?, Some(path.to_owned()))
             }
         };
+        rustix::net::listen(&socket, BACKLOG).map_err(|error| io(error.into()))?;
         let stop = UnixStream::pair().map_err(io)?;
         let waiting = Waiting::new().map_err(io)?;
         waiting.watch(&socket, CLIENT).map_err(io)?;
@@ -73,6 +86,7 @@ impl Listener {
             stop,
             path,
             waiting: Arc::new(waiting),
+            places: Arc::default(),
         })
     }
 
@@ -91,7 +105,6 @@ impl Listener {
 
     /// Serves for ever; after [`stop`](Self::stop), those who are connected already.
     pub fn run(&self, agent: &Arc<Agent>) {
-        let connections = Arc::new(Mutex::new(HashMap::new()));
         let mut failing = false;
         loop {
             let events = self.waiting.wait().unwrap_or_else(|error| {
@@ -103,7 +116,7 @@ impl Listener {
                 // The client concerned is dropped; the others are served.
                 contain(|| match event {
                     Event::Ready(open) => serve(open, agent, &self.waiting),
-                    Event::Watched(CLIENT) => self.accept(agent, &connections, &mut failing),
+                    Event::Watched(CLIENT) => self.accept(agent, &mut failing),
                     Event::Watched(_) => {
                         self.waiting.forget(&self.socket);
                         self.waiting.forget(&self.stop.0);
@@ -113,11 +126,11 @@ impl Listener {
         }
     }
 
-    fn accept(&self, agent: &Arc<Agent>, connections: &Connections, failing: &mut bool) {
+    fn accept(&self, agent: &Arc<Agent>, failing: &mut bool) {
         match self.socket.accept() {
             Ok((stream, _)) => {
                 *failing = false;
-                admit(stream, agent, connections, &self.waiting);
+                self.admit(stream, agent);
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => {
@@ -129,6 +142,58 @@ impl Listener {
                 std::thread::sleep(PAUSE);
             }
         }
+    }
+
+    fn admit(&self, stream: UnixStream, agent: &Agent) {
+        let mut peer = match Peer::of(&stream, agent.accounts()) {
+            Ok(peer) => peer,
+            Err(error) => return log::warn(&format!("cannot tell who connects: {error}")),
+        };
+        // Other groups than its own are asked about with its first request, by its own thread.
+        peer.named = agent.identities().know(&peer.at_the_door())
+            || lock(&self.places).is_member(peer.uid, Instant::now());
+        let Some(place) = self.find_place(&peer, agent) else {
+            log::refused(peer.refused("connection_refused"), || {
+                log::event(Level::Warn, "connection_refused", peer.fields());
+            });
+            agent.metrics.connection_refused();
+            return refuse(stream);
+        };
+        wait(
+            &self.waiting,
+            Open {
+                connection: Connection::new(stream, peer),
+                place,
+                _counted: agent.metrics.connected(),
+            },
+        );
+    }
+
+    fn find_place(&self, peer: &Peer, agent: &Agent) -> Option<Place> {
+        let holder = Holder {
+            uid: peer.uid,
+            named: peer.named,
+        };
+        let own = peer.uid == 0 || peer.uid == geteuid().as_raw();
+        let limits = agent.identities().limits;
+        let idle = || {
+            let all = self.waiting.idle(|open| open.place.holder).into_iter();
+            all.map(|(id, holder, since)| Idle { id, holder, since })
+                .collect()
+        };
+        for _ in 0..TRIES {
+            let verdict = lock(&self.places).judge(holder, own, &limits, idle);
+            match verdict {
+                Verdict::Admit => return Some(Place::take(&self.places, holder)),
+                Verdict::InPlaceOf(id) => {
+                    if self.waiting.take(id).is_some() {
+                        agent.metrics.connection_evicted();
+                    }
+                }
+                Verdict::Refuse => break,
+            }
+        }
+        None
     }
 
     /// Takes no more clients, and removes the socket, if it is ours, so that they see at once that nobody is
@@ -145,7 +210,7 @@ impl Listener {
 #[derive(Debug)]
 struct Open {
     connection: Connection,
-    _permit: Permit,
+    place: Place,
     _counted: OpenConnection,
 }
 
@@ -155,50 +220,35 @@ impl AsFd for Open {
     }
 }
 
-fn admit(
-    stream: UnixStream,
-    agent: &Arc<Agent>,
-    connections: &Connections,
-    waiting: &Waiting<Open>,
-) {
-    let peer = match Peer::of(&stream, agent.accounts()) {
-        Ok(peer) => peer,
-        Err(error) => return log::warn(&format!("cannot tell who connects: {error}")),
-    };
-    let limits = agent.identities().limits;
-    let Some(permit) = Permit::take(connections, peer.uid, limits) else {
-        log::event(Level::Warn, "connection_refused", peer.fields());
-        agent.metrics.connection_refused();
-        return refuse(stream);
-    };
-    wait(
-        waiting,
-        Open {
-            connection: Connection::new(stream, peer),
-            _permit: permit,
-            _counted: agent.metrics.connected(),
-        },
-    );
-}
-
 fn wait(waiting: &Waiting<Open>, open: Open) {
+    let refused = open.connection.refused(NOT_SERVED);
     if let Err(error) = waiting.add(open) {
-        log::warn(&format!("cannot wait for a client: {error}"));
+        log::refused(refused, || {
+            log::warn(&format!("cannot wait for a client: {error}"));
+        });
     }
 }
 
 /// Gives the connection a thread until its client is silent.
 fn serve(mut open: Open, agent: &Arc<Agent>, waiting: &Arc<Waiting<Open>>) {
     let (agent, waiting) = (Arc::clone(agent), Arc::clone(waiting));
-    let serve = move || match open.connection.serve(&agent) {
-        Next::Wait => wait(&waiting, open),
-        Next::Close => {}
+    let refused = open.connection.refused(NOT_SERVED);
+    let serve = move || {
+        let next = open.connection.serve(&agent);
+        if open.connection.is_named() {
+            open.place.name(Instant::now());
+        }
+        if next == Next::Wait {
+            wait(&waiting, open);
+        }
     };
     let thread = std::thread::Builder::new()
         .name("connection".to_owned())
         .stack_size(STACK);
     if let Err(error) = thread.spawn(serve) {
-        log::warn(&format!("cannot start a thread for a client: {error}"));
+        log::refused(refused, || {
+            log::warn(&format!("cannot start a thread for a client: {error}"));
+        });
     }
 }
 
@@ -250,43 +300,40 @@ fn refuse(stream: UnixStream) {
     let _ = Transport::new(stream).send(codec::encode_reply(&busy), Duration::from_millis(1));
 }
 
-/// How many connections each user has.
-type Connections = Arc<Mutex<HashMap<u32, u32>>>;
-
-/// One connection of those that may be open; given back on drop.
+/// A connection's place among those that may be open; given back on drop.
 #[derive(Debug)]
-struct Permit {
-    connections: Connections,
-    uid: u32,
+struct Place {
+    places: Arc<Mutex<Places>>,
+    holder: Holder,
 }
 
-impl Permit {
-    fn take(connections: &Connections, uid: u32, limits: Limits) -> Option<Permit> {
-        let mut counts = connections.lock().unwrap_or_else(PoisonError::into_inner);
-        if counts.values().sum::<u32>() >= limits.connections {
-            return None;
+impl Place {
+    fn take(places: &Arc<Mutex<Places>>, holder: Holder) -> Place {
+        lock(places).enter(holder);
+        Place {
+            places: Arc::clone(places),
+            holder,
         }
-        let count = counts.get(&uid).copied().unwrap_or_default();
-        if count >= limits.connections_per_user {
-            return None;
+    }
+
+    /// Its user turned out to be named.
+    fn name(&mut self, now: Instant) {
+        if !self.holder.named {
+            let mut places = lock(&self.places);
+            places.leave(self.holder);
+            self.holder.named = true;
+            places.enter(self.holder);
+            places.note_member(self.holder.uid, now);
         }
-        counts.insert(uid, count + 1);
-        let connections = Arc::clone(connections);
-        Some(Permit { connections, uid })
     }
 }
 
-impl Drop for Permit {
+impl Drop for Place {
     fn drop(&mut self) {
-        let mut counts = self
-            .connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.uid) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.uid);
-            }
-        }
+        lock(&self.places).leave(self.holder);
     }
+}
+
+fn lock(places: &Mutex<Places>) -> MutexGuard<'_, Places> {
+    places.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,6 +2,7 @@
 //! Never a PIN, a signature or a credential. What a caller sent is escaped. docs/audit.md has the keys.
 
 mod line;
+mod refusals;
 mod writer;
 
 use std::fs::File;
@@ -14,6 +15,7 @@ use jiff::Timestamp;
 
 use line::{Event, Line, Style};
 pub use line::{Fields, Format, Level};
+pub use refusals::Refused;
 use writer::Writer;
 
 /// The log of this process. The one global: whatever a thread does, it may have something to say.
@@ -84,6 +86,14 @@ pub fn event(level: Level, name: &str, fields: Fields) {
 /// Says a line about a decision. One that says what was `signed` is the last to be lost.
 pub fn decision(level: Level, word: &'static str, fields: Fields, signed: bool) {
     say(level, Event::Decision(word), fields, signed);
+}
+
+/// Runs `say`, which says a line about a refused caller; counts it instead where that caller has had its lines.
+/// The counts are said once a second.
+pub fn refused(refused: Refused, say: impl FnOnce()) {
+    if writer().is_none_or(|writer| writer.admits(refused)) {
+        say();
+    }
 }
 
 /// How many lines were lost, because standard error did not take them.

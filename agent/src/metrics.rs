@@ -36,6 +36,7 @@ pub struct Metrics {
     token_seconds: Family<Token, Histogram>,
     connections: Gauge,
     connections_refused: Counter,
+    connections_evicted: Counter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -84,6 +85,7 @@ impl Default for Metrics {
             token_seconds: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
             connections: Gauge::default(),
             connections_refused: Counter::default(),
+            connections_evicted: Counter::default(),
         };
         metrics.register();
         metrics
@@ -127,6 +129,11 @@ impl Metrics {
             "Connections that were too many",
             self.connections_refused.clone(),
         );
+        ours.register(
+            "connections_evicted",
+            "Idle connections that were closed for others",
+            self.connections_evicted.clone(),
+        );
     }
 
     /// Counts a request that is decided now.
@@ -166,6 +173,11 @@ impl Metrics {
     /// Counts a connection that was one too many.
     pub fn connection_refused(&self) {
         self.connections_refused.inc();
+    }
+
+    /// Counts a connection that was closed to make room.
+    pub fn connection_evicted(&self) {
+        self.connections_evicted.inc();
     }
 
     /// Everything, in the OpenMetrics text format.

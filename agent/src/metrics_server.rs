@@ -1,16 +1,16 @@
 //! `GET /metrics`, on a loopback port or a Unix socket. HTTP as far as a scrape needs it: one request a
 //! connection, of which the first line counts.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{SendFlags, SocketFlags, accept_with, send};
 use thiserror::Error;
 
@@ -43,8 +43,12 @@ pub enum BindError {
 /// Who reaches the socket may read it, as on a port: its directory can keep others out.
 const SOCKET_MODE: u32 = 0o666;
 
-/// A client that is slow keeps one; what waits beyond these costs no descriptor.
-const THREADS: usize = 2;
+/// Clients at once. When there are more, the idlest makes room, one whose request has not arrived first: nobody who is
+/// silent keeps others out.
+const CLIENTS: usize = 16;
+
+/// Out of descriptors, most likely: connections that end give some back.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Encoding 1,000 identities in a debug build takes a part of it.
 const STACK: usize = 256 * 1024;
@@ -61,6 +65,8 @@ impl Server {
         match address {
             MetricsAddress::Socket(path) => {
                 let socket: UnixListener = unix_socket::bind_at(path, SOCKET_MODE)?;
+                let fault = |error| ListenError::Io(path.clone(), error);
+                socket.set_nonblocking(true).map_err(fault)?;
                 Ok(Server {
                     listener: Arc::new(socket.into()),
                     address: path.display().to_string(),
@@ -70,6 +76,7 @@ impl Server {
             MetricsAddress::Loopback(asked) => {
                 let fault = |error| BindError::Port(*asked, error);
                 let socket = TcpListener::bind(asked).map_err(fault)?;
+                socket.set_nonblocking(true).map_err(fault)?;
                 // The port is another one where any was asked for.
                 let bound = socket.local_addr().map_err(fault)?;
                 Ok(Server {
@@ -86,15 +93,13 @@ impl Server {
         &self.address
     }
 
-    /// Answers from now on, in threads of its own.
+    /// Answers from now on, in a thread of its own.
     pub fn start(&self, agent: &Arc<Agent>) -> io::Result<()> {
-        for _ in 0..THREADS {
-            let (listener, agent) = (Arc::clone(&self.listener), Arc::clone(agent));
-            std::thread::Builder::new()
-                .name("metrics".to_owned())
-                .stack_size(STACK)
-                .spawn(move || run(&listener, &agent))?;
-        }
+        let (listener, agent) = (Arc::clone(&self.listener), Arc::clone(agent));
+        std::thread::Builder::new()
+            .name("metrics".to_owned())
+            .stack_size(STACK)
+            .spawn(move || run(&listener, &agent))?;
         Ok(())
     }
 
@@ -106,73 +111,141 @@ impl Server {
     }
 }
 
+/// One request and its answer.
+#[derive(Debug)]
+struct Client {
+    socket: OwnedFd,
+    state: State,
+    /// When something arrived or left the last time.
+    moved: Instant,
+    deadline: Instant,
+}
+
+#[derive(Debug)]
+enum State {
+    /// What has arrived of the head.
+    Reading(Vec<u8>),
+    /// What has not left of the answer.
+    Writing(Vec<u8>),
+}
+
 fn run(listener: &OwnedFd, agent: &Agent) {
+    let mut clients = Vec::new();
     let mut failing = false;
     loop {
-        match accept_with(listener, SocketFlags::CLOEXEC) {
-            Ok(client) => {
-                failing = false;
-                contain(|| serve(&client, agent).ok()); // it is gone, or too slow
-            }
-            Err(Errno::INTR | Errno::CONNABORTED) => {}
-            Err(error) => {
-                if !failing {
-                    log::warn(&format!("metrics: cannot accept connections: {error}"));
+        let ready = wait(listener, &clients);
+        let now = Instant::now();
+        let mut ready = ready.into_iter();
+        let connects = ready.next() == Some(true);
+        clients.retain_mut(|client: &mut Client| {
+            let ready = ready.next() == Some(true);
+            now < client.deadline && (!ready || client.goes_on(agent))
+        });
+        if connects {
+            accept(listener, &mut clients, agent, &mut failing);
+        }
+    }
+}
+
+/// Says of the listener, then of each client, whether something can be done, once there is one of which it can or a deadline
+/// has come.
+fn wait(listener: &OwnedFd, clients: &[Client]) -> Vec<bool> {
+    let mut events = vec![PollFd::new(listener, PollFlags::IN)];
+    events.extend(clients.iter().map(|client| {
+        let wanted = match client.state {
+            State::Reading(_) => PollFlags::IN,
+            State::Writing(_) => PollFlags::OUT,
+        };
+        PollFd::new(&client.socket, wanted)
+    }));
+    let deadline = clients.iter().map(|client| client.deadline).min();
+    let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+    match poll(&mut events, timeout.as_ref()) {
+        Ok(_) => events.iter().map(|one| !one.revents().is_empty()).collect(),
+        Err(Errno::INTR) => Vec::new(),
+        Err(error) => {
+            log::warn(&format!("metrics: cannot wait for clients: {error}"));
+            std::thread::sleep(PAUSE);
+            Vec::new()
+        }
+    }
+}
+
+fn accept(listener: &OwnedFd, clients: &mut Vec<Client>, agent: &Agent, failing: &mut bool) {
+    match accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+        Ok(socket) => {
+            *failing = false;
+            if clients.len() >= CLIENTS {
+                let idlest = clients.iter().enumerate().min_by_key(|(_, client)| {
+                    let asked = matches!(client.state, State::Writing(_));
+                    (asked, client.moved)
+                });
+                if let Some((idlest, _)) = idlest {
+                    clients.swap_remove(idlest);
                 }
-                failing = true;
-                // Out of descriptors, most likely: connections that end give some back.
-                std::thread::sleep(Duration::from_millis(100));
+            }
+            let now = Instant::now();
+            let mut client = Client {
+                socket,
+                state: State::Reading(Vec::new()),
+                moved: now,
+                deadline: now + DEADLINE,
+            };
+            // Its request is there already, most likely.
+            if client.goes_on(agent) {
+                clients.push(client);
             }
         }
-    }
-}
-
-/// One request and its answer.
-fn serve(client: &OwnedFd, agent: &Agent) -> io::Result<()> {
-    let deadline = Instant::now() + DEADLINE;
-    let answer = match read_head(client, deadline)? {
-        Some(head) => answer(&String::from_utf8_lossy(&head), agent),
-        None => plain("431 Request Header Fields Too Large"),
-    };
-    write_whole(client, answer.as_bytes(), deadline)
-}
-
-/// Everything up to the empty line; `None` if that is too much.
-fn read_head(client: &OwnedFd, deadline: Instant) -> io::Result<Option<Vec<u8>>> {
-    let mut head = Vec::new();
-    let mut part = [0; 1024];
-    while !head.windows(4).any(|four| four == b"\r\n\r\n") {
-        if head.len() >= HEAD_LIMIT {
-            return Ok(None);
-        }
-        set_socket_timeout(client, Timeout::Recv, Some(left(deadline)?))?;
-        match rustix::io::read(client, &mut part) {
-            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-            Ok(count) => head.extend(part.iter().take(count)),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+        Err(Errno::INTR | Errno::CONNABORTED | Errno::AGAIN) => {}
+        Err(error) => {
+            if !*failing {
+                log::warn(&format!("metrics: cannot accept connections: {error}"));
+            }
+            *failing = true;
+            std::thread::sleep(PAUSE);
         }
     }
-    Ok(Some(head))
 }
 
-fn write_whole(client: impl AsFd, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
-    while !bytes.is_empty() {
-        set_socket_timeout(&client, Timeout::Send, Some(left(deadline)?))?;
-        match send(&client, bytes, SendFlags::NOSIGNAL) {
-            Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+impl Client {
+    /// Reads and writes as much as there is; `false` when it is served, or gone.
+    fn goes_on(&mut self, agent: &Agent) -> bool {
+        match contain(|| self.go_on(agent)) {
+            Some(Err(Errno::AGAIN)) => true,
+            Some(Err(_) | Ok(())) | None => false,
         }
     }
-    Ok(())
-}
 
-/// The time left; never zero, which would be for ever.
-fn left(deadline: Instant) -> io::Result<Duration> {
-    match deadline.saturating_duration_since(Instant::now()) {
-        Duration::ZERO => Err(ErrorKind::TimedOut.into()),
-        left => Ok(left),
+    fn go_on(&mut self, agent: &Agent) -> Result<(), Errno> {
+        loop {
+            match &mut self.state {
+                State::Reading(head) => {
+                    let mut part = [0; 1024];
+                    let count = retry_on_intr(|| rustix::io::read(&self.socket, &mut part))?;
+                    if count == 0 {
+                        return Ok(()); // it is gone
+                    }
+                    self.moved = Instant::now();
+                    head.extend(part.iter().take(count));
+                    let answer = if head.windows(4).any(|four| four == b"\r\n\r\n") {
+                        answer(&String::from_utf8_lossy(head), agent)
+                    } else if head.len() >= HEAD_LIMIT {
+                        plain("431 Request Header Fields Too Large")
+                    } else {
+                        continue;
+                    };
+                    self.state = State::Writing(answer.into_bytes());
+                }
+                State::Writing(rest) if rest.is_empty() => return Ok(()),
+                State::Writing(rest) => {
+                    let sent = || send(&self.socket, rest, SendFlags::NOSIGNAL);
+                    let count = retry_on_intr(sent)?;
+                    self.moved = Instant::now();
+                    rest.drain(..count);
+                }
+            }
+        }
     }
 }
 
@@ -305,23 +378,40 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_client_is_cut_off_and_keeps_nobody_out() {
+    fn silent_clients_make_room_and_are_cut_off() {
         let (_server, bound) = start("127.0.0.1:0");
-        let mut slow: Vec<_> = (0..THREADS)
+        let mut slow: Vec<_> = (0..CLIENTS * 4)
             .map(|_| TcpStream::connect(bound).unwrap())
             .collect();
-        slow[0].write_all(b"GET /metrics HT").unwrap();
-        let start = Instant::now();
-        // Waits until one of them is cut off.
+        slow.last_mut()
+            .unwrap()
+            .write_all(b"GET /metrics HT")
+            .unwrap();
         let client = TcpStream::connect(bound).unwrap();
         client.set_read_timeout(Some(DEADLINE * 10)).unwrap();
         let answer = ask(client, b"GET /metrics HTTP/1.0\r\n\r\n");
         assert!(answer.contains("200 OK"), "{answer}");
-        assert!(start.elapsed() >= DEADLINE / 2);
         for client in &mut slow {
             let mut answer = Vec::new();
             let _ = client.read_to_end(&mut answer); // reset, or at its end
             assert!(answer.is_empty());
         }
+    }
+
+    /// Some read slowly, and others not at all.
+    #[test]
+    fn an_answer_that_is_not_read_keeps_nobody_out() {
+        let (_server, bound) = start("127.0.0.1:0");
+        let request = b"GET /metrics HTTP/1.1\r\n\r\n";
+        let deaf: Vec<_> = (0..CLIENTS * 2)
+            .map(|_| {
+                let mut client = TcpStream::connect(bound).unwrap();
+                client.write_all(request).unwrap();
+                client
+            })
+            .collect();
+        let answer = ask(TcpStream::connect(bound).unwrap(), request);
+        assert!(answer.ends_with("# EOF\n"), "{answer}");
+        drop(deaf);
     }
 }

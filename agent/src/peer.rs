@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use crate::accounts::Accounts;
-use crate::log::{self, Fields};
+use crate::log::{self, Fields, Refused};
 use config::process_name;
 use config::user_database::UserDatabase;
 
@@ -21,6 +21,8 @@ pub struct Peer {
     pub gid: u32,
     /// Process when it connected; 0 where it is outside our PID namespace.
     pub pid: i32,
+    /// A rule names it, or it is root or the agent's own user; for limits, not for decisions.
+    pub named: bool,
     /// Its user's groups in the user database, once it has told them.
     groups: OnceLock<Vec<u32>>,
     accounts: Accounts,
@@ -46,10 +48,27 @@ impl Peer {
             uid,
             gid,
             pid,
+            named: false,
             groups: OnceLock::new(),
             accounts,
             connected: process_name::since_boot(),
             executable: OnceLock::new(),
+        }
+    }
+
+    /// The same client without the groups of the user database: to judge it nobody is asked.
+    pub(crate) fn at_the_door(&self) -> Peer {
+        let peer = Peer::new(self.uid, self.gid, self.pid, self.accounts.clone());
+        let _ = peer.groups.set(Vec::new()); // it is new
+        peer
+    }
+
+    /// A refusal of it, for the log.
+    pub fn refused(&self, reason: &'static str) -> Refused {
+        Refused {
+            uid: self.uid,
+            named: self.named,
+            reason,
         }
     }
 
@@ -84,7 +103,9 @@ impl Peer {
                 Ok(groups) => _ = self.groups.set(groups), // another request may have been first
                 Err(error) => {
                     let uid = self.uid;
-                    log::warn(&format!("cannot tell the groups of uid={uid}: {error}"));
+                    log::refused(self.refused("groups_unknown"), || {
+                        log::warn(&format!("cannot tell the groups of uid={uid}: {error}"));
+                    });
                 }
             }
         }

@@ -2,7 +2,7 @@
 //! are under way.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use wire::Refusal;
@@ -26,6 +26,10 @@ pub struct Agent {
     pub metrics: Metrics,
     identities: RwLock<Arc<Identities>>,
     rates: Rates,
+    /// Of callers whom no rule names.
+    unnamed_rates: Rates,
+    /// Whose turn it is of those who exceed that.
+    turn: Mutex<()>,
     requests: Mutex<Requests>,
     /// Told when a request is done after the end was announced.
     done: Condvar,
@@ -36,6 +40,10 @@ struct Requests {
     under_way: usize,
     ending: bool,
 }
+
+/// How long callers whom no rule names wait, one after the other, when they have exceeded their rate: together they
+/// are refused a thousand times a second at most, and the processor is for the others.
+const PACE: Duration = Duration::from_millis(1);
 
 /// A request that is under way, until it is dropped.
 #[derive(Debug)]
@@ -57,6 +65,8 @@ impl Agent {
             accounts,
             sandbox,
             rates: Rates::default(),
+            unnamed_rates: Rates::default(),
+            turn: Mutex::default(),
             requests: Mutex::default(),
             done: Condvar::new(),
         })
@@ -104,6 +114,26 @@ impl Agent {
             .write()
             .unwrap_or_else(PoisonError::into_inner) = new;
         Ok(())
+    }
+
+    /// Lets a caller whom no rule names make a call of any kind, if it has not exceeded its rate.
+    pub fn admit_unnamed(&self, uid: u32) -> Result<(), Refusal> {
+        let rate = self.identities().limits.requests_per_second_unnamed;
+        if self.unnamed_rates.take(uid, rate, Instant::now()) {
+            return Ok(());
+        }
+        Err(Refusal::Busy {
+            message: format!(
+                "user {uid}, whom no [[identity.allow]] rule names, may make {rate} requests a second \
+                 (limits.requests-per-second-unnamed of the agent's configuration): try again in a second"
+            ),
+        })
+    }
+
+    /// Waits for as long as a caller has to that has exceeded its rate.
+    pub fn pace(&self) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        std::thread::sleep(PACE);
     }
 
     /// Begins a request of this user, if the agent takes one now.

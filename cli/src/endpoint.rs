@@ -10,6 +10,7 @@ mod health;
 mod imds;
 mod imds_token;
 mod listener;
+mod room;
 mod secret;
 mod served;
 pub(crate) mod server;

@@ -42,9 +42,15 @@ pub struct LimitsConfig {
     /// Of them, of one user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections_per_user: Option<u32>,
+    /// Of them, of all whom no rule names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections_unnamed: Option<u32>,
     /// Requests of one user in a second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requests_per_second_per_user: Option<u32>,
+    /// Calls in a second of one user whom no rule names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests_per_second_unnamed: Option<u32>,
 }
 
 /// One `[[identity]]`.

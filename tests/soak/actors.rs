@@ -1,3 +1,4 @@
+use std::collections::VecDeque;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -8,9 +9,10 @@ use hsm_fixtures::{AgentConfig, BATCH_ROLE_ARN, FaultyModule, LeafSpec, WEB_ROLE
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::agent::{Web, read_reply, request, sign, token_programs, until};
+use crate::agent::{Web, identities, read_reply, request, sign, token_programs, until};
 use crate::crowd::{Answer, judge};
 use crate::figures::Figures;
+use crate::others::{Caller, STRANGER, become_user};
 
 /// A running agent, its module, and its configuration.
 pub(crate) struct Stage {
@@ -122,6 +124,40 @@ pub(crate) fn hostile(stage: &Stage, number: usize, over: &AtomicBool, figures: 
     }
 }
 
+/// Asks without a pause, as a user whom no rule names.
+pub(crate) fn flooder(stage: &Stage, over: &AtomicBool, figures: &Figures) {
+    become_user(STRANGER);
+    let scene = &stage.web.scene;
+    let request = request(scene);
+    let mut caller = Caller::new(&scene.socket());
+    while !over.load(Ordering::Relaxed) {
+        match caller.call("org.roleseal.Agent.SignCreateSession", &request) {
+            Some(reply) if reply["error"].is_string() => figures.did("requests of a hostile user"),
+            Some(reply) => return figures.fault(format!("a stranger was served: {reply}")),
+            None => caller = Caller::new(&scene.socket()), // it made room for others
+        }
+    }
+}
+
+/// Takes as many connections as it gets, for itself and for its subordinate users, and says nothing on them.
+pub(crate) fn squatter(stage: &Stage, over: &AtomicBool, figures: &Figures) {
+    let mut held = VecDeque::new();
+    for uid in (STRANGER..).flat_map(|uid| [STRANGER, STRANGER, uid]) {
+        if over.load(Ordering::Relaxed) {
+            return;
+        }
+        become_user(uid);
+        if let Ok(stream) = UnixStream::connect(stage.web.scene.socket()) {
+            held.push_back(stream);
+            figures.did("connections of hostile users");
+        }
+        if held.len() > 800 {
+            held.pop_front();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
 /// A message with some bytes changed.
 fn garbage(message: &[u8]) -> Vec<u8> {
     let mut bytes = message.to_vec();
@@ -193,6 +229,13 @@ fn renew(stage: &Stage) {
     let leaf = scene.pki().leaf(&spki, &LeafSpec::new("web")).unwrap();
     leaf.write(&new).unwrap();
     fs::rename(new, current).unwrap();
+}
+
+/// How many signatures the agent has counted.
+pub(crate) fn signatures(stage: &Stage) -> u64 {
+    let identities = identities(&stage.web.scene);
+    let counts = identities.iter().map(|one| one["signatures"].as_u64());
+    counts.map(Option::unwrap).sum()
 }
 
 /// Everything is mended: both identities sign again by themselves, each with one token program.

@@ -15,6 +15,10 @@ pub(crate) struct Figures {
     /// What must not be.
     faults: Mutex<Vec<String>>,
     failed: AtomicBool,
+    /// Signatures without a line in the log.
+    lost: Mutex<u64>,
+    /// Lines about a hostile user.
+    hostile_lines: Mutex<u64>,
     samples: Mutex<Vec<Sample>>,
 }
 
@@ -89,6 +93,33 @@ impl Figures {
         });
     }
 
+    /// Judges the whole log of an agent that has ended, after it signed so often: each signature has its line, and hostile
+    /// users have a few lines a second.
+    pub(crate) fn read_log(&self, log: &str, signatures: u64, length: Duration) {
+        let begin = |line: &str, word: &str| {
+            let text = line.split_once("Z ").map_or(line, |(_, text)| text);
+            text.starts_with(word)
+        };
+        let count = |words: &[&str]| {
+            let found = |line: &&str| words.iter().any(|word| begin(line, word));
+            let strangers = |line: &&str| words[0] == "signed " || line.contains(" uid=4000001 ");
+            let lines = log.lines().filter(found).filter(strangers);
+            lines.count() as u64
+        };
+        let signed = count(&["signed "]);
+        *self.lost.lock().unwrap() = signatures.abs_diff(signed);
+        if signed != signatures {
+            self.fault(format!(
+                "{signatures} signatures have {signed} lines in the log"
+            ));
+        }
+        let lines = count(&["refused ", "repeated ", "connection_refused "]);
+        *self.hostile_lines.lock().unwrap() = lines;
+        if lines > 8 + 2 * (length.as_secs() + 60) {
+            self.fault(format!("a hostile user has {lines} lines in the log"));
+        }
+    }
+
     pub(crate) fn line(&self) -> String {
         let refused: u64 = self.refused.lock().unwrap().values().sum();
         let samples = self.samples.lock().unwrap();
@@ -112,6 +143,12 @@ impl Figures {
                 format!("{:.1} s", self.longest.lock().unwrap().as_secs_f64()),
             ),
         ];
+        for (name, count) in [
+            ("signatures without a line in the log", &self.lost),
+            ("lines in the log about a hostile user", &self.hostile_lines),
+        ] {
+            rows.push((name.to_owned(), count.lock().unwrap().to_string()));
+        }
         for (name, count) in &*self.refused.lock().unwrap() {
             rows.push((format!("refused: `{name}`"), count.to_string()));
         }

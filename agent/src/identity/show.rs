@@ -18,6 +18,11 @@ impl Identities {
         self.iter()
             .filter(|identity| identity.policy.shows_to(peer))
     }
+
+    /// Whether the caller is root, the agent's own user, or named by a rule of any identity.
+    pub fn know(&self, peer: &Peer) -> bool {
+        self.shown_to(peer).next().is_some()
+    }
 }
 
 impl Identity {

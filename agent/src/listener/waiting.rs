@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
-use rustix::event::{Timespec, epoll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::Errno;
 
 /// Connections that wait for their clients, and what else the listener waits for.
@@ -31,7 +31,7 @@ struct Connections<C> {
 pub(super) enum Event<C> {
     /// To what was [watched](Waiting::watch) under this number.
     Watched(u64),
-    /// Something arrived on this connection, or its client is gone.
+    /// Something arrived on this connection, or its client sends no more.
     Ready(C),
 }
 
@@ -97,7 +97,9 @@ impl<C: AsFd> Waiting<C> {
             id => {
                 let (connection, _) = connections.waiting.remove(&id)?;
                 self.forget(&connection);
-                Some(Event::Ready(connection))
+                // Nothing would reach a client that is gone, whatever it has sent: it is worth no thread.
+                let gone = { event.flags }.contains(epoll::EventFlags::HUP);
+                (!gone).then_some(Event::Ready(connection))
             }
         };
         let events = events.iter().filter_map(event).collect();
@@ -105,6 +107,28 @@ impl<C: AsFd> Waiting<C> {
             self.forget(&connection); // somebody who works for it may hold it open
         }
         Ok(events)
+    }
+
+    /// Each connection's number, what `of` says of it, and since when it waits.
+    pub(super) fn idle<T>(&self, of: impl Fn(&C) -> T) -> Vec<(u64, T, Instant)> {
+        let connections = self.lock();
+        let waiting = connections.waiting.iter();
+        waiting
+            .map(|(id, (connection, until))| (*id, of(connection), *until - IDLE_DEADLINE))
+            .collect()
+    }
+
+    /// Takes out the connection of that number, unless something has arrived on it.
+    pub(super) fn take(&self, id: u64) -> Option<C> {
+        let mut connections = self.lock();
+        let (connection, _) = connections.waiting.get(&id)?;
+        let mut events = [PollFd::new(connection, PollFlags::IN)];
+        if poll(&mut events, Some(&Timespec::default())) != Ok(0) {
+            return None;
+        }
+        let (connection, _) = connections.waiting.remove(&id)?;
+        self.forget(&connection);
+        Some(connection)
     }
 
     fn lock(&self) -> MutexGuard<'_, Connections<C>> {
@@ -146,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn who_says_something_or_leaves_is_found() {
+    fn who_says_something_is_found_and_who_leaves_is_forgotten() {
         let waiting = Waiting::new().unwrap();
         let (mut speaker, theirs) = UnixStream::pair().unwrap();
         speaker.write_all(b"before").unwrap();
@@ -163,8 +187,11 @@ mod tests {
         assert_eq!(ready(&waiting).len(), 1);
         let (leaver, theirs) = UnixStream::pair().unwrap();
         waiting.add(theirs).unwrap();
+        leaver.shutdown(std::net::Shutdown::Write).unwrap();
+        let found = ready(&waiting).remove(0); // it may read an answer
+        waiting.add(found).unwrap();
         drop(leaver);
-        assert_eq!(ready(&waiting).len(), 1);
+        assert_eq!(ready(&waiting).len(), 0);
         assert_eq!(waiting.lock().waiting.len(), 1);
     }
 
@@ -179,6 +206,20 @@ mod tests {
         connections.sweep(Instant::now() + IDLE_DEADLINE);
         assert_eq!(connections.waiting.len(), 0);
         assert!(silent.write_all(b"too late").is_err());
+    }
+
+    #[test]
+    fn who_makes_room_is_silent() {
+        let waiting = Waiting::new().unwrap();
+        let (mut speaker, first) = UnixStream::pair().unwrap();
+        let (_silent, second) = UnixStream::pair().unwrap();
+        waiting.add(first).unwrap();
+        waiting.add(second).unwrap();
+        speaker.write_all(b"x").unwrap();
+        let idle = waiting.idle(|_| ());
+        let taken = idle.iter().filter_map(|(id, ..)| waiting.take(*id));
+        assert_eq!(taken.count(), 1);
+        assert_eq!(ready(&waiting).len(), 1); // the speaker was not touched
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::line::{Event, Level, Line, Style};
+use super::refusals::{Refusals, Refused, Repeated};
 use crate::panics::contain;
 
 /// Whose lines wait, and the thread that writes them.
@@ -35,6 +36,7 @@ struct Queue {
     writing: bool,
     /// The last line could not be written: nothing is written until there is another one.
     failed: bool,
+    refusals: Refusals,
 }
 
 #[derive(Debug)]
@@ -88,6 +90,17 @@ impl Writer {
         self.shared.changed.notify_all();
     }
 
+    /// Says whether a line about this caller is to be written; counts it if not.
+    pub(super) fn admits(&self, refused: Refused) -> bool {
+        let mut queue = self.shared.lock();
+        let due = queue.refusals.due();
+        let admitted = queue.refusals.admit(refused, Instant::now());
+        if due.is_none() && !admitted {
+            self.shared.changed.notify_all(); // the thread waits for the end of its second
+        }
+        admitted
+    }
+
     /// How many lines were lost.
     pub(super) fn lost(&self) -> u64 {
         self.shared.lock().lost
@@ -96,7 +109,9 @@ impl Writer {
     /// Waits until everything is written, or `deadline`.
     pub(super) fn flush(&self, deadline: Instant) {
         let mut queue = self.shared.lock();
-        while queue.writing || queue.has_work() {
+        queue.refusals.end();
+        self.shared.changed.notify_all();
+        while queue.writing || queue.has_work() || queue.refusals.due().is_some() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
@@ -117,7 +132,7 @@ impl Shared {
 
     fn run(&self, style: Style, mut sink: impl Write) {
         loop {
-            let entry = self.next();
+            let entry = self.next(style);
             let told;
             let line = match &entry {
                 Entry::Line(line) => line,
@@ -131,9 +146,15 @@ impl Shared {
         }
     }
 
-    fn next(&self) -> Entry {
+    fn next(&self, style: Style) -> Entry {
         let mut queue = self.lock();
         loop {
+            // Made here, where a reader that hangs only lets the counts grow.
+            if let Some(repeated) = queue.refusals.take_due(Instant::now()) {
+                let line = repeated_line(style, &repeated);
+                queue.bytes += line.len();
+                queue.entries.push_back(Entry::Line(line));
+            }
             if queue.entries.is_empty() && queue.has_work() {
                 queue.tell();
             }
@@ -141,10 +162,20 @@ impl Shared {
                 queue.writing = true;
                 return entry;
             }
-            queue = self
-                .changed
-                .wait(queue)
-                .unwrap_or_else(PoisonError::into_inner);
+            let left = queue
+                .refusals
+                .due()
+                .map(|due| due.saturating_duration_since(Instant::now()));
+            queue = match left {
+                Some(left) => {
+                    let waited = self.changed.wait_timeout(queue, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self
+                    .changed
+                    .wait(queue)
+                    .unwrap_or_else(PoisonError::into_inner),
+            };
         }
     }
 
@@ -187,6 +218,15 @@ fn lost_line(style: Style, lines: u64) -> String {
             ("lines", lines.into()),
             ("message", "the reader of this log was too slow".into()),
         ],
+    };
+    style.render(&line, Timestamp::now())
+}
+
+fn repeated_line(style: Style, repeated: &Repeated) -> String {
+    let line = Line {
+        level: Level::Warn,
+        event: Event::Named("repeated"),
+        fields: repeated.fields(),
     };
     style.render(&line, Timestamp::now())
 }
@@ -312,6 +352,47 @@ mod tests {
         assert_eq!(read_line(&mut reader), format!("signed {common}"));
         assert_eq!(told(&read_line(&mut reader)), Some(1));
         assert_eq!(writer.lost(), 2);
+    }
+
+    #[test]
+    fn refusals_that_were_counted_are_written_when_their_second_is_over_and_at_the_end() {
+        let (writer, mut reader) = start();
+        let refused = |uid| Refused {
+            uid,
+            named: true,
+            reason: "Busy",
+        };
+        let in_full = |uid| (0..9).filter(|_| writer.admits(refused(uid))).count();
+        assert_eq!(in_full(7), 8);
+        let expected = |uid| format!("<4>repeated uid={uid} refused=1 reasons={{\"Busy\":1}}");
+        assert_eq!(read_line(&mut reader), expected(7)); // nothing else comes
+        assert_eq!(in_full(8), 8);
+        let start = Instant::now();
+        writer.flush(soon());
+        assert!(start.elapsed() < Duration::from_millis(900));
+        assert_eq!(read_line(&mut reader), expected(8));
+    }
+
+    #[test]
+    fn a_reader_that_hangs_costs_no_refusal_that_was_counted() {
+        let (writer, mut reader) = start_hung();
+        let refused = Refused {
+            uid: 7,
+            named: false,
+            reason: "NotPermitted",
+        };
+        let counted = (0..100_000).filter(|_| !writer.admits(refused)).count();
+        writer.push("signed\n".to_owned(), true);
+        writer.shared.lock().refusals.end(); // no second has to pass
+        assert!(read_line(&mut reader).ends_with("first"));
+        let lines = [read_line(&mut reader), read_line(&mut reader)];
+        assert!(lines.contains(&"signed".to_owned()), "{lines:?}");
+        let repeated = format!("repeated uid=7 refused={counted} ");
+        assert!(
+            lines.iter().any(|line| line.contains(&repeated)),
+            "{lines:?}"
+        );
+        assert_eq!(writer.lost(), 0);
     }
 
     #[test]

@@ -9,6 +9,10 @@ use serde::Serialize;
 
 pub(super) type Answer = Response<Full<Bytes>>;
 
+/// An answer's mark: the request showed a target's token.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Authorized;
+
 pub(super) fn text(text: impl Into<String>) -> Answer {
     answer(StatusCode::OK, "text/plain", text.into().into_bytes())
 }

@@ -9,7 +9,7 @@ use hyper::{Method, StatusCode};
 use secrecy::ExposeSecret;
 use serde::Serialize;
 
-use super::answer::{Answer, json, method_not_allowed, refusal, time};
+use super::answer::{Answer, Authorized, json, method_not_allowed, refusal, time};
 use super::secret::Secret;
 use super::served::Served;
 
@@ -46,10 +46,12 @@ impl Container {
             let message = "the Authorization header does not hold this target's token";
             return refusal(StatusCode::UNAUTHORIZED, message);
         }
-        match self.served.session().await {
+        let mut answer = match self.served.session().await {
             Ok(session) => credentials(&session),
             Err(error) => refusal(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
-        }
+        };
+        answer.extensions_mut().insert(Authorized);
+        answer
     }
 }
 

@@ -12,15 +12,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use super::answer::Authorized;
 use super::guard::Reached;
 use super::listener::{Listener, Open};
+use super::room::{Place, Room};
 use super::site::Site;
-
-/// As many clients as a large host has at once; each costs two descriptors' worth of memory, some 20 KiB.
-const CONNECTIONS: usize = 512;
 
 /// For a request's head, and between two requests: a slow or silent client makes room for others.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,7 +51,7 @@ pub(crate) async fn serve(
     site: Site,
     end: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let room = Arc::new(Room::default());
     let (ending, ended) = watch::channel(());
     let site = Arc::new(site);
     let doors: Vec<_> = listeners
@@ -71,24 +70,22 @@ pub(crate) async fn serve(
         door.abort(); // closes the listener
     }
     drop(ending);
-    let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
-    let _ = timeout(GRACE, room.acquire_many(all)).await; // those that are left are cut
+    let _ = timeout(GRACE, room.emptied()).await; // those that are left are cut
     Ok(())
 }
 
 struct Door {
     site: Arc<Site>,
-    room: Arc<Semaphore>,
+    room: Arc<Room>,
     ended: watch::Receiver<()>,
 }
 
 impl Door {
     async fn accept(self, open: Open) {
-        // Never closed, so that there is always a permit in the end.
-        while let Ok(permit) = Arc::clone(&self.room).acquire_owned().await {
+        loop {
             let accepted = match &open {
-                Open::Tcp(listener) => self.accept_tcp(listener, permit).await,
-                Open::Unix { listener, .. } => self.accept_unix(listener, permit).await,
+                Open::Tcp(listener) => self.accept_tcp(listener).await,
+                Open::Unix { listener, .. } => self.accept_unix(listener).await,
             };
             if accepted.is_err() {
                 sleep(ACCEPT_PAUSE).await;
@@ -96,52 +93,52 @@ impl Door {
         }
     }
 
-    async fn accept_tcp(
-        &self,
-        listener: &tokio::net::TcpListener,
-        permit: OwnedSemaphorePermit,
-    ) -> io::Result<()> {
+    async fn accept_tcp(&self, listener: &tokio::net::TcpListener) -> io::Result<()> {
         let (stream, _) = listener.accept().await?;
         let _ = stream.set_nodelay(true); // else an answer may wait 40 ms for an acknowledgement
         if let Ok(address) = stream.local_addr() {
-            self.spawn(stream, Reached::Tcp(address.ip()), permit);
+            self.admit(stream, Reached::Tcp(address.ip())).await;
         }
         Ok(())
     }
 
-    async fn accept_unix(
-        &self,
-        listener: &tokio::net::UnixListener,
-        permit: OwnedSemaphorePermit,
-    ) -> io::Result<()> {
+    async fn accept_unix(&self, listener: &tokio::net::UnixListener) -> io::Result<()> {
         let (stream, _) = listener.accept().await?;
-        self.spawn(stream, Reached::Unix, permit);
+        self.admit(stream, Reached::Unix).await;
         Ok(())
     }
 
-    fn spawn<S>(&self, stream: S, reached: Reached, permit: OwnedSemaphorePermit)
+    async fn admit<S>(&self, stream: S, reached: Reached)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (site, ended) = (Arc::clone(&self.site), self.ended.clone());
+        let (place, evicted) = self.room.enter().await;
+        let (site, mut ended) = (Arc::clone(&self.site), self.ended.clone());
         tokio::spawn(async move {
-            let _permit = permit;
-            converse(stream, reached, site, ended).await;
+            tokio::select! {
+                () = converse(stream, reached, &site, &place, &mut ended) => {}
+                _ = evicted => {} // another takes its place
+            }
         });
     }
 }
 
 /// One connection, to its end.
-async fn converse<S>(stream: S, reached: Reached, site: Arc<Site>, mut ended: watch::Receiver<()>)
-where
+async fn converse<S>(
+    stream: S,
+    reached: Reached,
+    site: &Site,
+    place: &Place,
+    ended: &mut watch::Receiver<()>,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let service = service_fn(move |request| {
-        let site = Arc::clone(&site);
-        async move {
-            let (parts, _body) = hyper::Request::into_parts(request); // no document takes one
-            Ok::<_, Infallible>(site.answer(&parts, reached).await)
-        }
+    let service = service_fn(move |request| async move {
+        let (parts, _body) = hyper::Request::into_parts(request); // no document takes one
+        place.begin();
+        let answer = site.answer(&parts, reached).await;
+        place.end(answer.extensions().get::<Authorized>().is_some());
+        Ok::<_, Infallible>(answer)
     });
     let mut connection = pin!(
         http1::Builder::new()
