@@ -67,6 +67,10 @@ const FREE: &[c_long] = &[
     SYS_readlinkat,
     SYS_getcwd,
     SYS_unlinkat,
+    #[cfg(not(target_arch = "riscv64"))]
+    SYS_renameat,
+    SYS_renameat2,
+    SYS_fsync,
     SYS_inotify_init1,
     SYS_inotify_add_watch,
     SYS_inotify_rm_watch,

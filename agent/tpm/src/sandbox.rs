@@ -123,7 +123,6 @@ fn files(open: &OpenTpm) -> impl Iterator<Item = PathBuf> {
             pin,
             parent_pin,
             owner_pin,
-            pins_are_good: _,
         } = key;
         let key = match source {
             TpmKeySource::File(path) => Some(path.clone()),
@@ -172,7 +171,6 @@ mod tests {
                         pin: Some(PinSource::File(self.path("pins/pin"))),
                         parent_pin: None,
                         owner_pin: None,
-                        pins_are_good: false,
                     }),
                 ],
                 left_sessions: vec![],
