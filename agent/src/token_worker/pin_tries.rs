@@ -56,6 +56,25 @@ pub(super) struct PinOwner {
     pub(super) identities: Vec<String>,
 }
 
+/// A PIN that the token is opened with.
+#[derive(Debug)]
+pub(super) struct KeyPin {
+    pub(super) pin: PinFingerprint,
+    pub(super) owner: PinOwner,
+    /// As the token counted them before.
+    pub(super) failures: Failures,
+    pub(super) state: PinState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PinState {
+    /// Recorded, and not tried yet.
+    Announced,
+    Tried,
+    /// The token has accepted it.
+    Good,
+}
+
 #[derive(Debug)]
 struct Place {
     number: u64,

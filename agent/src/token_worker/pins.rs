@@ -3,28 +3,9 @@
 use token::link::Permission;
 use token::{Failures, PinFingerprint, TokenError};
 
-use super::pin_tries::PinOwner;
+use super::pin_tries::{KeyPin, PinOwner, PinState};
 use super::process;
 use super::thread::Thread;
-
-/// A PIN that the token is opened with.
-#[derive(Debug)]
-pub(super) struct KeyPin {
-    pin: PinFingerprint,
-    owner: PinOwner,
-    /// As the token counted them before.
-    failures: Failures,
-    state: PinState,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum PinState {
-    /// Recorded, and not tried yet.
-    Announced,
-    Tried,
-    /// The token has accepted it.
-    Good,
-}
 
 impl Thread {
     /// Whether this PIN of a key may be tried, or of the token for `None`. If so, the try is recorded.

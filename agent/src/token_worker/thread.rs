@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use token::link::{FromToken, Open, ToToken};
 use token::{PinFingerprint, Signature, TokenError};
 
-use super::pins::KeyPin;
+use super::pin_tries::KeyPin;
 use super::process::{self, TokenProcess};
 use super::queue::Queue;
 use super::{End, Event, Job, KeyOwner, KeyState, NotSigned, Shared};
