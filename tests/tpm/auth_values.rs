@@ -69,8 +69,8 @@ fn a_wrong_auth_value_is_tried_once_under_all_names_of_a_key() {
     copy.name = "copy".to_owned();
     copy.key = chip.scene.path("copy.tss").display().to_string();
     std::fs::copy(&chip.identities[0].key, &copy.key).unwrap();
-    chip.identities.push(copy);
-    for _ in 0..2 {
+    for more in [None, Some(copy)] {
+        chip.identities.extend(more);
         chip.start();
         for (name, identity) in chip.states() {
             assert_eq!(identity["state"], "pinRejected", "{name}");
