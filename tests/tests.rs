@@ -43,6 +43,7 @@ mod old_kernels; // what older kernels lack
 mod one_token; // one token under several names of its module; keys and certificates that lie on it
 mod operator; // an operator's commands: keys made, requested, attested, listed, deleted; PINs at a terminal
 mod pin_sources; // what a PIN in a file takes to be mended, and what one in a systemd credential
+mod pin_tries; // PINs that are not tried again: across restarts, kills, names and damage; and those that are
 mod pins; // a wrong PIN is tried once
 mod policy; // who may have what
 mod policy_emulator; // trust policies, CRLs and attribute mappings of the local Roles Anywhere

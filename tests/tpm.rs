@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use hsm_fixtures::{
     Agent, AgentIdentity, KeyKind, Scene, Swtpm, TpmConfig, TpmKeyForm, TpmKeyParent, TpmKeySpec,
-    WEB_ROLE_ARN, command,
+    WEB_ROLE_ARN, command, programs,
 };
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::Value;

@@ -15,7 +15,7 @@ use wire::Refusal;
 
 use crate::policy::Policy;
 use crate::renewal_view::RenewalView;
-use crate::token_worker::{Caller, KeyState, NotSigned, PinTries, TokenWorker};
+use crate::token_worker::{Caller, KeyState, NotSigned, TokenWorker};
 use config::Limits;
 use config::certificate::{Certificate, CertificateSource, Stamp};
 pub use take::NotTaken;
@@ -25,7 +25,6 @@ pub use take::NotTaken;
 pub struct Identities {
     /// What callers may take of the agent.
     pub limits: Limits,
-    pin_tries: PinTries,
     identities: Vec<Identity>,
     keepers: Vec<Token>,
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use config::pin_records::state_directory;
 use config::user_database::{SystemUsers, UserDatabase};
 use config::{Config, ConfigError, Hardening, MetricsAddress};
 use roleseal_agent::accounts::Accounts;
@@ -21,6 +22,7 @@ use roleseal_agent::panics::{INTERNAL_ERROR, contain};
 use roleseal_agent::sandbox::{Files, Sandbox};
 use roleseal_agent::service_manager::ServiceManager;
 use roleseal_agent::state::Agent;
+use roleseal_agent::token_worker::PinTries;
 use roleseal_agent::watch::Watch;
 use roleseal_agent::{check, descriptors, launcher, listener, log};
 use sd_notify::NotifyState;
@@ -147,16 +149,22 @@ fn serve_with(
     let scrapes = config.metrics.as_ref().map(Server::bind).transpose()?;
     let service_manager = ServiceManager::connect()
         .map_err(|error| format!("cannot connect to the service manager: {error}"))?;
+    let pin_tries = PinTries::open(state_directory(config.state.as_deref()).as_deref())?;
     // Before there is another thread, which would stay free.
     let mut files = Files::of(path, &config);
     if let Some(socket) = listener.path() {
         files.remove(socket);
     }
+    if let Some(directory) = pin_tries.directory() {
+        files.write(directory);
+    }
     let sandbox = Sandbox::enter(&files, &config.hardening)?;
     log::write_in_thread()?;
     let lost = end_with(&launcher)?;
     let programs = launcher.token_programs(config.hardening.token_programs);
-    let agent = Arc::new(Agent::start(config, programs, accounts, sandbox)?);
+    let agent = Arc::new(Agent::start(
+        config, programs, accounts, sandbox, pin_tries,
+    )?);
     let watch = Watch::start(&agent)?;
     if let Some(server) = &scrapes {
         server.start(&agent)?;
@@ -195,6 +203,7 @@ fn serve_with(
 #[derive(PartialEq)]
 struct Fixed {
     socket: PathBuf,
+    state: Option<PathBuf>,
     metrics: Option<MetricsAddress>,
     hardening: Hardening,
 }
@@ -203,6 +212,7 @@ impl Fixed {
     fn of(config: &Config) -> Fixed {
         Fixed {
             socket: config.socket.clone(),
+            state: config.state.clone(),
             metrics: config.metrics.clone(),
             hardening: config.hardening.clone(),
         }
@@ -226,7 +236,7 @@ fn reload(path: &Path, fixed: &Fixed, agent: &Agent) -> Result<usize, Box<dyn St
     let config = load_without_faults(path, agent.accounts(), Looker::Agent(agent.sandbox()))?;
     if Fixed::of(&config) != *fixed {
         log::warn(
-            "another socket, place for metrics or hardening takes effect when the agent is restarted",
+            "another socket, state directory, place for metrics or hardening takes effect when the agent is restarted",
         );
     }
     descriptors::allow_for(config.limits.connections)?;

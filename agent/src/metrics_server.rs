@@ -293,10 +293,13 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixStream;
 
+    use crate::token_worker::PinTries;
+
     /// Of an agent without identities.
     fn agent() -> Arc<Agent> {
         let config = Config {
             socket: PathBuf::new(),
+            state: None,
             metrics: None,
             limits: Limits::default(),
             identities: Vec::new(),
@@ -310,7 +313,8 @@ mod tests {
         };
         let launcher = Launcher::in_thread(PathBuf::from("/")).unwrap();
         let programs = launcher.token_programs(false);
-        Arc::new(Agent::start(config, programs, Accounts::Own, Sandbox::default()).unwrap())
+        let (sandbox, tries) = (Sandbox::default(), PinTries::in_memory().unwrap());
+        Arc::new(Agent::start(config, programs, Accounts::Own, sandbox, tries).unwrap())
     }
 
     fn start(address: &str) -> (Server, SocketAddr) {

@@ -25,6 +25,8 @@ pub struct Files {
     read: Vec<PathBuf>,
     /// Directories in which it removes files.
     remove: Vec<PathBuf>,
+    /// A directory in which it reads, writes and replaces files.
+    write: Option<PathBuf>,
     /// Of the token programs, which the agent should not be able to read.
     pins: Vec<PathBuf>,
 }
@@ -36,6 +38,7 @@ impl Files {
         let mut files = Files {
             read: config.hardening.read.clone(),
             remove: Vec::new(),
+            write: None,
             pins: config.pins().filter_map(PinSource::file).collect(),
         };
         files.read_again(path);
@@ -68,6 +71,11 @@ impl Files {
     /// Lets it remove a file of its own, such as its socket.
     pub fn remove(&mut self, path: &Path) {
         self.remove.push(directory_of(path));
+    }
+
+    /// Lets it read, write and replace the files of this directory.
+    pub fn write(&mut self, directory: PathBuf) {
+        self.write = Some(directory);
     }
 }
 
@@ -190,7 +198,15 @@ fn ruleset(files: &Files) -> Result<RulesetCreated, RulesetError> {
             &files.read,
             AccessFs::ReadFile | AccessFs::ReadDir,
         ))?
-        .add_rules(path_beneath_rules(&files.remove, AccessFs::RemoveFile))
+        .add_rules(path_beneath_rules(&files.remove, AccessFs::RemoveFile))?
+        .add_rules(path_beneath_rules(
+            &files.write,
+            AccessFs::ReadFile
+                | AccessFs::ReadDir
+                | AccessFs::WriteFile
+                | AccessFs::MakeReg
+                | AccessFs::RemoveFile,
+        ))
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use crate::metrics::Metrics;
 use crate::peer::Peer;
 use crate::rate::Rates;
 use crate::sandbox::Sandbox;
+use crate::token_worker::PinTries;
 use config::Config;
 
 /// A running agent.
@@ -22,6 +23,7 @@ pub struct Agent {
     programs: TokenPrograms,
     accounts: Accounts,
     sandbox: Sandbox,
+    pin_tries: PinTries,
     /// What is counted.
     pub metrics: Metrics,
     identities: RwLock<Arc<Identities>>,
@@ -57,13 +59,16 @@ impl Agent {
         programs: TokenPrograms,
         accounts: Accounts,
         sandbox: Sandbox,
+        pin_tries: PinTries,
     ) -> std::io::Result<Agent> {
+        let identities = Identities::start(config, &programs, &pin_tries, None)?;
         Ok(Agent {
             metrics: Metrics::default(),
-            identities: RwLock::new(Arc::new(Identities::start(config, &programs, None)?)),
+            identities: RwLock::new(Arc::new(identities)),
             programs,
             accounts,
             sandbox,
+            pin_tries,
             rates: Rates::default(),
             unnamed_rates: Rates::default(),
             turn: Mutex::default(),
@@ -105,10 +110,13 @@ impl Agent {
         self.identities().shown_to(peer).map(counted).collect()
     }
 
-    /// Puts another configuration in force, all at once. Requests under way are finished with the old one.
+    /// Puts another configuration in force, all at once. Requests under way are finished with the old one. PINs whose
+    /// refusal an operator has had forgotten are tried again.
     pub fn reload(&self, config: Config) -> std::io::Result<()> {
-        let old = self.identities();
-        let new = Arc::new(Identities::start(config, &self.programs, Some(&old))?);
+        self.pin_tries.read_again();
+        let (old, programs) = (self.identities(), &self.programs);
+        let new = Identities::start(config, programs, &self.pin_tries, Some(&old))?;
+        let new = Arc::new(new);
         *self
             .identities
             .write()

@@ -9,6 +9,7 @@
 mod asking;
 mod opening;
 mod pin_tries;
+mod pins;
 mod process;
 mod queue;
 mod retry;
@@ -170,7 +171,7 @@ struct Job {
 }
 
 /// What came before a keeper, for the same token or others.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Heritage {
     /// Tokens that are to be closed first.
     pub ends: Vec<Arc<End>>,
@@ -314,7 +315,7 @@ impl TokenWorker {
     }
 
     /// Has another look at a token or key that does not sign: an operator may have mended something. A PIN
-    /// that was refused is tried only if it is another one by now.
+    /// that was refused is tried only if it is another one by now, or an operator has had it forgotten.
     pub fn retry(&self) {
         let _ = self.events.send(Event::Retry); // no use any more once it is closed
     }

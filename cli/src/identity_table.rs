@@ -61,11 +61,22 @@ fn row(identity: &Identity, now: Timestamp) -> [String; 5] {
 fn remarks(identity: &Identity) -> Vec<String> {
     let warnings = identity.warnings.iter();
     let warnings = warnings.map(|warning| format!("warning: {warning}"));
+    let is_refused = identity.state == State::PinRejected;
+    let hint = is_refused.then(|| {
+        let retry = retry_pin(&identity.name);
+        format!("hint: if the PIN is right by now: {retry}")
+    });
     [key_and_certificate(identity)]
         .into_iter()
         .chain(identity.message.clone())
+        .chain(hint)
         .chain(warnings)
         .collect()
+}
+
+/// Returns the command after which the agent tries a refused PIN once more.
+pub(crate) fn retry_pin(identity: &str) -> String {
+    format!("sudo roleseal-admin pin retry {identity}")
 }
 
 /// Names a state as on the wire, so that the table and the JSON agree.

@@ -48,7 +48,7 @@ pub fn stat(directory: impl AsFd, name: impl AsRef<OsStr>) -> io::Result<Option<
 }
 
 /// Makes its names outlast a power cut, where the file system and the right to list it allow that.
-pub(crate) fn sync(directory: impl AsFd) -> io::Result<()> {
+pub fn sync(directory: impl AsFd) -> io::Result<()> {
     match fsync(directory) {
         Ok(()) | Err(Errno::INVAL | Errno::BADF) => Ok(()),
         Err(error) => Err(error.into()),

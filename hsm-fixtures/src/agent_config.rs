@@ -13,6 +13,9 @@ use crate::tpm_key::TpmKey;
 pub struct AgentConfig {
     /// Where the agent listens.
     pub socket: PathBuf,
+    /// Where the agent keeps what outlasts it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<PathBuf>,
     /// The PKCS#11 module of URIs that have none.
     pub pkcs11_module: PathBuf,
     /// The TPM of identities whose key is on one.
@@ -197,6 +200,7 @@ mod tests {
         let chip = AgentIdentity::on_tpm("chip", &key, None, Path::new("/chip.pem"));
         let config = AgentConfig {
             socket: "/agent.sock".into(),
+            state: Some("/state".into()),
             pkcs11_module: "/module.so".into(),
             limits: None,
             tpm: Some(TpmConfig {
@@ -207,6 +211,7 @@ mod tests {
         assert_eq!(
             config.to_toml().unwrap(),
             r#"socket = "/agent.sock"
+state = "/state"
 pkcs11-module = "/module.so"
 
 [tpm]

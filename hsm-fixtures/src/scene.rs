@@ -92,6 +92,7 @@ impl Scene {
 
     fn build(place: Place, edit: impl FnOnce(&mut ServiceConfig)) -> Result<Scene> {
         let dir = place.path();
+        fs::create_dir(dir.join("state"))?;
         let softhsm = SoftHsm::create(dir)?;
         let pki = Pki::create(dir)?;
         let mut config = ServiceConfig::new(pki.tls_identity()?);
@@ -254,7 +255,7 @@ impl Scene {
         })
     }
 
-    /// A configuration for the scene's socket and SoftHSM's module.
+    /// A configuration for the scene's socket, its directory `state` and SoftHSM's module.
     ///
     /// # Errors
     ///
@@ -262,6 +263,7 @@ impl Scene {
     pub fn agent_config(&self, identity: Vec<AgentIdentity>) -> Result<AgentConfig> {
         Ok(AgentConfig {
             socket: self.socket(),
+            state: Some(self.path("state")),
             pkcs11_module: SoftHsm::module()?,
             tpm: None,
             limits: None,

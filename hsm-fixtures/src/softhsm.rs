@@ -68,6 +68,18 @@ impl SoftHsm {
         })
     }
 
+    /// Initialises a token anew under another label, which removes its keys and its PIN.
+    ///
+    /// # Errors
+    ///
+    /// Where softhsm2-util refuses.
+    pub fn reset_token(&self, label: &str, new_label: &str, pin: &str) -> Result<()> {
+        let mut tool = self.tool("softhsm2-util");
+        tool.args(["--init-token", "--token", label, "--label", new_label]);
+        command::output(tool.args(["--pin", pin, "--so-pin", SO_PIN]))?;
+        Ok(())
+    }
+
     /// The store's configuration file, for `SOFTHSM2_CONF`.
     #[must_use]
     pub fn config(&self) -> &Path {
@@ -99,6 +111,15 @@ impl SoftHsm {
     /// Where it has none; the message names the package.
     pub fn spy_module() -> Result<PathBuf> {
         find("pkcs11-spy.so", "opensc-pkcs11", &["pkcs11", "opensc", ""])
+    }
+
+    /// Where this machine has p11-kit's proxy, a module with the tokens of all others, SoftHSM among them.
+    ///
+    /// # Errors
+    ///
+    /// Where it has none; the message names the package.
+    pub fn p11_kit_proxy() -> Result<PathBuf> {
+        find("p11-kit-proxy.so", "p11-kit-modules", &[""])
     }
 
     fn tool(&self, program: &str) -> Command {

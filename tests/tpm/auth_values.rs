@@ -43,12 +43,59 @@ fn a_wrong_auth_value_is_tried_once_however_many_ask() {
     assert_eq!(chip.tpm.lockout_counter().unwrap(), 1);
     chip.stop();
     chip.assert_left_nothing();
+    // Nor when the agent starts again.
+    for _ in 0..3 {
+        chip.start();
+        refused(&chip.ask("web"));
+        chip.sign("batch");
+        chip.stop();
+    }
+    assert_eq!(chip.tpm.lockout_counter().unwrap(), 1);
 
     // The operator mends it.
     chip.scene.write("web.pin", AUTH).unwrap();
     chip.start();
     chip.sign("web");
     assert_eq!(chip.tpm.lockout_counter().unwrap(), 1);
+}
+
+/// It is one key, whatever file it is in.
+#[test]
+fn a_wrong_auth_value_is_tried_once_under_all_names_of_a_key() {
+    let mut chip = Chip::new();
+    chip.add("web", &with_auth(ec()));
+    chip.scene.write("web.pin", "wrong").unwrap();
+    let mut copy = chip.identities[0].clone();
+    copy.name = "copy".to_owned();
+    copy.key = chip.scene.path("copy.tss").display().to_string();
+    std::fs::copy(&chip.identities[0].key, &copy.key).unwrap();
+    for more in [None, Some(copy)] {
+        chip.identities.extend(more);
+        chip.start();
+        for (name, identity) in chip.states() {
+            assert_eq!(identity["state"], "pinRejected", "{name}");
+        }
+        chip.stop();
+    }
+    assert_eq!(chip.tpm.lockout_counter().unwrap(), 1);
+}
+
+#[test]
+fn an_operator_has_an_auth_value_tried_once_more() {
+    let mut chip = Chip::new();
+    chip.add("web", &with_auth(ec()));
+    chip.scene.write("web.pin", "wrong").unwrap();
+    chip.start();
+    refused(&chip.ask("web"));
+    let mut retry = chip.scene.command(programs::admin().unwrap());
+    retry.args(["pin", "retry", "web", "--config"]);
+    retry.arg(chip.scene.path("agent.toml"));
+    assert_eq!(retry.output().unwrap().status.code(), Some(1));
+    assert_eq!(chip.tpm.lockout_counter().unwrap(), 2);
+    chip.stop();
+    chip.start();
+    refused(&chip.ask("web"));
+    assert_eq!(chip.tpm.lockout_counter().unwrap(), 2);
 }
 
 #[test]

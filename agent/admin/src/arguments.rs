@@ -8,6 +8,7 @@ use crate::csr::{self, CsrArguments};
 use crate::enroll::{self, EnrollArguments};
 use crate::failure::Failure;
 use crate::key::KeyCommand;
+use crate::pin::PinCommand;
 use crate::renew::RenewArguments;
 
 /// Make keys on HSMs and TPMs for roleseal-agent, and obtain and renew their certificates
@@ -46,6 +47,9 @@ enum Command {
     /// Check the attestation of a TPM key
     #[command(subcommand)]
     Attest(AttestCommand),
+    /// Have refused PINs tried again
+    #[command(subcommand)]
+    Pin(PinCommand),
     Renew(RenewArguments),
     Enroll(Box<EnrollArguments>),
 }
@@ -57,6 +61,7 @@ impl Command {
             Command::Csr(arguments) => csr::run(arguments),
             Command::Cert(command) => command.run(),
             Command::Attest(command) => command.run(),
+            Command::Pin(command) => command.run(),
             Command::Renew(arguments) => arguments.run(),
             Command::Enroll(arguments) => enroll::run(arguments),
         }
@@ -135,6 +140,7 @@ mod tests {
             "x attest verify --csr web.csr --attestation web.json --ek-ca ca.pem",
             "x enroll --name web --uri pkcs11:token=lab;object=web --subject CN=web --issue ca --renew",
             "x enroll --name web --tpm --out web.tss --subject CN=web --cert web.crt --dry-run",
+            "x pin retry web --config /etc/agent.toml",
             "x renew --identity web --force --config /etc/agent.toml",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
@@ -181,6 +187,7 @@ mod tests {
             ("x csr --key f --subject CN=web --tpm /dev/tpm0", "TCTI"),
             ("x cert import --uri pkcs11:object=web", "--cert"),
             ("x attest verify --csr web.csr", "--attestation"),
+            ("x pin retry", "IDENTITY"),
         ] {
             let error = parse(line).unwrap_err();
             assert!(error.contains(expected), "{line}: {error}");

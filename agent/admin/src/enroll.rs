@@ -1,7 +1,6 @@
 //! `roleseal-admin enroll`: from a blank token to an identity that signs, in one command that can be run again
 //! wherever it has stopped.
 
-mod agent;
 mod configuration;
 mod document;
 mod identity_table;
@@ -13,6 +12,7 @@ use std::path::PathBuf;
 use clap::Args;
 use rolesanywhere::certificate::CertificationRequest;
 
+use crate::agent;
 use crate::failure::Failure;
 use crate::input::read_text;
 use crate::lock::Lock;
@@ -182,7 +182,7 @@ fn enroll(arguments: &EnrollArguments, plan: &Plan, done: &mut Vec<String>) -> R
             ));
         }
     }
-    agent::reload_and_wait(plan)
+    agent::reload_and_wait(&plan.name, &plan.socket, || true)
 }
 
 /// Key and request are from an earlier run.

@@ -135,7 +135,6 @@ pub(crate) fn place_in_tpm(
         pin,
         parent_pin: parents.and_then(|pins| in_file(&pins.parent_pin_file)),
         owner_pin: parents.and_then(|pins| in_file(&pins.owner_pin_file)),
-        pins_are_good: false,
     };
     Ok(KeyPlace::Tpm { tcti, key })
 }

@@ -1,10 +1,11 @@
-//! `roleseal-admin`: makes keys on tokens, requests and stores their certificates, enrolls identities and renews
-//! certificates. The daemon has no part in it.
+//! `roleseal-admin`: makes keys on tokens, requests and stores their certificates, enrolls identities, renews
+//! certificates and has refused PINs tried again. The daemon has no part in it.
 //!
 //! Each command hands its tasks to a token program of its own (`token_program`), which was started to do an
 //! administrator's tasks and signs nothing else. Neither the daemon, nor its launcher, nor anything that comes through
 //! the agent's socket can have them done.
 
+mod agent;
 pub mod arguments;
 mod attest;
 mod attestation;
@@ -24,6 +25,7 @@ mod new_key;
 mod new_request;
 mod output;
 mod owner;
+mod pin;
 mod pins;
 mod renew;
 mod replace_file;

@@ -140,7 +140,6 @@ impl KeySettings {
             pin: self.pin,
             parent_pin: self.parent_pin,
             owner_pin: self.owner_pin,
-            pins_are_good: false,
         });
         let tcti = self.tcti.unwrap_or_else(|| default_tcti.clone());
         Ok((key, LeafSource::File(certificate), TokenKind::Tpm(tcti)))

@@ -14,6 +14,7 @@ mod key;
 mod limits;
 mod metrics;
 mod pin;
+pub mod pin_records;
 pub mod process_name;
 mod renew;
 pub mod renewal;
@@ -53,6 +54,8 @@ use value::AbsolutePath;
 pub struct Config {
     /// Where to listen, unless systemd passes a socket.
     pub socket: PathBuf,
+    /// Where the agent keeps what outlasts it, unless systemd names a place.
+    pub state: Option<PathBuf>,
     /// Where metrics are served, if they are.
     pub metrics: Option<MetricsAddress>,
     /// What one user, and all together, may take of the agent.
@@ -98,6 +101,7 @@ impl Config {
 struct Document {
     #[serde(default = "default_socket")]
     socket: AbsolutePath,
+    state: Option<AbsolutePath>,
     pkcs11_module: Option<AbsolutePath>,
     tpm: Option<TpmTable>,
     metrics: Option<MetricsTable>,
@@ -146,6 +150,7 @@ impl Document {
         let tokens = gather(&identities)?;
         Ok(Config {
             socket: self.socket.0,
+            state: self.state.map(|path| path.0),
             metrics,
             limits: self.limits.validate()?,
             identities: identities
@@ -246,6 +251,7 @@ mod tests {
         let config = load(
             r#"
             socket = "/run/a.sock"
+            state = "/var/lib/agent"
             pkcs11-module = "/usr/lib/default.so"
             [[identity]]
             name = "web"
@@ -271,6 +277,7 @@ mod tests {
             "#,
         )
         .unwrap();
+        assert_eq!(config.state, Some("/var/lib/agent".into()));
         let [web, batch] = &config.identities[..] else {
             panic!()
         };

@@ -4,7 +4,7 @@
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use cryptoki_sys::*;
-use token::host::{PinGuard, UserPin};
+use token::host::{PinGuard, UntriedPins};
 use token::{Pin, PinSource, TokenError};
 
 use crate::error::Failure;
@@ -76,7 +76,7 @@ pub(crate) fn log_in(
     log_in_with(session, token, Some(untried)).map_err(|no_login| no_login.error)
 }
 
-/// Waits until nobody else tries a PIN of the token, and looks whether this one may still be tried.
+/// Waits until nobody else tries a PIN of the token, then asks whether this one may be tried.
 fn await_turn(
     session: &Session,
     token: &Token,
@@ -84,22 +84,19 @@ fn await_turn(
     pin: &Pin,
     pins: &PinGuard,
 ) -> Result<(), TokenError> {
-    let is_doubtful = pins.await_turn(&UserPin {
-        name: token.to_string(),
-        token: token.identity(),
-        pin,
-        take_over: source.take_over(),
-    })?;
+    pins.await_turn(&token.identity())?;
     // Others may have tried a PIN since.
     let now = token.read_again(session.module())?;
     source_for(&now, Some(source), User::Agent)?;
-    if is_doubtful {
-        now.check_no_wrong_pin()?;
-    }
-    match now.tells_wrong_pins() {
-        true => pins.trying_counted(),
-        false => pins.trying(),
-    }
+    pins.may_try(&UntriedPins {
+        key: None,
+        name: &token.to_string(),
+        token: &token.with_label(),
+        pins: &[pin],
+        failures: now.failures(),
+        at_once: true,
+        take_over: source.take_over(),
+    })
 }
 
 /// Reads the PIN for an operator's command, where token or command want a login.
@@ -345,7 +342,7 @@ impl User {
 }
 
 /// From `C_Login`, only these are another matter than the PIN. Modules say CKR_GENERAL_ERROR,
-/// CKR_FUNCTION_FAILED or a code of their own for a wrong one: a restart of the agent is cheaper than a
+/// CKR_FUNCTION_FAILED or a code of their own for a wrong one: to have a PIN tried again by hand is cheaper than a
 /// locked token.
 fn never_looked_at_the_pin(code: CK_RV) -> bool {
     matches!(

@@ -8,7 +8,7 @@ use cryptoki_sys::{
     CK_FLAGS, CK_SLOT_ID, CKF_LOGIN_REQUIRED, CKF_TOKEN_INITIALIZED, CKF_USER_PIN_COUNT_LOW,
     CKF_USER_PIN_FINAL_TRY, CKF_USER_PIN_LOCKED, CKR_GENERAL_ERROR,
 };
-use token::{Pkcs11Uri, TokenError, TokenMatch, unpad};
+use token::{Failures, Pkcs11Uri, TokenError, TokenMatch, unpad};
 
 use crate::error::Failure;
 use crate::raw::Module;
@@ -302,8 +302,18 @@ impl Token {
             .serial
             .as_deref()
             .is_some_and(|serial| !serial.is_empty());
+        self.described(self.attributes.label.clone().filter(|_| !has_serial))
+    }
+
+    /// Its identity and its label: the same as long as it is not initialized anew under another label, which removes
+    /// its PIN.
+    pub(crate) fn with_label(&self) -> String {
+        self.described(self.attributes.label.clone())
+    }
+
+    fn described(&self, label: Option<String>) -> String {
         uri(&TokenMatch {
-            label: self.attributes.label.clone().filter(|_| !has_serial),
+            label,
             manufacturer: self.attributes.manufacturer.clone(),
             model: self.attributes.model.clone(),
             serial: self.attributes.serial.clone(),
@@ -318,20 +328,11 @@ impl Token {
             .map_err(|failure| failure.while_doing(format_args!("cannot read {self}")))
     }
 
-    /// Whether its flags will show if the next PIN is counted as wrong: they do not show one yet, and its module is
-    /// known to set them (the standard lets a token hide it).
-    pub(crate) fn tells_wrong_pins(&self) -> bool {
-        self.is_softhsm() && self.flags & WRONG_PIN == 0
-    }
-
-    /// For a PIN whose first try had no answer.
-    pub(crate) fn check_no_wrong_pin(&self) -> Result<(), TokenError> {
-        match self.tells_wrong_pins() {
-            true => Ok(()),
-            false => Err(TokenError::PinRejected(format!(
-                "the answer to the first try of the PIN was lost, and {self} says since that a wrong one was given \
-                 (CKF_USER_PIN_COUNT_LOW), so it is not tried again: correct it, then reload the agent"
-            ))),
+    /// How it counts wrong PINs: by flags, if its module is known to set them (the standard lets a token hide them).
+    pub(crate) fn failures(&self) -> Failures {
+        match self.is_softhsm() {
+            true => Failures::Flagged(self.flags & WRONG_PIN != 0),
+            false => Failures::Untold,
         }
     }
 }

@@ -30,8 +30,10 @@ use std::process::{Command, Stdio};
 
 use harness::*;
 use store::*;
-use token::link::{self, CertificateOnToken, FromToken, KeyReport, OpenKey, OpenPkcs11};
-use token::{PinSource, TokenError};
+use token::link::{
+    self, CertificateOnToken, FromToken, KeyReport, OpenKey, OpenPkcs11, Permission, ToToken,
+};
+use token::{Failures, PinSource, TokenError};
 
 #[test]
 fn every_kind_of_key_signs() {

@@ -28,15 +28,14 @@ impl Identities {
     pub fn start(
         config: Config,
         programs: &TokenPrograms,
+        pin_tries: &PinTries,
         previous: Option<&Identities>,
     ) -> std::io::Result<Identities> {
         let mut places: Vec<Option<Place>> = vec![None; config.identities.len()];
         let mut keepers = Vec::new();
-        let pin_tries =
-            previous.map_or_else(PinTries::default, |previous| previous.pin_tries.clone());
         for token in &config.tokens {
             let token_now =
-                keep_or_start(token, &config.identities, programs, previous, &pin_tries)?;
+                keep_or_start(token, &config.identities, programs, previous, pin_tries)?;
             for (key, identity) in token.identities.iter().enumerate() {
                 if let Some(place) = places.get_mut(*identity) {
                     *place = Some(Place {
@@ -77,7 +76,6 @@ impl Identities {
             .collect();
         Ok(Identities {
             limits: config.limits,
-            pin_tries,
             identities,
             keepers,
         })

@@ -85,6 +85,10 @@ const OPEN_TREE_ATTR: c_long = 467;
 /// The agent's own, beyond those of every program. Landlock knows of files.
 const OWN: &[c_long] = &[
     SYS_unlinkat,
+    #[cfg(not(target_arch = "riscv64"))]
+    SYS_renameat,
+    SYS_renameat2,
+    SYS_fsync,
     SYS_inotify_init1,
     SYS_inotify_add_watch,
     SYS_inotify_rm_watch,

@@ -23,19 +23,6 @@ struct Progress {
     /// Kept until the token is open: only then is the PIN known to be good or bad.
     turn: Option<Turn>,
     has_begun: bool,
-    try_: Try,
-    /// The key whose PIN was the last to be told of; `None` for the token's own.
-    last_pin: Option<usize>,
-}
-
-/// A try of a PIN for the first time.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Try {
-    None,
-    /// If its answer is lost, nobody knows whether it counted.
-    Unknown,
-    /// If its answer is lost, the token tells.
-    Told,
 }
 
 impl Progress {
@@ -45,8 +32,6 @@ impl Progress {
             until: Instant::now() + limit,
             turn: None,
             has_begun: false,
-            try_: Try::None,
-            last_pin: None,
         }
     }
 
@@ -80,23 +65,25 @@ impl Thread {
         process: &mut TokenProcess,
         limit: Duration,
     ) -> Result<Vec<KeyReport>, TokenError> {
+        self.lose_pins(process::ended());
         self.pins.clear();
         process.send(&ToToken::Open {
             open: self.open_request(),
-            refused_pins: self.forbidden_pins(),
+            pin_key: self.shared.pin_tries.key(),
         })?;
         let mut progress = Progress::new(limit);
-        let result = self.hear_reports(process, &mut progress);
-        // While it is this worker's turn: the next one must know.
-        match &result {
-            Ok(_) => {
-                for pin in self.pins.values() {
-                    self.shared.pin_tries.accept(pin);
-                }
+        // What became of its PIN is recorded while it is this worker's turn: the next one must know.
+        match self.hear_reports(process, &mut progress) {
+            Ok(Ok(reports)) => {
+                self.accept_pin(None);
+                Ok(reports)
             }
-            Err(error) => self.remember_refusal(error),
+            Ok(Err(error)) => {
+                self.judge_pins(&error);
+                Err(error)
+            }
+            Err(lost) => Err(self.lose_pins(lost)),
         }
-        result
     }
 
     /// What to open: with the public keys of certificates in files, which tell keys of one name apart, and with the
@@ -122,18 +109,28 @@ impl Thread {
         open
     }
 
+    /// The program's answer; the outer error means that it is lost.
     fn hear_reports(
         &mut self,
         process: &mut TokenProcess,
         progress: &mut Progress,
-    ) -> Result<Vec<KeyReport>, TokenError> {
+    ) -> Result<Result<Vec<KeyReport>, TokenError>, TokenError> {
         let mut waited = false;
         loop {
             match self.hear_or_turn(progress.until, progress.limit) {
                 Ok(None) => self.begin_turn(process, progress)?,
-                Ok(Some(FromToken::HasPin { key, fingerprint })) => {
-                    self.pins.insert(key, fingerprint);
-                    progress.last_pin = key;
+                Ok(Some(FromToken::HasPin {
+                    key,
+                    token,
+                    fingerprint,
+                    failures,
+                    at_once,
+                })) => {
+                    let permission = self.announce_pin(key, token, fingerprint, failures);
+                    if at_once {
+                        self.begin_try(key);
+                    }
+                    process.send(&ToToken::Pin(permission))?;
                 }
                 Ok(Some(FromToken::Sessions(sessions))) => {
                     self.sessions = (self.generation, sessions);
@@ -143,21 +140,16 @@ impl Thread {
                     progress.wait_for(tries.line_up(token, self.events.clone()));
                     self.begin_turn(process, progress)?;
                 }
-                Ok(Some(FromToken::TryingPin)) if !self.pin_is_good => progress.try_ = Try::Unknown,
-                Ok(Some(FromToken::TryingCountedPin)) if !self.pin_is_good => {
-                    progress.try_ = Try::Told;
-                }
-                Ok(Some(FromToken::TryingPin | FromToken::TryingCountedPin)) => {}
                 Ok(Some(FromToken::Opened(Ok(reports))))
                     if reports.len() == self.open.key_count() =>
                 {
-                    return Ok(reports);
+                    return Ok(Ok(reports));
                 }
-                Ok(Some(FromToken::Opened(Err(error)))) => return Err(error),
+                Ok(Some(FromToken::Opened(Err(error)))) => return Ok(Err(error)),
                 Ok(Some(_)) => return Err(process::nonsense()),
                 // The agent wants no more; but what becomes of the PIN has to be known.
                 Err(_)
-                    if progress.try_ != Try::None
+                    if self.is_trying()
                         && self.closing
                         && !std::mem::replace(&mut waited, true) => {}
                 Err(TokenError::Hung(_)) if progress.is_waiting() => {
@@ -166,7 +158,7 @@ impl Thread {
                         TURN_LIMIT.as_secs()
                     )));
                 }
-                Err(lost) => return Err(self.lost_in(progress, lost)),
+                Err(lost) => return Err(lost),
             }
         }
     }
@@ -180,24 +172,7 @@ impl Thread {
         if !progress.begin() {
             return Ok(());
         }
-        process.send(&ToToken::TryPin {
-            refused_pins: self.shared.pin_tries.refused(),
-            doubtful_pins: self.shared.pin_tries.doubtful(),
-        })
-    }
-
-    /// The error of a program that was lost during this try.
-    fn lost_in(&mut self, progress: &Progress, lost: TokenError) -> TokenError {
-        match progress.try_ {
-            Try::None => lost,
-            Try::Unknown => self.lost_while_trying(progress.last_pin, lost),
-            Try::Told => {
-                for (_, pin) in self.pins.drain() {
-                    self.shared.pin_tries.doubt(pin);
-                }
-                lost
-            }
-        }
+        process.send(&ToToken::YourTurn)
     }
 
     /// The token program's next word while the token is being opened.

@@ -87,16 +87,16 @@ impl Thread {
         let start = Instant::now();
         self.reopen_at = None;
         let reports = self.ask_to_open(process, limit)?;
-        self.pin_is_good = true;
         // Before anything else can fail: what was refused must not be tried by the next token program.
         for (key, report) in reports.iter().enumerate() {
             match report {
                 Err(error @ TokenError::PinRejected(_)) => {
                     self.failed_key(key, error.clone())?;
                 }
-                Err(lost) => {
-                    self.doubt(key, lost.clone());
+                Err(lost @ (TokenError::Gone(_) | TokenError::Hung(_))) => {
+                    self.lose_pin(Some(key), lost.clone());
                 }
+                Err(error) => self.judge_pin(Some(key), error),
                 Ok(_) => {}
             }
         }
@@ -138,18 +138,24 @@ impl Thread {
             Ok(prepared) => prepared,
             Err(error) => return Ok(Err(error)),
         };
+        self.begin_try(Some(key));
         let signature = match self.sign_and_wait(process, key, text.to_string()) {
             Ok(Ok(signature)) => signature,
-            Ok(Err(error)) => return Ok(Err(self.doubt(key, error))),
+            Ok(Err(lost @ (TokenError::Gone(_) | TokenError::Hung(_)))) => {
+                return Ok(Err(self.lose_pin(Some(key), lost)));
+            }
+            Ok(Err(error)) => {
+                self.judge_pin(Some(key), &error);
+                return Ok(Err(error));
+            }
             Err(lost) => {
-                if let error @ TokenError::PinRejected(_) = self.doubt(key, lost.clone()) {
+                if let error @ TokenError::PinRejected(_) = self.lose_pin(Some(key), lost.clone()) {
                     self.failed_key(key, error)?;
                 }
                 return Err(lost);
             }
         };
-        self.open.pins_are_good(key);
-        self.doubtful.remove(&Some(key));
+        self.accept_pin(Some(key));
         let certificate = match (check_proof(&certificate, &text, &signature), last) {
             (Ok(()), _) => certificate,
             // A new certificate of another key: the one of before is still right.
@@ -322,8 +328,15 @@ mod tests {
     use token::link::{Open, OpenKey, OpenPkcs11};
 
     use crate::launcher::Launcher;
-    use crate::token_worker::{Heritage, TokenWorker};
+    use crate::token_worker::{Heritage, PinTries, TokenWorker};
     use config::certificate::{CertificateSource, LeafSource};
+
+    /// Of a token that does not tell how it counts.
+    const HAS_PIN: &str = r#"{"HasPin":{"key":null,"token":"lab","fingerprint":"0000000000000000000000000000000000000000000000000000000000000000","failures":"Untold","at_once":true}}"#;
+
+    /// Takes one message, whose length is in front of it.
+    const RECEIVE: &str = "receive() { head -c \"$(head -c 4 | od -An -tu1 | { read -r a b c d; \
+                           echo $((((a * 256 + b) * 256 + c) * 256 + d)); })\" >/dev/null; }";
 
     /// A token program in shell. Its standard input is the link; each start leaves a line in `starts`.
     struct Script(tempfile::TempDir);
@@ -338,7 +351,7 @@ mod tests {
                 greeting.len()
             );
             let text = format!(
-                "#!/bin/sh\necho >> \"${{0%/*}}/starts\"\ngreet() {{ {greet}; }}\n{body}\n"
+                "#!/bin/sh\necho >> \"${{0%/*}}/starts\"\ngreet() {{ {greet}; }}\n{RECEIVE}\n{body}\n"
             );
             // Not written by this process: while a file is open for writing in one that forks, it cannot
             // be executed.
@@ -373,7 +386,11 @@ mod tests {
             };
             let launcher = Launcher::in_thread(self.0.path().to_owned()).unwrap();
             let programs = launcher.token_programs(true);
-            TokenWorker::start(programs, open, vec![owner], Heritage::default()).unwrap()
+            let heritage = Heritage {
+                ends: Vec::new(),
+                pin_tries: PinTries::in_memory().unwrap(),
+            };
+            TokenWorker::start(programs, open, vec![owner], heritage).unwrap()
         }
 
         fn starts(&self) -> usize {
@@ -391,9 +408,10 @@ mod tests {
 
     #[test]
     fn a_program_that_dies_while_it_tries_the_first_pin_is_not_started_again() {
-        let script = Script::new(
-            r#"greet; head -c 4 >/dev/null; printf '\000\000\000\013"TryingPin"' >&0; kill -SEGV $$"#,
-        );
+        let script = Script::new(&format!(
+            r#"greet; receive; printf '\000\000\000\{:03o}%s' '{HAS_PIN}' >&0; receive; kill -SEGV $$"#,
+            HAS_PIN.len()
+        ));
         let keeper = script.keeper();
         let (error, retry_at) = settled(&keeper);
         assert!(matches!(error, TokenError::PinRejected(_)), "{error:?}");

@@ -1,25 +1,78 @@
-//! Which PINs were refused while this agent runs, and whose turn it is to try one: one record for all workers, since one
-//! token may be open under several names of its module.
+//! Which PINs were tried and not accepted, and whose turn it is to try one: one record for all workers, since one token
+//! may be open under several names of its module; and on the disk, since an agent may be killed.
+//!
+//! A try is recorded before it is made. The record goes when the token accepts the PIN, when the identities that had the
+//! PIN have another one, or when an operator removes it.
 
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use token::PinFingerprint;
+use config::pin_records::{FoundKey, PinRecord, PinRecords};
+use jiff::Timestamp;
+use token::link::Permission;
+use token::{Failures, PinFingerprint, PinKey};
 
 use super::Event;
+use crate::log;
 
 /// The tries of PINs, shared by all workers of an agent and their successors.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct PinTries(Arc<Mutex<Record>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Record {
-    refused: Vec<PinFingerprint>,
-    /// Their first try had no answer, and their token can tell whether it counted.
-    doubtful: Vec<PinFingerprint>,
+    /// Of the fingerprints.
+    key: PinKey,
+    /// The records on the disk have another key, which is lost: none of their tokens is tried with any PIN.
+    key_is_lost: bool,
+    disk: Option<PinRecords>,
+    /// The log has been told that refusals are not remembered.
+    has_warned: bool,
+    tries: BTreeMap<PinFingerprint, Tried>,
     /// In the order in which they came.
     line: Vec<Place>,
     last: u64,
+}
+
+#[derive(Debug)]
+struct Tried {
+    record: PinRecord,
+    /// As the token counted failures before the try.
+    before: Failures,
+    /// There was a try without an answer before the present one.
+    is_doubtful: bool,
+    /// It is on the disk.
+    is_stored: bool,
+}
+
+/// Whose PIN it is.
+#[derive(Debug, Clone)]
+pub(super) struct PinOwner {
+    /// What the token or key says of itself.
+    pub(super) token: String,
+    pub(super) identities: Vec<String>,
+}
+
+/// A PIN that the token is opened with.
+#[derive(Debug)]
+pub(super) struct KeyPin {
+    pub(super) pin: PinFingerprint,
+    pub(super) owner: PinOwner,
+    /// As the token counted them before.
+    pub(super) failures: Failures,
+    pub(super) state: PinState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PinState {
+    /// Recorded, and not tried yet.
+    Announced,
+    Tried,
+    /// The token has accepted it.
+    Good,
 }
 
 #[derive(Debug)]
@@ -37,33 +90,113 @@ pub(super) struct Turn {
     number: u64,
 }
 
+/// More records are not kept: the oldest goes. An identity is in few.
+const LIMIT: usize = 2000;
+
 impl PinTries {
-    pub(super) fn refused(&self) -> Vec<PinFingerprint> {
-        self.lock().refused.clone()
+    /// A record in this state directory. Without one, or where it cannot be written, the record lasts as long as the
+    /// agent, and the log says so.
+    pub fn open(state: Option<&Path>) -> io::Result<PinTries> {
+        let tries = PinTries::in_memory()?;
+        let mut record = tries.lock();
+        match state.map(|state| (state, PinRecords::make(state))) {
+            Some((_, Ok(disk))) => {
+                let _ = disk.sweep(); // what is left takes little room
+                record.disk = Some(disk);
+                record.load();
+            }
+            Some((state, Err(error))) => record.warn(&format!("{}: {error}", state.display())),
+            None => record.warn("there is no state directory (state = \"DIR\")"),
+        }
+        drop(record);
+        Ok(tries)
     }
 
-    pub(super) fn doubtful(&self) -> Vec<PinFingerprint> {
-        self.lock().doubtful.clone()
+    /// A record that lasts as long as the agent.
+    pub fn in_memory() -> io::Result<PinTries> {
+        Ok(PinTries(Arc::new(Mutex::new(Record {
+            key: PinKey::random()?,
+            key_is_lost: false,
+            disk: None,
+            has_warned: false,
+            tries: BTreeMap::new(),
+            line: Vec::new(),
+            last: 0,
+        }))))
     }
 
-    /// Has no worker try this PIN again.
-    pub(super) fn refuse(&self, pin: PinFingerprint) {
+    /// The directory that it writes to.
+    pub fn directory(&self) -> Option<PathBuf> {
+        Some(self.lock().disk.as_ref()?.path().to_owned())
+    }
+
+    /// Forgets what an operator has removed from the disk.
+    pub fn read_again(&self) {
+        self.lock().load();
+    }
+
+    pub(super) fn key(&self) -> PinKey {
+        self.lock().key.clone()
+    }
+
+    /// Whether this PIN may be tried, where the token counts failures so. If it may, the try is recorded from here on,
+    /// but for a PIN that was good before. What its identities had before is forgotten.
+    pub(super) fn begin(
+        &self,
+        pin: &PinFingerprint,
+        owner: &PinOwner,
+        failures: Failures,
+        was_good: bool,
+    ) -> Permission {
         let mut record = self.lock();
-        record.doubtful.retain(|doubtful| *doubtful != pin);
-        record.refused.push(pin);
+        let permission = match record.find(pin, &owner.token) {
+            Some(tried) => record.try_again(&tried, owner, failures),
+            None => {
+                if !was_good {
+                    record.insert(pin, owner, failures);
+                    record.store(pin);
+                }
+                Permission::Try
+            }
+        };
+        record.release_others(pin, owner);
+        permission
     }
 
-    /// Has the token asked whether the last try of this PIN counted, before the next one.
-    pub(super) fn doubt(&self, pin: PinFingerprint) {
+    /// The token has accepted this PIN, or said something else of the try than that it was refused.
+    pub(super) fn forget(&self, pin: &PinFingerprint) {
+        self.lock().forget(pin);
+    }
+
+    /// The try was not made.
+    pub(super) fn cancel(&self, pin: &PinFingerprint) {
         let mut record = self.lock();
-        if !record.doubtful.contains(&pin) {
-            record.doubtful.push(pin);
+        if record
+            .tries
+            .get(pin)
+            .is_some_and(|tried| !tried.is_doubtful)
+        {
+            record.forget(pin);
         }
     }
 
-    /// The token has taken this PIN.
-    pub(super) fn accept(&self, pin: &PinFingerprint) {
-        self.lock().doubtful.retain(|doubtful| doubtful != pin);
+    /// The try had no answer.
+    pub(super) fn doubt(&self, pin: &PinFingerprint) {
+        if let Some(tried) = self.lock().tries.get_mut(pin) {
+            tried.is_doubtful = true;
+        }
+    }
+
+    /// Has no worker try this PIN again.
+    pub(super) fn refuse(&self, pin: &PinFingerprint, owner: &PinOwner) {
+        let mut record = self.lock();
+        if !record.tries.contains_key(pin) {
+            record.insert(pin, owner, Failures::Untold); // a good one until now
+        }
+        if let Some(tried) = record.tries.get_mut(pin) {
+            tried.record.refused = true;
+        }
+        record.store(pin);
     }
 
     /// Waits in line for the token of this identity. `events` gets [`Event::Turn`] when somebody has left.
@@ -82,6 +215,183 @@ impl PinTries {
 
     fn lock(&self) -> MutexGuard<'_, Record> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Record {
+    /// The record of this PIN; without the key of the records, any of this token.
+    fn find(&self, pin: &PinFingerprint, token: &str) -> Option<PinFingerprint> {
+        if self.tries.contains_key(pin) {
+            return Some(pin.clone());
+        }
+        let may_be = |tried: &Tried| tried.record.token.is_empty() || tried.record.token == token;
+        let mut tries = self.tries.iter().filter(|_| self.key_is_lost);
+        tries
+            .find(|(_, tried)| may_be(tried))
+            .map(|(pin, _)| pin.clone())
+    }
+
+    fn try_again(
+        &mut self,
+        pin: &PinFingerprint,
+        owner: &PinOwner,
+        failures: Failures,
+    ) -> Permission {
+        let Some(tried) = self.tries.get_mut(pin) else {
+            return Permission::Try;
+        };
+        let known = tried.record.identities.len();
+        tried
+            .record
+            .identities
+            .extend(owner.identities.iter().cloned());
+        let is_new = tried.record.identities.len() > known;
+        let permission = match tried.before.was_none(failures) {
+            _ if tried.record.refused => Permission::Refused,
+            true => Permission::Try,
+            false => Permission::Unanswered,
+        };
+        if permission == Permission::Try {
+            tried.before = failures;
+        }
+        if is_new {
+            self.store(pin);
+        }
+        permission
+    }
+
+    fn insert(&mut self, pin: &PinFingerprint, owner: &PinOwner, before: Failures) {
+        if self.tries.len() >= LIMIT {
+            let oldest = self
+                .tries
+                .iter()
+                .min_by_key(|(_, tried)| &tried.record.time);
+            if let Some(oldest) = oldest.map(|(pin, _)| pin.clone()) {
+                self.forget(&oldest);
+            }
+        }
+        let tried = Tried {
+            record: PinRecord::of_try(&owner.token, &owner.identities, Timestamp::now()),
+            before,
+            is_doubtful: false,
+            is_stored: false,
+        };
+        self.tries.insert(pin.clone(), tried);
+    }
+
+    /// These identities have this PIN of the token now, and no other.
+    fn release_others(&mut self, pin: &PinFingerprint, owner: &PinOwner) {
+        if self.key_is_lost {
+            return; // another fingerprint is no other PIN
+        }
+        let mut changed = Vec::new();
+        for (other, tried) in &mut self.tries {
+            if other == pin || tried.record.token != owner.token {
+                continue;
+            }
+            let known = tried.record.identities.len();
+            for identity in &owner.identities {
+                tried.record.identities.remove(identity);
+            }
+            let left = tried.record.identities.len();
+            if left < known {
+                changed.push((other.clone(), left));
+            }
+        }
+        for (other, left) in changed {
+            match left {
+                0 => self.forget(&other),
+                _ => self.store(&other),
+            }
+        }
+    }
+
+    fn forget(&mut self, pin: &PinFingerprint) {
+        let removed = self.tries.remove(pin);
+        if removed.is_some_and(|tried| tried.is_stored)
+            && let Some(disk) = &self.disk
+            && let Err(error) = disk.remove(pin)
+        {
+            let path = disk.path().join(pin.to_hex());
+            log::warn(&format!(
+                "cannot remove {}: {error}; after a restart, this PIN counts as refused",
+                path.display()
+            ));
+        }
+    }
+
+    fn store(&mut self, pin: &PinFingerprint) {
+        let (Some(disk), Some(tried)) = (&self.disk, self.tries.get_mut(pin)) else {
+            return;
+        };
+        match disk.store(pin, &tried.record) {
+            Ok(()) => tried.is_stored = true,
+            Err(error) => {
+                let why = format!("cannot write to {}: {error}", disk.path().display());
+                self.warn(&why);
+            }
+        }
+    }
+
+    /// As it is on the disk; what could not be stored there stays.
+    fn load(&mut self) {
+        let Some(disk) = &self.disk else { return };
+        let path = disk.path().display().to_string();
+        let found = match disk.read() {
+            Ok(found) => found,
+            Err(error) => return self.warn(&format!("cannot read {path}: {error}")),
+        };
+        self.key_is_lost = false;
+        match found.key {
+            FoundKey::Sound(key) => self.key = key,
+            FoundKey::Missing if found.records.is_empty() => {
+                if let Err(error) = disk.store_key(&self.key) {
+                    self.warn(&format!("cannot write to {path}: {error}"));
+                }
+            }
+            FoundKey::Missing | FoundKey::Damaged => {
+                self.key_is_lost = true;
+                log::error(&format!(
+                    "cannot read {path}/key: it is missing or damaged; no PIN is tried on a token with a record there: \
+                     roleseal-admin pin retry IDENTITY"
+                ));
+            }
+        }
+        let mut before = std::mem::take(&mut self.tries);
+        for (pin, record) in found.records {
+            let known = before.remove(&pin);
+            let record = record.unwrap_or_else(|| damaged(&path, &pin));
+            let loaded = || Tried {
+                record,
+                before: Failures::Untold,
+                is_doubtful: true,
+                is_stored: true,
+            };
+            self.tries.insert(pin, known.unwrap_or_else(loaded));
+        }
+        before.retain(|_, tried| !tried.is_stored);
+        self.tries.append(&mut before);
+    }
+
+    /// Says once that refusals are not remembered.
+    fn warn(&mut self, why: &str) {
+        if !std::mem::replace(&mut self.has_warned, true) {
+            log::warn(&format!(
+                "refused PINs are not remembered across restarts: {why}"
+            ));
+        }
+    }
+}
+
+/// The name of the file says which PIN was tried: that much is known.
+fn damaged(path: &str, pin: &PinFingerprint) -> PinRecord {
+    log::error(&format!(
+        "cannot read {path}/{}: it is damaged; its PIN counts as refused",
+        pin.to_hex()
+    ));
+    PinRecord {
+        refused: true,
+        ..PinRecord::of_try("", &[], Timestamp::now())
     }
 }
 
@@ -118,7 +428,7 @@ mod tests {
 
     #[test]
     fn one_try_of_a_token_follows_the_other() {
-        let tries = PinTries::default();
+        let tries = PinTries::in_memory().unwrap();
         let (events, inbox) = mpsc::channel();
         let turn = |token: &str| tries.line_up(token.to_owned(), events.clone());
         let [first, second, third] = [turn("lab"), turn("lab"), turn("lab")];
@@ -135,19 +445,170 @@ mod tests {
         assert_eq!(inbox.try_iter().count(), 3);
     }
 
+    const FLAG: Failures = Failures::Flagged(false);
+
+    fn owner(identities: &[&str]) -> PinOwner {
+        PinOwner {
+            token: "lab".to_owned(),
+            identities: identities.iter().map(|name| (*name).to_owned()).collect(),
+        }
+    }
+
+    /// An agent's record, and the same after a kill.
+    struct Lab(tempfile::TempDir);
+
+    impl Lab {
+        fn new() -> (Lab, PinTries) {
+            let lab = Lab(tempfile::tempdir().unwrap());
+            let tries = lab.start();
+            (lab, tries)
+        }
+
+        fn start(&self) -> PinTries {
+            PinTries::open(Some(self.0.path())).unwrap()
+        }
+
+        fn files(&self) -> usize {
+            let directory = std::fs::read_dir(self.0.path().join("pin-tries")).unwrap();
+            directory.count() - 1 // the key
+        }
+    }
+
+    fn pin(tries: &PinTries, text: &str) -> PinFingerprint {
+        PinFingerprint::of(&tries.key(), "lab", &[&Pin::from(text.to_owned())])
+    }
+
     #[test]
-    fn a_doubt_lasts_until_the_token_has_answered() {
-        let tries = PinTries::default();
-        let pin = Pin::from("1234".to_owned());
-        let pin = || PinFingerprint::of("lab", &[&pin]).unwrap();
-        let (one, other) = (pin(), pin());
-        tries.doubt(one.clone());
-        tries.doubt(one.clone());
-        tries.doubt(other.clone());
-        tries.accept(&one);
-        assert_eq!(tries.doubtful(), std::slice::from_ref(&other));
-        tries.refuse(other.clone());
-        assert!(tries.doubtful().is_empty());
-        assert_eq!(tries.refused(), [other]);
+    fn a_try_is_on_the_disk_before_it_is_made() {
+        let (lab, tries) = Lab::new();
+        let web = owner(&["web"]);
+        let wrong = pin(&tries, "wrong");
+        assert_eq!(tries.begin(&wrong, &web, FLAG, false), Permission::Try);
+        // Killed here: the token says whether it counted, or nobody does.
+        for (failures, expected) in [
+            (Failures::Untold, Permission::Unanswered),
+            (Failures::Flagged(true), Permission::Unanswered),
+            (Failures::Counted(0), Permission::Unanswered),
+            (FLAG, Permission::Try),
+            (Failures::Harmless, Permission::Try),
+        ] {
+            let next = lab.start();
+            assert_eq!(next.begin(&wrong, &web, failures, false), expected);
+            next.cancel(&wrong); // and the doubt stays
+        }
+        tries.refuse(&wrong, &web);
+        for failures in [FLAG, Failures::Harmless] {
+            let next = lab.start();
+            assert_eq!(
+                next.begin(&wrong, &web, failures, false),
+                Permission::Refused
+            );
+        }
+        tries.forget(&wrong);
+        assert_eq!(lab.files(), 0);
+        tries.begin(&wrong, &web, FLAG, false);
+        tries.cancel(&wrong);
+        assert_eq!(lab.files(), 0);
+        // A good one costs no writing; until it is refused.
+        tries.begin(&wrong, &web, FLAG, true);
+        assert_eq!(lab.files(), 0);
+        tries.refuse(&wrong, &web);
+        assert_eq!(lab.files(), 1);
+    }
+
+    #[test]
+    fn a_count_tells_within_one_run() {
+        let tries = PinTries::in_memory().unwrap();
+        let web = owner(&["web"]);
+        let pin = pin(&tries, "1234");
+        let begin = |count| tries.begin(&pin, &web, Failures::Counted(count), false);
+        assert_eq!(begin(3), Permission::Try);
+        tries.doubt(&pin);
+        assert_eq!(begin(4), Permission::Unanswered);
+        assert_eq!(begin(3), Permission::Try);
+    }
+
+    #[test]
+    fn a_refusal_lasts_as_long_as_an_identity_has_the_pin() {
+        let (lab, tries) = Lab::new();
+        let [wrong, right] = ["wrong", "right"].map(|text| pin(&tries, text));
+        let [web, batch] = ["web", "batch"].map(|name| owner(&[name]));
+        tries.begin(&wrong, &web, FLAG, false);
+        tries.refuse(&wrong, &web);
+        let begin = |pin, owner| lab.start().begin(pin, owner, FLAG, false);
+        assert_eq!(begin(&wrong, &batch), Permission::Refused);
+        assert_eq!(begin(&right, &web), Permission::Try);
+        assert_eq!(begin(&wrong, &batch), Permission::Refused);
+        assert_eq!(begin(&wrong, &web), Permission::Refused);
+        lab.start()
+            .begin(&right, &owner(&["web", "batch"]), FLAG, false);
+        assert_eq!(begin(&wrong, &web), Permission::Try);
+    }
+
+    #[test]
+    fn what_an_operator_removes_is_forgotten() {
+        let (lab, tries) = Lab::new();
+        let web = owner(&["web"]);
+        let wrong = pin(&tries, "wrong");
+        tries.begin(&wrong, &web, FLAG, false);
+        tries.refuse(&wrong, &web);
+        tries.read_again();
+        assert_eq!(tries.begin(&wrong, &web, FLAG, false), Permission::Refused);
+        PinRecords::open(lab.0.path())
+            .unwrap()
+            .remove(&wrong)
+            .unwrap();
+        tries.read_again();
+        assert_eq!(tries.begin(&wrong, &web, FLAG, false), Permission::Try);
+    }
+
+    /// Whatever is damaged, no PIN is tried that was refused.
+    #[test]
+    fn damage_is_no_try() {
+        for damaged in ["record", "key", "key that is gone", "both"] {
+            let (lab, tries) = Lab::new();
+            let web = owner(&["web"]);
+            let wrong = pin(&tries, "wrong");
+            tries.begin(&wrong, &web, FLAG, false);
+            tries.refuse(&wrong, &web);
+            let directory = tries.directory().unwrap();
+            let (key, record) = (directory.join("key"), directory.join(wrong.to_hex()));
+            if damaged != "key that is gone" && damaged != "record" {
+                std::fs::write(&key, "?").unwrap();
+            }
+            match damaged {
+                "record" | "both" => std::fs::write(&record, "?").unwrap(),
+                "key that is gone" => std::fs::remove_file(&key).unwrap(),
+                _ => {}
+            }
+            let next = lab.start();
+            let again = pin(&next, "wrong");
+            assert_eq!(
+                next.begin(&again, &web, FLAG, false),
+                Permission::Refused,
+                "{damaged}"
+            );
+            // Another token has nothing to do with a record that names its own.
+            let other = PinOwner {
+                token: "other".to_owned(),
+                ..web.clone()
+            };
+            let expected = match damaged {
+                "both" => Permission::Refused,
+                _ => Permission::Try,
+            };
+            let pin = PinFingerprint::of(&next.key(), "other", &[]);
+            assert_eq!(next.begin(&pin, &other, FLAG, false), expected, "{damaged}");
+        }
+    }
+
+    #[test]
+    fn a_full_record_drops_its_oldest() {
+        let tries = PinTries::in_memory().unwrap();
+        for number in 0..LIMIT + 10 {
+            let web = owner(&[&format!("web{number}")]);
+            tries.begin(&pin(&tries, &number.to_string()), &web, FLAG, false);
+        }
+        assert_eq!(tries.lock().tries.len(), LIMIT);
     }
 }

@@ -121,13 +121,11 @@ pub(super) fn nonsense() -> TokenError {
 }
 
 /// What becomes of the loss of a token program that tried a PIN for the first time.
-pub(super) fn lost_while_trying(error: TokenError) -> TokenError {
-    let (TokenError::Gone(lost) | TokenError::Hung(lost)) = error else {
-        return error;
-    };
+pub(super) fn lost_while_trying(error: &TokenError) -> TokenError {
     TokenError::PinRejected(format!(
-        "{lost}, and that while the PIN was tried for the first time: whether it counted as a wrong one is \
-         unknown, so it is not tried again; check the PIN and the token by hand, then restart the agent"
+        "{error}, and that while the PIN was tried for the first time: whether it counted as a wrong one is \
+         unknown, so it is not tried again; check the PIN and the token by hand, then: roleseal-admin pin retry \
+         IDENTITY"
     ))
 }
 

@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use token::{PinFingerprint, TokenError};
+use token::TokenError;
 
-use super::process::{self, TokenProcess};
+use super::process::TokenProcess;
 use super::thread::{BACKOFF, Next, Thread, answer};
 use super::{Job, KeyState};
 use crate::log;
@@ -100,12 +100,8 @@ impl Thread {
                 Some(self.reopen_in(BACKOFF.1))
             }
             TokenError::PinRejected(_) if self.open.set_aside(key) => {
+                self.judge_pin(Some(key), &error);
                 self.refused.insert(key, error.clone());
-                let doubtful = self.doubtful.remove(&Some(key));
-                if let Some(pin) = self.pins.remove(&Some(key)).or(doubtful) {
-                    self.shared.pin_tries.refuse(pin.refused());
-                }
-                self.pin_is_good = false; // the next one is another
                 None
             }
             TokenError::PinRejected(_) => return Err(error),
@@ -120,70 +116,16 @@ impl Thread {
         retry_at
     }
 
-    /// What the next token program must not try, or not if its token counts a failure more.
-    pub(super) fn forbidden_pins(&self) -> Vec<PinFingerprint> {
-        let mut pins = self.shared.pin_tries.refused();
-        pins.extend(self.doubtful.values().cloned());
-        pins
-    }
-
-    /// The error of a key whose PIN may have been tried for the first time when its token was lost.
-    pub(super) fn doubt(&mut self, key: usize, error: TokenError) -> TokenError {
-        match error {
-            TokenError::Gone(_) | TokenError::Hung(_)
-                if self.open.tries_pin(key) && self.pins.contains_key(&Some(key)) =>
-            {
-                self.lost_while_trying(Some(key), error)
-            }
-            error => error,
-        }
-    }
-
-    /// The error of a token that was lost while this PIN was tried: it passes where the token can tell later whether
-    /// the try counted.
-    pub(super) fn lost_while_trying(
-        &mut self,
-        pin: Option<usize>,
-        error: TokenError,
-    ) -> TokenError {
-        match self.pins.get(&pin) {
-            Some(tried) if tried.can_tell() => {
-                self.doubtful.insert(pin, tried.clone());
-                error
-            }
-            _ => process::lost_while_trying(error),
-        }
-    }
-
-    /// Has no later token program, of this keeper or another, try a PIN that was refused.
-    pub(super) fn remember_refusal(&mut self, error: &TokenError) {
-        if let TokenError::PinRejected(_) = error {
-            self.pin_is_good = false; // the next one is another
-            for (_, pin) in self.pins.drain() {
-                self.shared.pin_tries.refuse(pin.refused());
-            }
-        }
-    }
-
     /// A bug of ours: the token program was killed with it. What waits is refused, and the token opened again
     /// after a while, unless a PIN may have been tried whose fate nobody knows now.
     pub(super) fn after_panic(&mut self) -> Next {
         let error = TokenError::Gone(INTERNAL_ERROR.to_owned());
-        let told = self.pins.values().all(PinFingerprint::can_tell);
-        let error = match told || self.pin_is_good {
-            true => {
-                let told = self.pins.iter().filter(|(_, pin)| pin.can_tell());
-                self.doubtful
-                    .extend(told.map(|(key, pin)| (*key, pin.clone())));
-                error
-            }
-            false => process::lost_while_trying(error),
-        };
+        let error = self.lose_pins(error);
         self.failed_to_open(error)
     }
 
     pub(super) fn failed_to_open(&mut self, error: TokenError) -> Next {
-        self.remember_refusal(&error);
+        self.judge_pins(&error);
         let wait = match &error {
             TokenError::Gone(_) | TokenError::Hung(_) | TokenError::Broken(_) => Some(backoff(
                 self.failures.max(

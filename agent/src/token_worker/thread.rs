@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use token::link::{FromToken, Open, ToToken};
 use token::{PinFingerprint, Signature, TokenError};
 
+use super::pin_tries::KeyPin;
 use super::process::{self, TokenProcess};
 use super::queue::Queue;
 use super::{End, Event, Job, KeyOwner, KeyState, NotSigned, Shared};
@@ -36,12 +37,10 @@ pub(super) struct Thread {
     pub(super) opened_at: Instant,
     /// How long that took.
     pub(super) opening_took: Duration,
-    /// The token has taken its PIN once.
-    pub(super) pin_is_good: bool,
     /// The PINs that the token was opened with, by key; `None` for its own.
-    pub(super) pins: HashMap<Option<usize>, PinFingerprint>,
-    /// The PINs that were tried without an answer, by key, from a token that can tell later whether that counted.
-    pub(super) doubtful: HashMap<Option<usize>, PinFingerprint>,
+    pub(super) pins: HashMap<Option<usize>, KeyPin>,
+    /// Those that the token has accepted once.
+    pub(super) good_pins: HashMap<Option<usize>, PinFingerprint>,
     /// The sessions that a token program had in the TPM when it last told, and its generation.
     pub(super) sessions: (u64, Vec<u32>),
     last_answer: Instant,
@@ -104,9 +103,8 @@ impl Thread {
             losses: 0,
             opened_at: Instant::now(),
             opening_took: Duration::ZERO,
-            pin_is_good: false,
             pins: HashMap::new(),
-            doubtful: HashMap::new(),
+            good_pins: HashMap::new(),
             sessions: (0, Vec::new()),
             last_answer: Instant::now(),
             refused: HashMap::new(),
@@ -140,10 +138,8 @@ impl Thread {
                 None => self.after_panic(),
             };
         }
-        for (_, pin) in self.doubtful.drain() {
-            self.shared.pin_tries.refuse(pin);
-        }
         let error = ending();
+        self.lose_pins(error.clone());
         let ended = KeyState::Failed {
             error: error.clone(),
             retry_at: None,
@@ -159,7 +155,7 @@ impl Thread {
         if self.closing {
             match opened {
                 Ok(process) => process.close(),
-                Err(error) => self.remember_refusal(&error),
+                Err(error) => self.judge_pins(&error),
             }
             return Next::Close;
         }

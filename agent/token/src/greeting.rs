@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn what_has_no_version_is_not_taken() {
         let nothing = after(|_| ());
-        let other = after(|link| link::send(link, &"TryingPin").unwrap());
+        let other = after(|link| link::send(link, &"YourTurn").unwrap());
         for error in [nothing, other] {
             assert!(
                 matches!(error, Err(GreetingError::Unreadable { .. })),

@@ -16,8 +16,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::greeting;
-use crate::link::{self, FromToken, KeyReport, Open, ToToken};
-use crate::{Failures, Key, Pin, PinFingerprint, Signature, TakeOver, TokenError};
+use crate::link::{self, FromToken, KeyReport, Open, Permission, ToToken};
+use crate::{Failures, Key, Pin, PinFingerprint, PinKey, Signature, TakeOver, TokenError};
 
 /// A token that was opened.
 pub struct Opened<K> {
@@ -27,23 +27,29 @@ pub struct Opened<K> {
     pub workers: Vec<Vec<Option<K>>>,
 }
 
-/// Stands before every PIN: none is tried that was refused before, and none without the agent's knowing.
+/// Stands before every PIN: none is tried without the agent's permission, and before the agent has recorded the try.
 pub struct PinGuard<'a> {
-    refused: Vec<PinFingerprint>,
+    pin_key: PinKey,
     agent: &'a Mutex<UnixStream>,
     /// No worker reads from there while a token is being opened.
     answers: &'a Mutex<Jobs>,
 }
 
-/// The user PIN of a PKCS#11 token, before it is tried.
-pub struct UserPin<'p> {
-    /// The token's name, for people.
-    pub name: String,
-    /// What the token says of itself: the same under every name of its module.
-    pub token: String,
-    /// The PIN.
-    pub pin: &'p Pin,
-    /// How a corrected one gets here.
+/// The PINs of a token or of a key, before they are tried.
+pub struct UntriedPins<'p> {
+    /// Whose they are; `None` for the whole token's.
+    pub key: Option<usize>,
+    /// Its name, for people.
+    pub name: &'p str,
+    /// What it says of itself: the same under every name.
+    pub token: &'p str,
+    /// The PINs.
+    pub pins: &'p [&'p Pin],
+    /// As the token counts them now.
+    pub failures: Failures,
+    /// Whether they are tried as soon as they may be; else by the key's first signature.
+    pub at_once: bool,
+    /// How corrected ones get here.
     pub take_over: TakeOver,
 }
 
@@ -77,11 +83,11 @@ pub fn serve<K: Key + Send>(
     let mut next = Some(first);
     while let Some(ToToken::Open {
         open: request,
-        refused_pins,
+        pin_key,
     }) = next
     {
         let guard = PinGuard {
-            refused: refused_pins,
+            pin_key,
             agent: &replies,
             answers: &jobs,
         };
@@ -167,74 +173,36 @@ fn sign<K: Key>(keys: &mut [Option<K>], key: usize, text: &str) -> Result<Signat
 }
 
 impl PinGuard<'_> {
-    /// Called with the PINs of a key, or of the whole token, before any of them is used. `owner` is the same
-    /// text whenever it is the same token or key. `take_over`: how a corrected one gets here.
-    pub fn check(
-        &self,
-        key: Option<usize>,
-        owner: &str,
-        pins: &[&Pin],
-        take_over: TakeOver,
-    ) -> Result<(), TokenError> {
-        self.check_counted(key, owner, pins, take_over, Failures::Untold)
+    /// Waits until no other token program tries a PIN of the same token. What the token says of itself may have
+    /// changed.
+    pub fn await_turn(&self, token: &str) -> Result<(), TokenError> {
+        let token = token.to_owned();
+        match self.ask(&FromToken::AwaitingTurn { token })? {
+            ToToken::YourTurn => Ok(()),
+            _ => Err(nonsense()),
+        }
     }
 
-    /// As [`check`](Self::check), where the token tells how many failures it counts now.
-    pub fn check_counted(
-        &self,
-        key: Option<usize>,
-        owner: &str,
-        pins: &[&Pin],
-        take_over: TakeOver,
-        failures: Failures,
-    ) -> Result<(), TokenError> {
-        let forbidden = self.refused.iter().filter(|pin| pin.forbids(failures));
-        refuse(forbidden, owner, owner, pins, take_over)?;
-        let fingerprint = PinFingerprint::of(owner, pins)
-            .map_err(|error| TokenError::Broken(format!("{owner}: no fingerprint: {error}")))?
-            .before_try(failures);
-        self.tell(&FromToken::HasPin { key, fingerprint })
-    }
-
-    /// Waits until no other token program tries a PIN of the same token. Says whether the answer to an earlier try
-    /// of this PIN was lost. An error where it is refused by then. What the token says of itself may have changed.
-    pub fn await_turn(&self, pin: &UserPin) -> Result<bool, TokenError> {
-        let (name, owner, pins) = (&pin.name, &pin.token, &[pin.pin]);
-        refuse(self.refused.iter(), name, owner, pins, pin.take_over)?;
-        self.check(None, owner, pins, pin.take_over)?;
-        let token = owner.clone();
-        self.tell(&FromToken::AwaitingTurn { token })?;
-        let (refused, doubtful) = match link::next(&mut lock(self.answers).agent) {
-            Ok(Some(ToToken::TryPin {
-                refused_pins,
-                doubtful_pins,
-            })) => (refused_pins, doubtful_pins),
-            Ok(None) | Err(_) => return Err(TokenError::Gone("the agent is gone".to_owned())),
-            Ok(Some(_)) => {
-                return Err(TokenError::Broken(
-                    "the agent's answer makes no sense".to_owned(),
-                ));
-            }
-        };
-        refuse(refused.iter(), name, owner, pins, pin.take_over)?;
-        let known = doubtful.into_iter().find(|known| known.is_of(owner, pins));
-        let Some(fingerprint) = known else {
-            return Ok(false);
-        };
-        // By which the agent knows it again.
-        let key = None;
-        self.tell(&FromToken::HasPin { key, fingerprint })?;
-        Ok(true)
-    }
-
-    /// Says that a PIN will be tried now: called right before each login.
-    pub fn trying(&self) -> Result<(), TokenError> {
-        self.tell(&FromToken::TryingPin)
-    }
-
-    /// The same, where the token tells afterwards whether the try counted.
-    pub fn trying_counted(&self) -> Result<(), TokenError> {
-        self.tell(&FromToken::TryingCountedPin)
+    /// Asks whether the PINs may be tried: called right before any of them is used.
+    pub fn may_try(&self, untried: &UntriedPins) -> Result<(), TokenError> {
+        let fingerprint = PinFingerprint::of(&self.pin_key, untried.token, untried.pins);
+        let permission = self.ask(&FromToken::HasPin {
+            key: untried.key,
+            token: untried.token.to_owned(),
+            fingerprint,
+            failures: untried.failures,
+            at_once: untried.at_once,
+        })?;
+        match permission {
+            ToToken::Pin(Permission::Try) => Ok(()),
+            ToToken::Pin(Permission::Refused) => Err(untried.forbidden(
+                "the PIN is still the one that was refused, and is not tried again",
+            )),
+            ToToken::Pin(Permission::Unanswered) => Err(untried.forbidden(
+                "the answer to the first try of the PIN was lost, so it counts as refused and is not tried again",
+            )),
+            _ => Err(nonsense()),
+        }
     }
 
     /// Says which sessions this program has in a TPM without a resource manager.
@@ -246,27 +214,27 @@ impl PinGuard<'_> {
         reply(self.agent, message)
             .map_err(|error| TokenError::Gone(format!("the agent is gone: {error}")))
     }
+
+    fn ask(&self, message: &FromToken) -> Result<ToToken, TokenError> {
+        self.tell(message)?;
+        match link::next(&mut lock(self.answers).agent) {
+            Ok(Some(answer)) => Ok(answer),
+            Ok(None) | Err(_) => Err(TokenError::Gone("the agent is gone".to_owned())),
+        }
+    }
 }
 
-/// An error where these PINs are among the refused ones.
-fn refuse<'p>(
-    mut refused: impl Iterator<Item = &'p PinFingerprint>,
-    name: &str,
-    owner: &str,
-    pins: &[&Pin],
-    take_over: TakeOver,
-) -> Result<(), TokenError> {
-    if !refused.any(|refused| refused.is_of(owner, pins)) {
-        return Ok(());
+impl UntriedPins<'_> {
+    fn forbidden(&self, why: &str) -> TokenError {
+        let (name, take_over) = (self.name, self.take_over);
+        TokenError::PinRejected(format!(
+            "{name}: {why}: correct it, then {take_over}; if it is right by now: roleseal-admin pin retry IDENTITY"
+        ))
     }
-    let or_restart = match take_over {
-        TakeOver::Reload => " (or restart it, if this PIN is right by now)",
-        TakeOver::Restart => "",
-    };
-    Err(TokenError::PinRejected(format!(
-        "{name}: the PIN is still the one that was refused, and is not tried again: correct it, then \
-         {take_over}{or_restart}"
-    )))
+}
+
+fn nonsense() -> TokenError {
+    TokenError::Broken("the agent's answer makes no sense".to_owned())
 }
 
 fn reply(replies: &Mutex<UnixStream>, message: &FromToken) -> io::Result<()> {

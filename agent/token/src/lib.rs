@@ -27,7 +27,7 @@ pub mod tpm_device;
 
 pub use key::{Key, Signature, TokenError};
 pub use module_file::is_same_module;
-pub use pin::{Failures, Pin, PinError, PinFingerprint, PinSource, Question, TakeOver};
+pub use pin::{Failures, Pin, PinError, PinFingerprint, PinKey, PinSource, Question, TakeOver};
 pub use pkcs11_uri::{ObjectMatch, Pkcs11Uri, TokenMatch, UriError, unpad};
 pub use program_name::Program;
 pub use rolesanywhere::{RSA_LENGTHS, is_rsa_length};

@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::{
-    Algorithm, PinFingerprint, PinSource, Pkcs11Uri, Signature, Tcti, TokenError, is_same_module,
+    Algorithm, Failures, PinFingerprint, PinKey, PinSource, Pkcs11Uri, Signature, Tcti, TokenError,
+    is_same_module,
 };
 
 /// From the agent.
@@ -24,16 +25,13 @@ pub enum ToToken {
     Open {
         /// The token.
         open: Open,
-        /// What was refused before, and is not to be tried.
-        refused_pins: Vec<PinFingerprint>,
+        /// For fingerprints of PINs.
+        pin_key: PinKey,
     },
     /// The answer to [`FromToken::AwaitingTurn`]: no other token program tries a PIN of this token now.
-    TryPin {
-        /// As [`Open`](Self::Open) had them, and what was refused since.
-        refused_pins: Vec<PinFingerprint>,
-        /// The answer to a try of these was lost: whether it counted, the token has to say.
-        doubtful_pins: Vec<PinFingerprint>,
-    },
+    YourTurn,
+    /// The answer to [`FromToken::HasPin`].
+    Pin(Permission),
     /// Any number of these, before or after the answers to earlier ones.
     Sign {
         /// Comes back with the answer.
@@ -48,24 +46,27 @@ pub enum ToToken {
 /// From the token program.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub enum FromToken {
-    /// Before the answer to [`ToToken::Open`], any number of these: what the token will be opened with.
-    HasPin {
-        /// Whose it is; `None` for the whole token's.
-        key: Option<usize>,
-        /// To know it again.
-        fingerprint: PinFingerprint,
-    },
     /// Before the answer to [`ToToken::Open`]: a PIN is to be tried, once no other token program does so on the same
-    /// token. The agent answers with [`ToToken::TryPin`].
+    /// token. The agent answers with [`ToToken::YourTurn`].
     AwaitingTurn {
         /// What the token says of itself: the same under every name of its module.
         token: String,
     },
-    /// As [`TryingPin`](Self::TryingPin), where the token tells afterwards whether it counted.
-    TryingCountedPin,
-    /// Before the answer to [`ToToken::Open`]: a PIN will be tried now. Whoever hears nothing after this
-    /// does not know whether it counted.
-    TryingPin,
+    /// Before the answer to [`ToToken::Open`], any number of these: what the token will be opened with. The agent
+    /// answers with [`ToToken::Pin`], and has recorded the try by then.
+    HasPin {
+        /// Whose it is; `None` for the whole token's.
+        key: Option<usize>,
+        /// What the token or key says of itself.
+        token: String,
+        /// To know it again.
+        fingerprint: PinFingerprint,
+        /// As the token counts them before the try.
+        failures: Failures,
+        /// Whether it is tried as soon as it may be; else by the key's first signature. Whoever hears nothing after
+        /// that does not know whether the try counted.
+        at_once: bool,
+    },
     /// Before the answer to [`ToToken::Open`], any number of these: the sessions that this program has in a TPM without
     /// a resource manager now. They stay there if it is killed.
     Sessions(Vec<u32>),
@@ -79,6 +80,17 @@ pub enum FromToken {
         /// The signature, or why there is none.
         result: Result<Signature, TokenError>,
     },
+}
+
+/// Whether a PIN may be tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Permission {
+    /// It may.
+    Try,
+    /// The token has refused it.
+    Refused,
+    /// It was tried, and whether the token has refused it is unknown.
+    Unanswered,
 }
 
 /// Which token to open, and what on it. Each kind of token has a program of its own.
@@ -153,14 +165,6 @@ pub struct OpenTpmKey {
     pub parent_pin: Option<PinSource>,
     /// The auth value of the hierarchy, where that parent has to be derived in it.
     pub owner_pin: Option<PinSource>,
-    /// The TPM has taken all of them once: when it does not answer, that is no reason to be afraid of them.
-    pub pins_are_good: bool,
-}
-
-impl OpenTpmKey {
-    fn has_pins(&self) -> bool {
-        self.pin.is_some() || self.parent_pin.is_some() || self.owner_pin.is_some()
-    }
 }
 
 /// Where a key of a TPM is.
@@ -187,26 +191,6 @@ impl Open {
         match self {
             Open::Pkcs11(open) => open.sessions.saturating_mul(2),
             Open::Tpm(_) => 2, // it does one thing at a time
-        }
-    }
-
-    /// Remembers that a key has signed, and so that the token takes its PINs.
-    pub fn pins_are_good(&mut self, key: usize) {
-        if let Open::Tpm(open) = self
-            && let Some(Some(key)) = open.keys.get_mut(key)
-        {
-            key.pins_are_good = true;
-        }
-    }
-
-    /// Whether a signature of this key would try a PIN of its own for the first time.
-    pub fn tries_pin(&self, key: usize) -> bool {
-        match self {
-            Open::Pkcs11(_) => false,
-            Open::Tpm(open) => {
-                let key = open.keys.get(key).and_then(Option::as_ref);
-                key.is_some_and(|key| key.has_pins() && !key.pins_are_good)
-            }
         }
     }
 
@@ -376,7 +360,6 @@ mod tests {
     #[test]
     fn messages_survive_the_link() {
         let pin = Pin::from("1234".to_owned());
-        let fingerprint = PinFingerprint::of("lab", &[&pin]).unwrap();
         let open = ToToken::Open {
             open: Open::Pkcs11(Box::new(OpenPkcs11 {
                 module: "/lib/module.so".into(),
@@ -390,7 +373,7 @@ mod tests {
                     public_key: Some(vec![0x30, 0]),
                 }],
             })),
-            refused_pins: vec![fingerprint],
+            pin_key: PinKey::random().unwrap(),
         };
         let mut bytes = Vec::new();
         send(&mut bytes, &open).unwrap();
@@ -421,7 +404,6 @@ mod tests {
             pin: None,
             parent_pin: None,
             owner_pin: None,
-            pins_are_good: false,
         };
         let mut open = Open::Tpm(OpenTpm {
             tcti: Tcti::default(),

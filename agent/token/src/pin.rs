@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::secret_memory::SecretMemory;
 pub use error::PinError;
-pub use fingerprint::{Failures, PinFingerprint};
+pub use fingerprint::{Failures, PinFingerprint, PinKey};
 pub use source::{PinSource, Question, TakeOver};
 
 /// A PIN, in memory that is locked and wiped. There is one copy of it, however often it is cloned. Its

@@ -7,11 +7,11 @@ use proptest::option::of;
 use proptest::prelude::*;
 use roleseal_token::link::{
     CertificateOnToken, FoundCertificate, FromToken, Open, OpenKey, OpenPkcs11, OpenTpm,
-    OpenTpmKey, OpenedKey, ToToken, TpmKeySource, receive, send,
+    OpenTpmKey, OpenedKey, Permission, ToToken, TpmKeySource, receive, send,
 };
 use roleseal_token::{
-    Algorithm, ObjectMatch, Pin, PinFingerprint, PinSource, Pkcs11Uri, Signature, StringToSign,
-    Tcti, TokenError, TokenMatch, unpad,
+    Algorithm, Failures, ObjectMatch, Pin, PinFingerprint, PinKey, PinSource, Pkcs11Uri, Signature,
+    StringToSign, Tcti, TokenError, TokenMatch, unpad,
 };
 
 fn text() -> impl Strategy<Value = String> {
@@ -97,11 +97,29 @@ fn from_token() -> impl Strategy<Value = FromToken> {
     let reports = prop_oneof![vec(report, 0..4).prop_map(Ok), error().prop_map(Err)];
     let signature = vec(any::<u8>(), 0..512).prop_map(Signature);
     let signature = prop_oneof![signature.prop_map(Ok), error().prop_map(Err)];
-    let has_pin = (of(any::<usize>()), fingerprint());
+    let failures = prop_oneof![
+        Just(Failures::Untold),
+        any::<u32>().prop_map(Failures::Counted),
+        any::<bool>().prop_map(Failures::Flagged),
+        Just(Failures::Harmless),
+    ];
+    let has_pin = (
+        of(any::<usize>()),
+        text(),
+        fingerprint(),
+        failures,
+        any::<bool>(),
+    );
     prop_oneof![
-        has_pin.prop_map(|(key, fingerprint)| FromToken::HasPin { key, fingerprint }),
-        Just(()).prop_map(|()| FromToken::TryingPin),
-        Just(()).prop_map(|()| FromToken::TryingCountedPin),
+        has_pin.prop_map(
+            |(key, token, fingerprint, failures, at_once)| FromToken::HasPin {
+                key,
+                token,
+                fingerprint,
+                failures,
+                at_once,
+            }
+        ),
         text().prop_map(|token| FromToken::AwaitingTurn { token }),
         reports.prop_map(FromToken::Opened),
         (any::<u64>(), signature).prop_map(|(id, result)| FromToken::Signed { id, result }),
@@ -109,8 +127,11 @@ fn from_token() -> impl Strategy<Value = FromToken> {
 }
 
 fn fingerprint() -> impl Strategy<Value = PinFingerprint> {
-    let of = |pin: String| PinFingerprint::of("lab", &[&Pin::from(pin)]).ok();
-    text().prop_filter_map("no random bytes", of)
+    (pin_key(), text()).prop_map(|(key, pin)| PinFingerprint::of(&key, "lab", &[&Pin::from(pin)]))
+}
+
+fn pin_key() -> impl Strategy<Value = PinKey> {
+    any::<[u8; 32]>().prop_filter_map("too short", |bytes| PinKey::from_bytes(&bytes))
 }
 
 fn to_token() -> impl Strategy<Value = ToToken> {
@@ -141,13 +162,12 @@ fn to_token() -> impl Strategy<Value = ToToken> {
         path().prop_map(TpmKeySource::File),
         any::<u32>().prop_map(TpmKeySource::Handle),
     ];
-    let key = (source, of(pin()), of(pin()), of(pin()), any::<bool>()).prop_map(
-        |(source, pin, parent_pin, owner_pin, pins_are_good)| OpenTpmKey {
+    let key = (source, of(pin()), of(pin()), of(pin())).prop_map(
+        |(source, pin, parent_pin, owner_pin)| OpenTpmKey {
             source,
             pin,
             parent_pin,
             owner_pin,
-            pins_are_good,
         },
     );
     let tpm = vec(of(key), 0..3).prop_map(|keys| {
@@ -158,15 +178,16 @@ fn to_token() -> impl Strategy<Value = ToToken> {
             left_sessions: vec![7],
         })
     });
-    let open = (prop_oneof![pkcs11, tpm], vec(fingerprint(), 0..3));
+    let open = (prop_oneof![pkcs11, tpm], pin_key());
+    let permission = prop_oneof![
+        Just(Permission::Try),
+        Just(Permission::Refused),
+        Just(Permission::Unanswered),
+    ];
     prop_oneof![
-        open.prop_map(|(open, refused_pins)| ToToken::Open { open, refused_pins }),
-        (vec(fingerprint(), 0..3), vec(fingerprint(), 0..3)).prop_map(
-            |(refused_pins, doubtful_pins)| ToToken::TryPin {
-                refused_pins,
-                doubtful_pins,
-            }
-        ),
+        open.prop_map(|(open, pin_key)| ToToken::Open { open, pin_key }),
+        Just(()).prop_map(|()| ToToken::YourTurn),
+        permission.prop_map(ToToken::Pin),
         (any::<u64>(), any::<usize>(), text()).prop_map(|(id, key, text)| ToToken::Sign {
             id,
             key,

@@ -3,11 +3,15 @@
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use token::host::{Opened, PinGuard};
+use sha2::{Digest, Sha256};
+use token::host::{Opened, PinGuard, UntriedPins};
 use token::link::{Open, OpenTpm, OpenTpmKey, OpenedKey, TpmKeySource};
 use token::{Failures, Pin, TakeOver, TokenError};
 use tss_esapi::handles::KeyHandle;
-use tss_esapi::structures::{Auth, EncryptedSecret, Private, Public, SymmetricDefinitionObject};
+use tss_esapi::structures::{
+    Auth, EncryptedSecret, Private, Public, PublicBuffer, SymmetricDefinitionObject,
+};
+use tss_esapi::traits::Marshall;
 use tss_esapi::{Error, WrapperErrorKind};
 
 use crate::areas::{malformed, private, public};
@@ -123,10 +127,6 @@ fn find(
         return Err(TokenError::Unusable("its PIN was refused".to_owned()));
     };
     check_pins(tpm, pins, number, key)?;
-    // The key's own auth value is tried by its first signature, these while it is opened.
-    if !key.pins_are_good && (key.parent_pin.is_some() || key.owner_pin.is_some()) {
-        pins.trying()?;
-    }
     load(tpm, parents, key)
 }
 
@@ -153,7 +153,6 @@ fn check_pins(
     key: &OpenTpmKey,
 ) -> Result<(), TokenError> {
     let sources = [&key.pin, &key.parent_pin, &key.owner_pin];
-    let take_over = TakeOver::of(sources.into_iter().flatten());
     let pins: Vec<Pin> = sources
         .into_iter()
         .flatten()
@@ -162,38 +161,66 @@ fn check_pins(
     if pins.is_empty() {
         return Ok(());
     }
-    let pins: Vec<&Pin> = pins.iter().collect();
-    let owner = key.source.to_string();
-    guard.check_counted(Some(number), &owner, &pins, take_over, failures(tpm, key)?)
+    let name = key.source.to_string();
+    let found = public_and_parent(tpm, key);
+    let failures = match wrong_pins_count(tpm, key, found.as_ref()) {
+        false => Failures::Harmless,
+        true => match tpm.lockout() {
+            Ok(lockout) => Failures::Counted(lockout.counter),
+            Err(failure) => return Err(failure.gone(&name)),
+        },
+    };
+    guard.may_try(&UntriedPins {
+        key: Some(number),
+        name: &name,
+        token: &found
+            .and_then(|(public, _)| identity(public))
+            .unwrap_or_else(|| name.clone()),
+        pins: &pins.iter().collect::<Vec<_>>(),
+        failures,
+        // The key's own auth value is tried by its first signature, the others while it is opened.
+        at_once: key.parent_pin.is_some() || key.owner_pin.is_some(),
+        take_over: TakeOver::of(sources.into_iter().flatten()),
+    })
 }
 
-/// As the TPM counts failures of this key's auth values.
-fn failures(tpm: &mut Tpm, key: &OpenTpmKey) -> Result<Failures, TokenError> {
-    if key.pins_are_good || wrong_pins_count(tpm, key) == Some(false) {
-        return Ok(Failures::Harmless);
-    }
-    match tpm.lockout() {
-        Ok(lockout) => Ok(Failures::Counted(lockout.counter)),
-        Err(failure) => Err(failure.gone(&key.source)),
-    }
-}
-
-/// A hierarchy's never count; `None` where a key cannot be read.
-fn wrong_pins_count(tpm: &mut Tpm, key: &OpenTpmKey) -> Option<bool> {
-    let (own, parent) = match &key.source {
+/// A key's public area, and the parent of one in a file; `None` for a key that cannot be read.
+fn public_and_parent(tpm: &mut Tpm, key: &OpenTpmKey) -> Option<(Public, Option<u32>)> {
+    match &key.source {
         TpmKeySource::File(path) => {
             let file = KeyFile::read(path).ok()?;
-            (public(&file).ok()?, Some(file.parent))
+            Some((public(&file).ok()?, Some(file.parent)))
         }
-        TpmKeySource::Handle(handle) => (tpm.find_persistent(*handle).ok()?.1, None),
+        TpmKeySource::Handle(handle) => Some((tpm.find_persistent(*handle).ok()?.1, None)),
+    }
+}
+
+/// The same for the same key, in whatever file or at whatever handle it is. There is one TPM that has it.
+fn identity(public: Public) -> Option<String> {
+    let area = PublicBuffer::try_from(public).and_then(|public| public.marshall());
+    let hash = Sha256::digest(area.ok()?);
+    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    Some(format!("TPM key sha256:{hash}"))
+}
+
+/// Whether a wrong auth value counts, as it does for a key that cannot be read. A hierarchy's never does.
+fn wrong_pins_count(
+    tpm: &mut Tpm,
+    key: &OpenTpmKey,
+    found: Option<&(Public, Option<u32>)>,
+) -> bool {
+    let counts = |public: &Public| !public.object_attributes().no_da();
+    let Some((public, parent)) = found else {
+        return true;
     };
-    let counts = |public: Public| !public.object_attributes().no_da();
-    if key.pin.is_some() && counts(own) {
-        return Some(true);
+    if key.pin.is_some() && counts(public) {
+        return true;
     }
     match parent.filter(|_| key.parent_pin.is_some()) {
-        Some(parent) => Some(counts(tpm.find_persistent(parent).ok()?.1)),
-        None => Some(false),
+        Some(parent) => tpm
+            .find_persistent(parent)
+            .map_or(true, |(_, parent)| counts(&parent)),
+        None => false,
     }
 }
 

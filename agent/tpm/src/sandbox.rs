@@ -144,7 +144,6 @@ fn files(open: &OpenTpm) -> impl Iterator<Item = PathBuf> {
             pin,
             parent_pin,
             owner_pin,
-            pins_are_good: _,
         } = key;
         let key = match source {
             TpmKeySource::File(path) => Some(path.clone()),
@@ -194,7 +193,6 @@ mod tests {
                         pin: Some(PinSource::File(self.path("pins/pin"))),
                         parent_pin: None,
                         owner_pin: None,
-                        pins_are_good: false,
                     }),
                 ],
                 left_sessions: vec![],

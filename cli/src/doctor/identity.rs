@@ -5,7 +5,7 @@ use client::socket_access::user_name;
 use wire::{Identity, PinSource, ServiceInfo, State};
 
 use super::finding::{Check, Finding};
-use crate::identity_table::key_and_certificate;
+use crate::identity_table::{key_and_certificate, retry_pin};
 
 /// Checks that an agent answers, of this version.
 pub(super) fn agent_finding(info: &ServiceInfo) -> Finding {
@@ -119,8 +119,9 @@ pub(super) fn token_findings(identity: &Identity, certificate_refused: bool) -> 
         ),
         State::PinRejected => failed(&format!(
             "correct the PIN where the identity's pin setting names it (the agent does not try the refused one again, as \
-             that could lock the token), then: {}",
-            apply(identity)
+             that could lock the token), then: {}; if the PIN is right by now: {}",
+            apply(identity),
+            retry_pin(name)
         )),
         State::Unusable => failed(&format!(
             "correct the key, the certificate or the configuration (sudo roleseal-agent --check shows its \

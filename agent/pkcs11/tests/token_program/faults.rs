@@ -2,6 +2,7 @@
 
 use std::os::unix::process::ExitStatusExt;
 
+use super::pins::permit_try;
 use super::*;
 
 #[test]
@@ -51,13 +52,8 @@ fn whatever_a_login_returns_is_a_refusal_unless_it_cannot_be_the_pin() {
         lab.inject(&format!("C_Login return {code}"));
         let mut program = lab.program();
         program.ask_to_open(lab.open());
-        let has_pin = program.receive_any();
-        assert!(matches!(has_pin, FromToken::HasPin { key: None, .. }));
-        let awaiting = program.receive_any();
-        assert!(matches!(awaiting, FromToken::AwaitingTurn { .. }));
-        program.send(&no_other_try());
-        // The agent hears of the try before it is made.
-        assert_eq!(program.receive_any(), FromToken::TryingCountedPin, "{code}");
+        // The agent permits the try before it is made.
+        permit_try(&mut program);
         let answer = program.receive_any();
         let FromToken::Opened(Err(TokenError::PinRejected(text))) = answer else {
             panic!("{code}: {answer:?}");

@@ -31,15 +31,7 @@ fn a_wrong_pin_is_tried_once() {
     open.pin = Some(PinSource::File(pin.clone()));
     let mut program = Program::start_with(&store, &spy.environment);
     program.ask_to_open(open);
-    assert!(matches!(
-        program.receive_any(),
-        FromToken::HasPin { key: None, .. }
-    ));
-    let awaiting = program.receive_any();
-    assert!(matches!(awaiting, FromToken::AwaitingTurn { .. }));
-    assert_eq!(count(&spy.calls(), "C_Login"), 0);
-    program.send(&no_other_try());
-    assert_eq!(program.receive_any(), FromToken::TryingCountedPin);
+    permit_try(&mut program);
     let FromToken::Opened(Err(TokenError::PinRejected(text))) = program.receive_any() else {
         panic!("not refused");
     };
@@ -57,6 +49,49 @@ fn a_wrong_pin_is_tried_once() {
         warnings[0].contains("CKF_USER_PIN_COUNT_LOW"),
         "{warnings:?}"
     );
+}
+
+/// Plays the agent until the PIN may be tried.
+pub(super) fn permit_try(program: &mut Program) {
+    let awaiting = program.receive_any();
+    assert!(matches!(awaiting, FromToken::AwaitingTurn { .. }));
+    program.send(&ToToken::YourTurn);
+    let has_pin = program.receive_any();
+    let expected = matches!(
+        has_pin,
+        FromToken::HasPin {
+            key: None,
+            failures: Failures::Flagged(false),
+            at_once: true,
+            ..
+        }
+    );
+    assert!(expected, "{has_pin:?}");
+    program.send(&ToToken::Pin(Permission::Try));
+}
+
+#[test]
+fn a_pin_that_the_agent_forbids_is_not_tried() {
+    for permission in [Permission::Refused, Permission::Unanswered] {
+        let store = Store::new();
+        store.generate("EC:prime256v1", "01", "web", &[]);
+        let spy = Spy::new(&store);
+        let mut program = Program::start_with(&store, &spy.environment);
+        program.ask_to_open(store.open_in(&spy.module, &["pkcs11:object=web"]));
+        let mut answer = program.receive_any();
+        while let FromToken::AwaitingTurn { .. } | FromToken::HasPin { .. } = answer {
+            let is_turn = matches!(answer, FromToken::AwaitingTurn { .. });
+            program.send(&match is_turn {
+                true => ToToken::YourTurn,
+                false => ToToken::Pin(permission),
+            });
+            answer = program.receive_any();
+        }
+        let rejected = matches!(answer, FromToken::Opened(Err(TokenError::PinRejected(_))));
+        assert!(rejected, "{answer:?}");
+        assert!(program.end().success());
+        assert_eq!(count(&spy.calls(), "C_Login"), 0);
+    }
 }
 
 #[test]

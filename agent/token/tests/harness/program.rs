@@ -5,8 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use token::link::{self, FromToken, KeyReport, Open, ToToken};
-use token::{TokenError, greeting};
+use token::link::{self, FromToken, KeyReport, Open, Permission, ToToken};
+use token::{PinKey, TokenError, greeting};
 
 pub(crate) const ECDSA: &str = "AWS4-X509-ECDSA-SHA256\n20261123T120000Z\n20261123/eu-central-1/rolesanywhere/aws4_request\ne3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 pub(crate) const RSA: &str = "AWS4-X509-RSA-SHA256\n20261123T120000Z\n20261123/eu-central-1/rolesanywhere/aws4_request\ne3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -45,7 +45,7 @@ impl Program {
     pub(crate) fn send_open(&mut self, open: Open) {
         self.send(&ToToken::Open {
             open,
-            refused_pins: vec![],
+            pin_key: PinKey::random().unwrap(),
         });
     }
 
@@ -64,11 +64,9 @@ impl Program {
     pub(crate) fn receive(&mut self) -> FromToken {
         loop {
             match self.receive_any() {
-                FromToken::HasPin { .. }
-                | FromToken::TryingPin
-                | FromToken::TryingCountedPin
-                | FromToken::Sessions(_) => {}
-                FromToken::AwaitingTurn { .. } => self.send(&no_other_try()),
+                FromToken::Sessions(_) => {}
+                FromToken::AwaitingTurn { .. } => self.send(&ToToken::YourTurn),
+                FromToken::HasPin { .. } => self.send(&ToToken::Pin(Permission::Try)),
                 answer => return answer,
             }
         }
@@ -104,14 +102,6 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-/// The token program may try its PIN.
-pub(crate) fn no_other_try() -> ToToken {
-    ToToken::TryPin {
-        refused_pins: vec![],
-        doubtful_pins: vec![],
     }
 }
 

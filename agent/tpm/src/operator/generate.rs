@@ -107,7 +107,6 @@ fn as_opened(new: &NewKey) -> OpenTpmKey {
             None => new.owner_pin.clone(),
             Some(_) => None, // the hierarchy's, for TPM2_EvictControl alone
         },
-        pins_are_good: false,
     }
 }
 

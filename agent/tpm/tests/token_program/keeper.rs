@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use config::certificate::{CertificateSource, LeafSource};
 use roleseal_agent::launcher::Launcher;
-use roleseal_agent::token_worker::{Caller, Heritage, KeyOwner, KeyState, NotSigned, TokenWorker};
+use roleseal_agent::token_worker::{
+    Caller, Heritage, KeyOwner, KeyState, NotSigned, PinTries, TokenWorker,
+};
 use token::link::{Open, OpenTpm, OpenTpmKey};
 use token::{StringToSign, Tcti, TokenError};
 
@@ -43,7 +45,11 @@ pub(crate) fn start_by(tpm: &Swtpm, tcti: Tcti, keys: &[(&str, OpenTpmKey)]) -> 
     let programs = Path::new(PROGRAM).parent().unwrap();
     let launcher = Launcher::in_thread(programs.to_owned()).unwrap();
     let programs = launcher.token_programs(true);
-    TokenWorker::start(programs, open, owners, Heritage::default()).unwrap()
+    let heritage = Heritage {
+        ends: Vec::new(),
+        pin_tries: PinTries::in_memory().unwrap(),
+    };
+    TokenWorker::start(programs, open, owners, heritage).unwrap()
 }
 
 pub(crate) fn settled(keeper: &TokenWorker, key: usize) -> KeyState {

@@ -41,7 +41,6 @@ pub(crate) fn key(source: TpmKeySource) -> OpenTpmKey {
         pin: None,
         parent_pin: None,
         owner_pin: None,
-        pins_are_good: false,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Beside other processes at the same token.
 
+use crate::pins::permit_try;
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
@@ -52,8 +53,7 @@ fn the_token_is_locked_while_it_is_read_and_logged_in_to() {
     lab.inject("C_Login hang");
     let mut program = lab.program();
     program.send_open(link::Open::Pkcs11(Box::new(lab.open())));
-    while !matches!(program.receive_any(), FromToken::AwaitingTurn { .. }) {}
-    program.send(&no_other_try());
+    permit_try(&mut program);
     until_called(&lab, "C_Login");
     assert!(is_locked(&lab));
     lab.inject("");

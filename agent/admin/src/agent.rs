@@ -1,4 +1,4 @@
-//! The running agent, if there is one: it is told to read its configuration again, and has the identity.
+//! The running agent, if there is one: it is told to read its configuration again, and has an identity ready.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -10,7 +10,6 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use wire::{Client, State};
 
-use super::plan::Plan;
 use crate::command::{self, Stop};
 use crate::failure::Failure;
 use crate::output;
@@ -50,9 +49,12 @@ impl Listener {
     }
 }
 
-/// Reloads it, and waits until the identity is ready.
-pub(super) fn reload_and_wait(plan: &Plan) -> Result<(), Failure> {
-    let socket = &plan.socket;
+/// Reloads it, and waits until the identity is ready, or its PIN refused and `has_tried`.
+pub(crate) fn reload_and_wait(
+    name: &str,
+    socket: &Path,
+    has_tried: impl Fn() -> bool,
+) -> Result<(), Failure> {
     match listener(socket)? {
         Listener::Nobody => {
             return output::print_step(&format!(
@@ -64,7 +66,7 @@ pub(super) fn reload_and_wait(plan: &Plan) -> Result<(), Failure> {
         Listener::Process(peer) => hang_up(peer)?,
         Listener::Manager => reload_by_manager()?,
     }
-    wait(plan)
+    wait(name, socket, has_tried)
 }
 
 fn listener(socket: &Path) -> Result<Listener, Failure> {
@@ -148,27 +150,31 @@ fn reload_by_manager() -> Result<(), Failure> {
         .map_err(|error| failed(error.to_string()))
 }
 
-fn wait(plan: &Plan) -> Result<(), Failure> {
-    let (name, socket) = (&plan.name, plan.socket.display());
+fn wait(name: &str, path: &Path, has_tried: impl Fn() -> bool) -> Result<(), Failure> {
+    let socket = path.display();
     let deadline = Instant::now() + LIMIT;
     loop {
-        let listed = Client::connect(&plan.socket).and_then(|mut agent| agent.list_identities());
+        let listed = Client::connect(path).and_then(|mut agent| agent.list_identities());
         let listed = listed.unwrap_or_default(); // it may be busy: there is time
-        let identity = listed.into_iter().find(|identity| identity.name == *name);
-        match identity.as_ref().map(|identity| identity.state) {
+        let identity = listed.into_iter().find(|identity| identity.name == name);
+        let state = identity.as_ref().map(|identity| identity.state);
+        let settled = state != Some(State::PinRejected) || has_tried();
+        match state {
             Some(State::Ready) => {
                 return output::print_step(&format!(
                     "agent: reloaded at {socket}: {name} is ready\n"
                 ));
             }
-            Some(State::PinRejected | State::Unusable) => {
+            Some(State::PinRejected | State::Unusable) if settled => {
                 let why = identity.and_then(|identity| identity.message);
                 return Err(Failure::failed(format!(
                     "cannot sign for {name} with the agent at {socket}: {}",
                     why.unwrap_or_default()
                 )));
             }
-            Some(State::Opening | State::Unavailable) | None if Instant::now() < deadline => {
+            Some(State::Opening | State::Unavailable | State::PinRejected) | None
+                if Instant::now() < deadline =>
+            {
                 std::thread::sleep(PAUSE);
             }
             _ => {

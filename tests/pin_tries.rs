@@ -1,0 +1,351 @@
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use hsm_fixtures::{Agent, AgentConfig, FaultyModule, KeyKind, PIN, Scene, SoftHsm, programs};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::agent::{Lab, identities, log_with, until};
+
+const WRONG: &str = "00000000";
+
+/// Modules that do not set SoftHSM's flag, or cannot tell by it.
+const TELLS_NOTHING: &str = "C_GetTokenInfo flags CKF_USER_PIN_COUNT_LOW";
+
+/// An agent that comes and goes, on a module that counts its calls.
+struct Place {
+    faulty: FaultyModule,
+    config: AgentConfig,
+    scene: Scene,
+}
+
+impl Place {
+    fn new(pin: &str) -> Place {
+        let Lab { mut config, scene } = Lab::new(KeyKind::EcP256);
+        scene.write("lab.pin", pin).unwrap();
+        let faulty = FaultyModule::new(scene.dir()).unwrap();
+        config.pkcs11_module = faulty.module().to_owned();
+        Place {
+            faulty,
+            config,
+            scene,
+        }
+    }
+
+    fn command(&self) -> Command {
+        let text = self.config.to_toml().unwrap();
+        let file = self.scene.write("agent.toml", &text).unwrap();
+        let mut command = self.scene.agent_command(&file).unwrap();
+        command.envs(self.faulty.env());
+        command
+    }
+
+    fn start(&self) -> Agent {
+        self.start_by(self.command())
+    }
+
+    fn start_by(&self, command: Command) -> Agent {
+        let log = self.scene.path("agent.log");
+        Agent::start(command, &self.scene.socket(), &log, || false).unwrap()
+    }
+
+    fn logins(&self) -> usize {
+        self.faulty.count("C_Login").unwrap()
+    }
+
+    /// Starts an agent, and ends it in one of the ways in which agents end, once its tokens are settled.
+    fn state_of_next(&self, end: impl Fn(Agent)) -> String {
+        let agent = self.start();
+        let state = self.state();
+        end(agent);
+        state
+    }
+
+    fn state(&self) -> String {
+        identities(&self.scene)[0]["state"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    /// What the agent has recorded: the file of each PIN.
+    fn records(&self) -> Vec<PathBuf> {
+        let directory = fs::read_dir(self.scene.path("state/pin-tries")).unwrap();
+        let files = directory.map(|entry| entry.unwrap().path());
+        files.filter(|path| !path.ends_with("key")).collect()
+    }
+
+    fn retry(&self, identity: &str) -> Output {
+        let mut admin = self.scene.command(programs::admin().unwrap());
+        admin.args(["pin", "retry", identity, "--config"]);
+        admin.arg(self.scene.path("agent.toml")).output().unwrap()
+    }
+}
+
+fn kill(agent: Agent) {
+    let agent_pid = Pid::from_raw(agent.process().id().cast_signed()).unwrap();
+    kill_process(agent_pid, Signal::KILL).unwrap();
+    until("it is gone", || {
+        (!agent.process().is_running()).then_some(())
+    });
+}
+
+fn stop(agent: Agent) {
+    agent.stop().unwrap();
+}
+
+#[test]
+fn a_wrong_pin_is_tried_once_however_often_the_agent_starts() {
+    let place = Place::new(WRONG);
+    for end in [stop, kill, stop, kill] {
+        assert_eq!(place.state_of_next(end), "pinRejected");
+    }
+    assert_eq!(place.logins(), 1);
+    // The same one in another file, or with a line break.
+    for text in [WRONG, "00000000\n"] {
+        place.scene.write("lab.pin", text).unwrap();
+        assert_eq!(place.state_of_next(stop), "pinRejected");
+    }
+    assert_eq!(place.logins(), 1);
+    let [record] = &place.records()[..] else {
+        panic!()
+    };
+    let text = fs::read_to_string(record).unwrap();
+    assert!(!text.contains(WRONG), "{text}");
+
+    place.scene.write("lab.pin", "00000001").unwrap();
+    for _ in 0..2 {
+        assert_eq!(place.state_of_next(stop), "pinRejected");
+    }
+    assert_eq!(place.logins(), 2);
+    place.scene.write("lab.pin", PIN).unwrap();
+    assert_eq!(place.state_of_next(kill), "ready");
+    assert_eq!(place.records(), [] as [PathBuf; 0]);
+    // Back at the first: it was changed.
+    place.scene.write("lab.pin", WRONG).unwrap();
+    for _ in 0..2 {
+        assert_eq!(place.state_of_next(stop), "pinRejected");
+    }
+    assert_eq!(place.logins(), 4);
+}
+
+/// systemd copies it to another inode at each start.
+#[test]
+fn a_credential_that_is_copied_anew_is_the_same_pin() {
+    let mut place = Place::new(WRONG);
+    place.config.identity[0].pin = None;
+    for start in 0..3 {
+        let credentials = place.scene.path(&format!("credentials-{start}"));
+        fs::create_dir(&credentials).unwrap();
+        fs::write(credentials.join("lab"), WRONG).unwrap();
+        let text = place.config.to_toml().unwrap();
+        let pin = "[[identity]]\npin = { credential = \"lab\" }\n";
+        let mut command = place.command();
+        place
+            .scene
+            .write("agent.toml", &text.replace("[[identity]]\n", pin))
+            .unwrap();
+        command.env("CREDENTIALS_DIRECTORY", &credentials);
+        let agent = place.start_by(command);
+        assert_eq!(place.state(), "pinRejected");
+        stop(agent);
+    }
+    assert_eq!(place.logins(), 1);
+}
+
+/// Nobody knows what the token made of the try: it counts as refused until an operator knows better.
+#[test]
+fn an_agent_that_is_killed_during_a_login_does_not_try_again() {
+    for pin in [WRONG, PIN] {
+        let place = Place::new(pin);
+        place
+            .faulty
+            .inject(&["C_Login hang", TELLS_NOTHING])
+            .unwrap();
+        let agent = place.start();
+        until("a login is under way", || {
+            (place.logins() == 1).then_some(())
+        });
+        kill(agent);
+        place.faulty.inject(&[TELLS_NOTHING]).unwrap();
+        for end in [kill, stop] {
+            assert_eq!(place.state_of_next(end), "pinRejected");
+        }
+        assert_eq!(place.logins(), 1);
+        // The operator does.
+        let agent = place.start();
+        assert_eq!(place.state(), "pinRejected");
+        let is_right = pin == PIN;
+        assert_eq!(place.retry("web").status.success(), is_right);
+        assert_eq!(place.logins(), 2);
+        stop(agent);
+    }
+}
+
+/// SoftHSM's flag tells that the try did not count.
+#[test]
+fn a_token_that_can_tell_is_asked_after_a_kill() {
+    let place = Place::new(PIN);
+    place.faulty.inject(&["C_Login hang"]).unwrap();
+    let agent = place.start();
+    until("a login is under way", || {
+        (place.logins() == 1).then_some(())
+    });
+    kill(agent);
+    place.faulty.clear().unwrap();
+    assert_eq!(place.state_of_next(stop), "ready");
+}
+
+#[test]
+fn an_operator_has_a_pin_tried_once_more() {
+    let place = Place::new(PIN);
+    let agent = place.start();
+    assert_eq!(place.state(), "ready");
+    // Nothing to retry: nothing is tried.
+    assert!(place.retry("web").status.success());
+    assert_eq!(place.logins(), 1);
+    assert_eq!(place.retry("nobody").status.code(), Some(2));
+    stop(agent);
+
+    place
+        .faulty
+        .inject(&["C_Login return CKR_PIN_LOCKED times 2"])
+        .unwrap();
+    let agent = place.start();
+    assert_eq!(place.state(), "pinRejected");
+    let hint = identities(&place.scene)[0]["message"].to_string();
+    assert!(hint.contains("PIN"), "{hint}");
+    assert_eq!(place.retry("web").status.code(), Some(1)); // still locked
+    assert_eq!(place.logins(), 3);
+    stop(agent);
+    assert_eq!(place.state_of_next(stop), "pinRejected");
+    assert_eq!(place.logins(), 3);
+    let agent = place.start();
+    let output = place.retry("web");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(place.state(), "ready");
+    assert_eq!(place.logins(), 4);
+    stop(agent);
+    assert_eq!(place.records(), [] as [PathBuf; 0]);
+
+    // Without a running agent, the next one tries it.
+    place
+        .faulty
+        .inject(&["C_Login return CKR_PIN_LOCKED times 1"])
+        .unwrap();
+    assert_eq!(place.state_of_next(stop), "pinRejected");
+    assert!(place.retry("web").status.success());
+    assert_eq!(place.logins(), 5);
+    assert_eq!(place.state_of_next(stop), "ready");
+}
+
+#[test]
+fn what_is_damaged_costs_no_try() {
+    let place = Place::new(WRONG);
+    assert_eq!(place.state_of_next(stop), "pinRejected");
+    let key = place.scene.path("state/pin-tries/key");
+    for damaged in [place.records().remove(0), key.clone()] {
+        fs::write(&damaged, "?").unwrap();
+        let agent = place.start();
+        let path = damaged.display().to_string();
+        let log = log_with(&agent, &path);
+        let line = log.lines().find(|line| line.contains(&path)).unwrap();
+        assert!(line.contains("cannot read "), "{line}");
+        assert_eq!(place.state(), "pinRejected");
+        stop(agent);
+    }
+    assert_eq!(place.logins(), 1);
+    // An operator puts it right.
+    place.scene.write("lab.pin", PIN).unwrap();
+    assert_eq!(place.state_of_next(stop), "pinRejected");
+    assert!(place.retry("web").status.success());
+    assert_eq!(place.state_of_next(stop), "ready");
+    assert_eq!(fs::read(key).unwrap().len(), 32);
+    assert_eq!(place.logins(), 2);
+}
+
+/// The agent serves, and says once that it will not remember.
+#[test]
+fn an_agent_without_a_state_directory_serves() {
+    let mut place = Place::new(PIN);
+    // None, one that is missing, and one in which nothing can be made.
+    for state in [None, Some(place.scene.path("absent")), Some("/proc".into())] {
+        place.config.state = state;
+        let agent = place.start();
+        assert_eq!(place.state(), "ready");
+        let log = log_with(&agent, "not remembered");
+        assert_eq!(log.matches("not remembered").count(), 1, "{log}");
+        stop(agent);
+    }
+}
+
+/// systemd's place comes before the configured one.
+#[test]
+fn the_state_is_where_systemd_says() {
+    let place = Place::new(WRONG);
+    let other = place.scene.path("by-systemd");
+    fs::create_dir(&other).unwrap();
+    for _ in 0..2 {
+        let mut command = place.command();
+        command.env("STATE_DIRECTORY", &other);
+        let agent = place.start_by(command);
+        assert_eq!(place.state(), "pinRejected");
+        stop(agent);
+    }
+    assert_eq!(place.logins(), 1);
+    assert!(!place.scene.path("state/pin-tries").exists());
+    assert_eq!(fs::read_dir(other.join("pin-tries")).unwrap().count(), 2);
+}
+
+/// A file of the module and its copy, a link, and p11-kit's proxy, which has SoftHSM as this machine installs it.
+#[test]
+fn names_of_a_module_share_one_record() {
+    let mut place = Place::new(WRONG);
+    let [copy, link] = ["copy.so", "link.so"].map(|name| place.scene.path(name));
+    fs::copy(place.faulty.module(), &copy).unwrap();
+    std::os::unix::fs::symlink(&copy, &link).unwrap();
+    let web = place.config.identity.remove(0);
+    let modules = [
+        place.faulty.module().to_owned(),
+        copy,
+        link,
+        SoftHsm::p11_kit_proxy().unwrap(),
+    ];
+    for (number, module) in modules.iter().enumerate() {
+        let mut identity = web.clone();
+        identity.name = format!("web{number}");
+        identity.key = format!("{}?module-path={}", web.key, module.display());
+        place.config.identity.push(identity);
+    }
+    for _ in 0..2 {
+        let agent = place.start();
+        for identity in identities(&place.scene) {
+            assert_eq!(identity["state"], "pinRejected", "{identity}");
+        }
+        stop(agent);
+    }
+    // By the proxy, if it came first.
+    assert!(place.logins() <= 1);
+    let [record] = &place.records()[..] else {
+        panic!("{:?}", place.records())
+    };
+    let record: Value = serde_json::from_slice(&fs::read(record).unwrap()).unwrap();
+    let named = record["identities"].as_array().unwrap();
+    assert_eq!(named.len(), modules.len(), "{record}");
+}
+
+/// Under another label it has another PIN, and so another try.
+#[test]
+fn a_token_that_is_initialized_anew_has_its_own_try() {
+    let mut place = Place::new(WRONG);
+    assert_eq!(place.state_of_next(stop), "pinRejected");
+    let softhsm = place.scene.softhsm();
+    softhsm.reset_token("lab", "other", PIN).unwrap();
+    let key = &mut place.config.identity[0].key;
+    *key = key.replace("token=lab", "token=other");
+    for _ in 0..2 {
+        assert_eq!(place.state_of_next(stop), "pinRejected");
+    }
+    assert_eq!(place.logins(), 2);
+}
