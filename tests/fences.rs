@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use hsm_fixtures::{KeyKind, TpmConfig, WEB_ROLE_ARN};
 use libc::{EACCES, EAGAIN, ENOENT, ENOSYS, EPERM, SIGSYS};
@@ -21,6 +23,9 @@ const FUTURE: i64 = 5000;
 
 /// What `future` fails with where a sandbox lets it through.
 const LET_THROUGH: u32 = 7;
+
+/// For what happens soon, on a busy machine.
+const SOON: Duration = Duration::from_secs(60);
 
 /// The library, which Cargo has built for this test.
 fn probe() -> PathBuf {
@@ -228,6 +233,43 @@ fn the_agent_makes_no_socket_no_process_and_passes_no_descriptor() {
     // The same process signs.
     let arguments = lab.scene.credential_process("web", WEB_ROLE_ARN);
     json_of(&lab.scene.roleseal(&arguments).unwrap().output().unwrap());
+}
+
+/// What the agent opened before it confined itself still works: to a path, and to an abstract name as in a container.
+#[test]
+fn the_service_manager_hears_of_start_and_reload() {
+    let lab = Lab::new(KeyKind::EcP256);
+    let path = lab.scene.path("notify.sock");
+    let name = format!("roleseal-test-{}", std::process::id());
+    let manager = |address: SocketAddr| {
+        let socket = UnixDatagram::bind_addr(&address).unwrap();
+        socket.set_read_timeout(Some(SOON)).unwrap();
+        socket
+    };
+    for (variable, socket) in [
+        (
+            path.display().to_string(),
+            manager(SocketAddr::from_pathname(&path).unwrap()),
+        ),
+        (
+            format!("@{name}"),
+            manager(SocketAddr::from_abstract_name(&name).unwrap()),
+        ),
+    ] {
+        let hears = || {
+            let mut message = [0; 4096];
+            let length = socket.recv(&mut message).unwrap();
+            String::from_utf8_lossy(&message[..length]).into_owned()
+        };
+        let variables = [("NOTIFY_SOCKET", Path::new(&variable))];
+        let hostile = Hostile::start(&lab, "", &variables, &[]);
+        assert_eq!(hears(), "READY=1\n");
+        kill_process(Pid::from_child(&hostile.agent), Signal::HUP).unwrap();
+        let reloading = hears();
+        let time = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=");
+        assert!(time.unwrap().trim().parse::<u64>().is_ok(), "{reloading}");
+        assert_eq!(hears(), "READY=1\n");
+    }
 }
 
 /// Calls of an intruder, of another ABI, and of x32, whose numbers no list has.
