@@ -195,7 +195,7 @@ fn a_command_that_fails_changes_nothing_and_shows() {
         ("fails", "echo why >&2; exit 3".to_owned(), "exit status: 3"),
         ("garbage", "echo nonsense".to_owned(), "BEGIN CERTIFICATE"),
         ("silent", "true".to_owned(), "it is empty"),
-        ("other", cat("foreign.crt"), "another key"),
+        ("other", cat("foreign.crt"), "not the CSR"),
         ("expired", cat("past.crt"), "expired"),
         ("same", cat("same.pem"), "no later than"),
         ("unfit", cat("unfit.crt"), "digitalSignature"),

@@ -73,7 +73,7 @@ fn an_attestation_brings_the_endorsement_certificates_along() {
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(
-        text.contains("FAILS  there is no endorsement certificate"),
+        text.contains("FAILS  the attestation has an endorsement certificate"),
         "{text}"
     );
 

@@ -27,7 +27,7 @@ fn what_was_done_is_said_where_it_cannot_be_printed() {
         let line = format!("{line} --uri {uri} --module MODULE --pin-file PIN");
         let told = with_full_output(&desk, &line);
         assert!(
-            told.contains(&format!("the key {uri} is made, but")),
+            told.contains(&format!("key {uri}, but cannot write")),
             "{told}"
         );
         assert!(desk.keys_on_token().contains(&uri));
@@ -147,7 +147,7 @@ fn a_reader_that_has_gone_has_seen_enough_but_hears_of_what_was_done() {
     let made = "key generate --tpm TCTI --out web.tss";
     let (signal, told) = without_reader(&desk, made);
     assert_eq!(signal, None);
-    assert!(told.contains("web.tss is made, but"), "{told}");
+    assert!(told.contains("web.tss, but cannot write"), "{told}");
     desk.text("csr --key web.tss --tpm TCTI --subject CN=web --out web.csr --attest web");
     for line in [
         "key list --tpm TCTI",
@@ -190,7 +190,7 @@ fn a_proof_that_a_token_cannot_give_is_refused_before_a_pin_is_tried() {
     let key = ON_TOKEN.replace("PIN", "wrong");
     let line = format!("csr {key} --subject CN=web --out web.csr --attest web.json");
     let told = desk.failure(&line, 2);
-    assert!(told.contains("--attest is for keys of a TPM"), "{told}");
+    assert!(told.contains("--attest is for keys in a TPM"), "{told}");
     assert!(told.contains("key list --login"), "{told}");
     assert!(!desk.path("web.csr").exists() && !desk.path("web.json").exists());
     let listed = desk.json("key list --module MODULE --uri pkcs11:token=lab --json");

@@ -138,7 +138,7 @@ fn only_yes_is_yes() {
     desk.text("key generate --uri pkcs11:token=lab;object=web --module MODULE --pin-file PIN");
     let line = "key delete --uri pkcs11:token=lab;object=web --module MODULE --pin-file PIN";
     for answer in ["\n", "y\n", "YES\n", "yes please\n", "\u{4}"] {
-        let outcome = typed(&desk, line, &[("Write yes: ", answer)]);
+        let outcome = typed(&desk, line, &[("Type yes: ", answer)]);
         assert_eq!(outcome["code"], 1, "{outcome}");
         assert!(
             shown(&outcome).contains("key pkcs11:token=lab;object=web"),
@@ -146,10 +146,10 @@ fn only_yes_is_yes() {
         );
         assert!(shown(&outcome).contains("nothing was deleted"), "{outcome}");
     }
-    let outcome = typed(&desk, line, &[("Write yes: ", "\u{3}")]);
+    let outcome = typed(&desk, line, &[("Type yes: ", "\u{3}")]);
     assert_eq!(outcome["code"], -2, "{outcome}");
     assert_eq!(desk.keys_on_token().len(), 1);
-    let outcome = typed(&desk, line, &[("Write yes: ", "yes\n")]);
+    let outcome = typed(&desk, line, &[("Type yes: ", "yes\n")]);
     assert_eq!(outcome["code"], 0, "{outcome}");
     assert_eq!(desk.keys_on_token(), [""; 0]);
 }
