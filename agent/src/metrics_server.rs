@@ -237,7 +237,7 @@ mod tests {
         };
         let launcher = Launcher::in_thread(PathBuf::from("/")).unwrap();
         let programs = launcher.token_programs(false);
-        Arc::new(Agent::start(config, programs, Accounts::Own, Sandbox::default()).unwrap())
+        Arc::new(Agent::start(config, programs, Accounts::own(), Sandbox::default()).unwrap())
     }
 
     fn start(address: &str) -> (Server, SocketAddr) {

@@ -95,7 +95,7 @@ impl Agent {
         self.identities().shown_to(peer).map(counted).collect()
     }
 
-    /// Puts another configuration in force, all at once. Requests under way are finished with the old one.
+    /// Puts another configuration in force, all at once, with the groups of users as they are now. Requests under way are finished with the old one.
     pub fn reload(&self, config: Config) -> std::io::Result<()> {
         let old = self.identities();
         let new = Arc::new(Identities::start(config, &self.programs, Some(&old))?);
@@ -103,6 +103,7 @@ impl Agent {
             .identities
             .write()
             .unwrap_or_else(PoisonError::into_inner) = new;
+        self.accounts.forget_groups();
         Ok(())
     }
 
