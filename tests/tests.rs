@@ -54,5 +54,7 @@ mod serve_load; // many clients across a refresh
 mod serve_trouble; // a service that fails in every way while serve and exec hand out
 mod sessions; // sessions that are asked for once, kept in memory, and never wrong
 mod status; // roleseal status: what was signed, what is wrong, and until when it goes on
+mod strangers; // callers whom no rule names, or who have no number here, learn nothing and get nothing
+mod tightened; // groups and rules that change while connections and sessions live
 mod tpm; // keys on a TPM: every kind signs, what that costs, wrong auth values, a TPM that goes away
 mod update; // the credentials file: written, kept fresh, whole whatever happens
