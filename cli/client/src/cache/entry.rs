@@ -98,7 +98,7 @@ pub(super) fn note_check(directory: &OwnedFd, key: &str, at: Timestamp) -> io::R
 }
 
 pub(super) fn remove(directory: &OwnedFd, key: &str) {
-    let _ = directory::remove(directory, &name(key)); // another may have done it
+    let _ = directory::remove(directory, name(key)); // another may have done it
 }
 
 fn name(key: &str) -> String {
