@@ -201,7 +201,7 @@ fn remedy(rule: Rule) -> &'static str {
     match rule {
         Rule::Caller => "name this user (users) or one of its groups (groups) in",
         Rule::Role => {
-            "request another role or role session name, or add this one to roles or role-session-names of"
+            "request another role or role session name, or add this one to role-session-names or roles of"
         }
         Rule::Profile => "use another profile, or add this one to profiles of",
         Rule::TrustAnchor => "use another trust anchor, or add this one to trust-anchors of",
