@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -11,7 +12,8 @@ use hsm_fixtures::{
     Agent, AgentConfig, KeyKind, PROFILE_ARN, REGION, Scene, SoftHsm, TRUST_ANCHOR_ARN,
     WEB_ROLE_ARN,
 };
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Gid, Pid, Signal, Uid, kill_process};
+use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -197,11 +199,32 @@ pub(crate) fn sign(socket: &Path, request: Value) -> Value {
 
 /// One call of `org.roleseal.Agent` on a connection of its own, and its reply.
 pub(crate) fn call(socket: &Path, method: &str, parameters: Value) -> Value {
+    call_on(
+        &mut UnixStream::connect(socket).unwrap(),
+        method,
+        parameters,
+    )
+}
+
+/// One call on this connection, and its reply.
+pub(crate) fn call_on(stream: &mut UnixStream, method: &str, parameters: Value) -> Value {
     let method = format!("org.roleseal.Agent.{method}");
     let message = json!({ "method": method, "parameters": parameters }).to_string();
-    let mut stream = UnixStream::connect(socket).unwrap();
     stream.write_all(format!("{message}\0").as_bytes()).unwrap();
-    read_reply(&mut stream)
+    read_reply(stream)
+}
+
+/// A connection of another user, whom the scene's directory then lets through. Only root can make one.
+pub(crate) fn connect_as(scene: &Scene, uid: u32, gid: u32) -> UnixStream {
+    std::fs::set_permissions(scene.dir(), PermissionsExt::from_mode(0o711)).unwrap();
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    // The kernel has users by thread.
+    let connect = || {
+        set_thread_res_gid(gid, gid, gid).unwrap();
+        set_thread_res_uid(uid, uid, uid).unwrap();
+        UnixStream::connect(scene.socket()).unwrap()
+    };
+    std::thread::scope(|scope| scope.spawn(connect).join().unwrap())
 }
 
 /// Reads one reply.

@@ -7,13 +7,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::agent::{Web, until};
 use crate::serving::{Serving, command, key_of, short_sessions};
 
-/// The wall clock of a program, which the test sets; of no other.
-struct Clock {
+/// A clock of a program, which the test sets; of no other.
+pub(crate) struct Clock {
     library: PathBuf,
     offset: PathBuf,
 }
 
-/// In the place of the C library's: the wall clock is so many seconds ahead as the file says.
+/// In the place of the C library's: CLOCK is so many seconds ahead as the file says.
 const SOURCE: &str = r#"
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,7 +23,7 @@ const SOURCE: &str = r#"
 int clock_gettime(clockid_t clock, struct timespec *now) {
     int result = syscall(SYS_clock_gettime, clock, now);
     long offset = 0;
-    FILE *file = clock == CLOCK_REALTIME ? fopen(getenv("CLOCK_OFFSET"), "r") : NULL;
+    FILE *file = clock == CLOCK ? fopen(getenv("CLOCK_OFFSET"), "r") : NULL;
     if (file != NULL) {
         if (fscanf(file, "%ld", &offset) == 1) now->tv_sec += offset;
         fclose(file);
@@ -33,13 +33,20 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
 "#;
 
 impl Clock {
-    fn new(scene: &Scene, offset: i64) -> Clock {
+    /// The wall clock.
+    pub(crate) fn new(scene: &Scene, offset: i64) -> Clock {
+        Clock::of_kind(scene, "CLOCK_REALTIME", offset)
+    }
+
+    /// The clock that C calls so.
+    pub(crate) fn of_kind(scene: &Scene, kind: &str, offset: i64) -> Clock {
         let source = scene.write("clock.c", SOURCE).unwrap();
         let clock = Clock {
             library: scene.path("clock.so"),
             offset: scene.path("clock.offset"),
         };
         let mut compiler = Command::new("cc");
+        compiler.arg(format!("-DCLOCK={kind}"));
         compiler.args(["-shared", "-fPIC", "-o"]);
         compiler.arg(&clock.library).arg(source);
         assert!(compiler.status().unwrap().success());
@@ -47,13 +54,13 @@ impl Clock {
         clock
     }
 
-    fn set(&self, offset: i64) {
+    pub(crate) fn set(&self, offset: i64) {
         let new = self.offset.with_extension("new");
         std::fs::write(&new, offset.to_string()).unwrap();
         std::fs::rename(&new, &self.offset).unwrap();
     }
 
-    fn of(&self, mut command: Command) -> Command {
+    pub(crate) fn of(&self, mut command: Command) -> Command {
         command
             .env("LD_PRELOAD", &self.library)
             .env("CLOCK_OFFSET", &self.offset);
@@ -66,7 +73,7 @@ const TWO_HOURS: i64 = 7200;
 /// The scene's certificates are valid from five minutes before now; no test waits so long.
 const BACK: i64 = -200;
 
-fn serve(web: Web, clock: &Clock) -> Serving {
+pub(crate) fn serve(web: Web, clock: &Clock) -> Serving {
     let command = command(&web.scene, &["--target=web", "--listen=127.0.0.1:0"]);
     let log = web.scene.path("serve.log");
     let process = Process::spawn(clock.of(command), &log).unwrap();

@@ -137,7 +137,7 @@ fn a_rule_for_a_group_of_the_user_database_holds() {
         return;
     }
     let lab = Lab::new(KeyKind::EcP256);
-    let web = start_with(lab, "[[identity.allow]]\ngroups = [\"nogroup\"]\n");
+    let web = start_with(lab, "[[identity.allow]]\ngroups = [\"daemon\"]\n");
     let open = |path: &std::path::Path, mode| {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
         fs::set_permissions(path, mode).unwrap();
@@ -147,8 +147,8 @@ fn a_rule_for_a_group_of_the_user_database_holds() {
     let arguments = web.scene.credential_process("web", WEB_ROLE_ARN);
     let copy = web.scene.path("roleseal");
     copy_program(web.scene.roleseal(&arguments).unwrap().get_program(), &copy);
-    // `nobody` has the group in the database, and another one where it runs; the second user has neither.
-    for (uid, permitted) in [(65_534, true), (4_000_001, false)] {
+    // `daemon` has the group in the database, and another one where it runs; the second user has neither.
+    for (uid, permitted) in [(1, true), (4_000_001, false)] {
         let mut command = web.scene.command(&copy);
         command.args(&arguments).uid(uid).gid(4_000_002);
         let output = command.output().unwrap();

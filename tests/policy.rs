@@ -5,8 +5,9 @@ use std::os::unix::process::CommandExt;
 use std::process::Output;
 
 use hsm_fixtures::{AllowRule, KeyKind, WEB_ROLE_ARN};
+use serde_json::Value;
 
-use crate::agent::{Lab, Web, copy_program, json_of, read_reply};
+use crate::agent::{Lab, Web, copy_program, json_of, read_reply, request, sign};
 
 /// A user without rights, on every Debian.
 pub(crate) const NOBODY: u32 = 65_534;
@@ -135,4 +136,47 @@ fn without_rules_only_the_agents_own_user_is_served() {
     // And where the socket lets them, the policy does not.
     fs::set_permissions(web.scene.socket(), fs::Permissions::from_mode(0o666)).unwrap();
     refused(&as_nobody(&web, &arguments), "65534");
+}
+
+/// CloudTrail has the name of the session: what a caller calls itself there is the operator's to limit.
+#[test]
+fn a_rule_limits_the_names_of_sessions() {
+    let lab = Lab::new(KeyKind::EcP256);
+    let text = lab.config.to_toml().unwrap();
+    let web = lab.start();
+    let outcome = |body: &str| {
+        let mut request = request(&web.scene);
+        request["body"] = body.into();
+        sign(&web.scene.socket(), request)["parameters"]["rule"].clone()
+    };
+    let named = r#"{"durationSeconds":900,"roleSessionName":"ci-7"}"#;
+    let other = r#"{"durationSeconds":900,"roleSessionName":"root"}"#;
+    let unnamed = r#"{"durationSeconds":900}"#;
+    for (names, permitted) in [
+        (r#"["ci-*"]"#, [true, false, false]),
+        (r#"["ci-?", ""]"#, [true, false, true]),
+        (r#"["*"]"#, [true, true, true]),
+        ("[]", [true, true, true]),
+    ] {
+        let rule = format!("role-session-names = {names}\nmax-duration");
+        let said = web.reload_text(&text.replace("max-duration", &rule));
+        assert!(said.contains("1 identities"), "{said}");
+        for (body, permitted) in [named, other, unnamed].iter().zip(permitted) {
+            let rule = if permitted {
+                Value::Null
+            } else {
+                "role".into()
+            };
+            assert_eq!(outcome(body), rule, "{names} {body}");
+        }
+    }
+    // By the CLI, with its exit code and the setting to change.
+    web.reload_text(&text.replace(
+        "max-duration",
+        "role-session-names = [\"ci-*\"]\nmax-duration",
+    ));
+    let arguments = web.scene.credential_process("web", WEB_ROLE_ARN);
+    let mut command = web.scene.roleseal(&arguments).unwrap();
+    let output = command.arg("--role-session-name=root").output().unwrap();
+    refused(&output, "role-session-names");
 }

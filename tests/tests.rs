@@ -32,6 +32,7 @@ mod fences; // what a hostile library is denied inside each process
 mod foreign_tokens; // tokens, certificates and clients made by others
 mod hardening; // what agent, launcher and token programs may still do, and how they end
 mod help; // the words of --help, as tests/help has them
+mod hostile; // users who flood and hold connections: what they cost the others and the log
 mod identities; // identities that cannot sign: each says why, none takes another down
 mod inspect; // certificates as AWS sees them, of files and of identities; who is shown them
 mod install; // docs/install.md, as root pastes it on a server
@@ -60,7 +61,8 @@ mod serve_load; // many clients across a refresh
 mod serve_trouble; // a service that fails in every way while serve and exec hand out
 mod sessions; // sessions that are asked for once, kept in memory, and never wrong
 mod status; // roleseal status: what was signed, what is wrong, and until when it goes on
-mod strangers; // users who flood and hold connections: what they cost the others and the log
+mod strangers; // callers whom no rule names, or who have no number here, learn nothing and get nothing
+mod tightened; // groups and rules that change while connections and sessions live
 mod tpm; // keys on a TPM: every kind signs, what that costs, wrong auth values, a TPM that goes away
 mod trust; // modules, programs, commands and configurations that others could replace
 mod update; // the credentials file: written, kept fresh, whole whatever happens

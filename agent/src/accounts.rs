@@ -1,50 +1,122 @@
 //! Users, groups and processes as the agent learns of them: by its launcher, since it is confined.
 
+mod groups;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use config::process_name;
-use config::user_database::{SystemUsers, UserDatabase};
+use config::user_database::{SystemUsers, Unmapped, UserDatabase};
 
 use crate::launcher::Launcher;
+use crate::log::{self, Refused};
+use groups::Groups;
 
-/// Who is asked.
+/// Who is asked, and what was told within the last minute.
 #[derive(Debug, Clone)]
-pub enum Accounts {
-    /// This process.
+pub struct Accounts {
+    source: Source,
+    unmapped: Unmapped,
+    groups: Arc<Groups>,
+}
+
+#[derive(Debug, Clone)]
+enum Source {
     Own,
-    /// The launcher, for an agent that is confined. Its answers have a deadline.
     Launcher(Launcher),
+    /// Nobody: users have no groups.
+    Nobody,
 }
 
 impl Accounts {
+    /// Asks this process.
+    pub fn own() -> Accounts {
+        Accounts::of(Source::Own)
+    }
+
+    /// Asks the launcher, for an agent that is confined, or will be. Its answers have a deadline.
+    pub fn by(launcher: Launcher) -> Accounts {
+        Accounts::of(Source::Launcher(launcher))
+    }
+
+    /// Returns accounts that ask nobody, in which no user has a group.
+    pub(crate) fn without_groups(&self) -> Accounts {
+        Accounts {
+            source: Source::Nobody,
+            unmapped: self.unmapped,
+            groups: Arc::default(),
+        }
+    }
+
+    fn of(source: Source) -> Accounts {
+        Accounts {
+            source,
+            unmapped: SystemUsers.unmapped(),
+            groups: Arc::default(),
+        }
+    }
+
     /// What a process runs that was there at that time since the boot.
     pub fn executable(&self, pid: i32, at: Duration) -> Option<String> {
-        match self {
-            Accounts::Own => process_name::of(pid, at),
-            Accounts::Launcher(launcher) => launcher.executable(pid, at),
+        match &self.source {
+            Source::Own => process_name::of(pid, at),
+            Source::Launcher(launcher) => launcher.executable(pid, at),
+            Source::Nobody => None,
         }
+    }
+
+    /// Returns whether the user database has the user in the group, or had within the last minute. It does not
+    /// where it gives no answer.
+    pub fn is_member(&self, uid: u32, gid: u32) -> bool {
+        let ask = || {
+            let groups = match &self.source {
+                Source::Own => SystemUsers.groups(uid),
+                Source::Launcher(launcher) => launcher.groups(uid),
+                Source::Nobody => Ok(Vec::new()),
+            };
+            groups.inspect_err(|error| {
+                let refused = Refused {
+                    uid,
+                    named: false,
+                    reason: "groups_unknown",
+                };
+                log::refused(refused, || {
+                    log::warn(&format!("cannot tell the groups of uid={uid}: {error}"));
+                });
+            })
+        };
+        self.groups.contain(uid, gid, ask).unwrap_or(false)
+    }
+
+    /// Returns whether the user database has just given no answer to [`is_member`](Self::is_member).
+    pub fn has_unknown_groups(&self, uid: u32) -> bool {
+        self.groups.are_unknown(uid)
+    }
+
+    /// Has the groups of all users asked anew.
+    pub fn forget_groups(&self) {
+        self.groups.forget();
     }
 }
 
 impl UserDatabase for Accounts {
     fn user(&self, name: &str) -> Result<Option<u32>, String> {
-        match self {
-            Accounts::Own => SystemUsers.user(name),
-            Accounts::Launcher(launcher) => launcher.user(name),
+        match &self.source {
+            Source::Own => SystemUsers.user(name),
+            Source::Launcher(launcher) => launcher.user(name),
+            Source::Nobody => Ok(None),
         }
     }
 
     fn group(&self, name: &str) -> Result<Option<u32>, String> {
-        match self {
-            Accounts::Own => SystemUsers.group(name),
-            Accounts::Launcher(launcher) => launcher.group(name),
+        match &self.source {
+            Source::Own => SystemUsers.group(name),
+            Source::Launcher(launcher) => launcher.group(name),
+            Source::Nobody => Ok(None),
         }
     }
 
-    fn groups(&self, uid: u32) -> Result<Vec<u32>, String> {
-        match self {
-            Accounts::Own => SystemUsers.groups(uid),
-            Accounts::Launcher(launcher) => launcher.groups(uid),
-        }
+    fn unmapped(&self) -> Unmapped {
+        self.unmapped
     }
 }

@@ -179,7 +179,8 @@ pub fn warnings(config: &Config, viewpoint: &Viewpoint) -> Vec<String> {
         let all = objection.into_iter().chain(renewal::doubt(settings));
         Some(all.map(|warning| format!("identity {:?}: {warning}", identity.name)))
     });
-    unseen.into_iter().chain(renewed.flatten()).collect()
+    let all = unseen.into_iter().chain(renewed.flatten());
+    all.chain(config.warnings()).collect()
 }
 
 /// The certificate request. A confined agent need not be able to read it.

@@ -12,11 +12,12 @@ use wire::{
 };
 
 use crate::create_session::CreateSession;
-use crate::decision::Decision;
+use crate::decision::{Decision, Outcome};
 use crate::identity::{Identities, Identity};
 use crate::log::Refused;
 use crate::panics::contain;
 use crate::peer::Peer;
+use crate::policy::{Authorised, unnamed};
 use crate::sigv4;
 use crate::state::{Agent, UnderWay};
 use crate::token_worker::Caller;
@@ -115,9 +116,12 @@ impl Connection {
             }
             Ok(_) => (Ok(()), Next::Wait), // nothing here has an effect but its answer
             Err(refusal) => {
-                let next = match refusal {
-                    Refusal::MalformedMessage { .. } => Next::Close,
-                    _ => Next::Wait,
+                let (refusal, next) = match refusal {
+                    Refusal::MalformedMessage { .. } => (refusal, Next::Close),
+                    Refusal::InvalidParameter { .. } => {
+                        (self.concealed(refusal, agent), Next::Wait)
+                    }
+                    refusal => (refusal, Next::Wait),
                 };
                 let sent = send(&mut self.client, &[Reply::Refused(refusal)]);
                 (sent, next)
@@ -136,7 +140,7 @@ impl Connection {
             identity: None,
             request: None,
             serial: None,
-            refusal: Some(&refusal),
+            outcome: Outcome::Refused(&refusal),
             token_time: None,
             total_time: Duration::ZERO,
         };
@@ -146,6 +150,14 @@ impl Connection {
         match sent {
             Ok(()) => Next::Wait,
             Err(_) => Next::Close,
+        }
+    }
+
+    /// Returns the refusal of a call's parameters; of a caller whom no rule names, the one that any call of his gets.
+    fn concealed(&self, refusal: Refusal, agent: &Agent) -> Refusal {
+        match agent.identities().shown_to(&self.peer).next() {
+            Some(_) => refusal,
+            None => unnamed(&self.peer),
         }
     }
 }
@@ -195,12 +207,16 @@ fn answer<'a>(
         Call::GetCertificate { identity } => {
             let deadline = Instant::now() + REQUEST_DEADLINE;
             let identities = agent.identities();
-            let identity = identities.choose(identity.as_deref(), peer);
-            let chain = identity.and_then(|identity| identity.shown_certificate(peer, deadline));
+            let identity = identities.choose_shown(identity.as_deref(), peer);
+            let chain = identity.and_then(|identity| identity.shown_certificate(deadline));
             vec![chain.map_or_else(Reply::Refused, Reply::Certificate)]
         }
         Call::SignCreateSession(unsigned) => {
-            let (reply, under_way) = sign_create_session(unsigned, peer, caller, agent);
+            let (reply, under_way) = create_session(unsigned, peer, Some(caller), agent);
+            return (vec![reply], under_way);
+        }
+        Call::MayCreateSession(unsigned) => {
+            let (reply, under_way) = create_session(unsigned, peer, None, agent);
             return (vec![reply], under_way);
         }
     };
@@ -255,10 +271,11 @@ fn in_batches(identities: Vec<wire::Identity>, more: bool) -> Vec<Reply> {
         .collect()
 }
 
-fn sign_create_session<'a>(
+/// Decides about a request, and signs it for that caller, if there is one.
+fn create_session<'a>(
     unsigned: UnsignedRequest,
     peer: &Peer,
-    caller: &Caller,
+    sign_for: Option<&Caller>,
     agent: &'a Agent,
 ) -> (Reply, Option<UnderWay<'a>>) {
     let start = Instant::now();
@@ -266,10 +283,14 @@ fn sign_create_session<'a>(
     let identities = agent.identities();
     let mut known = Known::default();
     let (result, under_way) = match agent.begin(peer.uid) {
-        Ok(under_way) => (
-            signed_headers(unsigned, peer, caller, &identities, deadline, &mut known),
-            Some(under_way),
-        ),
+        Ok(under_way) => {
+            let permitted = permitted(unsigned, peer, &identities, &mut known);
+            let result = permitted.and_then(|permitted| match sign_for {
+                Some(caller) => signed(permitted, caller, deadline, &mut known),
+                None => Ok(Reply::Permitted),
+            });
+            (result, Some(under_way))
+        }
         Err(refusal) => (Err(refusal), None),
     };
     let decision = Decision {
@@ -277,16 +298,16 @@ fn sign_create_session<'a>(
         identity: known.identity,
         request: known.request.as_ref(),
         serial: known.serial.as_deref(),
-        refusal: result.as_ref().err(),
+        outcome: match &result {
+            Ok(_) if sign_for.is_some() => Outcome::Signed,
+            Ok(_) => Outcome::Permitted,
+            Err(refusal) => Outcome::Refused(refusal),
+        },
         token_time: known.token_time,
         total_time: start.elapsed(),
     };
     decided(&decision, agent);
-    let reply = match result {
-        Ok(headers) => Reply::Signed(headers),
-        Err(refusal) => Reply::Refused(refusal),
-    };
-    (reply, under_way)
+    (result.unwrap_or_else(Reply::Refused), under_way)
 }
 
 /// Counts and logs it. The client has its answer whatever becomes of that.
@@ -304,20 +325,33 @@ struct Known<'a> {
     token_time: Option<Duration>,
 }
 
-/// The story of one signature.
-fn signed_headers<'a>(
+/// The evidence, and the identity that it is for.
+type Permitted<'a> = (&'a Identity, Authorised);
+
+/// Whether the policy permits the request. It is not read before the caller is known to be one of the identity's: what
+/// a stranger sends makes no difference.
+fn permitted<'a>(
     unsigned: UnsignedRequest,
     peer: &Peer,
-    caller: &Caller,
     identities: &'a Identities,
-    deadline: Instant,
     known: &mut Known<'a>,
-) -> Result<std::collections::BTreeMap<String, String>, Refusal> {
-    let identity = identities.choose(unsigned.identity.as_deref(), peer)?;
+) -> Result<Permitted<'a>, Refusal> {
+    let name = unsigned.identity.as_deref();
+    known.identity = name.and_then(|name| identities.named(name)); // for the log, whoever asks
+    let identity = identities.choose(name, peer)?;
     known.identity = Some(identity);
     let request = CreateSession::parse(unsigned, &identity.endpoints)?;
     known.request = Some(request.clone());
-    let authorised = identity.policy.judge(peer, request)?;
+    Ok((identity, identity.policy.judge(peer, request)?))
+}
+
+/// The story of one signature, from the permission on.
+fn signed(
+    (identity, authorised): Permitted,
+    caller: &Caller,
+    deadline: Instant,
+    known: &mut Known,
+) -> Result<Reply, Refusal> {
     let now = Timestamp::now();
     let certificate = identity.certificate(now, deadline)?;
     known.serial = Some(certificate.serial.clone());
@@ -329,5 +363,6 @@ fn signed_headers<'a>(
         deadline,
         &mut known.token_time,
     )?;
-    Ok(sigv4::headers(&authorised, &certificate, &text, &signature))
+    let headers = sigv4::headers(&authorised, &certificate, &text, &signature);
+    Ok(Reply::Signed(headers))
 }

@@ -21,21 +21,51 @@ pub struct Decision<'a> {
     pub request: Option<&'a CreateSession>,
     /// The serial number of the certificate that was signed for, or would have been.
     pub serial: Option<&'a str>,
-    /// Why nothing was signed.
-    pub refusal: Option<&'a Refusal>,
+    /// How it was decided.
+    pub outcome: Outcome<'a>,
     /// From handing the text to the token's queue to having its answer, where it came so far.
     pub token_time: Option<Duration>,
     /// From having read the request to having the answer.
     pub total_time: Duration,
 }
 
+/// How a request was decided.
+#[derive(Debug, Clone, Copy)]
+pub enum Outcome<'a> {
+    /// It was signed.
+    Signed,
+    /// It would have been: nothing else was asked.
+    Permitted,
+    /// It was not, and why.
+    Refused(&'a Refusal),
+}
+
+impl<'a> Outcome<'a> {
+    /// Returns its name in the metrics: a refusal's is that of the protocol.
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::Signed => "signed",
+            Outcome::Permitted => "permitted",
+            Outcome::Refused(refusal) => refusal.name(),
+        }
+    }
+
+    fn refusal(self) -> Option<&'a Refusal> {
+        match self {
+            Outcome::Signed | Outcome::Permitted => None,
+            Outcome::Refused(refusal) => Some(refusal),
+        }
+    }
+}
+
 impl Decision<'_> {
-    /// Says it.
+    /// Says it. What was only permitted is not worth a line: whoever keeps a session asks once a minute.
     pub fn log(&self) {
         let say = |level, word, signed| log::decision(level, word, self.fields(), signed);
-        match self.refusal {
-            None => say(Level::Info, "signed", true),
-            Some(refusal) => log::refused(self.peer.refused(refusal.name()), || {
+        match self.outcome {
+            Outcome::Signed => say(Level::Info, "signed", true),
+            Outcome::Permitted => {}
+            Outcome::Refused(refusal) => log::refused(self.peer.refused(refusal.name()), || {
                 say(Level::Warn, "refused", false);
             }),
         }
@@ -44,9 +74,10 @@ impl Decision<'_> {
     /// All of them in each line: null where something is not known.
     fn fields(&self) -> Fields {
         let target = self.request.map(CreateSession::target);
+        let refusal = self.outcome.refusal();
         let mut fields = vec![
-            ("reason", self.refusal.map(Refusal::name).into()),
-            ("message", self.refusal.map(Refusal::to_string).into()),
+            ("reason", refusal.map(Refusal::name).into()),
+            ("message", refusal.map(Refusal::to_string).into()),
             (
                 "identity",
                 self.identity.map(|identity| identity.name.as_str()).into(),

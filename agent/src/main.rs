@@ -120,9 +120,14 @@ fn not_configured(failure: &Failure) {
 
 fn serve(arguments: &Arguments) -> Result<(), Failure> {
     let (launcher, signals) = start(arguments)?;
-    let accounts = Accounts::Launcher(launcher.clone());
+    let accounts = Accounts::by(launcher.clone());
     let config = Config::load(&arguments.config, &accounts)?;
-    Ok(serve_with(config, &arguments.config, launcher, signals)?)
+    Ok(serve_with(
+        config,
+        &arguments.config,
+        (launcher, accounts),
+        signals,
+    )?)
 }
 
 /// What comes before anything is read.
@@ -137,12 +142,12 @@ fn start(arguments: &Arguments) -> Result<(Launcher, Signals), Box<dyn StdError>
 fn serve_with(
     config: Config,
     path: &Path,
-    launcher: Launcher,
+    (launcher, accounts): (Launcher, Accounts),
     mut signals: Signals,
 ) -> Result<(), Box<dyn StdError>> {
-    let accounts = Accounts::Launcher(launcher.clone());
     descriptors::allow_for(config.limits.connections)?;
     let fixed = Fixed::of(&config);
+    config.warnings().for_each(|warning| log::warn(&warning));
     // Before any token is opened: a second agent must not try the first one's PINs.
     let listener = Arc::new(Listener::bind(&config.socket, config.serves_others())?);
     log::info(&format!("listening at {}", listener.address()));
@@ -240,6 +245,7 @@ fn reload(path: &Path, fixed: &Fixed, agent: &Agent) -> Result<usize, Box<dyn St
         );
     }
     descriptors::allow_for(config.limits.connections)?;
+    config.warnings().for_each(|warning| log::warn(&warning));
     let count = config.identities.len();
     agent.reload(config)?;
     Ok(count)

@@ -20,9 +20,9 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use token::Pkcs11Uri;
 use token::link::Open;
-use wire::{Refusal, State};
+use wire::State;
 
-use crate::decision::Decision;
+use crate::decision::{Decision, Outcome};
 use crate::identity::Identities;
 use crate::log;
 use crate::token_worker::TokenWorker;
@@ -139,19 +139,19 @@ impl Metrics {
     /// Counts a request that is decided now.
     pub fn decided(&self, decision: &Decision, now: Timestamp) {
         let name = decision.identity.map(|identity| identity.name.as_str());
-        let outcome = decision.refusal.map_or(SIGNED, Refusal::name);
-        if let (None, Some(identity), Some(time)) =
-            (decision.refusal, decision.identity, decision.token_time)
+        if let (Outcome::Signed, Some(identity), Some(time)) =
+            (decision.outcome, decision.identity, decision.token_time)
         {
             self.took(identity.keeper(), time);
         }
-        let request = Request::new(name.unwrap_or_default(), outcome);
+        let request = Request::new(name.unwrap_or_default(), decision.outcome.name());
         self.requests.get_or_create(&request).count(now);
     }
 
     /// How many requests were signed for the identity, whoever asked, and when the last one was.
     pub fn signed(&self, identity: &str) -> (u64, Option<Timestamp>) {
-        let signed = self.requests.get(&Request::new(identity, SIGNED));
+        let signed = Outcome::Signed.name();
+        let signed = self.requests.get(&Request::new(identity, signed));
         signed.map_or((0, None), |signed| signed.read())
     }
 
@@ -184,7 +184,7 @@ impl Metrics {
     pub fn text(&self, identities: &Arc<Identities>) -> Result<String, fmt::Error> {
         for identity in identities.iter() {
             // From the first scrape on, so that an increase from none to one is seen as one.
-            let request = Request::new(&identity.name, SIGNED);
+            let request = Request::new(&identity.name, Outcome::Signed.name());
             let _ = self.requests.get_or_create(&request);
         }
         let mut now = Registry::with_prefix("roleseal");
@@ -196,9 +196,6 @@ impl Metrics {
         Ok(text)
     }
 }
-
-/// The outcome of a request that was not refused.
-const SIGNED: &str = "signed";
 
 impl Request {
     fn new(identity: &str, outcome: &'static str) -> Request {

@@ -314,7 +314,7 @@ mod tests {
         let launcher = Launcher::in_thread(PathBuf::from("/")).unwrap();
         let programs = launcher.token_programs(false);
         let (sandbox, tries) = (Sandbox::default(), PinTries::in_memory().unwrap());
-        Arc::new(Agent::start(config, programs, Accounts::Own, sandbox, tries).unwrap())
+        Arc::new(Agent::start(config, programs, Accounts::own(), sandbox, tries).unwrap())
     }
 
     fn start(address: &str) -> (Server, SocketAddr) {

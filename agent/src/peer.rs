@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use crate::accounts::Accounts;
-use crate::log::{self, Fields, Refused};
+use crate::log::{Fields, Refused};
 use config::process_name;
 use config::user_database::UserDatabase;
 
@@ -23,8 +23,6 @@ pub struct Peer {
     pub pid: i32,
     /// A rule names it, or it is root or the agent's own user; for limits, not for decisions.
     pub named: bool,
-    /// Its user's groups in the user database, once it has told them.
-    groups: OnceLock<Vec<u32>>,
     accounts: Accounts,
     /// When it connected, since the boot.
     connected: Duration,
@@ -32,7 +30,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// By SO_PEERCRED; its user's groups by `accounts`.
+    /// By SO_PEERCRED, as of when it connected; its user's groups by `accounts`, as of the last minute.
     pub fn of(stream: &UnixStream, accounts: &Accounts) -> io::Result<Peer> {
         let credentials = getsockopt(stream, PeerCredentials)?;
         Ok(Peer::new(
@@ -49,7 +47,6 @@ impl Peer {
             gid,
             pid,
             named: false,
-            groups: OnceLock::new(),
             accounts,
             connected: process_name::since_boot(),
             executable: OnceLock::new(),
@@ -58,9 +55,7 @@ impl Peer {
 
     /// The same client without the groups of the user database: to judge it nobody is asked.
     pub(crate) fn at_the_door(&self) -> Peer {
-        let peer = Peer::new(self.uid, self.gid, self.pid, self.accounts.clone());
-        let _ = peer.groups.set(Vec::new()); // it is new
-        peer
+        Peer::new(self.uid, self.gid, self.pid, self.accounts.without_groups())
     }
 
     /// A refusal of it, for the log.
@@ -72,12 +67,24 @@ impl Peer {
         }
     }
 
-    /// Whether its user is in the group: by its own gid, or by the user database, as sudo does.
+    /// Returns whether its user is in the group: by its own gid, or by the user database, as sudo does.
     pub fn is_in_group(&self, gid: u32) -> bool {
-        self.gid == gid
-            || self
-                .database_groups()
-                .is_some_and(|groups| groups.contains(&gid))
+        self.gid == gid || self.accounts.is_member(self.uid, gid)
+    }
+
+    /// Returns whether its uid is a user's: not that of all who have none in the agent's user namespace.
+    pub fn has_user(&self) -> bool {
+        self.uid != self.accounts.unmapped().uid
+    }
+
+    /// Returns whether its gid is a group's.
+    pub fn has_group(&self) -> bool {
+        self.gid != self.accounts.unmapped().gid
+    }
+
+    /// Returns whether the user database has just not told its user's groups.
+    pub fn has_unknown_groups(&self) -> bool {
+        self.accounts.has_unknown_groups(self.uid)
     }
 
     /// What its process runs, for the log: a path, or a name in brackets, which the process may have
@@ -94,21 +101,5 @@ impl Peer {
             ("gid", self.gid.into()),
             ("pid", self.pid.into()),
         ]
-    }
-
-    /// `None` while it cannot be asked: the next request asks again.
-    fn database_groups(&self) -> Option<&[u32]> {
-        if self.groups.get().is_none() {
-            match self.accounts.groups(self.uid) {
-                Ok(groups) => _ = self.groups.set(groups), // another request may have been first
-                Err(error) => {
-                    let uid = self.uid;
-                    log::refused(self.refused("groups_unknown"), || {
-                        log::warn(&format!("cannot tell the groups of uid={uid}: {error}"));
-                    });
-                }
-            }
-        }
-        self.groups.get().map(Vec::as_slice)
     }
 }

@@ -40,17 +40,17 @@ impl Policy {
 
     /// Whether any request of this caller could be permitted.
     pub fn knows(&self, peer: &Peer) -> bool {
-        self.rules_for(peer).next().is_some() || self.serves_as_owner(peer)
+        self.rules_for(peer).next().is_some() || self.rules.is_empty() && self.is_own(peer)
     }
 
     /// Whether this caller may see the identity: whoever may use it, root and the agent's own user.
     pub fn shows_to(&self, peer: &Peer) -> bool {
-        peer.uid == 0 || peer.uid == self.own_uid || self.knows(peer)
+        peer.uid == 0 || self.is_own(peer) || self.knows(peer)
     }
 
     /// Permits the request, or says which part of the policy does not.
     pub fn judge(&self, peer: &Peer, request: CreateSession) -> Result<Authorised, Refusal> {
-        if self.serves_as_owner(peer) {
+        if self.rules.is_empty() && self.is_own(peer) {
             return Ok(Authorised(request));
         }
         // Of several rules for this caller, the one that came closest tells what is wrong.
@@ -61,30 +61,51 @@ impl Policy {
                 Some(objection) => closest = closest.max(Some(objection)),
             }
         }
-        let (rule, message) = closest.unwrap_or_else(|| (Part::Caller, unnamed(peer)));
-        Err(Refusal::NotPermitted { rule, message })
+        Err(match closest {
+            Some((rule, message)) if !peer.has_unknown_groups() => {
+                Refusal::NotPermitted { rule, message }
+            }
+            _ => unnamed(peer),
+        })
     }
 
-    fn serves_as_owner(&self, peer: &Peer) -> bool {
-        self.rules.is_empty() && peer.uid == self.own_uid
+    fn is_own(&self, peer: &Peer) -> bool {
+        peer.uid == self.own_uid && peer.has_user()
     }
 
     fn rules_for(&self, peer: &Peer) -> impl Iterator<Item = &Rule> {
-        self.rules.iter().filter(|rule| {
-            rule.everyone
-                || rule.users.contains(&peer.uid)
-                || rule.groups.iter().any(|gid| peer.is_in_group(*gid))
-        })
+        self.rules.iter().filter(|rule| names(rule, peer))
     }
 }
 
-/// To a caller whom no rule names: whether there are any is not for it to know.
-pub fn unnamed(peer: &Peer) -> String {
+/// Whether the rule is for this caller. One whose uid stands for all unmapped ones has no name, and is in no group:
+/// only its number itself names it.
+fn names(rule: &Rule, peer: &Peer) -> bool {
+    rule.users.contains(&peer.uid)
+        || match peer.has_user() {
+            true => rule.everyone || rule.groups.iter().any(|gid| peer.is_in_group(*gid)),
+            false => !peer.has_group() && rule.groups.contains(&peer.gid),
+        }
+}
+
+/// Returns the refusal of a caller whom no rule names: the same whatever it asked, since neither identities nor rules
+/// are for it to know.
+pub fn unnamed(peer: &Peer) -> Refusal {
     let uid = peer.uid;
-    format!(
-        "user {uid} may not use this identity: an [[identity.allow]] rule of the agent's configuration has to name it \
-         (users = [{uid}]) or one of its groups"
-    )
+    if peer.has_unknown_groups() {
+        return Refusal::Busy {
+            message: format!(
+                "cannot determine the groups of user {uid}: the user database does not answer: try again later"
+            ),
+        };
+    }
+    Refusal::NotPermitted {
+        rule: Part::Caller,
+        message: format!(
+            "user {uid} is not permitted: an [[identity.allow]] rule of the identity, in the agent's configuration, has \
+             to name it (users = [{uid}]) or one of its groups"
+        ),
+    }
 }
 
 /// What a rule has against the request, if anything.
@@ -122,6 +143,20 @@ fn objection(rule: &Rule, request: &CreateSession) -> Option<(Part, String)> {
             return Some((part, text));
         }
     }
+    let names = &rule.role_session_names;
+    let asked = request.session_name().map(ToString::to_string);
+    let name = asked.as_deref().unwrap_or_default();
+    if !names.is_empty() && !names.iter().any(|pattern| pattern.matches(name)) {
+        let asked = match asked {
+            Some(name) => format!("role session name {name}"),
+            None => "a request without a role session name".to_owned(),
+        };
+        let text = format!(
+            "{asked} is not among the role-session-names of this user's [[identity.allow]] rules: request one that is \
+             (role-session-name), or have it added there, in the agent's configuration"
+        );
+        return Some((Part::Role, text));
+    }
     let limit = rule.max_duration?;
     let asked = match request.duration() {
         Some(duration) if duration <= limit => return None,
@@ -142,13 +177,14 @@ pub(crate) mod tests {
     use super::*;
     use crate::accounts::Accounts;
     use crate::create_session::tests::unsigned;
-    use config::ArnPattern;
+    use config::Pattern;
+    use config::user_database::{SystemUsers, UserDatabase};
 
     const STRANGER: u32 = 4_000_001;
     const THEIR_GROUP: u32 = 4_000_002;
 
     fn stranger() -> Peer {
-        Peer::new(STRANGER, THEIR_GROUP, 1, Accounts::Own)
+        Peer::new(STRANGER, THEIR_GROUP, 1, Accounts::own())
     }
 
     fn request(body: &str) -> CreateSession {
@@ -162,8 +198,8 @@ pub(crate) mod tests {
         }
     }
 
-    fn patterns(text: &str) -> Vec<ArnPattern> {
-        vec![ArnPattern(text.to_owned())]
+    fn patterns(text: &str) -> Vec<Pattern> {
+        vec![Pattern(text.to_owned())]
     }
 
     fn judge(rules: Vec<Rule>, body: &str) -> Result<(), Part> {
@@ -227,6 +263,56 @@ pub(crate) mod tests {
             ..Rule::default()
         };
         assert_eq!(judge(vec![everyone], "{}"), Ok(()));
+    }
+
+    #[test]
+    fn who_is_not_mapped_is_matched_by_the_number_alone() {
+        let unmapped = SystemUsers.unmapped();
+        let rule = |users: &[u32], groups: &[u32]| Rule {
+            users: users.into(),
+            groups: groups.into(),
+            ..Rule::default()
+        };
+        let everyone = Rule {
+            everyone: true,
+            ..Rule::default()
+        };
+        let own = |rules| Policy {
+            own_uid: unmapped.uid,
+            rules,
+        };
+        let knows = |rules, uid, gid| own(rules).knows(&Peer::new(uid, gid, 1, Accounts::own()));
+        let (user, group) = (unmapped.uid, unmapped.gid);
+        assert!(!knows(vec![], user, group)); // though the agent runs as nobody
+        assert!(!knows(vec![everyone.clone()], user, group));
+        assert!(!knows(vec![everyone.clone()], user, THEIR_GROUP));
+        assert!(!knows(vec![rule(&[1], &[THEIR_GROUP])], user, THEIR_GROUP));
+        assert!(knows(vec![rule(&[user], &[])], user, THEIR_GROUP));
+        assert!(knows(vec![rule(&[], &[group])], user, group));
+        assert!(knows(vec![rule(&[], &[group])], STRANGER, group));
+        assert!(knows(vec![everyone], STRANGER, group));
+        let nobody = Peer::new(user, group, 1, Accounts::own());
+        assert!(!own(vec![]).shows_to(&nobody));
+    }
+
+    #[test]
+    fn a_rule_may_limit_the_name_of_the_session() {
+        let named = |names: &[&str]| {
+            let names = names.iter().map(|name| Pattern((*name).to_owned()));
+            vec![Rule {
+                role_session_names: names.collect(),
+                ..rule()
+            }]
+        };
+        let body = |name: &str| format!(r#"{{"roleSessionName":"{name}"}}"#);
+        assert_eq!(judge(named(&[]), &body("ci-1")), Ok(()));
+        assert_eq!(judge(named(&["ci-*"]), &body("ci-1")), Ok(()));
+        assert_eq!(judge(named(&["ci-?"]), &body("ci-12")), Err(Part::Role));
+        assert_eq!(judge(named(&["ci-*", "me"]), &body("you")), Err(Part::Role));
+        // The certificate's serial would be its name, whoever asks.
+        assert_eq!(judge(named(&["ci-*"]), "{}"), Err(Part::Role));
+        assert_eq!(judge(named(&["ci-*", ""]), "{}"), Ok(()));
+        assert_eq!(judge(named(&["*"]), "{}"), Ok(()));
     }
 
     #[test]

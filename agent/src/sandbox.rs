@@ -284,7 +284,7 @@ mod tests {
         }
 
         fn load(&self) -> Config {
-            Config::load(&self.path("etc/agent.toml"), &Accounts::Own).unwrap()
+            Config::load(&self.path("etc/agent.toml"), &Accounts::own()).unwrap()
         }
 
         fn files(&self, config: &Config) -> Files {

@@ -110,8 +110,8 @@ impl Agent {
         self.identities().shown_to(peer).map(counted).collect()
     }
 
-    /// Puts another configuration in force, all at once. Requests under way are finished with the old one. PINs whose
-    /// refusal an operator has had forgotten are tried again.
+    /// Puts another configuration in force, all at once, with the groups of users as they are now. Requests under way
+    /// are finished with the old one. PINs whose refusal an operator has had forgotten are tried again.
     pub fn reload(&self, config: Config) -> std::io::Result<()> {
         self.pin_tries.read_again();
         let (old, programs) = (self.identities(), &self.programs);
@@ -121,6 +121,7 @@ impl Agent {
             .identities
             .write()
             .unwrap_or_else(PoisonError::into_inner) = new;
+        self.accounts.forget_groups();
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use client::exit::Exit;
 use client::moment::Moment;
 use client::progress::Progress;
 use client::refresher::Status;
+use client::session::Session;
 use client::sessions::{Sessions, Shared};
 use client::target::TargetError;
 use secrecy::SecretString;
@@ -102,7 +104,13 @@ pub(crate) fn run(common: &Common, wanted: ExecArguments) -> Result<ExitCode, Ex
         false => Cache::usual(&environment, &log),
     };
     let sessions = Arc::new(Sessions::new(cache, log.clone()));
-    let told = move |status: &Status| tell(&log, status);
+    let running = Arc::new(AtomicBool::new(false));
+    let started = Arc::clone(&running);
+    let told = move |status: &Status| {
+        if running.load(Ordering::Relaxed) {
+            tell(&log, status);
+        }
+    };
     let served = Served::start(&sessions, target, told)?;
     let served = Arc::new(served);
     first_session(&served, &mut signals)??;
@@ -116,6 +124,7 @@ pub(crate) fn run(common: &Common, wanted: ExecArguments) -> Result<ExitCode, Ex
         .map_err(|error| ExecError::TokenFile { directory, error })?;
     let target = served.target();
     child_environment::set(&mut command, &target, &endpoint, &secret, file.path());
+    started.store(true, Ordering::Relaxed);
     let child = command.spawn().map_err(|error| ExecError::Command {
         command: command.get_program().to_owned(),
         error,
@@ -173,20 +182,24 @@ fn command(words: &[OsString]) -> Command {
 
 /// The terminal is the command's: only what is new is said.
 fn tell(log: &Progress, status: &Status) {
-    let Some(session) = &status.session else {
-        return; // the command has not been started
+    let Some(failure) = status.failure.as_ref().filter(|failure| failure.tries == 1) else {
+        return;
     };
-    if let Some(failure) = status.failure.as_ref().filter(|failure| failure.tries == 1) {
-        let (end, error) = (session.credentials.expiration, &failure.error);
-        let (verb, now) = match session.valid(Moment::now()) {
-            true => ("ends", "yet"),
-            false => ("ended", "in time"),
-        };
-        log.warn(&format!(
-            "the session cannot be renewed {now}; the latest one {verb} at {end}\n{}",
-            error.report()
-        ));
-    }
+    let end = |session: &Session| session.credentials.expiration;
+    let stands = match &status.session {
+        Some(session) if session.valid(Moment::now()) => {
+            format!(
+                "cannot be renewed yet; the latest one ends at {}",
+                end(session)
+            )
+        }
+        Some(session) => format!(
+            "cannot be renewed in time; the latest one ended at {}",
+            end(session)
+        ),
+        None => "is no longer permitted by the agent, and is not handed out any more".to_owned(),
+    };
+    log.warn(&format!("the session {stands}\n{}", failure.error.report()));
 }
 
 /// As shells have it.

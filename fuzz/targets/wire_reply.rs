@@ -20,7 +20,8 @@ fuzz_target!(|frame: &[u8]| {
         Call::GetInterfaceDescription { interface: text() },
         Call::ListIdentities,
         Call::GetCertificate { identity: None },
-        Call::SignCreateSession(unsigned),
+        Call::SignCreateSession(unsigned.clone()),
+        Call::MayCreateSession(unsigned),
     ] {
         if let Ok(reply) = decode_reply(&call, frame) {
             assert_eq!(decode_reply(&call, &encode_reply(&reply)), Ok(reply));

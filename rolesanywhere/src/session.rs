@@ -55,12 +55,18 @@ impl FromStr for SessionName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<SessionName, String> {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
-        if (2..=64).contains(&text.len()) && text.chars().all(plain) {
+        if (2..=64).contains(&text.len()) && text.chars().all(SessionName::may_contain) {
             Ok(SessionName(text.to_owned()))
         } else {
             Err("a role session's name has 2 to 64 letters, digits or any of _+=,.@-".into())
         }
+    }
+}
+
+impl SessionName {
+    /// Returns whether a name may have this character.
+    pub fn may_contain(c: char) -> bool {
+        c.is_ascii_alphanumeric() || "_+=,.@-".contains(c)
     }
 }
 

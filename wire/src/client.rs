@@ -125,6 +125,20 @@ impl Client {
         }
     }
 
+    /// Whether the agent would sign the request, by its policy: no token is asked. A refusal is an error.
+    pub fn may_create_session(&mut self, unsigned: UnsignedRequest) -> Result<(), ClientError> {
+        let request = Request {
+            call: Call::MayCreateSession(unsigned),
+            more: false,
+            oneway: false,
+        };
+        self.send(&request)?;
+        match self.receive(&request.call)? {
+            Reply::Permitted => Ok(()),
+            other => Err(ClientError::Garbled(format!("{other:?}"))),
+        }
+    }
+
     fn send(&mut self, request: &Request) -> Result<(), ClientError> {
         let frame = codec::encode_request(request);
         match self.0.send(frame, TRANSFER_DEADLINE) {

@@ -20,6 +20,7 @@ const GET_INTERFACE_DESCRIPTION: &str = "org.varlink.service.GetInterfaceDescrip
 const LIST_IDENTITIES: &str = "org.roleseal.Agent.ListIdentities";
 const GET_CERTIFICATE: &str = "org.roleseal.Agent.GetCertificate";
 const SIGN_CREATE_SESSION: &str = "org.roleseal.Agent.SignCreateSession";
+const MAY_CREATE_SESSION: &str = "org.roleseal.Agent.MayCreateSession";
 
 /// Reads a call. The error is the reply to send: [`Refusal::MalformedMessage`],
 /// [`Refusal::InterfaceNotFound`], [`Refusal::MethodNotFound`] or [`Refusal::InvalidParameter`].
@@ -50,18 +51,23 @@ fn decode_call(method: String, mut parameters: Members) -> Result<Call, Refusal>
         GET_CERTIFICATE => Call::GetCertificate {
             identity: parameters.optional("identity")?,
         },
-        SIGN_CREATE_SESSION => Call::SignCreateSession(UnsignedRequest {
-            identity: parameters.optional("identity")?,
-            region: parameters.required("region")?,
-            host: parameters.required("host")?,
-            query: parameters.required("query")?,
-            content_type: parameters.required("contentType")?,
-            body: parameters.required("body")?,
-        }),
+        SIGN_CREATE_SESSION => Call::SignCreateSession(decode_unsigned(&mut parameters)?),
+        MAY_CREATE_SESSION => Call::MayCreateSession(decode_unsigned(&mut parameters)?),
         _ => return Err(no_such_method(method)),
     };
     parameters.end()?;
     Ok(call)
+}
+
+fn decode_unsigned(parameters: &mut Members) -> Result<UnsignedRequest, Refusal> {
+    Ok(UnsignedRequest {
+        identity: parameters.optional("identity")?,
+        region: parameters.required("region")?,
+        host: parameters.required("host")?,
+        query: parameters.required("query")?,
+        content_type: parameters.required("contentType")?,
+        body: parameters.required("body")?,
+    })
 }
 
 fn no_such_method(method: String) -> Refusal {
@@ -89,6 +95,7 @@ pub fn encode_request(request: &Request) -> Vec<u8> {
         Call::GetCertificate { identity: None } => (GET_CERTIFICATE, json!({})),
         Call::GetCertificate { identity } => (GET_CERTIFICATE, json!({ "identity": identity })),
         Call::SignCreateSession(unsigned) => (SIGN_CREATE_SESSION, json!(unsigned)),
+        Call::MayCreateSession(unsigned) => (MAY_CREATE_SESSION, json!(unsigned)),
     };
     let mut message = Map::new();
     message.insert("method".into(), method.into());
@@ -118,6 +125,7 @@ pub fn encode_reply(reply: &Reply) -> Vec<u8> {
         }
         Reply::Certificate(chain) => json!({ "parameters": { "chain": chain } }),
         Reply::Signed(headers) => json!({ "parameters": { "headers": headers } }),
+        Reply::Permitted => json!({ "parameters": {} }),
         Reply::Refused(refusal) => json!(refusal),
     };
     message.to_string().into_bytes()
@@ -153,6 +161,9 @@ pub fn decode_reply(call: &Call, frame: &[u8]) -> Result<Reply, String> {
         }
         Call::GetCertificate { .. } => from_value(member("chain")).map(Reply::Certificate),
         Call::SignCreateSession(_) => from_value(member("headers")).map(Reply::Signed),
+        Call::MayCreateSession(_) => {
+            from_value::<Map<String, Value>>(message).map(|_| Reply::Permitted)
+        }
     };
     reply.map_err(|error| error.to_string())
 }
@@ -276,6 +287,10 @@ mod tests {
                 r#"{"method":"org.roleseal.Agent.GetCertificate","parameters":{"identity":"web"}}"#,
             ),
             (Call::SignCreateSession(unsigned()), SIGN),
+            (
+                Call::MayCreateSession(unsigned()),
+                &SIGN.replace("Sign", "May"),
+            ),
         ];
         for (call, text) in cases {
             let request = Request {

@@ -35,6 +35,8 @@ pub enum Call {
     },
     /// `org.roleseal.Agent.SignCreateSession`
     SignCreateSession(UnsignedRequest),
+    /// `org.roleseal.Agent.MayCreateSession`
+    MayCreateSession(UnsignedRequest),
 }
 
 /// A `POST /sessions` request before it is signed, as the caller will send it.
@@ -74,6 +76,8 @@ pub enum Reply {
     Certificate(Vec<String>),
     /// To [`Call::SignCreateSession`]: the headers to add, by name.
     Signed(BTreeMap<String, String>),
+    /// To [`Call::MayCreateSession`]: the policy permits it.
+    Permitted,
     /// To any call: no, and why.
     Refused(Refusal),
 }

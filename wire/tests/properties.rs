@@ -35,6 +35,7 @@ fn call() -> impl Strategy<Value = Call> {
         Just(Call::ListIdentities),
         of(text()).prop_map(|identity| Call::GetCertificate { identity }),
         unsigned().prop_map(Call::SignCreateSession),
+        unsigned().prop_map(Call::MayCreateSession),
     ]
 }
 
@@ -145,6 +146,7 @@ fn answered() -> impl Strategy<Value = (Call, Reply)> {
             Call::SignCreateSession(unsigned),
             Reply::Signed(headers)
         )),
+        unsigned().prop_map(|unsigned| (Call::MayCreateSession(unsigned), Reply::Permitted)),
         (call(), refusal()).prop_map(|(call, refusal)| (call, Reply::Refused(refusal))),
     ]
 }

@@ -4,12 +4,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use jiff::SignedDuration;
-use rolesanywhere::SessionDuration;
+use rolesanywhere::{SessionDuration, SessionName};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 
 use crate::fault::Fault;
-use crate::rule::{ArnPattern, Rule};
+use crate::rule::{Pattern, Rule};
 use crate::user_database::UserDatabase;
 use crate::value::Text;
 
@@ -26,6 +26,8 @@ pub(crate) struct RuleTable {
     profiles: Vec<Text<ArnPattern>>,
     #[serde(default)]
     trust_anchors: Vec<Text<ArnPattern>>,
+    #[serde(default)]
+    role_session_names: Vec<Text<NamePattern>>,
     max_duration: Option<Text<MaxDuration>>,
 }
 
@@ -37,24 +39,36 @@ impl RuleTable {
             return Err(nobody.to_owned().into());
         }
         let everyone = Account::Name("*".to_owned());
-        let unwrap =
-            |patterns: Vec<Text<ArnPattern>>| patterns.into_iter().map(|text| text.0).collect();
+        let unmapped = users.unmapped();
+        let (mut user_ids, mut group_ids, mut unmatched) = (Vec::new(), Vec::new(), Vec::new());
+        for user in self.users.iter().filter(|user| **user != everyone) {
+            let id = user.number("user", |name| users.user(name))?;
+            match user {
+                Account::Name(name) if id == unmapped.uid => unmatched.push(name.clone()),
+                _ => user_ids.push(id),
+            }
+        }
+        for group in &self.groups {
+            let id = group.number("group", |name| users.group(name))?;
+            match group {
+                Account::Name(name) if id == unmapped.gid => unmatched.push(name.clone()),
+                _ => group_ids.push(id),
+            }
+        }
+        let arns = |patterns: Vec<Text<ArnPattern>>| patterns.into_iter().map(|text| text.0.0);
         Ok(Rule {
             everyone: self.users.contains(&everyone),
-            users: self
-                .users
-                .iter()
-                .filter(|user| **user != everyone)
-                .map(|user| user.number("user", |name| users.user(name)))
-                .collect::<Result<_, Fault>>()?,
-            groups: self
-                .groups
-                .iter()
-                .map(|group| group.number("group", |name| users.group(name)))
-                .collect::<Result<_, Fault>>()?,
-            roles: unwrap(self.roles),
-            profiles: unwrap(self.profiles),
-            trust_anchors: unwrap(self.trust_anchors),
+            users: user_ids,
+            groups: group_ids,
+            unmatched,
+            roles: arns(self.roles).collect(),
+            profiles: arns(self.profiles).collect(),
+            trust_anchors: arns(self.trust_anchors).collect(),
+            role_session_names: self
+                .role_session_names
+                .into_iter()
+                .map(|text| text.0.0)
+                .collect(),
             max_duration: self.max_duration.map(|text| text.0.0),
         })
     }
@@ -113,12 +127,15 @@ impl<'de> Deserialize<'de> for Account {
     }
 }
 
+/// A pattern of ARNs.
+struct ArnPattern(Pattern);
+
 impl FromStr for ArnPattern {
     type Err = String;
 
     fn from_str(text: &str) -> Result<ArnPattern, String> {
         if text == "*" || text.starts_with("arn:") {
-            Ok(ArnPattern(text.to_owned()))
+            Ok(ArnPattern(Pattern(text.to_owned())))
         } else {
             Err(format!(
                 "{text:?} matches no ARN: write one, with * for any characters"
@@ -126,6 +143,30 @@ impl FromStr for ArnPattern {
         }
     }
 }
+
+/// A pattern of role session names; the empty one stands for a request without a name.
+struct NamePattern(Pattern);
+
+impl FromStr for NamePattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<NamePattern, String> {
+        // In a name's place each wildcard may be any character of one.
+        let name = text.replace(['*', '?'], "x");
+        let fits = text.contains('*') || text.is_empty() || name.parse::<SessionName>().is_ok();
+        if fits && name.len() <= NAME_LIMIT && name.chars().all(SessionName::may_contain) {
+            Ok(NamePattern(Pattern(text.to_owned())))
+        } else {
+            Err(format!(
+                "{text:?} matches no role session name: they have 2 to 64 letters, digits or any of _+=,.@-; write * for \
+                 any characters, ? for one, and \"\" for a request without a name"
+            ))
+        }
+    }
+}
+
+/// Of a pattern: a name's, and some wildcards.
+const NAME_LIMIT: usize = 128;
 
 /// A time such as `1h` or `90m`, within what AWS grants.
 struct MaxDuration(SessionDuration);
@@ -155,6 +196,8 @@ mod tests {
             ("users = [-1]", "FILE:5: "),
             ("users = [0]\nroles = [\"web-*\"]", "FILE:6: "),
             ("users = [0]\nmax-duration = \"1m\"", "FILE:6: "),
+            ("users = [0]\nrole-session-names = [\"a b\"]", "FILE:6: "),
+            ("users = [0]\nrole-session-names = [\"a\"]", "FILE:6: "),
             ("users = [0]\nmax-duration = 900", "FILE:6: "),
         ] {
             assert_refused(&format!("{WEB}[[identity.allow]]\n{rule}\n"), expected);

@@ -43,7 +43,7 @@ use limits::LimitsTable;
 pub use metrics::MetricsAddress;
 use metrics::MetricsTable;
 pub use renew::beside;
-pub use rule::{ArnPattern, Rule};
+pub use rule::{Pattern, Rule};
 pub use tokens::DEFAULT_MODULE;
 use tokens::TpmTable;
 pub use tokens::{Pkcs11Config, TokenConfig, TokenKind};
@@ -74,6 +74,20 @@ impl Config {
         self.identities
             .iter()
             .any(|identity| !identity.rules.is_empty())
+    }
+
+    /// What is no fault of the file, but does not do what somebody may expect.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        self.identities.iter().flat_map(|identity| {
+            let names = identity.rules.iter().flat_map(|rule| &rule.unmatched);
+            names.map(|name| {
+                format!(
+                    "identity {:?}: the rule for {name:?} matches nobody: its number is also that of everyone who is not \
+                     mapped into the agent's user namespace; to permit all of them, write the number",
+                    identity.name
+                )
+            })
+        })
     }
 
     /// Where all PINs and auth values come from.
@@ -266,6 +280,7 @@ mod tests {
             roles = ["arn:aws:iam::123456789012:role/web-*"]
             profiles = ["*"]
             trust-anchors = ["arn:aws:rolesanywhere:*:123456789012:trust-anchor/*"]
+            role-session-names = ["ci-*", ""]
             max-duration = "1h"
             [[identity.allow]]
             users = ["*"]
@@ -293,6 +308,8 @@ mod tests {
             (&[0, 1001][..], &[0, 7][..])
         );
         assert_eq!(rule.max_duration.unwrap().seconds(), 3600);
+        let names = ["ci-*", ""].map(|name| Pattern(name.into()));
+        assert_eq!(rule.role_session_names, names);
         assert!(web.rules[1].everyone);
         assert!(matches!(
             batch.certificate.leaf,

@@ -11,24 +11,28 @@ pub struct Rule {
     pub users: Vec<u32>,
     /// `groups`, by number.
     pub groups: Vec<u32>,
+    /// Names in `users` and `groups` that match nobody: their number stands for everyone who has none here.
+    pub unmatched: Vec<String>,
     /// `roles`
-    pub roles: Vec<ArnPattern>,
+    pub roles: Vec<Pattern>,
     /// `profiles`
-    pub profiles: Vec<ArnPattern>,
+    pub profiles: Vec<Pattern>,
     /// `trust-anchors`
-    pub trust_anchors: Vec<ArnPattern>,
+    pub trust_anchors: Vec<Pattern>,
+    /// `role-session-names`; a request without a name has the empty one.
+    pub role_session_names: Vec<Pattern>,
     /// `max-duration`
     pub max_duration: Option<SessionDuration>,
 }
 
-/// An ARN in which `*` stands for any characters and `?` for one, as in IAM policies.
+/// A text in which `*` stands for any characters and `?` for one, as in IAM policies.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ArnPattern(pub String);
+pub struct Pattern(pub String);
 
-impl ArnPattern {
-    /// Whether the pattern is of this ARN.
-    pub fn matches(&self, arn: &str) -> bool {
-        glob(self.0.as_bytes(), arn.as_bytes())
+impl Pattern {
+    /// Returns whether the whole text is as the pattern says.
+    pub fn matches(&self, text: &str) -> bool {
+        glob(self.0.as_bytes(), text.as_bytes())
     }
 }
 

@@ -36,6 +36,23 @@ pub fn certificate_chain(socket: &Path, identity: Option<&str>) -> Result<Vec<St
         .map_err(|error| AgentError::new(socket, error))
 }
 
+/// Asks whether this process may still have the session of that request. `Err` only where the agent refuses: one
+/// that is silent, busy, restarting or too old to be asked has nothing against it.
+pub(crate) fn may_create_session(
+    socket: &Path,
+    unsigned: UnsignedRequest,
+) -> Result<(), AgentError> {
+    let path = socket.to_owned();
+    let ask = move || Client::connect(&path)?.may_create_session(unsigned);
+    match timeout(GLANCE, ask) {
+        Some(Err(error)) => match AgentError::new(socket, error) {
+            refused if refused.is_by_policy() => Err(refused),
+            _ => Ok(()),
+        },
+        Some(Ok(())) | None => Ok(()),
+    }
+}
+
 /// The certificate that the agent would sign with.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Certificate {
@@ -49,7 +66,7 @@ pub enum Certificate {
 
 /// Whoever asks has credentials already, and should have them at once: an agent that is being restarted
 /// is not waited for. The answer takes a millisecond.
-const GLANCE: Duration = Duration::from_millis(500);
+pub(crate) const GLANCE: Duration = Duration::from_millis(500);
 
 /// Looks which certificate an identity has now. This needs no token.
 pub fn certificate(socket: &Path, identity: Option<&str>) -> Certificate {
@@ -97,6 +114,19 @@ impl AgentError {
             ClientError::Refused(refusal) => Some(refusal),
             _ => None,
         }
+    }
+
+    /// Returns whether the agent's configuration gives this user no such session, now or later.
+    pub(crate) fn is_by_policy(&self) -> bool {
+        matches!(
+            self.refusal(),
+            Some(
+                Refusal::NotPermitted { .. }
+                    | Refusal::IdentityNotFound { .. }
+                    | Refusal::IdentityAmbiguous { .. }
+                    | Refusal::RequestRefused { .. }
+            )
+        )
     }
 }
 
@@ -170,7 +200,9 @@ fn hint_of(refusal: &Refusal) -> String {
 fn remedy(rule: Rule) -> &'static str {
     match rule {
         Rule::Caller => "name this user (users) or one of its groups (groups) in",
-        Rule::Role => "request another role, or add this one to roles of",
+        Rule::Role => {
+            "request another role or role session name, or add this one to role-session-names or roles of"
+        }
         Rule::Profile => "use another profile, or add this one to profiles of",
         Rule::TrustAnchor => "use another trust anchor, or add this one to trust-anchors of",
         Rule::Duration => "request less with session-duration, or raise max-duration of",

@@ -92,6 +92,17 @@ impl Cache {
         entry::store(&self.directory, key, session).map_err(|error| self.io(error))
     }
 
+    /// Notes that the agent was asked at that time whether this user may have the session. Where that cannot be
+    /// written, it is asked again.
+    pub(crate) fn note_check(&self, key: &str, at: Timestamp) {
+        let _ = entry::note_check(&self.directory, key, at);
+    }
+
+    /// Drops the session of a target.
+    pub(crate) fn remove(&self, key: &str) {
+        entry::remove(&self.directory, key);
+    }
+
     /// Waits for the lock, until the deadline.
     pub(crate) fn lock(&self, key: &str, deadline: Instant) -> Result<Lock, CacheError> {
         let name = format!("{key}.lock");

@@ -99,6 +99,15 @@ impl Error {
         }
     }
 
+    /// Returns whether the agent's policy refuses the session: one that is kept must not be used either.
+    pub(crate) fn refused_by_agent(&self) -> bool {
+        match self {
+            Error::Agent(error) => error.is_by_policy(),
+            Error::Persistent { error, .. } => error.refused_by_agent(),
+            _ => false,
+        }
+    }
+
     /// Returns whether AWS refuses the request until its configuration, or the request, changes.
     pub(crate) fn refused_by_aws(&self) -> bool {
         self.aws_refusal().is_some_and(|refusal| !refusal.passing())

@@ -1,5 +1,5 @@
 //! A target's session for who hands it out for a long time: renewed ahead of its end by a thread of its
-//! own; kept until its end where that fails; never handed out after it.
+//! own; kept until its end where that fails; never handed out after it, nor once the agent no longer permits it.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -23,6 +23,7 @@ struct Inner {
     target: Target,
     state: Mutex<State>,
     changed: Condvar,
+    told: Box<dyn Fn(Event) + Send + Sync>,
 }
 
 #[derive(Default)]
@@ -32,7 +33,18 @@ struct State {
     outcomes: u64,
     /// Somebody needs a session before the next try is due.
     hurry: bool,
+    /// The agent is being asked about the session at hand.
+    checking: bool,
     stop: bool,
+}
+
+/// What a listener hears.
+#[derive(Debug, Clone, Copy)]
+pub enum Event<'s> {
+    /// A try has ended, or the agent has withdrawn its permission, and how it stands now.
+    Ended(&'s Status),
+    /// The agent has been asked, and has nothing against the session at hand.
+    Checked,
 }
 
 /// How it stands with a target.
@@ -84,22 +96,23 @@ const LOOK: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(65);
 
 impl SessionRefresher {
-    /// Begins to ask. After each try `told` hears how it stands, in the thread that tries: to write the
+    /// Begins to ask. After each try and check `told` hears how it stands, in the thread that asks: to write the
     /// session somewhere, or a log line.
     pub fn start(
         sessions: Arc<Sessions>,
         target: Target,
-        told: impl FnMut(&Status) + Send + 'static,
+        told: impl Fn(Event) + Send + Sync + 'static,
     ) -> io::Result<SessionRefresher> {
         let inner = Arc::new(Inner {
             sessions,
             target,
             state: Mutex::default(),
             changed: Condvar::new(),
+            told: Box::new(told),
         });
         let keeper = Arc::clone(&inner);
         let thread = thread::Builder::new().name(inner.target.shown().to_owned());
-        thread.spawn(move || keeper.keep(told))?;
+        thread.spawn(move || keeper.keep())?;
         Ok(SessionRefresher(inner))
     }
 
@@ -108,7 +121,8 @@ impl SessionRefresher {
         &self.0.target
     }
 
-    /// A valid session, or why there is none. Waits where a try is under way and there is none.
+    /// A valid session, or why there is none. Waits where a try is under way and there is none, and for the agent's
+    /// word, once a minute.
     pub fn session(&self) -> Shared {
         let deadline = Instant::now() + PATIENCE;
         let mut state = self.0.state();
@@ -118,25 +132,33 @@ impl SessionRefresher {
                 return outcome;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if state.outcomes != outcomes || left.is_zero() {
+            let checking = self.0.begin_check(&mut state);
+            if left.is_zero() || !checking && state.outcomes != outcomes {
                 return Err(Arc::new(Error::Lost));
             }
-            state.hurry = true;
-            self.0.changed.notify_all();
+            if !checking {
+                state.hurry = true;
+                self.0.changed.notify_all();
+            }
             state = self.0.wait(state, left);
         }
     }
 
-    /// The same without a wait: `None` where a try is under way, which begins at once. The listener hears
-    /// how it ended.
+    /// The same without a wait: `None` where a try or a check is under way, which begins at once. The listener
+    /// hears how it ended.
     pub fn at_hand(&self) -> Option<Shared> {
         let mut state = self.0.state();
         let outcome = state.status.at_hand(Moment::now());
-        if outcome.is_none() && !state.hurry {
+        if outcome.is_none() && !self.0.begin_check(&mut state) && !state.hurry {
             state.hurry = true;
             self.0.changed.notify_all();
         }
         outcome
+    }
+
+    /// Has the agent asked about the session at hand, where that is due; the listener hears of it.
+    pub fn check(&self) {
+        self.0.begin_check(&mut self.0.state());
     }
 
     /// How it stands.
@@ -153,7 +175,7 @@ impl Drop for SessionRefresher {
 }
 
 impl Inner {
-    fn keep(&self, mut told: impl FnMut(&Status)) {
+    fn keep(&self) {
         while self.wait_until_due() {
             let old = self.state().status.session.clone();
             let outcome = match &old {
@@ -165,10 +187,50 @@ impl Inner {
             state.status.note(outcome, Moment::now(), fastrand::f64());
             let status = state.status.clone();
             drop(state);
-            told(&status);
-            // Only now: who is woken may look at what was written.
-            self.state().outcomes += 1;
-            self.changed.notify_all();
+            self.tell(Event::Ended(&status));
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        (self.told)(event);
+        // Only now: who is woken may look at what was written.
+        self.state().outcomes += 1;
+        self.changed.notify_all();
+    }
+
+    /// Has the agent asked about the session at hand, where that is due. Says whether it is. A thread of its own asks,
+    /// since a try may take half a minute, while the session at hand is good.
+    fn begin_check(self: &Arc<Self>, state: &mut State) -> bool {
+        let Some(session) = state.status.unchecked(Moment::now()) else {
+            return false;
+        };
+        let (session, inner) = (Arc::clone(session), Arc::clone(self));
+        if !state.checking {
+            let check = move || inner.check(&session);
+            state.checking = thread::Builder::new().spawn(check).is_ok(); // or who comes next tries
+        }
+        true
+    }
+
+    fn check(&self, session: &Arc<Session>) {
+        let outcome = self.sessions.check(&self.target, session);
+        let mut state = self.state();
+        state.checking = false;
+        let same = |at_hand: &Arc<Session>| Arc::ptr_eq(at_hand, session);
+        match outcome {
+            Err(error) if state.status.session.as_ref().is_some_and(same) => {
+                state
+                    .status
+                    .note(Err(error), Moment::now(), fastrand::f64());
+                let status = state.status.clone();
+                drop(state);
+                self.tell(Event::Ended(&status));
+            }
+            // A newer one had the agent's permission.
+            Ok(()) | Err(_) => {
+                drop(state);
+                self.tell(Event::Checked);
+            }
         }
     }
 
@@ -210,8 +272,17 @@ impl Status {
         self.session.as_ref().is_some_and(|one| one.valid(now))
     }
 
+    /// The valid session on which the agent has to be asked first.
+    fn unchecked(&self, now: Moment) -> Option<&Arc<Session>> {
+        let session = self.session.as_ref()?;
+        (session.valid(now) && session.unchecked(now)).then_some(session)
+    }
+
     /// The session while it is valid, or how the latest try failed.
     fn at_hand(&self, now: Moment) -> Option<Shared> {
+        if self.unchecked(now).is_some() {
+            return None;
+        }
         let valid = self.session.as_ref().filter(|session| session.valid(now));
         match (valid, &self.failure) {
             (Some(session), _) => Some(Ok(Arc::clone(session))),
@@ -243,6 +314,9 @@ impl Status {
                 wait
             }
             Err(error) => {
+                if error.refused_by_agent() && self.session.take().is_some() {
+                    self.failure = None; // that of AWS or the network is another matter
+                }
                 let (since, tries) = match &self.failure {
                     Some(failure) => (failure.since, failure.tries.saturating_add(1)),
                     None => (now.wall, 1),

@@ -1,5 +1,6 @@
 //! A session: credentials, and how long they are good for.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -20,7 +21,12 @@ pub struct Session {
     life: Duration,
     /// Its end by the clock of waits: a wall clock that is set back makes no session longer.
     end: Instant,
+    /// When the agent last had a say in whether this user may have it.
+    checked: Mutex<Moment>,
 }
+
+/// How long a session is used without asking the agent whether its policy still permits it.
+const UNCHECKED: Duration = Duration::from_secs(60);
 
 /// AWS's tools ask anew once less than this is left (botocore does so 15 minutes ahead, others later):
 /// what has less would make them ask for every call.
@@ -41,14 +47,16 @@ impl Session {
             issued: asked.wall,
             serial,
             life,
+            checked: Mutex::new(asked),
         }
     }
 
-    /// One that another process asked for.
+    /// One that another process asked for, and somebody `checked` by the wall clock.
     pub(crate) fn kept(
         credentials: Credentials,
         issued: Timestamp,
         serial: Option<String>,
+        checked: Timestamp,
         now: Moment,
     ) -> Session {
         let life = between(issued, credentials.expiration);
@@ -59,6 +67,10 @@ impl Session {
             issued,
             serial,
             life,
+            checked: Mutex::new(Moment {
+                wall: checked,
+                ..now
+            }),
         }
     }
 
@@ -77,6 +89,20 @@ impl Session {
     /// of its life, before its end.
     pub fn fresh(&self, now: Moment) -> bool {
         self.left(now) > self.margin()
+    }
+
+    /// Returns whether the agent has to be asked before this is used again: it has a say once a minute.
+    pub(crate) fn unchecked(&self, now: Moment) -> bool {
+        let checked = *self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        let wall = now.wall.duration_since(checked.wall);
+        // What is from after now was noted by a clock that has been set back since.
+        let recent = Duration::try_from(wall).is_ok_and(|wall| wall < UNCHECKED);
+        !recent || now.steady.saturating_duration_since(checked.steady) >= UNCHECKED
+    }
+
+    /// Notes that the agent was asked then, whether or not it answered.
+    pub(crate) fn check(&self, now: Moment) {
+        *self.checked.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 
     /// How long before its end it stops being fresh.
@@ -181,11 +207,26 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_agent_has_a_say_once_a_minute_by_either_clock() {
+        let one = session("A", BEGIN, "2026-01-01T13:00:00Z");
+        let begin = moment(BEGIN);
+        let later = |seconds| begin.later(Duration::from_secs(seconds));
+        assert!(!one.unchecked(later(59)) && one.unchecked(later(60)));
+        // After a suspension, and for a clock that was set back.
+        let wall = later(60).wall;
+        assert!(one.unchecked(Moment { wall, ..begin }));
+        let wall = begin.wall - Duration::from_secs(1);
+        assert!(one.unchecked(Moment { wall, ..later(30) }));
+        one.check(later(60));
+        assert!(!one.unchecked(later(119)) && one.unchecked(later(120)));
+    }
+
+    #[test]
     fn a_session_that_was_kept_has_what_is_left_of_it() {
         let kept = |issued: &str, now: &str| {
             let end = credentials("A", "2026-01-01T13:00:00Z");
             let now = moment(now);
-            Session::kept(end, issued.parse().unwrap(), None, now).left(now)
+            Session::kept(end, issued.parse().unwrap(), None, now.wall, now).left(now)
         };
         assert_eq!(kept(BEGIN, "2026-01-01T12:50:00Z"), Duration::from_mins(10));
         assert_eq!(kept(BEGIN, "2026-01-01T11:30:00Z"), Duration::from_hours(1));

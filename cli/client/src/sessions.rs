@@ -75,12 +75,31 @@ impl Sessions {
         })
     }
 
+    /// Asks the agent whether this user may still have the session, which is used on. An error is the refusal: then
+    /// the target's session is kept neither here nor in the cache.
+    pub(crate) fn check(&self, target: &Target, session: &Session) -> Result<(), Arc<Error>> {
+        let begin = Moment::now();
+        let unsigned = target.session.unsigned();
+        let refused = agent_client::may_create_session(&target.socket, unsigned);
+        session.check(begin);
+        refused.map_err(|error| {
+            let key = target.key();
+            self.flight(&key).state().latest = None;
+            if let Some(cache) = &self.cache {
+                cache.remove(&key);
+            }
+            Arc::new(error.into())
+        })
+    }
+
     /// The latest session if it will do. Otherwise one thread asks, and the others get what it gets.
     fn fly(&self, target: &Target, will_do: WillDo) -> Shared {
         let key = target.key();
         let flight = self.flight(&key);
         let mut state = flight.state();
-        if let Some(session) = state.latest.as_ref().filter(|s| will_do(s, Moment::now())) {
+        let now = Moment::now();
+        let good = |session: &&Arc<Session>| will_do(session, now) && !session.unchecked(now);
+        if let Some(session) = state.latest.as_ref().filter(good) {
             return Ok(Arc::clone(session));
         }
         if state.flying {
@@ -107,7 +126,8 @@ impl Sessions {
         let Some(cache) = &self.cache else {
             return (self.create)(target, deadline);
         };
-        if let Some(session) = kept(cache, target, key, will_do, begin) {
+        let unlocked = || cache.lock(key, Instant::now() + agent_client::GLANCE).ok();
+        if let Some(session) = kept(cache, target, key, will_do, begin, unlocked) {
             return Ok(session);
         }
         self.progress
@@ -120,7 +140,7 @@ impl Sessions {
                 return (self.create)(target, deadline);
             }
         };
-        if let Some(session) = kept(cache, target, key, will_do, begin) {
+        if let Some(session) = kept(cache, target, key, will_do, begin, || None) {
             return Ok(session);
         }
         if let Some(failure) = lock.failure_since(begin) {
@@ -156,21 +176,39 @@ impl Sessions {
 
 type WillDo<'f> = &'f dyn Fn(&Session, Moment) -> bool;
 
-/// The cache's session, if it will do and is of the certificate that the agent signs with now. Without
-/// an answer from the agent it is good as well: nothing else about it has changed.
+/// The cache's session, if it will do, the agent still permits it, and it is of the certificate that the agent signs
+/// with now. Without an answer from the agent it is good as well: nothing else about it has changed. Of the processes
+/// that find that the agent has to be asked, one asks at a time, which has the `turn`.
 fn kept(
     cache: &Cache,
     target: &Target,
     key: &str,
     will_do: WillDo,
     begin: Timestamp,
+    turn: impl FnOnce() -> Option<Lock>,
 ) -> Option<Session> {
-    let session = cache
-        .load(key)
-        .filter(|session| will_do(session, Moment::now()))?;
+    let load = || {
+        let session = cache.load(key);
+        session.filter(|session| will_do(session, Moment::now()))
+    };
+    let mut session = load()?;
     // What is from after now was made by a clock that has been set back since.
     if (begin..=Timestamp::now()).contains(&session.issued) {
         return Some(session); // made while this process waited for it
+    }
+    if session.unchecked(Moment::now()) {
+        let _turn = turn();
+        session = load()?;
+        let now = Moment::now();
+        if session.unchecked(now) {
+            let unsigned = target.session.unsigned();
+            if agent_client::may_create_session(&target.socket, unsigned).is_err() {
+                cache.remove(key);
+                return None; // a new request is refused alike
+            }
+            session.check(now);
+            cache.note_check(key, now.wall);
+        }
     }
     let identity = target.session.identity.as_deref();
     let same = match agent_client::certificate(&target.socket, identity) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use client::refresher::{SessionRefresher, Status};
+use client::refresher::{Event, SessionRefresher, Status};
 use client::sessions::{Sessions, Shared};
 use client::target::Target;
 
@@ -19,7 +19,7 @@ pub(crate) struct Served {
     told: Told,
     refresher: RwLock<Arc<SessionRefresher>>,
     handed_out: AtomicU64,
-    /// Something changes after each try.
+    /// Something changes after each try and check.
     tries: watch::Sender<()>,
 }
 
@@ -106,8 +106,10 @@ fn refresher(
     tries: &watch::Sender<()>,
 ) -> io::Result<SessionRefresher> {
     let (told, tries) = (Arc::clone(told), tries.clone());
-    SessionRefresher::start(Arc::clone(sessions), target, move |status| {
-        told(status);
+    SessionRefresher::start(Arc::clone(sessions), target, move |event| {
+        if let Event::Ended(status) = event {
+            told(status);
+        }
         tries.send_replace(());
     })
 }

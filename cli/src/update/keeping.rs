@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use client::Diagnostic;
 use client::moment::Moment;
 use client::progress::{self, Progress};
-use client::refresher::{SessionRefresher, Status};
+use client::refresher::{self, SessionRefresher, Status};
 use client::retry::Backoff;
 use client::session::Session;
 use client::sessions::Sessions;
@@ -52,8 +52,10 @@ pub(super) fn keep(
     let (mut profiles, mut refreshers) = (Vec::new(), Vec::new());
     for (index, pair) in pairs.into_iter().enumerate() {
         let tell = tell.clone();
-        let told = move |status: &Status| {
-            let _ = tell.send(Event::Told(index, status.clone())); // at the end nobody listens
+        let told = move |event: refresher::Event| {
+            if let refresher::Event::Ended(status) = event {
+                let _ = tell.send(Event::Told(index, status.clone())); // at the end nobody listens
+            }
         };
         let one = SessionRefresher::start(Arc::clone(&sessions), pair.target, told);
         refreshers.push(one?);
@@ -65,7 +67,7 @@ pub(super) fn keep(
         progress,
         ready: false,
     };
-    keeper.run(&events);
+    keeper.run(&events, &refreshers);
     let _ = sd_notify::notify(&[NotifyState::Stopping]); // only if systemd asked for it
     Ok(())
 }
@@ -89,9 +91,11 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn run(&mut self, events: &Receiver<Event>) {
+    fn run(&mut self, events: &Receiver<Event>, refreshers: &[SessionRefresher]) {
         loop {
             self.tend();
+            // What is in the file is handed out all the time.
+            refreshers.iter().for_each(SessionRefresher::check);
             match events.recv_timeout(self.wait()) {
                 Ok(Event::Told(index, status)) => {
                     if let Some(profile) = self.profiles.get_mut(index) {
@@ -172,7 +176,9 @@ pub(super) fn written(name: &ProfileName, session: &Session, file: &CredentialsF
 /// What is said of a profile that has no credentials any more.
 pub(super) fn withdrawn(name: &ProfileName, file: &CredentialsFile) -> String {
     let path = file.path().display();
-    format!("profile {name}: its credentials have ended, and are no longer in {path}")
+    format!(
+        "profile {name}: its credentials have ended or are not permitted any more, and are no longer in {path}"
+    )
 }
 
 struct Profile {
@@ -251,8 +257,10 @@ impl Profile {
             }
             session => {
                 // It has ended, also where a clock that was set back says that it has not.
+                // Where there is none any more, the agent has withdrawn its permission for what was written.
                 let end = session
                     .as_ref()
+                    .or(self.written.as_ref())
                     .map(|session| session.credentials.expiration);
                 let by_clock = now.wall + LAST;
                 let end = end.map_or(by_clock, |end| end.max(by_clock));

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use files::{NewFile, Storage};
 use jiff::{SignedDuration, Timestamp};
 use rolesanywhere::DURATION;
+use rustix::fs::{AtFlags, Timespec, Timestamps, UTIME_OMIT, utimensat};
 use secrecy::{ExposeSecret, SecretSlice};
 use serde::{Deserialize, Serialize};
 
@@ -71,7 +72,33 @@ pub(super) fn store(directory: &OwnedFd, key: &str, session: &Session) -> io::Re
     .into();
     let mut new = NewFile::begin(directory, format!("{key}.new."))?;
     new.write(json.expose_secret())?;
-    new.replace(name(key), Storage::Memory)
+    new.replace(name(key), Storage::Memory)?;
+    note_check(directory, key, session.issued)
+}
+
+/// The file's time is when the agent last had a say. A file that has just taken the place of another is as good.
+pub(super) fn note_check(directory: &OwnedFd, key: &str, at: Timestamp) -> io::Result<()> {
+    let omitted = Timespec {
+        tv_sec: 0,
+        tv_nsec: UTIME_OMIT,
+    };
+    let times = Timestamps {
+        last_access: omitted,
+        last_modification: Timespec {
+            tv_sec: at.as_second(),
+            tv_nsec: at.subsec_nanosecond().into(),
+        },
+    };
+    Ok(utimensat(
+        directory,
+        name(key),
+        &times,
+        AtFlags::SYMLINK_NOFOLLOW,
+    )?)
+}
+
+pub(super) fn remove(directory: &OwnedFd, key: &str) {
+    let _ = directory::remove(directory, name(key)); // another may have done it
 }
 
 fn name(key: &str) -> String {
@@ -80,6 +107,8 @@ fn name(key: &str) -> String {
 
 fn read(directory: &OwnedFd, name: &str) -> io::Result<Session> {
     let file = directory::open_to_read(directory, name)?;
+    let checked = Timestamp::try_from(file.metadata()?.modified()?)
+        .map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
     let mut json = Vec::with_capacity(USUAL);
     let read = files::read_to(file, ENTRY_LIMIT, &mut json);
     let json: SecretSlice<u8> = json.into();
@@ -93,6 +122,7 @@ fn read(directory: &OwnedFd, name: &str) -> io::Result<Session> {
         credentials,
         entry.issued,
         entry.serial,
+        checked,
         Moment::now(),
     ))
 }

@@ -95,6 +95,7 @@ fn a_jump_of_the_wall_clock_costs_a_renewal_at_most_a_look() {
     // A try that failed meanwhile leaves the session, which is good again once the clock is right.
     status.note(failure(), off(at(3, 0), 2), 0.0);
     assert!(matches!(status.at_hand(off(at(3, 1), 2)), Some(Err(_))));
+    status.session.as_ref().unwrap().check(at(3, 0));
     assert!(matches!(status.at_hand(at(3, 1)), Some(Ok(_))));
 }
 
@@ -104,8 +105,10 @@ fn a_failure_is_told_to_who_asks_and_to_the_listener() {
     let sessions = Arc::new(Sessions::new(None, Progress::quiet()));
     let nowhere = target("endpoint = \"https://localhost:1\"\nidentity = \"web\"");
     let (tell, told) = mpsc::channel();
-    let refresher = SessionRefresher::start(sessions, nowhere, move |status| {
-        let _ = tell.send(status.failure.clone().unwrap().tries);
+    let refresher = SessionRefresher::start(sessions, nowhere, move |event| {
+        if let Event::Ended(status) = event {
+            let _ = tell.send(status.failure.clone().unwrap().tries);
+        }
     })
     .unwrap();
     assert_eq!(refresher.target().session.identity.as_deref(), Some("web"));
