@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use files::{NewFile, Storage, directory};
+use files::{NewFile, Place, Storage, directory};
 use jiff::Timestamp;
 use rustix::fs::Dir;
 use rustix::process::geteuid;
@@ -132,7 +132,7 @@ impl PinRecords {
     /// Opens the directory below this state directory.
     pub fn open(state: &Path) -> io::Result<PinRecords> {
         let path = state.join(NAME);
-        let directory = directory::open(&path)?;
+        let directory = Place::find(&path.join(KEY))?.directory;
         Ok(PinRecords { path, directory })
     }
 
