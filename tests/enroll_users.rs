@@ -29,13 +29,20 @@ pub(crate) fn install(scene: &Scene) -> PathBuf {
 
 /// The directory and all that is in it.
 pub(crate) fn give_to_nobody(path: &Path) {
-    chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    give_to(path, NOBODY);
+}
+
+fn give_to(path: &Path, user: u32) {
+    chown(path, Some(user), Some(user)).unwrap();
     if path.is_dir() {
         for entry in fs::read_dir(path).unwrap() {
-            give_to_nobody(&entry.unwrap().path());
+            give_to(&entry.unwrap().path(), user);
         }
     }
 }
+
+/// A user with a number of its own, as an agent's is: `nobody` is also all who have none.
+const DAEMON: u32 = 1;
 
 fn said(output: &Output) -> String {
     let [stdout, stderr] =
@@ -58,17 +65,17 @@ fn an_agent_of_the_same_user_is_reloaded() {
     let issue = ca(&scene);
     let pin = scene.pin_path(&scene.add_token("other").unwrap());
     let programs = install(&scene);
-    config.identity[0].allow[0].users = vec![NOBODY];
+    config.identity[0].allow[0].users = vec![DAEMON];
     let file = scene
         .write("agent.toml", &config.to_toml().unwrap())
         .unwrap();
-    give_to_nobody(scene.dir());
-    let as_nobody = |command: &mut Command| {
-        command.uid(NOBODY).gid(NOBODY);
+    give_to(scene.dir(), DAEMON);
+    let as_daemon = |command: &mut Command| {
+        command.uid(DAEMON).gid(DAEMON);
     };
     let mut agent = scene.command(programs.join("roleseal-agent"));
     agent.arg("--config").arg(&file);
-    as_nobody(&mut agent);
+    as_daemon(&mut agent);
     let log = scene.path("agent.log");
     let _agent = Agent::start(agent, &scene.socket(), &log, || false).unwrap();
     let mut enroll = scene.command(programs.join("roleseal-admin"));
@@ -82,7 +89,7 @@ fn an_agent_of_the_same_user_is_reloaded() {
         .arg(&file)
         .arg("--certificate")
         .arg(scene.path("other.crt"));
-    as_nobody(&mut enroll);
+    as_daemon(&mut enroll);
     let said = said(&enroll.output().unwrap());
     assert!(said.contains("other is ready"), "{said}");
 }

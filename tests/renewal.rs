@@ -197,7 +197,7 @@ fn a_command_that_fails_changes_nothing_and_shows() {
         ("silent", "true".to_owned(), "it is empty"),
         ("other", cat("foreign.crt"), "not the CSR"),
         ("expired", cat("past.crt"), "expired"),
-        ("same", cat("same.pem"), "no later than"),
+        ("same", cat("same.pem"), "not after the current"),
         ("unfit", cat("unfit.crt"), "digitalSignature"),
         ("authority", cat("root.pem"), "CA certificate"),
         ("chainless", leaf.to_owned(), "certificate of its issuer"),

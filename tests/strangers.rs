@@ -2,7 +2,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use hsm_fixtures::{Agent, KeyKind};
+use hsm_fixtures::{Agent, KeyKind, LimitsConfig};
 use serde_json::{Value, json};
 
 use crate::agent::{Lab, Web, as_this_user, call_on, connect_as, log_with, request, sign};
@@ -22,6 +22,11 @@ fn start() -> Web {
     other.name = "other".to_owned();
     lab.config.identity.push(other);
     lab.config.identity[0].allow[0].users.push(INSIDER);
+    // What is refused for its rate alone tells nothing.
+    lab.config.limits = Some(LimitsConfig {
+        requests_per_second_unnamed: Some(1000),
+        ..LimitsConfig::default()
+    });
     lab.start()
 }
 

@@ -230,7 +230,7 @@ fn outlast(trouble: &dyn Fn(&Stage)) {
     until("it says so", || {
         update
             .log()
-            .contains("have ended, and are no longer in")
+            .contains("are no longer in")
             .then_some(())
     });
     assert_eq!(stage.text(), ORIGINAL);

@@ -121,7 +121,7 @@ fn what_root_leaves_behind_keeps_the_agents_user_from_nothing() {
     );
     let path = add(&mut lab, &key, "web", &command);
     let scene = &lab.scene;
-    let directory = scene.path("state");
+    let directory = scene.path("certificates");
     fs::create_dir(&directory).unwrap();
     std::os::unix::fs::chown(&directory, Some(NOBODY), None).unwrap();
     for extension in ["pem", "csr"] {
