@@ -13,7 +13,7 @@ use token::{Program, Tcti, softhsm};
 
 use crate::sandbox::Sandbox;
 use config::certificate::{self, CertificateSource, LeafSource};
-use config::renewal::{self, Present};
+use config::renewal::{self, RenewalInput};
 use config::{Config, IdentityConfig, TokenKind, command};
 pub use viewpoint::Viewpoint;
 use viewpoint::{Credential, is_passed_by_systemd};
@@ -194,7 +194,7 @@ fn check_renewal(identity: &IdentityConfig, sandbox: Option<&Sandbox>) -> Result
     if sandbox.is_some_and(|sandbox| !sandbox.may_read(csr)) {
         return Ok(());
     }
-    Present::read(&identity.certificate, settings).map(drop)
+    RenewalInput::read(&identity.certificate, settings).map(drop)
 }
 
 /// Whether a running agent has the certificate renewed, which is expired or gone and nothing else.
@@ -202,7 +202,7 @@ fn awaits_renewal(identity: &IdentityConfig) -> bool {
     let Some(settings) = &identity.renewal else {
         return false;
     };
-    match Present::read(&identity.certificate, settings).map(|present| present.certificate) {
+    match RenewalInput::read(&identity.certificate, settings).map(|present| present.certificate) {
         Ok(Some(certificate)) => certificate.not_after < Timestamp::now(),
         Ok(None) => true,
         Err(_) => false,

@@ -17,7 +17,7 @@ use crate::identity::{Identities, Identity};
 use crate::log::Refused;
 use crate::panics::contain;
 use crate::peer::Peer;
-use crate::policy::{Authorised, unnamed};
+use crate::policy::{Authorized, unnamed};
 use crate::sigv4;
 use crate::state::{Agent, UnderWay};
 use crate::token_worker::Caller;
@@ -281,7 +281,7 @@ fn create_session<'a>(
     let start = Instant::now();
     let deadline = start + REQUEST_DEADLINE;
     let identities = agent.identities();
-    let mut known = Known::default();
+    let mut known = RequestFacts::default();
     let (result, under_way) = match agent.begin(peer.uid) {
         Ok(under_way) => {
             let permitted = permitted(unsigned, peer, &identities, &mut known);
@@ -318,7 +318,7 @@ fn decided(decision: &Decision, agent: &Agent) {
 
 /// What is known of a request for the log, however far it came.
 #[derive(Default)]
-struct Known<'a> {
+struct RequestFacts<'a> {
     identity: Option<&'a Identity>,
     request: Option<CreateSession>,
     serial: Option<String>,
@@ -326,7 +326,7 @@ struct Known<'a> {
 }
 
 /// The evidence, and the identity that it is for.
-type Permitted<'a> = (&'a Identity, Authorised);
+type Permitted<'a> = (&'a Identity, Authorized);
 
 /// Whether the policy permits the request. It is not read before the caller is known to be one of the identity's: what
 /// a stranger sends makes no difference.
@@ -334,7 +334,7 @@ fn permitted<'a>(
     unsigned: UnsignedRequest,
     peer: &Peer,
     identities: &'a Identities,
-    known: &mut Known<'a>,
+    known: &mut RequestFacts<'a>,
 ) -> Result<Permitted<'a>, Refusal> {
     let name = unsigned.identity.as_deref();
     known.identity = name.and_then(|name| identities.named(name)); // for the log, whoever asks
@@ -350,7 +350,7 @@ fn signed(
     (identity, authorised): Permitted,
     caller: &Caller,
     deadline: Instant,
-    known: &mut Known,
+    known: &mut RequestFacts,
 ) -> Result<Reply, Refusal> {
     let now = Timestamp::now();
     let certificate = identity.certificate(now, deadline)?;

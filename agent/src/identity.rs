@@ -20,19 +20,19 @@ use config::Limits;
 use config::certificate::{Certificate, CertificateSource, Stamp};
 pub use take::NotTaken;
 
-/// All identities of one configuration, and the keepers of their tokens.
+/// All identities of one configuration, and the workers of their tokens.
 #[derive(Debug)]
 pub struct Identities {
     /// What callers may take of the agent.
     pub limits: Limits,
     identities: Vec<Identity>,
-    keepers: Vec<Token>,
+    workers: Vec<Token>,
 }
 
 /// A token, and what it was opened for.
 #[derive(Debug)]
 struct Token {
-    keeper: Arc<TokenWorker>,
+    worker: Arc<TokenWorker>,
     /// Of the files of its keys, when they were opened.
     key_files: Stamp,
 }
@@ -50,8 +50,8 @@ pub struct Identity {
     renewal: Option<RenewalView>,
     key_uri: String,
     pin_source: Option<wire::PinSource>,
-    keeper: Arc<TokenWorker>,
-    /// Its key's number with the keeper.
+    worker: Arc<TokenWorker>,
+    /// Its key's number with the worker.
     key: usize,
 }
 
@@ -61,18 +61,18 @@ impl Identities {
         self.identities.iter()
     }
 
-    /// The keepers of their tokens.
-    pub fn keepers(&self) -> impl Iterator<Item = &TokenWorker> {
-        self.keepers.iter().map(|token| token.keeper.as_ref())
+    /// The workers of their tokens.
+    pub fn workers(&self) -> impl Iterator<Item = &TokenWorker> {
+        self.workers.iter().map(|token| token.worker.as_ref())
     }
 
     /// Closes all tokens.
     pub fn close(&self, deadline: Instant) {
-        for token in &self.keepers {
-            token.keeper.close();
+        for token in &self.workers {
+            token.worker.close();
         }
-        for token in &self.keepers {
-            token.keeper.end().wait(deadline);
+        for token in &self.workers {
+            token.worker.end().wait(deadline);
         }
     }
 }
@@ -97,7 +97,7 @@ impl Identity {
     }
 
     fn settled_certificate(&self, deadline: Instant) -> Result<Arc<Certificate>, Refusal> {
-        match self.keeper.settled_state(self.key, deadline) {
+        match self.worker.settled_state(self.key, deadline) {
             KeyState::Ready { certificate, .. } => Ok(certificate),
             KeyState::Failed { error, retry_at } => Err(self.refusal(error, retry_at)),
             KeyState::Opening => Err(self.late("its token is still being opened")),
@@ -114,12 +114,12 @@ impl Identity {
         token_time: &mut Option<Duration>,
     ) -> Result<Signature, Refusal> {
         let asked = Instant::now();
-        let signed = self.keeper.sign(self.key, text, caller, deadline);
+        let signed = self.worker.sign(self.key, text, caller, deadline);
         *token_time = Some(asked.elapsed());
         let signature = match signed {
             Ok(signature) => signature,
             Err(NotSigned::Token(error)) => {
-                let retry_at = match self.keeper.state(self.key) {
+                let retry_at = match self.worker.state(self.key) {
                     KeyState::Failed { retry_at, .. } => retry_at,
                     _ => None,
                 };
@@ -133,7 +133,7 @@ impl Identity {
             }
         };
         if !certificate.verifies(&text.to_string(), &signature) {
-            self.keeper.distrust(self.key, certificate);
+            self.worker.distrust(self.key, certificate);
             return Err(Refusal::SignatureInvalid {
                 message: self.says(&format!(
                     "the token's signature does not verify with its certificate (serial {}); the token \
@@ -181,9 +181,9 @@ impl Identity {
         format!("identity {:?}: {why}", self.name)
     }
 
-    /// The keeper of its token.
-    pub fn keeper(&self) -> &TokenWorker {
-        &self.keeper
+    /// The worker of its token.
+    pub fn worker(&self) -> &TokenWorker {
+        &self.worker
     }
 
     /// When its certificate is renewed, if the agent sees to that.
@@ -193,7 +193,7 @@ impl Identity {
 
     /// When its certificate expires, if it has one.
     pub fn expiry(&self) -> Option<Timestamp> {
-        let state = self.keeper.state(self.key);
+        let state = self.worker.state(self.key);
         state.certificate().map(|certificate| certificate.not_after)
     }
 }

@@ -23,7 +23,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use client::{Link, Reply, lock};
 pub use main::{is_asked_for, main};
-use message::{Answer, Ask};
+use message::{Answer, LauncherRequest};
 pub use token_programs::{Running, TokenPrograms};
 
 /// A handle on the launcher. It ends with the last one.
@@ -109,7 +109,7 @@ impl Launcher {
     pub(crate) fn executable(&self, pid: i32, at: Duration) -> Option<String> {
         // A whole millisecond later: rounding makes nobody younger.
         let at = u64::try_from(at.as_millis()).ok()?.saturating_add(1);
-        let ask = Ask::Executable { pid, at };
+        let ask = LauncherRequest::Executable { pid, at };
         match self.0.link.ask(ask, EXECUTABLE_LIMIT) {
             Ok((Answer::Executable(path), _)) => path,
             _ => None,
@@ -118,15 +118,19 @@ impl Launcher {
 
     /// The number of a user.
     pub(crate) fn user(&self, name: &str) -> Result<Option<u32>, String> {
-        self.number(name, |name| Ask::User { name })
+        self.number(name, |name| LauncherRequest::User { name })
     }
 
     /// The number of a group.
     pub(crate) fn group(&self, name: &str) -> Result<Option<u32>, String> {
-        self.number(name, |name| Ask::Group { name })
+        self.number(name, |name| LauncherRequest::Group { name })
     }
 
-    fn number(&self, name: &str, ask: fn(String) -> Ask) -> Result<Option<u32>, String> {
+    fn number(
+        &self,
+        name: &str,
+        ask: fn(String) -> LauncherRequest,
+    ) -> Result<Option<u32>, String> {
         if name.len() > NAME_LIMIT {
             return Ok(None);
         }
@@ -138,7 +142,7 @@ impl Launcher {
 
     /// The groups of a user.
     pub(crate) fn groups(&self, uid: u32) -> Result<Vec<u32>, String> {
-        match self.ask(Ask::Groups { uid })? {
+        match self.ask(LauncherRequest::Groups { uid })? {
             (Answer::Groups(groups), _) => Ok(groups),
             (other, _) => Err(other.into_failure()),
         }
@@ -154,7 +158,7 @@ impl Launcher {
         }
     }
 
-    fn ask(&self, ask: Ask) -> Result<Reply, String> {
+    fn ask(&self, ask: LauncherRequest) -> Result<Reply, String> {
         self.0.link.ask(ask, LIMIT)
     }
 }
@@ -249,7 +253,7 @@ mod tests {
         let mut sleeping = Command::new("sleep").arg("60").spawn().unwrap();
         let pid = sleeping.id().cast_signed();
         for pid in [pid, -pid] {
-            let answer = launcher.ask(Ask::Kill { pid }).unwrap().0;
+            let answer = launcher.ask(LauncherRequest::Kill { pid }).unwrap().0;
             assert_eq!(answer, Answer::Killed);
         }
         io::Write::write_all(&mut link, b"\n").unwrap();
@@ -293,7 +297,10 @@ mod tests {
     fn a_panic_fails_one_request_and_ends_nothing() {
         let (_directory, launcher) = launcher("");
         for in_thread in [false, true].repeat(100) {
-            let answer = launcher.ask(Ask::Panic { in_thread }).unwrap().0;
+            let answer = launcher
+                .ask(LauncherRequest::Panic { in_thread })
+                .unwrap()
+                .0;
             assert!(matches!(answer, Answer::Failed(_)), "{answer:?}");
         }
         assert_eq!(launcher.user("root"), Ok(Some(0)));

@@ -132,7 +132,7 @@ fn serve(arguments: &Arguments) -> Result<(), Failure> {
 
 /// What comes before anything is read.
 fn start(arguments: &Arguments) -> Result<(Launcher, Signals), Box<dyn StdError>> {
-    token::program::keep_secrets_in()?; // before any thread: some of it is a thread's own
+    token::program::harden_process()?; // before any thread: some of it is a thread's own
     log::start(arguments.log_format);
     let launcher =
         Launcher::start().map_err(|error| format!("cannot start its launcher: {error}"))?;
@@ -146,7 +146,7 @@ fn serve_with(
     mut signals: Signals,
 ) -> Result<(), Box<dyn StdError>> {
     descriptors::allow_for(config.limits.connections)?;
-    let fixed = Fixed::of(&config);
+    let fixed = RestartOnlySettings::of(&config);
     config.warnings().for_each(|warning| log::warn(&warning));
     // Before any token is opened: a second agent must not try the first one's PINs.
     let listener = Arc::new(Listener::bind(&config.socket, config.serves_others())?);
@@ -206,16 +206,16 @@ fn serve_with(
 
 /// What of a configuration takes effect at the start alone.
 #[derive(PartialEq)]
-struct Fixed {
+struct RestartOnlySettings {
     socket: PathBuf,
     state: Option<PathBuf>,
     metrics: Option<MetricsAddress>,
     hardening: Hardening,
 }
 
-impl Fixed {
-    fn of(config: &Config) -> Fixed {
-        Fixed {
+impl RestartOnlySettings {
+    fn of(config: &Config) -> RestartOnlySettings {
+        RestartOnlySettings {
             socket: config.socket.clone(),
             state: config.state.clone(),
             metrics: config.metrics.clone(),
@@ -237,9 +237,13 @@ fn end_with(launcher: &Launcher) -> std::io::Result<Arc<AtomicBool>> {
 }
 
 /// Puts the configuration as it is now in force, unless it has a fault. Says how many identities it has.
-fn reload(path: &Path, fixed: &Fixed, agent: &Agent) -> Result<usize, Box<dyn StdError>> {
+fn reload(
+    path: &Path,
+    fixed: &RestartOnlySettings,
+    agent: &Agent,
+) -> Result<usize, Box<dyn StdError>> {
     let config = load_without_faults(path, agent.accounts(), Looker::Agent(agent.sandbox()))?;
-    if Fixed::of(&config) != *fixed {
+    if RestartOnlySettings::of(&config) != *fixed {
         log::warn(
             "another socket, state directory, place for metrics or hardening takes effect when the agent is restarted",
         );

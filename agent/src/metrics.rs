@@ -1,7 +1,7 @@
 //! What Prometheus may ask of the agent: counts that requests leave behind, and what is so at the time of
 //! a scrape. docs/metrics.md has the series.
 
-mod decided;
+mod timestamped_counter;
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,13 +26,13 @@ use crate::decision::{Decision, Outcome};
 use crate::identity::Identities;
 use crate::log;
 use crate::token_worker::TokenWorker;
-use decided::Decided;
+use timestamped_counter::TimestampedCounter;
 
 /// All series, and what requests write of them.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    requests: Family<Request, Decided>,
+    requests: Family<Request, TimestampedCounter>,
     token_seconds: Family<Token, Histogram>,
     connections: Gauge,
     connections_refused: Counter,
@@ -142,7 +142,7 @@ impl Metrics {
         if let (Outcome::Signed, Some(identity), Some(time)) =
             (decision.outcome, decision.identity, decision.token_time)
         {
-            self.took(identity.keeper(), time);
+            self.took(identity.worker(), time);
         }
         let request = Request::new(name.unwrap_or_default(), decision.outcome.name());
         self.requests.get_or_create(&request).count(now);
@@ -155,9 +155,9 @@ impl Metrics {
         signed.map_or((0, None), |signed| signed.read())
     }
 
-    fn took(&self, keeper: &TokenWorker, time: Duration) {
+    fn took(&self, worker: &TokenWorker, time: Duration) {
         let token = Token {
-            token: name(keeper),
+            token: name(worker),
         };
         self.token_seconds
             .get_or_create(&token)
@@ -213,8 +213,8 @@ impl Drop for OpenConnection {
 }
 
 /// A token's name, which no other has: a URI with the module, or the way to a TPM.
-fn name(keeper: &TokenWorker) -> String {
-    match keeper.open() {
+fn name(worker: &TokenWorker) -> String {
+    match worker.open() {
         Open::Pkcs11(open) => Pkcs11Uri {
             module_path: Some(open.module.clone()),
             ..open.token.clone()
@@ -247,9 +247,9 @@ fn encode_tokens(identities: &Identities, encoder: &mut DescriptorEncoder) -> fm
         None,
         MetricType::Gauge,
     )?;
-    for keeper in identities.keepers() {
-        let depth = ConstGauge::new(keeper.waiting());
-        depth.encode(depths.encode_family(&[("token", name(keeper))])?)?;
+    for worker in identities.workers() {
+        let depth = ConstGauge::new(worker.waiting());
+        depth.encode(depths.encode_family(&[("token", name(worker))])?)?;
     }
     let mut restarts = encoder.encode_descriptor(
         "token_process_restarts",
@@ -257,9 +257,9 @@ fn encode_tokens(identities: &Identities, encoder: &mut DescriptorEncoder) -> fm
         None,
         MetricType::Counter,
     )?;
-    for keeper in identities.keepers() {
-        let count = ConstCounter::new(keeper.starts().saturating_sub(1));
-        count.encode(restarts.encode_family(&[("token", name(keeper))])?)?;
+    for worker in identities.workers() {
+        let count = ConstCounter::new(worker.starts().saturating_sub(1));
+        count.encode(restarts.encode_family(&[("token", name(worker))])?)?;
     }
     Ok(())
 }

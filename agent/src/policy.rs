@@ -11,9 +11,9 @@ use crate::peer::Peer;
 /// A request that the policy permits: the evidence, since nothing else can make one.
 #[derive(Debug)]
 #[must_use]
-pub struct Authorised(CreateSession);
+pub struct Authorized(CreateSession);
 
-impl Authorised {
+impl Authorized {
     /// What was permitted.
     pub fn request(&self) -> &CreateSession {
         &self.0
@@ -49,15 +49,15 @@ impl Policy {
     }
 
     /// Permits the request, or says which part of the policy does not.
-    pub fn judge(&self, peer: &Peer, request: CreateSession) -> Result<Authorised, Refusal> {
+    pub fn judge(&self, peer: &Peer, request: CreateSession) -> Result<Authorized, Refusal> {
         if self.rules.is_empty() && self.is_own(peer) {
-            return Ok(Authorised(request));
+            return Ok(Authorized(request));
         }
         // Of several rules for this caller, the one that came closest tells what is wrong.
         let mut closest = None;
         for rule in self.rules_for(peer) {
             match objection(rule, &request) {
-                None => return Ok(Authorised(request)),
+                None => return Ok(Authorized(request)),
                 Some(objection) => closest = closest.max(Some(objection)),
             }
         }
@@ -212,12 +212,12 @@ pub(crate) mod tests {
     }
 
     /// What the policy of the agent's own user permits.
-    pub(crate) fn authorised(body: &str) -> Authorised {
+    pub(crate) fn authorised(body: &str) -> Authorized {
         permitted(request(body))
     }
 
-    pub(crate) fn permitted(request: CreateSession) -> Authorised {
-        Authorised(request)
+    pub(crate) fn permitted(request: CreateSession) -> Authorized {
+        Authorized(request)
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use config::certificate::{CertificateSource, Stamp};
-use config::renewal::{self, Present, Record, Settings};
+use config::renewal::{self, Record, RenewalInput, Settings};
 use jiff::Timestamp;
 
 /// Of one identity, for as long as its configuration has settings for it.
@@ -66,7 +66,7 @@ impl RenewalView {
             return Vec::new();
         }
         let record = Record::read(certificate);
-        let due = Present::read(&self.source, &self.settings).map(|present| {
+        let due = RenewalInput::read(&self.source, &self.settings).map(|present| {
             let certificate = present.certificate?;
             let (from, until) = (certificate.not_before, certificate.not_after);
             Some((self.settings.due_at(from, until, &record), until))

@@ -12,13 +12,13 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha256};
 use token::{AmzDate, Signature, StringToSign};
 
-use crate::policy::Authorised;
+use crate::policy::Authorized;
 use canonical::CanonicalRequest;
 use config::certificate::Certificate;
 
 /// The text whose signature makes the request `authorised`.
 pub fn string_to_sign(
-    authorised: &Authorised,
+    authorised: &Authorized,
     certificate: &Certificate,
     date: AmzDate,
 ) -> StringToSign {
@@ -33,7 +33,7 @@ pub fn string_to_sign(
 
 /// The headers to add to the request, by name.
 pub fn headers(
-    authorised: &Authorised,
+    authorised: &Authorized,
     certificate: &Certificate,
     text: &StringToSign,
     signature: &Signature,

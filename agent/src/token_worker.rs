@@ -131,12 +131,12 @@ struct Shared {
     waiting: AtomicUsize,
     /// Token programs that were started.
     starts: AtomicU64,
-    end: Arc<End>,
+    end: Arc<ClosedSignal>,
 }
 
 /// A token's closing, to wait for.
 #[derive(Debug, Default)]
-pub struct End {
+pub struct ClosedSignal {
     closed: Mutex<bool>,
     told: Condvar,
 }
@@ -170,11 +170,11 @@ struct Job {
     answer: SyncSender<Result<Signature, NotSigned>>,
 }
 
-/// What came before a keeper, for the same token or others.
+/// What came before a worker, for the same token or others.
 #[derive(Debug)]
-pub struct Heritage {
+pub struct Predecessors {
     /// Tokens that are to be closed first.
-    pub ends: Vec<Arc<End>>,
+    pub ends: Vec<Arc<ClosedSignal>>,
     /// The PINs that were tried.
     pub pin_tries: PinTries,
 }
@@ -185,7 +185,7 @@ impl TokenWorker {
         programs: TokenPrograms,
         open: Open,
         owners: Vec<KeyOwner>,
-        heritage: Heritage,
+        heritage: Predecessors,
     ) -> std::io::Result<TokenWorker> {
         let (events, inbox) = mpsc::channel();
         let shared = Arc::new(Shared {
@@ -207,7 +207,7 @@ impl TokenWorker {
         );
         let ends = heritage.ends;
         std::thread::Builder::new()
-            .name("keeper".to_owned())
+            .name("worker".to_owned())
             .spawn(move || thread.run(&ends))?;
         Ok(TokenWorker {
             open,
@@ -336,7 +336,7 @@ impl TokenWorker {
     }
 
     /// To wait for its closing.
-    pub fn end(&self) -> Arc<End> {
+    pub fn end(&self) -> Arc<ClosedSignal> {
         Arc::clone(&self.shared.end)
     }
 
@@ -352,7 +352,7 @@ impl Drop for TokenWorker {
     }
 }
 
-impl End {
+impl ClosedSignal {
     fn tell(&self) {
         *self.closed.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.told.notify_all();

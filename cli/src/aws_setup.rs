@@ -11,7 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
 use rolesanywhere::certificate::{
-    Certificate, Objection, SessionFacts, anchor_objections, is_tag_value,
+    Certificate, SessionFacts, Violation, anchor_objections, is_tag_value,
 };
 use thiserror::Error;
 
@@ -166,11 +166,11 @@ fn binding(
 /// An error if one of them is a refusal; the others are remarks.
 fn judge(
     file: &Path,
-    objections: Vec<Objection>,
+    objections: Vec<Violation>,
     remarks: &mut Vec<String>,
 ) -> Result<(), AwsSetupError> {
     let (refused, doubts): (Vec<_>, Vec<_>) =
-        objections.into_iter().partition(Objection::is_refusal);
+        objections.into_iter().partition(Violation::is_refusal);
     if refused.is_empty() {
         remarks.extend(doubts.iter().map(ToString::to_string));
         return Ok(());

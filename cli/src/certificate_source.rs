@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::Args;
 use rolesanywhere::certificate::{
-    self, Certificate, CertificateError, Chain, FILE_LIMIT, Objection,
+    self, Certificate, CertificateError, Chain, FILE_LIMIT, Violation,
 };
 use thiserror::Error;
 
@@ -71,7 +71,7 @@ impl CertificateArguments {
     pub(crate) fn chain_with_objections(
         &self,
         socket: &Path,
-    ) -> Result<(Chain, Vec<Objection>), SourceError> {
+    ) -> Result<(Chain, Vec<Violation>), SourceError> {
         if self.files.is_empty() {
             let chain = of_identity(socket, self.identity.as_deref())?;
             return Ok((chain, Vec::new()));
@@ -107,7 +107,7 @@ pub(crate) fn read(file: &Path) -> Result<Vec<Certificate>, SourceError> {
 }
 
 /// The same, and what there is to say against the file.
-fn read_with_objection(file: &Path) -> Result<(Vec<Certificate>, Option<Objection>), SourceError> {
+fn read_with_objection(file: &Path) -> Result<(Vec<Certificate>, Option<Violation>), SourceError> {
     let bytes = match is_standard_input(file) {
         true => input::read_limited(std::io::stdin().lock(), FILE_LIMIT),
         false => input::read(file, FILE_LIMIT),
@@ -116,7 +116,7 @@ fn read_with_objection(file: &Path) -> Result<(Vec<Certificate>, Option<Objectio
         .map_err(|fault| CertificateError::new(format!("cannot read it: {fault}")))
         .and_then(|bytes| {
             let objection =
-                certificate::holds_clear_key(&bytes).then(|| Objection::clear_key(&shown(file)));
+                certificate::holds_clear_key(&bytes).then(|| Violation::clear_key(&shown(file)));
             Ok((certificate::parse(&bytes)?, objection))
         });
     certificates.map_err(|error| SourceError::File {

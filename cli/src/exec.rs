@@ -32,7 +32,7 @@ use thiserror::Error;
 
 use crate::common::{Common, SessionArguments};
 use crate::endpoint::{
-    Container, ListenAddress, ListenError, Listener, Secret, Served, Site, server,
+    Container, ListenAddress, ListenError, Listener, Router, Secret, Served, server,
 };
 
 use signals::Signals;
@@ -159,7 +159,7 @@ fn serve(served: &Arc<Served>) -> Result<(String, SecretString), ExecError> {
     let url = format!("{}{}", listener.address(), Container::path(served.name()));
     let secret = Secret::random().map_err(io::Error::from)?;
     let expected = Secret::new(&secret).map_err(io::Error::from)?;
-    let site = Site {
+    let site = Router {
         containers: vec![Container::new(Arc::clone(served), expected)],
         imds: None,
         health: false,

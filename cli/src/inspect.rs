@@ -9,7 +9,7 @@ use clap::Args;
 use client::Diagnostic;
 use client::exit::Exit;
 use jiff::Timestamp;
-use rolesanywhere::certificate::{Certificate, Chain, Objection, SessionFacts};
+use rolesanywhere::certificate::{Certificate, Chain, SessionFacts, Violation};
 use thiserror::Error;
 
 use crate::certificate_source::{self, CertificateArguments, SourceError};
@@ -70,7 +70,7 @@ impl Diagnostic for InspectError {
 struct Inspection {
     chain: Chain,
     facts: SessionFacts,
-    objections: Vec<Objection>,
+    objections: Vec<Violation>,
     /// Whether a trust anchor was there to check the way to.
     anchored: bool,
 }
@@ -90,7 +90,7 @@ pub(crate) fn run(common: &Common, wanted: &InspectArguments) -> Result<(), Insp
         false => text::render(&inspection),
     };
     output::print_text(&text)?;
-    match inspection.objections.iter().any(Objection::is_refusal) {
+    match inspection.objections.iter().any(Violation::is_refusal) {
         true => Err(InspectError::WouldBeRefused),
         false => Ok(()),
     }

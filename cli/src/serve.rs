@@ -24,7 +24,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::common::Common;
 use crate::endpoint::server;
 use crate::endpoint::{
-    Container, Imds, ListenAddress, ListenError, Listener, Secret, Served, Site,
+    Container, Imds, ListenAddress, ListenError, Listener, Router, Secret, Served,
 };
 
 use token_files::{TokenFileError, TokenFiles};
@@ -186,7 +186,7 @@ fn site(
     files: &TokenFiles,
     listeners: &[Listener],
     log: &Progress,
-) -> Result<Site, ServeError> {
+) -> Result<Router, ServeError> {
     let (mut containers, mut imds) = (Vec::new(), None);
     for target in targets {
         let name = target.shown().to_owned();
@@ -218,7 +218,7 @@ fn site(
         }
         containers.push(Container::new(served, secret));
     }
-    Ok(Site {
+    Ok(Router {
         containers,
         imds,
         health: true,

@@ -2,22 +2,22 @@
 //!
 //! It shares no code with the agent, because it is the judge of what the agent signs: certificates are read by
 //! x509-parser, all cryptography is OpenSSL's. What a role's trust policy says is `roleseal-trust-policy`'s to tell, the one
-//! crate of ours that it uses. The path of a request: [`Service`] (HTTP) → `judge` → `create_session` (`authorization`,
-//! `certificate`, `parameters`, `request_date`, `canonical`) → `authorisation` (`chain`, `revocation`, `attributes`), or
+//! crate of ours that it uses. The path of a request: [`Service`] (HTTP) → `judge` → `create_session` (`authorization_header`,
+//! `certificate`, `parameters`, `request_date`, `canonical`) → `decision` (`chain`, `revocation`, `attributes`), or
 //! `sts` → `vault` → `answer`.
 
 mod answer;
 mod arn;
 mod attribute_mapping;
 mod attributes;
-mod authorisation;
-mod authorization;
+mod authorization_header;
 mod canonical;
 mod certificate;
 mod chain;
 mod config;
 mod config_file;
 mod create_session;
+mod decision;
 mod explain;
 mod explanation;
 mod fault;

@@ -172,7 +172,7 @@ impl Swtpm {
         Ok(String::from_utf8(output)?)
     }
 
-    /// How many failed authorisations the TPM counts against dictionary attacks (TPM2_PT_LOCKOUT_COUNTER).
+    /// How many failed authorizations the TPM counts against dictionary attacks (TPM2_PT_LOCKOUT_COUNTER).
     ///
     /// # Errors
     ///
@@ -186,7 +186,7 @@ impl Swtpm {
         Ok(u32::from_str_radix(value.trim(), 16)?)
     }
 
-    /// After how many failed authorisations it locks itself; one is forgotten every 1000 s. A new swtpm takes 3, the TPM
+    /// After how many failed authorizations it locks itself; one is forgotten every 1000 s. A new swtpm takes 3, the TPM
     /// of a PC usually 32. To lose power counts as one, too, where a key that is protected has been used.
     ///
     /// # Errors

@@ -10,7 +10,6 @@ mod file;
 mod link;
 mod name;
 mod name_constraints;
-mod objection;
 mod path;
 mod public_key;
 mod restrictions;
@@ -19,6 +18,7 @@ mod scheme;
 mod serial;
 mod session_facts;
 mod signature;
+mod violation;
 
 #[cfg(test)]
 mod testing;
@@ -33,11 +33,11 @@ pub use chain::{CHAIN_LIMIT, Chain, issuers};
 pub use extensions::AlternativeName;
 pub use file::{FILE_LIMIT, holds_clear_key, parse, parse_pem, read};
 pub use name::Attribute;
-pub use objection::{Objection, Severity, Whose};
 pub use public_key::{KeyKind, PublicKey};
 pub use rules::check_validity;
 pub use serial::Serial;
 pub use session_facts::{SessionFacts, Tag, is_tag_value};
+pub use violation::{CertificateRef, Severity, Violation};
 
 /// A certificate, and its bytes: encoding what was parsed could change them, and so the certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -170,7 +170,7 @@ fn enroll(arguments: &EnrollArguments, plan: &Plan, done: &mut Vec<String>) -> R
                 plan.name
             ))?;
         }
-        Edit::Present => step(format!(
+        Edit::RenewalInput => step(format!(
             "configuration: {config}: identity {} already exists",
             plan.name
         ))?,
@@ -278,6 +278,6 @@ fn add(plan: &Plan) -> Result<(), Failure> {
             replace_file::replace(&place, text.as_bytes(), configuration::MODE)?;
             Ok(())
         }
-        Edit::Present | Edit::LacksPin => Ok(()),
+        Edit::RenewalInput | Edit::LacksPin => Ok(()),
     }
 }

@@ -49,7 +49,7 @@ const USAGE: u8 = 2;
 /// The program: reads the command line, runs the command, and turns a failure into an exit status and a text.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let done = token::program::keep_secrets_in()
+    let done = token::program::harden_process()
         .map_err(|error| Failure::failed(format!("cannot harden this process: {error}")))
         .and_then(|()| arguments.run());
     let Err(failure) = done else {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use config::certificate::{Certificate, CertificateSource, read_file};
-use config::renewal::Present;
+use config::renewal::RenewalInput;
 use der::pem::LineEnding;
 use jiff::Timestamp;
 use rolesanywhere::certificate::parse_pem;
@@ -18,7 +18,7 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 /// Returns it with the text to write: the certificates alone.
 pub(crate) fn check(
     answer: &str,
-    present: &Present,
+    present: &RenewalInput,
     source: &CertificateSource,
 ) -> Result<(Certificate, String), String> {
     let ders = parse_pem(answer).map_err(|error| error.to_string())?;

@@ -26,7 +26,7 @@ pub struct Settings {
 
 /// What there is to renew.
 #[derive(Debug)]
-pub struct Present {
+pub struct RenewalInput {
     /// The certificate request.
     pub request: CertificationRequest,
     /// `None` where there is no such file: it was deleted, or never made.
@@ -61,14 +61,14 @@ fn third(lifetime: jiff::SignedDuration) -> Duration {
     Duration::try_from(lifetime).unwrap_or_default() / 3
 }
 
-impl Present {
+impl RenewalInput {
     /// Reads request and certificate, which must be of one key.
-    pub fn read(source: &CertificateSource, settings: &Settings) -> Result<Present, String> {
+    pub fn read(source: &CertificateSource, settings: &Settings) -> Result<RenewalInput, String> {
         let (request, _) = read_request(&settings.csr)?;
         let path = file(source)?;
         if is_missing(path) {
             let certificate = None;
-            return Ok(Present {
+            return Ok(RenewalInput {
                 request,
                 certificate,
             });
@@ -89,7 +89,7 @@ impl Present {
                 path.display()
             ));
         }
-        Ok(Present {
+        Ok(RenewalInput {
             request,
             certificate: Some(certificate),
         })

@@ -15,7 +15,7 @@ use crate::raw::Module;
 use crate::softhsm_store::Store;
 
 /// How long a slot that cannot be read is left alone before it is read again.
-const PATIENCE: Duration = Duration::from_millis(50);
+const TIMEOUT: Duration = Duration::from_millis(50);
 
 /// A wrong PIN was given since the last login.
 const WRONG_PIN: CK_FLAGS = CKF_USER_PIN_COUNT_LOW | CKF_USER_PIN_FINAL_TRY | CKF_USER_PIN_LOCKED;
@@ -136,7 +136,7 @@ impl Slots {
 fn read_patiently(module: &Module, slot: CK_SLOT_ID) -> Result<Token, Failure> {
     match read(module, slot) {
         Err(failure) if failure.code == CKR_GENERAL_ERROR => {
-            thread::sleep(PATIENCE);
+            thread::sleep(TIMEOUT);
             read(module, slot)
         }
         result => result,

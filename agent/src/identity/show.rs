@@ -28,7 +28,7 @@ impl Identity {
     /// As `GetCertificate` shows it: base64 of DER, the leaf first. Without a token, what its files say is the
     /// next best: who asks wants to know what is wrong.
     pub fn shown_certificate(&self, deadline: Instant) -> Result<Vec<String>, Refusal> {
-        if let Some(certificate) = self.keeper.state(self.key).certificate() {
+        if let Some(certificate) = self.worker.state(self.key).certificate() {
             return Ok(certificate.chain());
         }
         if let Some(read) = self.certificate.load_files() {
@@ -41,7 +41,7 @@ impl Identity {
 
     /// As `ListIdentities` shows it, but for what was counted.
     pub fn describe(&self, now: Timestamp) -> wire::Identity {
-        let state = self.keeper.state(self.key);
+        let state = self.worker.state(self.key);
         let certificate = state.certificate().cloned();
         let (state, message, mut warnings) = match state {
             KeyState::Opening => (State::Opening, None, Vec::new()),

@@ -9,15 +9,15 @@ use super::{Identities, Identity, Token};
 use crate::launcher::TokenPrograms;
 use crate::policy::Policy;
 use crate::renewal_view::RenewalView;
-use crate::token_worker::{Heritage, KeyOwner, PinTries, TokenWorker};
+use crate::token_worker::{KeyOwner, PinTries, Predecessors, TokenWorker};
 use config::certificate::{LeafSource, Stamp};
 use config::{Config, IdentityConfig, KeyConfig, Pkcs11Config, TokenConfig, TokenKind};
 
 /// Where an identity's key is.
 #[derive(Debug, Clone)]
 struct Place {
-    keeper: Arc<TokenWorker>,
-    /// Its number with the keeper.
+    worker: Arc<TokenWorker>,
+    /// Its number with the worker.
     key: usize,
     pin_source: Option<wire::PinSource>,
 }
@@ -32,20 +32,20 @@ impl Identities {
         previous: Option<&Identities>,
     ) -> std::io::Result<Identities> {
         let mut places: Vec<Option<Place>> = vec![None; config.identities.len()];
-        let mut keepers = Vec::new();
+        let mut workers = Vec::new();
         for token in &config.tokens {
             let token_now =
                 keep_or_start(token, &config.identities, programs, previous, pin_tries)?;
             for (key, identity) in token.identities.iter().enumerate() {
                 if let Some(place) = places.get_mut(*identity) {
                     *place = Some(Place {
-                        keeper: Arc::clone(&token_now.keeper),
+                        worker: Arc::clone(&token_now.worker),
                         key,
                         pin_source: pin_source(config.pins_of(token, *identity)),
                     });
                 }
             }
-            keepers.push(token_now);
+            workers.push(token_now);
         }
         let identities = config
             .identities
@@ -53,7 +53,7 @@ impl Identities {
             .zip(places)
             .filter_map(|(config, place)| {
                 let Place {
-                    keeper,
+                    worker,
                     key,
                     pin_source,
                 } = place?;
@@ -69,7 +69,7 @@ impl Identities {
                     certificate: config.certificate,
                     key_uri: config.key.to_string(),
                     pin_source,
-                    keeper,
+                    worker,
                     key,
                 })
             })
@@ -77,7 +77,7 @@ impl Identities {
         Ok(Identities {
             limits: config.limits,
             identities,
-            keepers,
+            workers,
         })
     }
 }
@@ -94,7 +94,7 @@ fn pin_source<'c>(sources: impl Iterator<Item = &'c PinSource>) -> Option<wire::
     })
 }
 
-/// The token's keeper: the one of before, if it has the same keys of the same token open, or a new one.
+/// The token's worker: the one of before, if it has the same keys of the same token open, or a new one.
 fn keep_or_start(
     token: &TokenConfig,
     identities: &[IdentityConfig],
@@ -114,29 +114,29 @@ fn keep_or_start(
             certificate: config.certificate.clone(),
         })
         .collect();
-    let before = previous.map_or(&[][..], |previous| &previous.keepers);
-    let same = |token: &&Token| *token.keeper.open() == open && token.key_files == key_files;
-    if let Some(Token { keeper, .. }) = before.iter().find(same) {
-        keeper.set_owners(owners);
-        keeper.retry();
-        let keeper = Arc::clone(keeper);
-        return Ok(Token { keeper, key_files });
+    let before = previous.map_or(&[][..], |previous| &previous.workers);
+    let same = |token: &&Token| *token.worker.open() == open && token.key_files == key_files;
+    if let Some(Token { worker, .. }) = before.iter().find(same) {
+        worker.set_owners(owners);
+        worker.retry();
+        let worker = Arc::clone(worker);
+        return Ok(Token { worker, key_files });
     }
-    let heritage = Heritage {
+    let heritage = Predecessors {
         ends: before
             .iter()
-            .filter(|token| token.keeper.open().may_be_the_token_of(&open))
-            .map(|token| token.keeper.end())
+            .filter(|token| token.worker.open().may_be_the_token_of(&open))
+            .map(|token| token.worker.end())
             .collect(),
         pin_tries: pin_tries.clone(),
     };
-    let keeper = Arc::new(TokenWorker::start(
+    let worker = Arc::new(TokenWorker::start(
         programs.clone(),
         open,
         owners,
         heritage,
     )?);
-    Ok(Token { keeper, key_files })
+    Ok(Token { worker, key_files })
 }
 
 fn open_pkcs11<'a>(

@@ -28,15 +28,15 @@ impl Identity {
         replaced: bool,
         deadline: Instant,
     ) -> Result<Option<Arc<Certificate>>, NotTaken> {
-        let old = match self.keeper.state(self.key) {
+        let old = match self.worker.state(self.key) {
             KeyState::Ready { certificate, .. } => certificate,
-            // The certificate may be what was wrong. The keeper reads it itself.
+            // The certificate may be what was wrong. The worker reads it itself.
             KeyState::Failed {
                 error: TokenError::Unusable(_),
                 ..
             } => {
                 if replaced && read.is_ok() {
-                    self.keeper.retry();
+                    self.worker.retry();
                 }
                 return Ok(None);
             }
@@ -54,7 +54,7 @@ impl Identity {
             .map_err(|error| NotTaken::Unfit(error.to_string()))?;
         let text = token_worker::proof(&new).map_err(NotTaken::Unfit)?;
         let caller = Caller::user(self.policy.own_uid);
-        let signature = match self.keeper.sign(self.key, &text, caller, deadline) {
+        let signature = match self.worker.sign(self.key, &text, caller, deadline) {
             Ok(signature) => signature,
             Err(NotSigned::Token(TokenError::Broken(error) | TokenError::Unusable(error))) => {
                 return Err(NotTaken::Unfit(error));
@@ -63,7 +63,7 @@ impl Identity {
         };
         token_worker::check_proof(&new, &text, &signature).map_err(NotTaken::Unfit)?;
         let new = Arc::new(new);
-        match self.keeper.replace_certificate(self.key, &old, &new) {
+        match self.worker.replace_certificate(self.key, &old, &new) {
             true => Ok(Some(new)),
             false => Err(NotTaken::NotNow),
         }

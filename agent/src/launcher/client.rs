@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
 
-use super::message::{ANSWER_LIMIT, Answer, Ask, FromLauncher, Request, receive, send};
+use super::message::{ANSWER_LIMIT, Answer, FromLauncher, LauncherRequest, Request, receive, send};
 use crate::log;
 use crate::panics::contain;
 
@@ -44,7 +44,7 @@ impl Link {
         }
     }
 
-    pub(super) fn ask(&self, ask: Ask, limit: Duration) -> Result<Reply, String> {
+    pub(super) fn ask(&self, ask: LauncherRequest, limit: Duration) -> Result<Reply, String> {
         let deadline = Instant::now() + limit;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = sync_channel(1);

@@ -39,7 +39,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> io::Result<()> {
-    token::program::keep_secrets_in()?;
+    token::program::harden_process()?;
     if !token::program::stdin_is_a_socket() {
         return Err(io::Error::other("the agent starts it by itself"));
     }

@@ -20,13 +20,13 @@ use token::Program;
 pub(super) struct Request {
     /// Comes back with the answer.
     pub(super) number: u64,
-    pub(super) ask: Ask,
+    pub(super) ask: LauncherRequest,
 }
 
 /// What the launcher does.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) enum Ask {
+pub(super) enum LauncherRequest {
     /// Starts a token program; its link and its [`end`](super::Running) come with the answer.
     Start { program: Program, confined: bool },
     /// Kills one that it has started.
@@ -173,16 +173,16 @@ mod tests {
     fn requests_survive_the_socket() {
         let (agent, launcher) = pair();
         for ask in [
-            Ask::Start {
+            LauncherRequest::Start {
                 program: Program::Tpm,
                 confined: true,
             },
-            Ask::Kill { pid: 7 },
-            Ask::Executable { pid: 7, at: 1 },
-            Ask::User {
+            LauncherRequest::Kill { pid: 7 },
+            LauncherRequest::Executable { pid: 7, at: 1 },
+            LauncherRequest::User {
                 name: "\u{1}".repeat(256),
             },
-            Ask::Groups { uid: u32::MAX },
+            LauncherRequest::Groups { uid: u32::MAX },
         ] {
             let request = Request { number: 1, ask };
             send(&agent, &request, &[]).unwrap();
@@ -225,10 +225,10 @@ mod tests {
     fn what_is_too_long_is_refused_and_descriptors_that_nobody_wants_are_not_taken() {
         let (agent, launcher) = pair();
         let name = "x".repeat(REQUEST_LIMIT);
-        let ask = Ask::User { name };
+        let ask = LauncherRequest::User { name };
         send(&agent, &Request { number: 1, ask }, &[]).unwrap();
         assert!(receive::<Request>(&launcher, REQUEST_LIMIT, false).is_err());
-        let ask = Ask::Kill { pid: 1 };
+        let ask = LauncherRequest::Kill { pid: 1 };
         send(&agent, &Request { number: 1, ask }, &[agent.as_fd()]).unwrap();
         assert!(receive::<Request>(&launcher, REQUEST_LIMIT, false).is_err());
     }

@@ -17,7 +17,9 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use signal_hook::SigId;
 use signal_hook::consts::SIGCHLD;
 
-use super::message::{Answer, Ask, FromLauncher, REQUEST_LIMIT, Request, receive, send};
+use super::message::{
+    Answer, FromLauncher, LauncherRequest, REQUEST_LIMIT, Request, receive, send,
+};
 use crate::panics::{INTERNAL_ERROR, contain};
 use config::process_name;
 use config::user_database::{SystemUsers, UserDatabase};
@@ -116,24 +118,26 @@ impl Process {
 
     fn answer(&mut self, Request { number, ask }: Request) {
         let answer = match ask {
-            Ask::Start { program, confined } => return self.start(number, program, confined),
-            Ask::Kill { pid } => self.kill(pid),
-            Ask::Executable { pid, at } => {
+            LauncherRequest::Start { program, confined } => {
+                return self.start(number, program, confined);
+            }
+            LauncherRequest::Kill { pid } => self.kill(pid),
+            LauncherRequest::Executable { pid, at } => {
                 Answer::Executable(process_name::of(pid, Duration::from_millis(at)))
             }
-            Ask::User { name } => {
+            LauncherRequest::User { name } => {
                 return self.look_up(number, move || found(SystemUsers.user(&name)));
             }
-            Ask::Group { name } => {
+            LauncherRequest::Group { name } => {
                 return self.look_up(number, move || found(SystemUsers.group(&name)));
             }
-            Ask::Groups { uid } => return self.look_up(number, move || groups(uid)),
+            LauncherRequest::Groups { uid } => return self.look_up(number, move || groups(uid)),
             #[cfg(test)]
-            Ask::Panic { in_thread: true } => {
+            LauncherRequest::Panic { in_thread: true } => {
                 return self.look_up(number, || panic!("in a test"));
             }
             #[cfg(test)]
-            Ask::Panic { in_thread: false } => panic!("in a test"),
+            LauncherRequest::Panic { in_thread: false } => panic!("in a test"),
         };
         tell(&self.agent, number, answer, &[]);
     }

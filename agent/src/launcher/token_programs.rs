@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::Launcher;
-use super::message::{Answer, Ask};
+use super::message::{Answer, LauncherRequest};
 use token::Program;
 
 /// How token programs are started.
@@ -35,7 +35,9 @@ impl TokenPrograms {
     /// Starts one. The socket is its link.
     pub fn start(&self, program: Program) -> Result<(Running, UnixStream), String> {
         let confined = self.confined;
-        let (answer, descriptors) = self.launcher.ask(Ask::Start { program, confined })?;
+        let (answer, descriptors) = self
+            .launcher
+            .ask(LauncherRequest::Start { program, confined })?;
         match (answer, <[OwnedFd; 2]>::try_from(descriptors)) {
             (Answer::Started(pid), Ok([link, end])) => {
                 let launcher = self.launcher.clone();
@@ -55,7 +57,7 @@ impl Running {
     /// Ends it at once.
     pub fn kill(&self) {
         // Without an answer the launcher is gone; and the program goes with its link.
-        let _ = self.launcher.ask(Ask::Kill { pid: self.pid });
+        let _ = self.launcher.ask(LauncherRequest::Kill { pid: self.pid });
     }
 
     /// Waits until it is gone; one that is stuck in a driver ends when the driver lets it.

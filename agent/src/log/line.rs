@@ -75,7 +75,7 @@ impl Style {
             Format::Text => line.text(),
             Format::Json => line.json(now),
         };
-        let mut text = defused(&text);
+        let mut text = escape_controls(&text);
         text.push('\n');
         text
     }
@@ -85,12 +85,12 @@ impl Line<'_> {
     fn text(&self) -> String {
         let mut text = match self.event {
             Event::Decision(word) | Event::Named(word) => word.to_owned(),
-            Event::Message(message) => cut(message),
+            Event::Message(message) => truncate(message),
         };
         for (key, value) in &self.fields {
             match value {
                 Value::Null => {}
-                Value::String(value) => text += &format!(" {key}={}", word(&cut(value))),
+                Value::String(value) => text += &format!(" {key}={}", quote(&truncate(value))),
                 value => text += &format!(" {key}={value}"),
             }
         }
@@ -117,7 +117,7 @@ impl Line<'_> {
             .iter()
             .chain(&self.fields)
             .map(|(key, value)| match value {
-                Value::String(value) => format!("\"{key}\":{}", Value::from(cut(value))),
+                Value::String(value) => format!("\"{key}\":{}", Value::from(truncate(value))),
                 value => format!("\"{key}\":{value}"),
             })
             .collect();
@@ -145,7 +145,7 @@ impl fmt::Display for Level {
     }
 }
 
-fn cut(text: &str) -> String {
+fn truncate(text: &str) -> String {
     match text.char_indices().nth(VALUE_LIMIT) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text.to_owned(),
@@ -153,7 +153,7 @@ fn cut(text: &str) -> String {
 }
 
 /// A value of a text line: bare where no reader could take it for anything else, quoted as in JSON elsewhere.
-fn word(value: &str) -> String {
+fn quote(value: &str) -> String {
     let bare = |c: char| c.is_ascii_alphanumeric() || "-._~:/@+,*%[]".contains(c);
     if !value.is_empty() && value.chars().all(bare) {
         value.to_owned()
@@ -164,7 +164,7 @@ fn word(value: &str) -> String {
 
 /// Escapes as JSON does what would end the line, drive a terminal, or show it in another order than it
 /// has: controls, line and paragraph separators, invisible and bidirectional format characters.
-fn defused(line: &str) -> String {
+fn escape_controls(line: &str) -> String {
     let mut text = String::with_capacity(line.len());
     for c in line.chars() {
         let quoting = matches!(c, '"' | '\'' | '\\'); // has its meaning, and no other
@@ -285,7 +285,7 @@ mod tests {
             ("Zürich", "\"Zürich\""),
             ("arn:aws:iam::1:role/web-*", "arn:aws:iam::1:role/web-*"),
         ] {
-            assert_eq!(word(value), expected);
+            assert_eq!(quote(value), expected);
         }
     }
 

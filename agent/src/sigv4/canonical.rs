@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use token::AmzDate;
 
 use crate::create_session::CONTENT_TYPE;
-use crate::policy::Authorised;
+use crate::policy::Authorized;
 use config::certificate::Certificate;
 
 /// Everything of the request that is signed. `Display` is the canonical request.
@@ -28,7 +28,7 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
 
 impl<'a> CanonicalRequest<'a> {
     pub(super) fn new(
-        authorised: &'a Authorised,
+        authorised: &'a Authorized,
         certificate: &Certificate,
         date: AmzDate,
     ) -> CanonicalRequest<'a> {

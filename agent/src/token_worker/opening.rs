@@ -328,7 +328,7 @@ mod tests {
     use token::link::{Open, OpenKey, OpenPkcs11};
 
     use crate::launcher::Launcher;
-    use crate::token_worker::{Heritage, PinTries, TokenWorker};
+    use crate::token_worker::{PinTries, Predecessors, TokenWorker};
     use config::certificate::{CertificateSource, LeafSource};
 
     /// Of a token that does not tell how it counts.
@@ -364,7 +364,7 @@ mod tests {
             Script(directory)
         }
 
-        fn keeper(&self) -> TokenWorker {
+        fn worker(&self) -> TokenWorker {
             let open = Open::Pkcs11(Box::new(OpenPkcs11 {
                 network: None,
                 module: "/module.so".into(),
@@ -386,7 +386,7 @@ mod tests {
             };
             let launcher = Launcher::in_thread(self.0.path().to_owned()).unwrap();
             let programs = launcher.token_programs(true);
-            let heritage = Heritage {
+            let heritage = Predecessors {
                 ends: Vec::new(),
                 pin_tries: PinTries::in_memory().unwrap(),
             };
@@ -399,8 +399,8 @@ mod tests {
         }
     }
 
-    fn settled(keeper: &TokenWorker) -> (TokenError, Option<Instant>) {
-        match keeper.settled_state(0, Instant::now() + Duration::from_secs(20)) {
+    fn settled(worker: &TokenWorker) -> (TokenError, Option<Instant>) {
+        match worker.settled_state(0, Instant::now() + Duration::from_secs(20)) {
             KeyState::Failed { error, retry_at } => (error, retry_at),
             other => panic!("{other:?}"),
         }
@@ -412,13 +412,13 @@ mod tests {
             r#"greet; receive; printf '\000\000\000\{:03o}%s' '{HAS_PIN}' >&0; receive; kill -SEGV $$"#,
             HAS_PIN.len()
         ));
-        let keeper = script.keeper();
-        let (error, retry_at) = settled(&keeper);
+        let worker = script.worker();
+        let (error, retry_at) = settled(&worker);
         assert!(matches!(error, TokenError::PinRejected(_)), "{error:?}");
         assert_eq!(retry_at, None);
-        // A keeper that is closed has done all that it will ever do.
-        keeper.close();
-        keeper.end().wait(Instant::now() + Duration::from_secs(20));
+        // A worker that is closed has done all that it will ever do.
+        worker.close();
+        worker.end().wait(Instant::now() + Duration::from_secs(20));
         assert_eq!(script.starts(), 1);
     }
 
@@ -429,20 +429,20 @@ mod tests {
             r#"greet; head -c 4 >/dev/null; echo > "${0%/*}/opening"; cat >/dev/null <&0
             sleep 0.3; echo > "${0%/*}/finished""#,
         );
-        let keeper = script.keeper();
+        let worker = script.worker();
         let deadline = Instant::now() + Duration::from_secs(20);
         while !script.0.path().join("opening").exists() {
             assert!(Instant::now() < deadline);
             std::thread::yield_now();
         }
-        keeper.close();
-        keeper.end().wait(deadline);
+        worker.close();
+        worker.end().wait(deadline);
         assert!(script.0.path().join("finished").exists());
     }
 
     #[test]
     fn a_program_that_dies_before_it_tries_a_pin_is_tried_again_later() {
-        let (error, retry_at) = settled(&Script::new("exit 1").keeper());
+        let (error, retry_at) = settled(&Script::new("exit 1").worker());
         assert!(matches!(error, TokenError::Gone(_)), "{error:?}");
         assert!(retry_at.is_some());
     }
@@ -456,7 +456,7 @@ mod tests {
         ] {
             for first in ["", "greet; "] {
                 let body = format!("{first}printf '{garbage}' >&0; cat >/dev/null <&0");
-                let (error, _) = settled(&Script::new(&body).keeper());
+                let (error, _) = settled(&Script::new(&body).worker());
                 assert!(
                     matches!(error, TokenError::Gone(_) | TokenError::Broken(_)),
                     "{error:?}"
@@ -469,16 +469,16 @@ mod tests {
     #[test]
     fn a_panic_of_the_keeper_does_not_end_it() {
         let script = Script::new("exit 1");
-        let keeper = script.keeper();
-        let (first, _) = settled(&keeper);
-        keeper.panic();
+        let worker = script.worker();
+        let (first, _) = settled(&worker);
+        worker.panic();
         let deadline = Instant::now() + Duration::from_secs(20);
-        while settled(&keeper).0 == first {
+        while settled(&worker).0 == first {
             assert!(Instant::now() < deadline, "{first:?}");
             std::thread::yield_now();
         }
         let starts = script.starts();
-        keeper.retry();
+        worker.retry();
         while script.starts() == starts {
             assert!(Instant::now() < deadline);
             std::thread::yield_now();

@@ -13,7 +13,7 @@ use token::{PinFingerprint, Signature, TokenError};
 use super::pin_tries::KeyPin;
 use super::process::{self, TokenProcess};
 use super::queue::Queue;
-use super::{End, Event, Job, KeyOwner, KeyState, NotSigned, Shared};
+use super::{ClosedSignal, Event, Job, KeyOwner, KeyState, NotSigned, Shared};
 use crate::launcher::TokenPrograms;
 use crate::panics::contain;
 use config::certificate::LeafSource;
@@ -120,7 +120,7 @@ impl Thread {
     }
 
     /// Owns the token until the agent wants no more of it; begins when the `predecessors` have closed it.
-    pub(super) fn run(mut self, predecessors: &[Arc<End>]) {
+    pub(super) fn run(mut self, predecessors: &[Arc<ClosedSignal>]) {
         let deadline = Instant::now() + PREDECESSOR_LIMIT;
         for predecessor in predecessors {
             predecessor.wait(deadline);

@@ -72,7 +72,7 @@ pub fn run<K: Key + Send, T: DeserializeOwned, A: Serialize>(
             return USAGE;
         }
     };
-    if let Err(error) = keep_secrets_in() {
+    if let Err(error) = harden_process() {
         eprintln!("{name}: cannot keep the PIN out of core dumps: {error}");
         return FAILURE;
     }
@@ -106,7 +106,7 @@ pub fn run<K: Key + Send, T: DeserializeOwned, A: Serialize>(
 
 /// What a process with a PIN or a way to one does before anything else: no core dumps, no debugger of
 /// the same user, no privileges by exec, no files for others.
-pub fn keep_secrets_in() -> io::Result<()> {
+pub fn harden_process() -> io::Result<()> {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let no_core = Rlimit {
         current: Some(0),

@@ -1,4 +1,4 @@
-//! The TPM's defence against guessing: it counts failed authorisations, of all programs together, and at a
+//! The TPM's defence against guessing: it counts failed authorizations, of all programs together, and at a
 //! limit refuses all keys that are not noDA, until a count is forgotten.
 
 use std::fmt;
@@ -11,7 +11,7 @@ use tss_esapi::{Context, Error, WrapperErrorKind};
 /// The state of that defence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lockout {
-    /// Failed authorisations that are not forgotten yet.
+    /// Failed authorizations that are not forgotten yet.
     pub(crate) counter: u32,
     /// At so many the TPM locks.
     pub(crate) limit: u32,
@@ -93,7 +93,7 @@ impl fmt::Display for Lockout {
         } = self;
         write!(
             f,
-            "{counter} failed authorisations of {limit}, one is forgotten every {interval} s"
+            "{counter} failed authorizations of {limit}, one is forgotten every {interval} s"
         )
     }
 }

@@ -98,7 +98,7 @@ impl Policy {
     }
 }
 
-/// The file's own policy; or, where that begins with an authorisation that is signed elsewhere, each signed
+/// The file's own policy; or, where that begins with an authorization that is signed elsewhere, each signed
 /// policy with the rest of the file's own behind it.
 fn candidates(file: &KeyFile) -> Result<Vec<Vec<PolicyCommand>>, TokenError> {
     let signed_elsewhere = match file.policy.first() {

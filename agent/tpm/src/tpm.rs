@@ -43,8 +43,8 @@ pub(crate) struct Tpm {
     pub(crate) refused: Refused,
 }
 
-/// How long the TPM may ask for patience, in one command: less than the keeper has.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the TPM may ask for patience, in one command: less than the worker has.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Between two tries of a command.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -142,7 +142,7 @@ impl Tpm {
         let code = Code::Closed;
         let closed = self.unanswered.unwrap_or(Failure { command, code });
         let context = self.context.as_mut().ok_or(closed)?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         context.set_sessions((session, None, None));
         loop {
             let failure = match call(context) {

@@ -21,8 +21,6 @@ mod doubtful;
 mod foreign_files;
 #[path = "../../token/tests/harness/program.rs"]
 mod harness;
-#[path = "token_program/keeper.rs"]
-mod keeper;
 #[path = "token_program/keys.rs"]
 mod keys;
 #[path = "token_program/loss.rs"]
@@ -39,6 +37,8 @@ mod replaced;
 mod sessions;
 #[path = "token_program/swtpm.rs"]
 mod swtpm;
+#[path = "token_program/worker.rs"]
+mod worker;
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
@@ -142,7 +142,7 @@ fn every_source_signs() {
 }
 
 #[test]
-fn every_authorisation_works() {
+fn every_authorization_works() {
     let tpm = Swtpm::start();
     tpm.make_parent("-p parent-secret");
     tpm.change_owner_auth("owner-secret");

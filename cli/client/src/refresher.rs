@@ -93,7 +93,7 @@ const AT_LEAST: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(30);
 
 /// Who needs a session waits so long for a try to end, which takes a minute at most.
-const PATIENCE: Duration = Duration::from_secs(65);
+const TIMEOUT: Duration = Duration::from_secs(65);
 
 impl SessionRefresher {
     /// Begins to ask. After each try and check `told` hears how it stands, in the thread that asks: to write the
@@ -124,7 +124,7 @@ impl SessionRefresher {
     /// A valid session, or why there is none. Waits where a try is under way and there is none, and for the agent's
     /// word, once a minute.
     pub fn session(&self) -> Shared {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let mut state = self.0.state();
         let outcomes = state.outcomes;
         loop {

@@ -24,7 +24,7 @@ pub struct Sessions {
     create: Create,
     cache: Option<Cache>,
     progress: Progress,
-    flights: Mutex<HashMap<String, Arc<Flight>>>,
+    flights: Mutex<HashMap<String, Arc<Call>>>,
 }
 
 /// What asks AWS; another in tests.
@@ -63,14 +63,14 @@ impl Sessions {
     /// A fresh session: the one at hand, or a new one. Waits 30 s for AWS, at most, and as long for the
     /// agent.
     pub fn get(&self, target: &Target) -> Shared {
-        self.fly(target, &|session, now| session.fresh(now))
+        self.run_once(target, &|session, now| session.fresh(now))
     }
 
     /// A fresh session that is newer than `old`: for who renews ahead of time.
     pub fn renew(&self, target: &Target, old: &Session) -> Shared {
         // By AWS's clock: ours may have been set back since.
         let end = old.credentials.expiration;
-        self.fly(target, &|session, now| {
+        self.run_once(target, &|session, now| {
             session.fresh(now) && session.credentials.expiration > end
         })
     }
@@ -93,7 +93,7 @@ impl Sessions {
     }
 
     /// The latest session if it will do. Otherwise one thread asks, and the others get what it gets.
-    fn fly(&self, target: &Target, will_do: WillDo) -> Shared {
+    fn run_once(&self, target: &Target, will_do: WillDo) -> Shared {
         let key = target.key();
         let flight = self.flight(&key);
         let mut state = flight.state();
@@ -114,7 +114,7 @@ impl Sessions {
         }
         state.flying = true;
         drop(state);
-        let landing = Landing(&flight);
+        let landing = CompletionGuard(&flight);
         let outcome = self.obtain(target, &key, will_do);
         landing.with(outcome)
     }
@@ -168,7 +168,7 @@ impl Sessions {
         }
     }
 
-    fn flight(&self, key: &str) -> Arc<Flight> {
+    fn flight(&self, key: &str) -> Arc<Call> {
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(flights.entry(key.to_owned()).or_default())
     }
@@ -221,7 +221,7 @@ fn kept(
 
 /// What happens to one target's session in this process.
 #[derive(Default)]
-struct Flight {
+struct Call {
     state: Mutex<State>,
     landing: Condvar,
 }
@@ -237,7 +237,7 @@ struct State {
     failure: Option<Arc<Error>>,
 }
 
-impl Flight {
+impl Call {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -267,9 +267,9 @@ impl State {
 }
 
 /// Wakes those that wait, whatever becomes of the thread that asks.
-struct Landing<'f>(&'f Flight);
+struct CompletionGuard<'f>(&'f Call);
 
-impl Landing<'_> {
+impl CompletionGuard<'_> {
     fn with(self, outcome: Result<Session, Error>) -> Shared {
         let mut state = self.0.state();
         state.land(outcome);
@@ -277,7 +277,7 @@ impl Landing<'_> {
     }
 }
 
-impl Drop for Landing<'_> {
+impl Drop for CompletionGuard<'_> {
     fn drop(&mut self) {
         let mut state = self.0.state();
         if state.flying {

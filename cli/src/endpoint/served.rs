@@ -26,7 +26,7 @@ pub(crate) struct Served {
 type Told = Arc<dyn Fn(&Status) + Send + Sync>;
 
 /// No AWS tool waits longer for an endpoint.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 impl Served {
     /// Begins to ask; `told` hears after each try how it stands.
@@ -64,7 +64,7 @@ impl Served {
 
     /// A valid session, or why there is none. Waits for a try that is under way.
     pub(super) async fn session(&self) -> Shared {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let mut tries = self.tries.subscribe();
         loop {
             tries.mark_unchanged(); // what comes after this line is waited for below

@@ -19,7 +19,7 @@ use super::answer::Authorized;
 use super::guard::Reached;
 use super::listener::{Listener, Open};
 use super::room::{Place, Room};
-use super::site::Site;
+use super::router::Router;
 
 /// For a request's head, and between two requests: a slow or silent client makes room for others.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,7 +48,7 @@ pub(crate) fn runtime() -> io::Result<Runtime> {
 /// Serves until `end` is done; then gives the answers that are under way some time.
 pub(crate) async fn serve(
     listeners: Vec<Listener>,
-    site: Site,
+    site: Router,
     end: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let room = Arc::new(Room::default());
@@ -57,7 +57,7 @@ pub(crate) async fn serve(
     let doors: Vec<_> = listeners
         .into_iter()
         .map(|listener| {
-            let door = Door {
+            let door = AcceptLoop {
                 site: Arc::clone(&site),
                 room: Arc::clone(&room),
                 ended: ended.clone(),
@@ -74,13 +74,13 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-struct Door {
-    site: Arc<Site>,
+struct AcceptLoop {
+    site: Arc<Router>,
     room: Arc<Room>,
     ended: watch::Receiver<()>,
 }
 
-impl Door {
+impl AcceptLoop {
     async fn accept(self, open: Open) {
         loop {
             let accepted = match &open {
@@ -127,7 +127,7 @@ impl Door {
 async fn converse<S>(
     stream: S,
     reached: Reached,
-    site: &Site,
+    site: &Router,
     place: &Place,
     ended: &mut watch::Receiver<()>,
 ) where

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use rolesanywhere::certificate::{Certificate, Objection, Severity, Whose};
+use rolesanywhere::certificate::{Certificate, CertificateRef, Severity, Violation};
 use serde::Serialize;
 
 use super::Inspection;
@@ -32,7 +32,7 @@ pub(super) fn render(inspection: &Inspection) -> serde_json::Result<String> {
             .map(|tag| (&*tag.name, &*tag.value))
             .collect(),
         trust_anchor_checked: inspection.anchored,
-        accepted: !inspection.objections.iter().any(Objection::is_refusal),
+        accepted: !inspection.objections.iter().any(Violation::is_refusal),
         objections: inspection.objections.iter().map(Doubt::of).collect(),
     };
     Ok(serde_json::to_string_pretty(&document)? + "\n")
@@ -114,12 +114,12 @@ struct Doubt {
 }
 
 impl Doubt {
-    fn of(objection: &Objection) -> Doubt {
+    fn of(objection: &Violation) -> Doubt {
         let (certificate, number) = match objection.whose {
-            Whose::Leaf => ("leaf", None),
-            Whose::Intermediate(number, _) => ("intermediate", Some(number)),
-            Whose::Anchor(number, _) => ("trustAnchor", Some(number)),
-            Whose::Chain => ("chain", None),
+            CertificateRef::Leaf => ("leaf", None),
+            CertificateRef::Intermediate(number, _) => ("intermediate", Some(number)),
+            CertificateRef::Anchor(number, _) => ("trustAnchor", Some(number)),
+            CertificateRef::Chain => ("chain", None),
         };
         Doubt {
             certificate,

@@ -1,6 +1,6 @@
 //! An inspection for people.
 
-use rolesanywhere::certificate::{Certificate, Objection};
+use rolesanywhere::certificate::{Certificate, Violation};
 
 use super::Inspection;
 
@@ -91,7 +91,7 @@ fn verdict(inspection: &Inspection) -> String {
             .map(|objection| format!("  {}\n", one_line(&objection.to_string())))
             .collect()
     };
-    let refused = inspection.objections.iter().any(Objection::is_refusal);
+    let refused = inspection.objections.iter().any(Violation::is_refusal);
     let mut text = match (refused, inspection.anchored) {
         (true, _) => format!("AWS would refuse it\n{}", lines(true)),
         (false, true) => {

@@ -61,7 +61,7 @@ pub(super) fn keep(
         refreshers.push(one?);
         profiles.push(Profile::new(pair.profile));
     }
-    let mut keeper = Keeper {
+    let mut keeper = ProfileRefresher {
         file,
         profiles,
         progress,
@@ -82,7 +82,7 @@ fn stop_by_signal(tell: Sender<Event>) -> std::io::Result<()> {
     Ok(())
 }
 
-struct Keeper {
+struct ProfileRefresher {
     file: CredentialsFile,
     profiles: Vec<Profile>,
     progress: Progress,
@@ -90,7 +90,7 @@ struct Keeper {
     ready: bool,
 }
 
-impl Keeper {
+impl ProfileRefresher {
     fn run(&mut self, events: &Receiver<Event>, refreshers: &[SessionRefresher]) {
         loop {
             self.tend();

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::authorisation::Grant;
+use super::decision::Grant;
 use super::refusal::Refusal;
 use super::vault::Session;
 

@@ -4,7 +4,7 @@
 
 use openssl::sha::sha256;
 
-use super::authorization::Authorization;
+use super::authorization_header::Authorization;
 use super::query;
 use super::received::Received;
 

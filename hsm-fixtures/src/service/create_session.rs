@@ -1,5 +1,5 @@
 //! CreateSession as it arrives: the request, its signature, its certificates. Who may then have a session is
-//! `authorisation`'s.
+//! `decision`'s.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -8,9 +8,9 @@ use openssl::hash::MessageDigest;
 use openssl::sign::Verifier;
 
 use super::arn::Arn;
-use super::authorisation::{self, Asked, Grant};
-use super::authorization::Authorization;
+use super::authorization_header::Authorization;
 use super::certificate::{Certificate, KeyType};
+use super::decision::{self, Asked, Grant};
 use super::explanation::Explanation;
 use super::parameters::Parameters;
 use super::received::Received;
@@ -45,7 +45,7 @@ pub(crate) fn judge(
     }
 
     let parameters = Parameters::read(request)?;
-    authorisation::check_same_home(
+    decision::check_same_home(
         &parameters.trust_anchor,
         &parameters.profile,
         &parameters.role,
@@ -65,7 +65,7 @@ pub(crate) fn judge(
         session_name: parameters.role_session_name.as_deref(),
         has_instance_properties: parameters.instance_properties.is_some(),
     };
-    authorisation::judge(registry, &asked, now, explanation)
+    decision::judge(registry, &asked, now, explanation)
 }
 
 fn authorization(request: &Received) -> Result<Authorization, Refusal> {

@@ -6,10 +6,10 @@ use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 
 use super::arn::Arn;
-use super::authorisation::{self, Asked};
 use super::certificate::Certificate;
 use super::config::ServiceConfig;
 use super::create_session;
+use super::decision::{self, Asked};
 use super::explanation::Explanation;
 use super::registry::Registry;
 
@@ -90,10 +90,8 @@ fn explain(registry: &Registry, asked: &Asked<'_>, now: Timestamp) -> Explained 
         .check_leaf(now)
         .map_err(super::refusal::Refusal::unfit_leaf)
         .and_then(|_| create_session::check_intermediates(asked.intermediates))
-        .and_then(|()| {
-            authorisation::check_same_home(asked.trust_anchor, asked.profile, asked.role)
-        })
-        .and_then(|()| authorisation::judge(registry, asked, now, &mut explanation));
+        .and_then(|()| decision::check_same_home(asked.trust_anchor, asked.profile, asked.role))
+        .and_then(|()| decision::judge(registry, asked, now, &mut explanation));
     match &outcome {
         Ok(grant) => explanation.verdict(format!("a session of {} s", grant.seconds)),
         Err(refusal) => explanation.verdict(format!(

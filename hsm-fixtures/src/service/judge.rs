@@ -7,7 +7,7 @@ use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 
 use super::answer::Answer;
-use super::authorization::Authorization;
+use super::authorization_header::Authorization;
 use super::config::ServiceConfig;
 use super::create_session;
 use super::explanation::Explanation;

@@ -7,7 +7,7 @@ use openssl::pkey::PKey;
 use openssl::sign::Signer;
 
 use super::answer::Answer;
-use super::authorization::Authorization;
+use super::authorization_header::Authorization;
 use super::received::Received;
 use super::vault::{Session, Vault};
 use super::{canonical, query, request_date};

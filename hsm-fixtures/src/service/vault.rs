@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use openssl::rand::rand_bytes;
 use openssl::sha::sha256;
 
-use super::authorisation::Grant;
+use super::decision::Grant;
 
 /// Letters and digits of AWS's identifiers.
 const BASE32: [u8; 32] = *b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";

@@ -2,33 +2,33 @@
 
 use jiff::Timestamp;
 
-use super::objection::REISSUE;
-use super::{Certificate, Objection, Whose, extensions, restrictions, rules};
+use super::violation::REISSUE;
+use super::{Certificate, CertificateRef, Violation, extensions, restrictions, rules};
 
 /// What makes a certificate a CA's.
-pub(super) fn is_ca(certificate: &Certificate, whose: &Whose) -> Option<Objection> {
+pub(super) fn is_ca(certificate: &Certificate, whose: &CertificateRef) -> Option<Violation> {
     let what = match extensions::basic_constraints(certificate) {
         Ok(Some((true, _))) => return None,
         Ok(_) => "it is not a CA certificate".to_owned(),
         Err(fault) => fault.to_string(),
     };
-    Some(Objection::refused(whose, what, "remove it"))
+    Some(Violation::refused(whose, what, "remove it"))
 }
 
 /// What PKIX, and so AWS, demands of a CA's certificate.
-pub(super) fn objections(certificate: &Certificate, whose: &Whose) -> Vec<Objection> {
-    let mut objections: Vec<Objection> = is_ca(certificate, whose).into_iter().collect();
+pub(super) fn objections(certificate: &Certificate, whose: &CertificateRef) -> Vec<Violation> {
+    let mut objections: Vec<Violation> = is_ca(certificate, whose).into_iter().collect();
     match extensions::key_usage(certificate) {
         Ok(Some(usage)) if usage.key_cert_sign() => {}
-        Ok(_) => objections.push(Objection::refused(
+        Ok(_) => objections.push(Violation::refused(
             whose,
             "its keyUsage lacks keyCertSign",
             "have the CA's certificate issued anew",
         )),
-        Err(fault) => objections.push(Objection::refused(whose, fault.to_string(), REISSUE)),
+        Err(fault) => objections.push(Violation::refused(whose, fault.to_string(), REISSUE)),
     }
     if certificate.tbs().subject().is_empty() {
-        objections.push(Objection::refused(
+        objections.push(Violation::refused(
             whose,
             "its subject is empty, and RFC 5280 (4.1.2.6) demands one of a CA",
             "have the CA's certificate issued again, with a name",
@@ -38,14 +38,18 @@ pub(super) fn objections(certificate: &Certificate, whose: &Whose) -> Vec<Object
     objections
 }
 
-pub(super) fn path_length(ca: &Certificate, whose: &Whose, below: usize) -> Option<Objection> {
+pub(super) fn path_length(
+    ca: &Certificate,
+    whose: &CertificateRef,
+    below: usize,
+) -> Option<Violation> {
     let (_, limit) = extensions::basic_constraints(ca).ok().flatten()?;
     let limit = usize::from(limit?);
     (below > limit).then(|| {
         let what = format!(
             "its pathLenConstraint is {limit}, less than the number of CAs below it, {below}"
         );
-        Objection::refused(
+        Violation::refused(
             whose,
             what,
             "have the leaf issued by a CA that is nearer to it",
@@ -54,12 +58,12 @@ pub(super) fn path_length(ca: &Certificate, whose: &Whose, below: usize) -> Opti
 }
 
 /// What AWS has against certificates as a trust anchor, the worst first.
-pub fn anchor_objections(anchors: &[Certificate], now: Timestamp) -> Vec<Objection> {
-    let mut objections: Vec<Objection> = anchors
+pub fn anchor_objections(anchors: &[Certificate], now: Timestamp) -> Vec<Violation> {
+    let mut objections: Vec<Violation> = anchors
         .iter()
         .enumerate()
         .flat_map(|(at, anchor)| {
-            let whose = Whose::Anchor(at + 1, anchor.subject());
+            let whose = CertificateRef::Anchor(at + 1, anchor.subject());
             anchor_faults(anchor, &whose, 0, now)
         })
         .collect();
@@ -69,10 +73,10 @@ pub fn anchor_objections(anchors: &[Certificate], now: Timestamp) -> Vec<Objecti
 
 pub(super) fn anchor_faults(
     anchor: &Certificate,
-    whose: &Whose,
+    whose: &CertificateRef,
     below: usize,
     now: Timestamp,
-) -> Vec<Objection> {
+) -> Vec<Violation> {
     let mut faults = objections(anchor, whose);
     faults.extend(restrictions::critical(anchor, whose));
     faults.extend(restrictions::purpose(anchor, whose));

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::link::Link;
-use super::{Certificate, CertificateError, Objection, Whose, ca, path, rules};
+use super::{Certificate, CertificateError, CertificateRef, Violation, ca, path, rules};
 
 /// A leaf with its intermediates, as they are sent to AWS.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl Chain {
 
     /// Whether AWS could ever accept it: what to know before a key is used with it, whatever the time.
     pub fn check(&self) -> Result<(), CertificateError> {
-        let mut objections: Vec<Objection> = self.misplaced_leaf().into_iter().collect();
+        let mut objections: Vec<Violation> = self.misplaced_leaf().into_iter().collect();
         objections.extend(rules::leaf(&self.leaf));
         for link in &self.intermediates {
             objections.extend(ca::is_ca(&link.certificate, &link.whose()));
@@ -79,13 +79,13 @@ impl Chain {
 
     /// All that speaks against it at `now`, the worst first. With the certificates of a trust anchor, also
     /// whether it leads to one of them.
-    pub fn objections(&self, anchors: Option<&[Certificate]>, now: Timestamp) -> Vec<Objection> {
+    pub fn objections(&self, anchors: Option<&[Certificate]>, now: Timestamp) -> Vec<Violation> {
         if let Some(misplaced) = self.misplaced_leaf() {
             return vec![misplaced]; // all else would be said of the wrong certificates
         }
         let mut objections = rules::leaf(&self.leaf);
         objections.extend(rules::leaf_doubts(&self.leaf));
-        objections.extend(rules::validity(&self.leaf, &Whose::Leaf, now));
+        objections.extend(rules::validity(&self.leaf, &CertificateRef::Leaf, now));
         for link in &self.intermediates {
             let whose = link.whose();
             objections.extend(ca::objections(&link.certificate, &whose));
@@ -100,28 +100,28 @@ impl Chain {
     }
 
     /// Where a CA's certificate is first, and the only one that is none comes behind it.
-    fn misplaced_leaf(&self) -> Option<Objection> {
-        let is_ca = |certificate| ca::is_ca(certificate, &Whose::Chain).is_none();
+    fn misplaced_leaf(&self) -> Option<Violation> {
+        let is_ca = |certificate| ca::is_ca(certificate, &CertificateRef::Chain).is_none();
         let mut others = self.intermediates().filter(|one| !is_ca(one));
         let (Some(leaf), None) = (others.next(), others.next()) else {
             return None;
         };
         let (first, leaf) = (self.leaf.subject(), leaf.subject());
         is_ca(&self.leaf).then(|| {
-            Objection::refused(
-                &Whose::Chain,
+            Violation::refused(
+                &CertificateRef::Chain,
                 format!("the order is wrong: {first}, a CA, comes before {leaf}"),
                 "put the key's own certificate first, and each CA's behind the one that it issued",
             )
         })
     }
 
-    fn length(&self) -> Option<Objection> {
+    fn length(&self) -> Option<Violation> {
         let count = self.intermediates.len();
         let what = format!("there are {count} intermediates, and AWS takes at most {CHAIN_LIMIT}");
         (count > CHAIN_LIMIT).then(|| {
-            Objection::refused(
-                &Whose::Chain,
+            Violation::refused(
+                &CertificateRef::Chain,
                 what,
                 "remove those not between leaf and trust anchor",
             )
@@ -243,7 +243,7 @@ mod tests {
             let chain = Chain::new(leaf.chain((0..count).map(ca)).collect()).unwrap();
             assert_eq!(chain.check().is_ok(), fits);
             let objections = chain.objections(None, NOON.parse().unwrap());
-            let refused = objections.first().is_some_and(Objection::is_refusal);
+            let refused = objections.first().is_some_and(Violation::is_refusal);
             assert_eq!(refused, !fits, "{objections:?}");
         }
     }

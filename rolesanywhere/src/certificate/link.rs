@@ -1,6 +1,6 @@
 //! A certificate between a leaf and its trust anchor.
 
-use super::{Certificate, Whose};
+use super::{Certificate, CertificateRef};
 
 /// An intermediate, and its place behind the leaf in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,7 +10,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn whose(&self) -> Whose {
-        Whose::Intermediate(self.number, self.certificate.subject())
+    pub(super) fn whose(&self) -> CertificateRef {
+        CertificateRef::Intermediate(self.number, self.certificate.subject())
     }
 }

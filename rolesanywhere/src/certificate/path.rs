@@ -8,11 +8,11 @@ mod tests;
 use jiff::Timestamp;
 
 use super::link::Link;
-use super::{Certificate, Objection, Whose, ca, restrictions, rules, signature};
+use super::{Certificate, CertificateRef, Violation, ca, restrictions, rules, signature};
 use way::Way;
 
 /// What is wrong with the order, as far as leaf and intermediates tell.
-pub(super) fn links(leaf: &Certificate, intermediates: &[Link], now: Timestamp) -> Vec<Objection> {
+pub(super) fn links(leaf: &Certificate, intermediates: &[Link], now: Timestamp) -> Vec<Violation> {
     let way = Way::upwards(leaf, intermediates, Some(now));
     let mut objections = objections(&way, now);
     objections.extend(self_signed(leaf));
@@ -30,7 +30,7 @@ pub(super) fn upwards<'c>(
 }
 
 /// What the intermediates that lead up from the leaf forbid, at any time.
-pub(super) fn forbidden(leaf: &Certificate, intermediates: &[Link]) -> Vec<Objection> {
+pub(super) fn forbidden(leaf: &Certificate, intermediates: &[Link]) -> Vec<Violation> {
     let way = Way::upwards(leaf, intermediates, None);
     let links = way.links().into_iter().enumerate();
     links
@@ -47,7 +47,7 @@ pub(super) fn to_anchor(
     intermediates: &[Link],
     anchors: &[Certificate],
     now: Timestamp,
-) -> Vec<Objection> {
+) -> Vec<Violation> {
     let mut way = Way::from(leaf, intermediates, Some(now));
     way.lead_to(anchors);
     let mut faults = loop {
@@ -63,14 +63,14 @@ pub(super) fn to_anchor(
 }
 
 /// What there is against the best of the anchors that issued the top; `None` if none did.
-fn anchor_faults(way: &Way, anchors: &[Certificate], now: Timestamp) -> Option<Vec<Objection>> {
+fn anchor_faults(way: &Way, anchors: &[Certificate], now: Timestamp) -> Option<Vec<Violation>> {
     let top = way.top();
     let issuing = anchors
         .iter()
         .enumerate()
         .filter(|(_, anchor)| way::may_have_issued(anchor, top));
     let judged = issuing.map(|(at, anchor)| {
-        let whose = Whose::Anchor(at + 1, anchor.subject());
+        let whose = CertificateRef::Anchor(at + 1, anchor.subject());
         let mut faults = ca::anchor_faults(anchor, &whose, way.length(), now);
         faults.extend(restrictions::names(anchor, &whose, &way.all_issued()));
         faults.extend(unchecked(anchor, &whose, top));
@@ -81,7 +81,7 @@ fn anchor_faults(way: &Way, anchors: &[Certificate], now: Timestamp) -> Option<V
 }
 
 /// What is wrong with each step, and with the order, and what is not needed.
-fn objections(way: &Way, now: Timestamp) -> Vec<Objection> {
+fn objections(way: &Way, now: Timestamp) -> Vec<Violation> {
     let links = way.links();
     let mut objections = Vec::new();
     for (at, link) in links.iter().enumerate() {
@@ -89,8 +89,8 @@ fn objections(way: &Way, now: Timestamp) -> Vec<Objection> {
         objections.extend(step(link, &below, now));
     }
     if !links.is_sorted_by_key(|link| link.number) {
-        objections.push(Objection::warning(
-            &Whose::Chain,
+        objections.push(Violation::warning(
+            &CertificateRef::Chain,
             "the intermediates are not in order",
             "put each behind the certificate that it issued",
         ));
@@ -104,7 +104,7 @@ fn objections(way: &Way, now: Timestamp) -> Vec<Objection> {
 }
 
 /// What is wrong with an intermediate as the issuer of the last of those below it.
-fn step(link: &Link, below: &[(Whose, &Certificate)], now: Timestamp) -> Vec<Objection> {
+fn step(link: &Link, below: &[(CertificateRef, &Certificate)], now: Timestamp) -> Vec<Violation> {
     let (ca, whose) = (&link.certificate, link.whose());
     let mut objections = restrictions::objections(ca, &whose, below);
     if let Some((_, issued)) = below.last() {
@@ -118,7 +118,7 @@ fn step(link: &Link, below: &[(Whose, &Certificate)], now: Timestamp) -> Vec<Obj
 }
 
 /// Why the path goes no further, and not to an anchor.
-fn dead_end(way: &Way, anchors: &[Certificate]) -> Objection {
+fn dead_end(way: &Way, anchors: &[Certificate]) -> Violation {
     let top = way.top();
     if let Some(objection) = self_signed(top) {
         return objection;
@@ -127,14 +127,14 @@ fn dead_end(way: &Way, anchors: &[Certificate]) -> Objection {
     let names_it = |certificate: &Certificate| certificate.subject() == issuer;
     let links = way.intermediates().iter().map(|link| &link.certificate);
     if anchors.iter().chain(links).any(names_it) {
-        return Objection::refused(
-            &Whose::Chain,
+        return Violation::refused(
+            &CertificateRef::Chain,
             format!("{subject} is not signed by the {issuer} that is here"),
             "get the certificate of the CA, or of the CA's key, that issued it",
         );
     }
-    Objection::refused(
-        &Whose::Chain,
+    Violation::refused(
+        &CertificateRef::Chain,
         format!(
             "it does not lead to the trust anchor: the issuer of {subject}, {issuer}, is missing"
         ),
@@ -143,16 +143,16 @@ fn dead_end(way: &Way, anchors: &[Certificate]) -> Objection {
 }
 
 /// An intermediate that did not lead up from the leaf.
-fn stray(link: &Link, way: &Way, now: Timestamp) -> Objection {
+fn stray(link: &Link, way: &Way, now: Timestamp) -> Violation {
     let (whose, top) = (link.whose(), way.top());
     let twice = |other: &&Link| other.number < link.number && other.certificate == link.certificate;
     if way.intermediates().iter().any(|other| twice(&other)) {
-        return Objection::warning(&whose, "it is there twice", "remove it");
+        return Violation::warning(&whose, "it is there twice", "remove it");
     }
     // One that did sign it was not asked: the trust anchor is the same CA.
     let is_named = link.certificate.subject() == top.issuer();
     if is_named && signature::is_signed_by(top, &link.certificate) == Some(false) {
-        return Objection::refused(
+        return Violation::refused(
             &whose,
             format!(
                 "it did not sign {}, though it has its issuer's name",
@@ -165,25 +165,29 @@ fn stray(link: &Link, way: &Way, now: Timestamp) -> Objection {
         Some((fault, _)) => format!("{fault}, and the path does not need it"),
         None => "it is not between the leaf and its trust anchor".to_owned(),
     };
-    Objection::warning(&whose, what, "remove it")
+    Violation::warning(&whose, what, "remove it")
 }
 
 /// A leaf that ends the path itself: a trust anchor is a CA, and a leaf is none.
-fn self_signed(leaf: &Certificate) -> Option<Objection> {
+fn self_signed(leaf: &Certificate) -> Option<Violation> {
     let is_its_own = leaf.is_self_issued() && leaf.is_signed_by(leaf) == Some(true);
     is_its_own.then(|| {
-        Objection::refused(
-            &Whose::Leaf,
+        Violation::refused(
+            &CertificateRef::Leaf,
             "it is self-signed, and a trust anchor must be a CA",
             "have one issued by the CA that is, or will be, the trust anchor",
         )
     })
 }
 
-fn unchecked(issuer: &Certificate, whose: &Whose, issued: &Certificate) -> Option<Objection> {
+fn unchecked(
+    issuer: &Certificate,
+    whose: &CertificateRef,
+    issued: &Certificate,
+) -> Option<Violation> {
     let is_unknown = signature::is_signed_by(issued, issuer).is_none();
     is_unknown.then(|| {
-        Objection::warning(
+        Violation::warning(
             whose,
             format!(
                 "it may have signed {}, which cannot be checked here ({})",

@@ -1,23 +1,23 @@
 //! What binds every reader of a path (RFC 5280, section 6.1): critical extensions, and the names that a CA may issue.
 
-use super::objection::REISSUE;
-use super::{Certificate, Objection, Whose, extensions, name_constraints};
+use super::violation::REISSUE;
+use super::{Certificate, CertificateRef, Violation, extensions, name_constraints};
 
 /// Returns what forbids `ca` to stand above the certificates `below`, the leaf first.
 pub(super) fn objections(
     ca: &Certificate,
-    whose: &Whose,
-    below: &[(Whose, &Certificate)],
-) -> Vec<Objection> {
+    whose: &CertificateRef,
+    below: &[(CertificateRef, &Certificate)],
+) -> Vec<Violation> {
     let mut objections = names(ca, whose, below);
     objections.extend(critical(ca, whose));
     objections
 }
 
 /// Returns the critical extension that makes a certificate unusable, if there is one.
-pub(super) fn critical(certificate: &Certificate, whose: &Whose) -> Option<Objection> {
+pub(super) fn critical(certificate: &Certificate, whose: &CertificateRef) -> Option<Violation> {
     let extension = extensions::unknown_critical(certificate)?;
-    Some(Objection::refused(
+    Some(Violation::refused(
         whose,
         format!("its extension {extension} is critical and unknown (RFC 5280, 4.2)"),
         "have one issued without it, or with it not critical",
@@ -27,11 +27,12 @@ pub(super) fn critical(certificate: &Certificate, whose: &Whose) -> Option<Objec
 /// Returns the names `below` that `ca` may not issue.
 pub(super) fn names(
     ca: &Certificate,
-    whose: &Whose,
-    below: &[(Whose, &Certificate)],
-) -> Vec<Objection> {
-    let unreadable =
-        |whose: &Whose, fault: &dyn ToString| Objection::refused(whose, fault.to_string(), REISSUE);
+    whose: &CertificateRef,
+    below: &[(CertificateRef, &Certificate)],
+) -> Vec<Violation> {
+    let unreadable = |whose: &CertificateRef, fault: &dyn ToString| {
+        Violation::refused(whose, fault.to_string(), REISSUE)
+    };
     let constraints = match name_constraints::of(ca) {
         Ok(None) => return Vec::new(),
         Ok(Some(constraints)) => constraints,
@@ -41,7 +42,7 @@ pub(super) fn names(
         match name_constraints::violation(&constraints, issued) {
             Ok(violation) => violation.map(|violation| {
                 let what = format!("{violation} the name constraints of {}", ca.subject());
-                Objection::refused(of, what, "have one issued for names that this CA may issue")
+                Violation::refused(of, what, "have one issued for names that this CA may issue")
             }),
             Err(fault) => Some(unreadable(of, &fault)),
         }
@@ -50,20 +51,20 @@ pub(super) fn names(
 }
 
 /// Returns why `ca` may not issue certificates for clients (RFC 5280, 4.2.1.12).
-pub(super) fn purpose(ca: &Certificate, whose: &Whose) -> Option<Objection> {
+pub(super) fn purpose(ca: &Certificate, whose: &CertificateRef) -> Option<Violation> {
     let what = match extensions::issues_for_clients(ca) {
         Ok(Some(false)) => "its extendedKeyUsage lacks clientAuth".to_owned(),
         Ok(_) => return None,
         Err(fault) => fault.to_string(),
     };
     let remedy = "have the leaf issued by a CA for clients";
-    Some(Objection::refused(whose, what, remedy))
+    Some(Violation::refused(whose, what, remedy))
 }
 
 /// Returns a warning about policies, which are not compared here.
-pub(super) fn policies(ca: &Certificate, whose: &Whose) -> Option<Objection> {
+pub(super) fn policies(ca: &Certificate, whose: &CertificateRef) -> Option<Violation> {
     extensions::has_policy_constraints(ca).then(|| {
-        Objection::warning(
+        Violation::warning(
             whose,
             "its policyConstraints cannot be checked here",
             "check them with openssl verify -policy_check",

@@ -3,9 +3,11 @@
 use jiff::{SignedDuration, Timestamp};
 use x509_cert::certificate::Version;
 
-use super::objection::REISSUE;
 use super::session_facts::SessionFacts;
-use super::{Certificate, CertificateError, Objection, Whose, extensions, restrictions, signature};
+use super::violation::REISSUE;
+use super::{
+    Certificate, CertificateError, CertificateRef, Violation, extensions, restrictions, signature,
+};
 
 /// A leaf is renewed while there is this much left, or a fifth of its life where that is less.
 const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
@@ -14,8 +16,9 @@ const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
 const IDENTITY_LIMIT: usize = 64;
 
 /// What AWS demands of an end-entity certificate.
-pub(super) fn leaf(leaf: &Certificate) -> Vec<Objection> {
-    let refused = |what: String, remedy: &str| Objection::refused(&Whose::Leaf, what, remedy);
+pub(super) fn leaf(leaf: &Certificate) -> Vec<Violation> {
+    let refused =
+        |what: String, remedy: &str| Violation::refused(&CertificateRef::Leaf, what, remedy);
     let mut objections = Vec::new();
     if leaf.tbs().version() != Version::V3 {
         let what = "it is not an X.509 v3 certificate".to_owned();
@@ -56,8 +59,8 @@ pub(super) fn leaf(leaf: &Certificate) -> Vec<Objection> {
     if let Err(fault) = extensions::general_names(leaf) {
         objections.push(refused(fault.to_string(), REISSUE));
     }
-    objections.extend(restrictions::critical(leaf, &Whose::Leaf));
-    objections.extend(weak_signature(leaf, &Whose::Leaf));
+    objections.extend(restrictions::critical(leaf, &CertificateRef::Leaf));
+    objections.extend(weak_signature(leaf, &CertificateRef::Leaf));
     if let Err(fault) = leaf.public_key() {
         let remedy = match fault.remedy {
             "" => "use such a key",
@@ -69,8 +72,9 @@ pub(super) fn leaf(leaf: &Certificate) -> Vec<Objection> {
 }
 
 /// What AWS takes of a leaf, and is seldom meant.
-pub(super) fn leaf_doubts(leaf: &Certificate) -> Vec<Objection> {
-    let warning = |what: String, remedy: &str| Objection::warning(&Whose::Leaf, what, remedy);
+pub(super) fn leaf_doubts(leaf: &Certificate) -> Vec<Violation> {
+    let warning =
+        |what: String, remedy: &str| Violation::warning(&CertificateRef::Leaf, what, remedy);
     let mut objections = Vec::new();
     let facts = SessionFacts::of(leaf);
     let identity = &facts.source_identity;
@@ -125,17 +129,17 @@ fn is_source_identity(text: &str) -> bool {
 /// Whether it is valid at `now`, and for how long.
 pub(super) fn validity(
     certificate: &Certificate,
-    whose: &Whose,
+    whose: &CertificateRef,
     now: Timestamp,
-) -> Option<Objection> {
+) -> Option<Violation> {
     if let Some((what, remedy)) = invalid(certificate, now) {
-        return Some(Objection::refused(whose, what, remedy));
+        return Some(Violation::refused(whose, what, remedy));
     }
     let (from, until) = (certificate.not_before(), certificate.not_after());
     let soon = SOON.min(from.duration_until(until) / 5);
     (now.duration_until(until) < soon).then(|| {
         let what = format!("it expires soon, on {until}");
-        Objection::warning(whose, what, "renew it")
+        Violation::warning(whose, what, "renew it")
     })
 }
 
@@ -166,10 +170,13 @@ fn outside(from: Timestamp, until: Timestamp, now: Timestamp) -> Option<(String,
     })
 }
 
-pub(super) fn weak_signature(certificate: &Certificate, whose: &Whose) -> Option<Objection> {
+pub(super) fn weak_signature(
+    certificate: &Certificate,
+    whose: &CertificateRef,
+) -> Option<Violation> {
     let hash = signature::scheme(certificate.parsed.signature_algorithm()).err()?;
     let what = format!("it is signed with {hash}");
-    Some(Objection::refused(
+    Some(Violation::refused(
         whose,
         what,
         "AWS wants SHA-256 or stronger",

@@ -10,7 +10,7 @@ use openssl::rsa::Rsa;
 use openssl::x509::extension as ext;
 use openssl::x509::{X509, X509Builder, X509Extension, X509Name, X509NameBuilder};
 
-use super::{Certificate, Chain, Objection, Severity};
+use super::{Certificate, Chain, Severity, Violation};
 
 /// Noon of the day: inside the validity of the certificates below.
 pub(super) const NOON: &str = "2026-11-23T12:00:00Z";
@@ -192,7 +192,7 @@ impl Pki {
     }
 }
 
-pub(super) fn objections(chain: &[&Issued], anchors: Option<&[&Issued]>) -> Vec<Objection> {
+pub(super) fn objections(chain: &[&Issued], anchors: Option<&[&Issued]>) -> Vec<Violation> {
     let chain = Chain::new(chain.iter().map(|one| one.read()).collect()).unwrap();
     let anchors: Option<Vec<_>> =
         anchors.map(|anchors| anchors.iter().map(|one| one.read()).collect());

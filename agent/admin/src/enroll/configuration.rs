@@ -22,7 +22,7 @@ pub(super) enum Edit {
     /// The whole text, with the identity behind what is there.
     Add(String),
     /// It has the identity.
-    Present,
+    RenewalInput,
     /// Nothing: it would lack the PIN.
     LacksPin,
 }
@@ -69,7 +69,7 @@ pub(super) fn plan(
         return match present.key.to_string() == place.to_string()
             && present.certificate.leaf == leaf
         {
-            true => Ok((Edit::Present, parsed.socket)),
+            true => Ok((Edit::RenewalInput, parsed.socket)),
             false => Err(Failure::failed(format!(
                 "cannot add identity {name} to {}: it exists, with another key or certificate",
                 config.display()
@@ -192,7 +192,7 @@ mod tests {
         ] {
             assert_eq!(planned(&old), Ok(Edit::Add(expected)));
         }
-        assert_eq!(planned(BLOCK), Ok(Edit::Present));
+        assert_eq!(planned(BLOCK), Ok(Edit::RenewalInput));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::output;
 use crate::replace_file;
 use crate::signals::Signals;
 use config::certificate::{Certificate, CertificateSource, LeafSource};
-use config::renewal::Present;
+use config::renewal::RenewalInput;
 
 /// How long a command may take: a CA may have somebody look at a first request.
 const COMMAND_LIMIT: Duration = Duration::from_secs(600);
@@ -63,14 +63,14 @@ pub(super) fn obtain(
 
 /// Whether a certificate is one for this request.
 struct Judge {
-    present: Present,
+    present: RenewalInput,
     source: CertificateSource,
 }
 
 impl Judge {
     fn new(plan: &Plan, request: &CertificationRequest) -> Judge {
         Judge {
-            present: Present {
+            present: RenewalInput {
                 request: request.clone(),
                 certificate: None,
             },

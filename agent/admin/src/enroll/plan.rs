@@ -230,7 +230,9 @@ impl fmt::Display for Plan {
                 "configuration: {config}: add\n\n{}",
                 document::render(&self.identity)
             )?,
-            Edit::Present => writeln!(f, "configuration: {config}: the identity already exists")?,
+            Edit::RenewalInput => {
+                writeln!(f, "configuration: {config}: the identity already exists")?
+            }
             Edit::LacksPin => writeln!(
                 f,
                 "configuration: print what to add to {config}\n\n{}",

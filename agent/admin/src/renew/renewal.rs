@@ -7,7 +7,7 @@ use std::path::Path;
 
 use config::IdentityConfig;
 use config::certificate::{Certificate, CertificateSource, Stamp};
-use config::renewal::{self, Present, Record, Settings};
+use config::renewal::{self, Record, RenewalInput, Settings};
 use files::Place;
 use jiff::Timestamp;
 
@@ -75,7 +75,7 @@ impl<'a> Renewal<'a> {
 
     /// When the certificate that is there is due; `None` where there is none, which is due now.
     pub(super) fn due_at(&self) -> Result<Option<Timestamp>, String> {
-        let present = Present::read(self.source, self.settings)?;
+        let present = RenewalInput::read(self.source, self.settings)?;
         Ok(self.due_at_of(present.certificate.as_ref()))
     }
 
@@ -147,12 +147,12 @@ impl<'a> Renewal<'a> {
         })
     }
 
-    fn present(&self) -> Result<Present, String> {
-        Present::read(self.source, self.settings)
+    fn present(&self) -> Result<RenewalInput, String> {
+        RenewalInput::read(self.source, self.settings)
     }
 
     /// When it is due, if that is later.
-    fn not_due(&self, present: &Present, force: bool) -> Option<Timestamp> {
+    fn not_due(&self, present: &RenewalInput, force: bool) -> Option<Timestamp> {
         let due = self.due_at_of(present.certificate.as_ref())?;
         (!force && Timestamp::now() < due).then_some(due)
     }

@@ -71,7 +71,7 @@ fn a_wrong_auth_value_is_tried_once() {
             panic!("{result:?}");
         };
         assert!(text.contains("its auth value (pin)"), "{text}");
-        assert!(text.contains("1 failed authorisations of 3"), "{text}");
+        assert!(text.contains("1 failed authorizations of 3"), "{text}");
     }
     let signature = program.sign(0, ECDSA).unwrap();
     assert!(tpm.verifies("right", ECDSA, &signature));
@@ -156,7 +156,7 @@ fn a_locked_tpm_is_not_tried() {
         let (program, reports) = Program::open(&tpm, vec![web.clone()]);
         match (failures, &reports[0]) {
             (1, Ok(OpenedKey { warnings, .. })) => {
-                assert!(warnings[0].contains("1 failed authorisations of 3"));
+                assert!(warnings[0].contains("1 failed authorizations of 3"));
             }
             (
                 2,

@@ -8,8 +8,8 @@ use roleseal_agent::token_worker::KeyState;
 use token::PinSource;
 use token::TokenError;
 
-use crate::keeper::{close, settled, sign, start, wait_until_ready};
 use crate::swtpm::Swtpm;
+use crate::worker::{close, settled, sign, start, wait_until_ready};
 
 fn write_pin(directory: &Path, value: &str) {
     fs::create_dir_all(directory).unwrap();
@@ -36,8 +36,8 @@ fn a_corrected_pin_is_read_by_a_later_program() {
     write_pin(&pins, "guess");
     let mut auth = tpm.file("auth");
     auth.pin = Some(PinSource::File(pins.join("pin")));
-    let keeper = start(&tpm, &[("empty", tpm.file("empty")), ("auth", auth)]);
-    let refused = settled(&keeper, 1);
+    let worker = start(&tpm, &[("empty", tpm.file("empty")), ("auth", auth)]);
+    let refused = settled(&worker, 1);
     let KeyState::Failed {
         error: TokenError::PinRejected(_),
         ..
@@ -45,17 +45,17 @@ fn a_corrected_pin_is_read_by_a_later_program() {
     else {
         panic!("{refused:?}");
     };
-    let starts = keeper.starts();
+    let starts = worker.starts();
     tpm.kill();
-    assert!(sign(&keeper, 0).is_err());
+    assert!(sign(&worker, 0).is_err());
     tpm.restart();
-    wait_until_ready(&keeper, 0);
-    assert!(keeper.starts() > starts);
+    wait_until_ready(&worker, 0);
+    assert!(worker.starts() > starts);
     write_pin(&pins, "key-secret");
-    keeper.retry();
-    wait_until_ready(&keeper, 1);
-    sign(&keeper, 1).unwrap();
-    close(&keeper);
+    worker.retry();
+    wait_until_ready(&worker, 1);
+    sign(&worker, 1).unwrap();
+    close(&worker);
 }
 
 /// The directory is made later, made again, or a link to it leads elsewhere.
@@ -77,17 +77,17 @@ fn a_pin_is_read_in_a_directory_that_came_later() {
             }
             let mut auth = tpm.file("auth");
             auth.pin = Some(PinSource::File(pins.join("pin")));
-            let keeper = start(&tpm, &[("empty", tpm.file("empty")), ("auth", auth)]);
-            let failed = settled(&keeper, 1);
+            let worker = start(&tpm, &[("empty", tpm.file("empty")), ("auth", auth)]);
+            let failed = settled(&worker, 1);
             assert!(matches!(failed, KeyState::Failed { .. }), "{failed:?}");
             if before {
                 fs::remove_dir_all(&pins).unwrap();
             }
             later(&pins);
-            keeper.retry();
-            wait_until_ready(&keeper, 1);
-            sign(&keeper, 1).unwrap();
-            close(&keeper);
+            worker.retry();
+            wait_until_ready(&worker, 1);
+            sign(&worker, 1).unwrap();
+            close(&worker);
         }
     }
 }

@@ -3,10 +3,10 @@
 use roleseal_agent::token_worker::KeyState;
 use token::TokenError;
 
-use crate::keeper::{close, settled, sign, start_by, wait_until_ready, with_pin};
 use crate::program::pin;
 use crate::proxy::{self, Loss};
 use crate::swtpm::Swtpm;
+use crate::worker::{close, settled, sign, start_by, wait_until_ready, with_pin};
 
 const NO_DA: &str = "-a fixedtpm|fixedparent|sensitivedataorigin|userwithauth|sign|noda";
 
@@ -28,10 +28,10 @@ fn a_right_pin_signs_after_a_lost_answer() {
         let tpm = start();
         tpm.make("web", &format!("-G ecc256 -p key-secret {options}"));
         let keys = [("web", with_pin(&tpm, "web", "key-secret"))];
-        let keeper = start_by(&tpm, proxy::start(&tpm, loss), &keys);
-        wait_until_ready(&keeper, 0);
-        sign(&keeper, 0).unwrap();
-        close(&keeper);
+        let worker = start_by(&tpm, proxy::start(&tpm, loss), &keys);
+        wait_until_ready(&worker, 0);
+        sign(&worker, 0).unwrap();
+        close(&worker);
         assert_eq!(tpm.lockout_counter(), 0, "{options} {loss:?}");
     }
 }
@@ -45,10 +45,10 @@ fn a_wrong_pin_that_counted_is_not_tried_again() {
         ("web", with_pin(&tpm, "web", "guess")),
         ("other", tpm.file("other")),
     ];
-    let keeper = start_by(&tpm, proxy::start(&tpm, Loss::Answer), &keys);
-    wait_until_ready(&keeper, 1);
+    let worker = start_by(&tpm, proxy::start(&tpm, Loss::Answer), &keys);
+    wait_until_ready(&worker, 1);
     for _ in 0..2 {
-        let state = settled(&keeper, 0);
+        let state = settled(&worker, 0);
         let KeyState::Failed {
             error: TokenError::PinRejected(_),
             retry_at: None,
@@ -56,10 +56,10 @@ fn a_wrong_pin_that_counted_is_not_tried_again() {
         else {
             panic!("{state:?}");
         };
-        keeper.retry();
-        sign(&keeper, 1).unwrap();
+        worker.retry();
+        sign(&worker, 1).unwrap();
     }
-    close(&keeper);
+    close(&worker);
     assert_eq!(tpm.lockout_counter(), 1);
 }
 
@@ -74,13 +74,13 @@ fn a_lost_answer_of_a_parent_is_judged_too() {
         let mut key = tpm.file("web");
         key.parent_pin = pin(value);
         let tcti = proxy::start_for(&tpm, proxy::TPM2_LOAD, Loss::Answer);
-        let keeper = start_by(&tpm, tcti, &[("web", key)]);
+        let worker = start_by(&tpm, tcti, &[("web", key)]);
         if ready {
-            wait_until_ready(&keeper, 0);
-            sign(&keeper, 0).unwrap();
+            wait_until_ready(&worker, 0);
+            sign(&worker, 0).unwrap();
         } else {
             while !matches!(
-                settled(&keeper, 0),
+                settled(&worker, 0),
                 KeyState::Failed {
                     error: TokenError::PinRejected(_),
                     ..
@@ -89,7 +89,7 @@ fn a_lost_answer_of_a_parent_is_judged_too() {
                 std::thread::yield_now();
             }
         }
-        close(&keeper);
+        close(&worker);
         assert_eq!(tpm.lockout_counter(), u32::from(!ready));
     }
 }

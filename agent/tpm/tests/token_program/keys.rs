@@ -31,7 +31,7 @@ impl Swtpm {
         self.flush();
     }
 
-    /// A TPM counts each loss of power without TPM2_Shutdown as a failed authorisation, and swtpm's limit is
+    /// A TPM counts each loss of power without TPM2_Shutdown as a failed authorization, and swtpm's limit is
     /// three.
     pub(crate) fn raise_lockout_limit(&self) {
         self.tool(

@@ -8,10 +8,10 @@ use roleseal_agent::token_worker::{Caller, KeyState};
 use token::link::{OpenTpmKey, TpmKeySource};
 
 use crate::harness::ECDSA;
-use crate::keeper::{DEADLINE, close, sign, start, wait_until_ready};
 use crate::keys::PARENT;
 use crate::program::{key, pin};
 use crate::swtpm::Swtpm;
+use crate::worker::{DEADLINE, close, sign, start, wait_until_ready};
 
 const HANDLE: u32 = 0x8100_0101;
 const NO_DA: &str = "-a fixedtpm|fixedparent|sensitivedataorigin|userwithauth|sign|noda";
@@ -45,27 +45,27 @@ fn the_new_key_signs_and_no_failure_is_counted() {
             pin: pin("key-secret"),
             ..key(TpmKeySource::Handle(HANDLE))
         };
-        let keeper = start(&tpm, &[("web", web)]);
-        sign(&keeper, 0).unwrap();
-        let old = keeper.state(0);
+        let worker = start(&tpm, &[("web", web)]);
+        sign(&worker, 0).unwrap();
+        let old = worker.state(0);
         let signed = Instant::now();
         put(&tpm, "new");
         if reload {
-            keeper.retry();
+            worker.retry();
         }
         while !reload && signed.elapsed() < Duration::from_secs(2) {
             thread::yield_now();
         }
         let deadline = Instant::now() + DEADLINE;
         let serial = |state: &KeyState| state.certificate().map(|one| one.serial.clone());
-        while serial(&keeper.state(0)) == serial(&old) {
+        while serial(&worker.state(0)) == serial(&old) {
             assert!(Instant::now() < deadline);
             let (text, caller) = (ECDSA.parse().unwrap(), Caller::user(0));
-            let _ = keeper.sign(0, &text, caller, deadline); // of either key
+            let _ = worker.sign(0, &text, caller, deadline); // of either key
         }
-        wait_until_ready(&keeper, 0);
-        sign(&keeper, 0).unwrap();
-        close(&keeper);
+        wait_until_ready(&worker, 0);
+        sign(&worker, 0).unwrap();
+        close(&worker);
         assert_eq!(tpm.lockout_counter(), 0, "{options} {reload}");
         assert_eq!(tpm.handles(), "");
     }

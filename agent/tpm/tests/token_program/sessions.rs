@@ -6,10 +6,10 @@ use std::net::{Ipv4Addr, TcpStream};
 
 use token::link::OpenTpmKey;
 
-use crate::keeper::{close, settled, sign, start, start_by, wait_until_ready, with_pin};
 use crate::keys::{KeyFile, PARENT};
 use crate::proxy::{self, Loss};
 use crate::swtpm::Swtpm;
+use crate::worker::{close, settled, sign, start, start_by, wait_until_ready, with_pin};
 
 fn start_tpm() -> Swtpm {
     let tpm = Swtpm::start();
@@ -72,14 +72,14 @@ fn keys_take_turns_where_the_tpm_has_fewer_sessions() {
         for _ in 0..others {
             start_session(&tpm);
         }
-        let keeper = start(&tpm, &keys);
+        let worker = start(&tpm, &keys);
         for _ in 0..2 {
             for key in 0..keys.len() {
-                sign(&keeper, key).unwrap();
+                sign(&worker, key).unwrap();
             }
         }
-        assert_eq!(keeper.starts(), 1);
-        close(&keeper);
+        assert_eq!(worker.starts(), 1);
+        close(&worker);
         let left = tpm.tool("tpm2_getcap handles-loaded-session");
         assert_eq!(left.lines().count(), others, "{left}");
     }
@@ -97,13 +97,13 @@ fn sessions_of_a_killed_program_are_flushed() {
         ("pcr", tpm.file("pcr")),
         ("auth", with_pin(&tpm, "auth", "key-secret")),
     ];
-    let keeper = start_by(&tpm, proxy::start(&tpm, Loss::Hang), &keys);
+    let worker = start_by(&tpm, proxy::start(&tpm, Loss::Hang), &keys);
     for key in [0, 1] {
-        wait_until_ready(&keeper, key);
-        sign(&keeper, key).unwrap();
+        wait_until_ready(&worker, key);
+        sign(&worker, key).unwrap();
     }
-    assert!(keeper.starts() > 1);
-    close(&keeper);
+    assert!(worker.starts() > 1);
+    close(&worker);
     assert_eq!(tpm.handles(), others);
 }
 
@@ -116,10 +116,10 @@ fn each_state_names_its_own_key() {
     }
     tpm.fill(3);
     let keys = ["one", "two"].map(|name| (name, tpm.file(name)));
-    let keeper = start(&tpm, &keys);
+    let worker = start(&tpm, &keys);
     for (number, (name, _)) in keys.iter().enumerate() {
-        let state = format!("{:?}", settled(&keeper, number));
+        let state = format!("{:?}", settled(&worker, number));
         assert!(state.contains(&format!("{name}.tss")), "{state}");
     }
-    close(&keeper);
+    close(&worker);
 }

@@ -143,7 +143,7 @@ impl Swtpm {
         commands.iter().filter(|code| **code == TPM2_SIGN).count()
     }
 
-    /// Failed authorisations that the TPM counts.
+    /// Failed authorizations that the TPM counts.
     pub(crate) fn lockout_counter(&self) -> u32 {
         let properties = self.tool("tpm2_getcap properties-variable");
         let line = properties

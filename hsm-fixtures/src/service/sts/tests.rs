@@ -2,7 +2,7 @@ use jiff::SignedDuration;
 use openssl::sha::sha256;
 
 use super::super::arn::Arn;
-use super::super::authorisation::Grant;
+use super::super::decision::Grant;
 use super::super::test_client::amz_date;
 use super::*;
 

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::super::link::Link;
-use super::super::{Certificate, Whose, restrictions, rules, signature};
+use super::super::{Certificate, CertificateRef, restrictions, rules, signature};
 
 /// How far up the leaf's issuers were found.
 pub(super) struct Way<'c> {
@@ -52,7 +52,7 @@ impl<'c> Way<'c> {
 
     /// Prefers steps that lead to one of `anchors`.
     pub(super) fn lead_to(&mut self, anchors: &[Certificate]) {
-        let leaf = [(Whose::Leaf, self.leaf)];
+        let leaf = [(CertificateRef::Leaf, self.leaf)];
         self.leading = leading(self.intermediates, anchors, |_| true);
         self.leading_usably = leading(self.intermediates, anchors, |link| {
             self.is_valid(link) && may_be_above(link, &leaf)
@@ -84,15 +84,15 @@ impl<'c> Way<'c> {
     }
 
     /// The certificates below the link at this place of [`links`](Way::links), the leaf first.
-    pub(super) fn issued(&self, at: usize) -> Vec<(Whose, &'c Certificate)> {
+    pub(super) fn issued(&self, at: usize) -> Vec<(CertificateRef, &'c Certificate)> {
         let links = self.links().into_iter().take(at);
-        std::iter::once((Whose::Leaf, self.leaf))
+        std::iter::once((CertificateRef::Leaf, self.leaf))
             .chain(links.map(|link| (link.whose(), &link.certificate)))
             .collect()
     }
 
     /// The certificates up to the top, the leaf first.
-    pub(super) fn all_issued(&self) -> Vec<(Whose, &'c Certificate)> {
+    pub(super) fn all_issued(&self) -> Vec<(CertificateRef, &'c Certificate)> {
         self.issued(self.length())
     }
 
@@ -121,7 +121,7 @@ impl<'c> Way<'c> {
         at: usize,
         link: &Link,
         signed: Option<bool>,
-        below: &[(Whose, &Certificate)],
+        below: &[(CertificateRef, &Certificate)],
     ) -> impl Ord + use<> {
         (
             self.leading_usably.contains(&at),
@@ -140,7 +140,7 @@ impl<'c> Way<'c> {
     }
 }
 
-fn may_be_above(link: &Link, below: &[(Whose, &Certificate)]) -> bool {
+fn may_be_above(link: &Link, below: &[(CertificateRef, &Certificate)]) -> bool {
     let (ca, whose) = (&link.certificate, link.whose());
     let forbidden = restrictions::objections(ca, &whose, below);
     forbidden.is_empty() && restrictions::purpose(ca, &whose).is_none()

@@ -237,7 +237,7 @@ fn wrong_auth_values_are_tried_once_and_never_into_the_lockout() {
         );
     }
     assert_eq!(tpm.lockout_counter(), 2);
-    assert!(operator.list().warnings[0].contains("2 failed authorisations of 3"));
+    assert!(operator.list().warnings[0].contains("2 failed authorizations of 3"));
     tpm.tool("tpm2_dictionarylockout -Q --clear-lockout");
     let attestation = operator.attest(&web, Some("endorsement-secret")).unwrap();
     tpm.check_attestation(&attestation, "web.pem");

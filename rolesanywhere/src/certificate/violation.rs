@@ -4,9 +4,9 @@ use std::fmt;
 
 /// One fault: of which certificate, what, how bad, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Objection {
+pub struct Violation {
     /// Which certificate it is about.
-    pub whose: Whose,
+    pub whose: CertificateRef,
     /// How bad it is.
     pub severity: Severity,
     /// What is wrong, as a sentence about "it".
@@ -20,7 +20,7 @@ pub(super) const REISSUE: &str = "have a new certificate issued";
 
 /// Which certificate an objection is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Whose {
+pub enum CertificateRef {
     /// The first one, whose key signs.
     Leaf,
     /// An intermediate: its place behind the leaf, from 1, and its subject.
@@ -40,9 +40,13 @@ pub enum Severity {
     Warning,
 }
 
-impl Objection {
-    pub(super) fn refused(whose: &Whose, what: impl Into<String>, remedy: &str) -> Objection {
-        Objection {
+impl Violation {
+    pub(super) fn refused(
+        whose: &CertificateRef,
+        what: impl Into<String>,
+        remedy: &str,
+    ) -> Violation {
+        Violation {
             whose: whose.clone(),
             severity: Severity::Refused,
             what: what.into(),
@@ -50,18 +54,22 @@ impl Objection {
         }
     }
 
-    pub(super) fn warning(whose: &Whose, what: impl Into<String>, remedy: &str) -> Objection {
-        Objection {
+    pub(super) fn warning(
+        whose: &CertificateRef,
+        what: impl Into<String>,
+        remedy: &str,
+    ) -> Violation {
+        Violation {
             severity: Severity::Warning,
-            ..Objection::refused(whose, what, remedy)
+            ..Violation::refused(whose, what, remedy)
         }
     }
 
     /// A certificate's file, which holds its private key as well.
-    pub fn clear_key(file: &str) -> Objection {
+    pub fn clear_key(file: &str) -> Violation {
         let what = format!("there is a private key in clear in {file}");
-        Objection::warning(
-            &Whose::Leaf,
+        Violation::warning(
+            &CertificateRef::Leaf,
             what,
             "remove it: a certificate's file is for everybody to read, and the key belongs on a token",
         )
@@ -74,23 +82,27 @@ impl Objection {
 }
 
 /// A sentence about the certificate, which a caller names before it.
-impl fmt::Display for Objection {
+impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match &self.whose {
-            Whose::Leaf | Whose::Chain => {}
+            CertificateRef::Leaf | CertificateRef::Chain => {}
             other => write!(f, "{other}: ")?,
         }
         write!(f, "{}: {}", self.what, self.remedy)
     }
 }
 
-impl fmt::Display for Whose {
+impl fmt::Display for CertificateRef {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            Whose::Leaf => f.write_str("leaf"),
-            Whose::Intermediate(number, subject) => write!(f, "intermediate {number} ({subject})"),
-            Whose::Anchor(number, subject) => write!(f, "trust anchor {number} ({subject})"),
-            Whose::Chain => f.write_str("chain"),
+            CertificateRef::Leaf => f.write_str("leaf"),
+            CertificateRef::Intermediate(number, subject) => {
+                write!(f, "intermediate {number} ({subject})")
+            }
+            CertificateRef::Anchor(number, subject) => {
+                write!(f, "trust anchor {number} ({subject})")
+            }
+            CertificateRef::Chain => f.write_str("chain"),
         }
     }
 }

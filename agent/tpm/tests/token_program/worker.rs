@@ -1,4 +1,4 @@
-//! The agent's keeper with this program and a TPM: what recovers by itself, and what must not.
+//! The agent's worker with this program and a TPM: what recovers by itself, and what must not.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use config::certificate::{CertificateSource, LeafSource};
 use roleseal_agent::launcher::Launcher;
 use roleseal_agent::token_worker::{
-    Caller, Heritage, KeyOwner, KeyState, NotSigned, PinTries, TokenWorker,
+    Caller, KeyOwner, KeyState, NotSigned, PinTries, Predecessors, TokenWorker,
 };
 use token::link::{Open, OpenTpm, OpenTpmKey};
 use token::{StringToSign, Tcti, TokenError};
@@ -45,32 +45,32 @@ pub(crate) fn start_by(tpm: &Swtpm, tcti: Tcti, keys: &[(&str, OpenTpmKey)]) -> 
     let programs = Path::new(PROGRAM).parent().unwrap();
     let launcher = Launcher::in_thread(programs.to_owned()).unwrap();
     let programs = launcher.token_programs(true);
-    let heritage = Heritage {
+    let heritage = Predecessors {
         ends: Vec::new(),
         pin_tries: PinTries::in_memory().unwrap(),
     };
     TokenWorker::start(programs, open, owners, heritage).unwrap()
 }
 
-pub(crate) fn settled(keeper: &TokenWorker, key: usize) -> KeyState {
-    keeper.settled_state(key, Instant::now() + DEADLINE)
+pub(crate) fn settled(worker: &TokenWorker, key: usize) -> KeyState {
+    worker.settled_state(key, Instant::now() + DEADLINE)
 }
 
 /// Waits until the key signs.
-pub(crate) fn wait_until_ready(keeper: &TokenWorker, key: usize) {
+pub(crate) fn wait_until_ready(worker: &TokenWorker, key: usize) {
     let deadline = Instant::now() + DEADLINE;
-    while keeper.state(key).certificate().is_none() {
-        assert!(Instant::now() < deadline, "{:?}", keeper.state(key));
+    while worker.state(key).certificate().is_none() {
+        assert!(Instant::now() < deadline, "{:?}", worker.state(key));
         thread::yield_now();
     }
 }
 
-pub(crate) fn sign(keeper: &TokenWorker, key: usize) -> Result<(), NotSigned> {
-    let KeyState::Ready { certificate, .. } = settled(keeper, key) else {
-        panic!("{:?}", keeper.state(key));
+pub(crate) fn sign(worker: &TokenWorker, key: usize) -> Result<(), NotSigned> {
+    let KeyState::Ready { certificate, .. } = settled(worker, key) else {
+        panic!("{:?}", worker.state(key));
     };
     let text: StringToSign = ECDSA.parse().unwrap();
-    let signature = keeper.sign(key, &text, Caller::user(0), Instant::now() + DEADLINE)?;
+    let signature = worker.sign(key, &text, Caller::user(0), Instant::now() + DEADLINE)?;
     assert!(certificate.verifies(ECDSA, &signature));
     Ok(())
 }
@@ -81,13 +81,13 @@ pub(crate) fn with_pin(tpm: &Swtpm, name: &str, value: &str) -> OpenTpmKey {
     key
 }
 
-pub(crate) fn close(keeper: &TokenWorker) {
-    keeper.close();
-    keeper.end().wait(Instant::now() + DEADLINE);
+pub(crate) fn close(worker: &TokenWorker) {
+    worker.close();
+    worker.end().wait(Instant::now() + DEADLINE);
 }
 
 /// Each of 100 clients asks for the key with the wrong auth value, then the TPM is lost and comes back: one
-/// failed authorisation, and the other key signs all along.
+/// failed authorization, and the other key signs all along.
 #[test]
 fn a_refused_pin_closes_its_key_alone_and_for_good() {
     let mut tpm = Swtpm::start();
@@ -101,22 +101,22 @@ fn a_refused_pin_closes_its_key_alone_and_for_good() {
         ("right", tpm.file("right")),
         ("wrong", with_pin(&tpm, "wrong", "guess")),
     ];
-    let keeper = Arc::new(start(&tpm, &keys));
+    let worker = Arc::new(start(&tpm, &keys));
     let KeyState::Failed {
         error: TokenError::PinRejected(_),
         retry_at: None,
-    } = settled(&keeper, 1)
+    } = settled(&worker, 1)
     else {
-        panic!("{:?}", keeper.state(1));
+        panic!("{:?}", worker.state(1));
     };
     let text: StringToSign = ECDSA.parse().unwrap();
     let clients: Vec<_> = (0..100)
         .map(|_| {
-            let (keeper, text) = (Arc::clone(&keeper), text.clone());
-            thread::spawn(move || keeper.sign(1, &text, Caller::user(0), Instant::now() + DEADLINE))
+            let (worker, text) = (Arc::clone(&worker), text.clone());
+            thread::spawn(move || worker.sign(1, &text, Caller::user(0), Instant::now() + DEADLINE))
         })
         .collect();
-    sign(&keeper, 0).unwrap();
+    sign(&worker, 0).unwrap();
     for client in clients {
         let result = client.join().unwrap();
         let rejected = matches!(&result, Err(NotSigned::Token(TokenError::PinRejected(_))));
@@ -125,9 +125,9 @@ fn a_refused_pin_closes_its_key_alone_and_for_good() {
     assert_eq!(tpm.lockout_counter(), 1);
     let before = tpm.signatures();
     tpm.restart();
-    sign(&keeper, 0).unwrap();
+    sign(&worker, 0).unwrap();
     assert!(matches!(
-        keeper.state(1),
+        worker.state(1),
         KeyState::Failed {
             error: TokenError::PinRejected(_),
             ..
@@ -135,7 +135,7 @@ fn a_refused_pin_closes_its_key_alone_and_for_good() {
     ));
     // What was lost, the new proof and the signature: the wrong key's program did not begin to try it.
     assert_eq!(tpm.signatures(), before + 3);
-    close(&keeper);
+    close(&worker);
     assert_eq!(tpm.handles(), "");
 }
 
@@ -152,7 +152,7 @@ fn a_refused_pin_is_remembered_while_nothing_opens() {
     right.parent_pin = pin("parent-secret");
     // Leaves room for the parent, and none for a key under it.
     tpm.fill(2);
-    let keeper = start(&tpm, &[("wrong", wrong), ("right", right)]);
+    let worker = start(&tpm, &[("wrong", wrong), ("right", right)]);
     for _ in 0..2 {
         let deadline = Instant::now() + DEADLINE;
         let opened = tpm.commands().len();
@@ -160,26 +160,26 @@ fn a_refused_pin_is_remembered_while_nothing_opens() {
             matches!(state, KeyState::Failed { error: TokenError::Gone(text), .. }
                 if text.contains("TPM_RC_OBJECT_MEMORY"))
         };
-        while !gone(&keeper.state(1)) || tpm.commands().len() == opened {
-            assert!(Instant::now() < deadline, "{:?}", keeper.state(1));
+        while !gone(&worker.state(1)) || tpm.commands().len() == opened {
+            assert!(Instant::now() < deadline, "{:?}", worker.state(1));
             thread::yield_now();
         }
     }
     tpm.make_room(2);
     let deadline = Instant::now() + DEADLINE;
-    while keeper.state(1).certificate().is_none() {
-        assert!(Instant::now() < deadline, "{:?}", keeper.state(1));
+    while worker.state(1).certificate().is_none() {
+        assert!(Instant::now() < deadline, "{:?}", worker.state(1));
         thread::yield_now();
     }
-    sign(&keeper, 1).unwrap();
+    sign(&worker, 1).unwrap();
     let KeyState::Failed {
         error: TokenError::PinRejected(_),
         ..
-    } = keeper.state(0)
+    } = worker.state(0)
     else {
-        panic!("{:?}", keeper.state(0));
+        panic!("{:?}", worker.state(0));
     };
-    close(&keeper);
+    close(&worker);
     assert_eq!(tpm.lockout_counter(), 1);
 }
 
@@ -195,15 +195,15 @@ fn a_lost_tpm_comes_back_by_itself() {
         ("empty", tpm.file("empty")),
         ("auth", with_pin(&tpm, "auth", "key-secret")),
     ];
-    let keeper = start(&tpm, &keys);
+    let worker = start(&tpm, &keys);
     for key in [0, 1] {
-        sign(&keeper, key).unwrap();
+        sign(&worker, key).unwrap();
         tpm.restart();
-        sign(&keeper, key).unwrap();
+        sign(&worker, key).unwrap();
         tpm.reset();
-        sign(&keeper, key).unwrap();
+        sign(&worker, key).unwrap();
     }
-    close(&keeper);
+    close(&worker);
     assert_eq!(tpm.handles(), "");
 }
 
@@ -222,8 +222,8 @@ fn a_lockout_ends_by_itself() {
         );
         tpm.flush();
     }
-    let keeper = start(&tpm, &[("web", with_pin(&tpm, "web", "key-secret"))]);
-    let first = settled(&keeper, 0);
+    let worker = start(&tpm, &[("web", with_pin(&tpm, "web", "key-secret"))]);
+    let first = settled(&worker, 0);
     let waits = matches!(
         &first,
         KeyState::Failed {
@@ -236,12 +236,12 @@ fn a_lockout_ends_by_itself() {
         "{first:?}"
     );
     let deadline = Instant::now() + DEADLINE;
-    while keeper.state(0).certificate().is_none() {
-        assert!(Instant::now() < deadline, "{:?}", keeper.state(0));
+    while worker.state(0).certificate().is_none() {
+        assert!(Instant::now() < deadline, "{:?}", worker.state(0));
         thread::yield_now();
     }
-    sign(&keeper, 0).unwrap();
-    close(&keeper);
+    sign(&worker, 0).unwrap();
+    close(&worker);
 }
 
 /// Twelve identities, no resource manager, all at once.
@@ -255,17 +255,17 @@ fn twelve_identities_sign_at_the_same_time() {
         tpm.make(name, "-G ecc256 -p key-secret");
         keys.push((name.as_str(), with_pin(&tpm, name, "key-secret")));
     }
-    let keeper = start(&tpm, &keys);
+    let worker = start(&tpm, &keys);
     thread::scope(|scope| {
         for key in 0..12 {
-            let keeper = &keeper;
+            let worker = &worker;
             scope.spawn(move || {
                 for _ in 0..20 {
-                    sign(keeper, key).unwrap();
+                    sign(worker, key).unwrap();
                 }
             });
         }
     });
-    close(&keeper);
+    close(&worker);
     assert_eq!(tpm.handles(), "");
 }

@@ -10,13 +10,13 @@ use prometheus_client::metrics::{MetricType, TypedMetric};
 
 /// A counter that remembers when it was last counted; Prometheus sees the counter.
 #[derive(Debug, Default)]
-pub(super) struct Decided {
+pub(super) struct TimestampedCounter {
     count: Counter,
     /// In seconds since the epoch, which stands for never.
     last: AtomicI64,
 }
 
-impl Decided {
+impl TimestampedCounter {
     pub(super) fn count(&self, now: Timestamp) {
         self.last.fetch_max(now.as_second(), Ordering::Relaxed);
         // Released: whoever sees the count sees a time, too.
@@ -33,11 +33,11 @@ impl Decided {
     }
 }
 
-impl TypedMetric for Decided {
+impl TypedMetric for TimestampedCounter {
     const TYPE: MetricType = Counter::<u64>::TYPE;
 }
 
-impl EncodeMetric for Decided {
+impl EncodeMetric for TimestampedCounter {
     fn encode(&self, encoder: MetricEncoder) -> fmt::Result {
         self.count.encode(encoder)
     }
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn the_last_one_stays_the_last_whichever_is_counted_first() {
-        let decided = Decided::default();
+        let decided = TimestampedCounter::default();
         assert_eq!(decided.read(), (0, None));
         decided.count(at(8));
         decided.count(at(7));
@@ -68,7 +68,8 @@ mod tests {
     /// Each is counted while it is read.
     #[test]
     fn what_is_counted_has_a_time() {
-        let all: Vec<Decided> = (0..50_000).map(|_| Decided::default()).collect();
+        let all: Vec<TimestampedCounter> =
+            (0..50_000).map(|_| TimestampedCounter::default()).collect();
         let reached = AtomicUsize::new(0);
         let without_time = std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -79,7 +80,7 @@ mod tests {
                     one.count(at(7));
                 }
             });
-            let first_read = |(number, one): (usize, &Decided)| {
+            let first_read = |(number, one): (usize, &TimestampedCounter)| {
                 reached.store(number, Ordering::Relaxed);
                 std::iter::repeat_with(|| one.read()).find(|(count, _)| *count == 1)
             };

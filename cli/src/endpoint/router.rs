@@ -11,14 +11,14 @@ use super::health::{Health, TargetHealth};
 use super::imds::Imds;
 
 /// Everything that is served.
-pub(crate) struct Site {
+pub(crate) struct Router {
     pub(crate) containers: Vec<Container>,
     pub(crate) imds: Option<Imds>,
     /// Whether `/healthz` is there.
     pub(crate) health: bool,
 }
 
-impl Site {
+impl Router {
     pub(super) async fn answer(&self, request: &Parts, reached: Reached) -> Answer {
         if let Err((status, message)) = guard(request, reached) {
             return refusal(status, message);
