@@ -379,7 +379,12 @@ fn the_daemon_has_no_way_to_any_of_this() {
         .collect();
     assert_eq!(
         methods,
-        ["ListIdentities", "GetCertificate", "SignCreateSession", "MayCreateSession"]
+        [
+            "ListIdentities",
+            "GetCertificate",
+            "SignCreateSession",
+            "MayCreateSession"
+        ]
     );
     for method in [
         "GenerateKey",

@@ -228,10 +228,7 @@ fn outlast(trouble: &dyn Fn(&Stage)) {
         key(&stage.text(), "web").is_none().then_some(())
     });
     until("it says so", || {
-        update
-            .log()
-            .contains("are no longer in")
-            .then_some(())
+        update.log().contains("are no longer in").then_some(())
     });
     assert_eq!(stage.text(), ORIGINAL);
     let last = mend();
