@@ -7,7 +7,7 @@
 //! | roleseal-tpm | as `libtss2-tcti-NAME.so.0` in `LD_LIBRARY_PATH`; `Tss2_Tcti_Info` tries |
 //! | roleseal-agent | by `LD_PRELOAD`; the first client that it accepts has it try |
 //!
-//! `ROLESEAL_PROBE` has the names of the attempts, with blanks between them; [`attempt`] lists them. Without it nothing is
+//! `ROLESEAL_PROBE` has the names of the attempts, with blanks between them; `attempt` lists them. Without it nothing is
 //! tried.
 
 mod attempt;
