@@ -307,3 +307,26 @@ fn a_command_that_others_can_replace_is_not_run() {
     let output = enroll();
     assert!(output.status.success(), "{output:?}");
 }
+
+/// As Kubernetes mounts a ConfigMap.
+#[test]
+fn a_directory_of_mode_0777_that_is_mounted_read_only_is_trusted() {
+    if as_root::by_sudo!() {
+        return;
+    }
+    let stage = Stage::new();
+    let volume = stage.scene.path("volume");
+    fs::create_dir(&volume).unwrap();
+    fs::copy(stage.scene.path("agent.toml"), volume.join("agent.toml")).unwrap();
+    set(&volume, 0o777);
+    for (remount, code) in [("true", 78), ("mount -o remount,bind,ro \"$0\"", 0)] {
+        let script = format!("mount --bind \"$0\" \"$0\" && {remount} && exec \"$@\"");
+        let mut command = stage.scene.command("unshare");
+        command.args(["--mount", "sh", "-c", &script]).arg(&volume);
+        command.arg(stage.programs.join("roleseal-agent"));
+        command.args(["--check", "--user", "root", "--config"]);
+        command.arg(volume.join("agent.toml"));
+        let output = command.envs(stage.module.env()).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+    }
+}

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat};
+use rustix::fs::{FileType, Mode, OFlags, Stat, StatVfsMountFlags, fstat, openat, statvfs};
 use rustix::process::geteuid;
 use thiserror::Error;
 
@@ -120,7 +120,12 @@ fn check_one(path: &Path, stat: &Stat) -> Result<(), Stop> {
     let is_sticky = is_directory && mode.contains(Mode::SVTX);
     let by_others = mode.contains(Mode::WOTH);
     let by_group = mode.contains(Mode::WGRP) && !is_trusted_group(stat.st_gid);
-    match !is_sticky && (by_others || by_group) {
+    let is_writable = || {
+        // As Kubernetes mounts a ConfigMap: mode 0777, and nobody can write.
+        !is_directory
+            || !statvfs(path).is_ok_and(|fs| fs.f_flag.contains(StatVfsMountFlags::RDONLY))
+    };
+    match !is_sticky && (by_others || by_group) && is_writable() {
         true => Err(Stop::Untrusted(Untrusted::Mode {
             path: path.to_owned(),
             mode: mode.bits(),
