@@ -135,6 +135,7 @@ fn a_user_database_that_does_not_answer_permits_nobody() {
     for (method, parameters) in [
         ("SignCreateSession", request(&staff.web.scene)),
         ("MayCreateSession", request(&staff.web.scene)),
+        ("ListIdentities", json!({})),
         ("GetCertificate", json!({ "identity": "absent" })),
     ] {
         let reply = call_on(&mut connection, method, parameters);
@@ -517,11 +518,16 @@ fn update_withdraws_what_the_agent_does_not_permit() {
     let clock = Clock::new(&web.scene, 0);
     let targets = write_targets(&web.scene);
     let file = web.scene.path("credentials");
-    let mut update = web.scene.roleseal(&["update", "--target=web"]).unwrap();
-    update.arg("--targets").arg(targets);
-    update.arg("--credentials-file").arg(&file);
+    let update = |more: &[&str]| {
+        let line = [&["update", "--target=web"], more].concat();
+        let mut update = web.scene.roleseal(&line).unwrap();
+        update.arg("--targets").arg(&targets);
+        update.arg("--credentials-file").arg(&file);
+        clock.of(update)
+    };
     let log = web.scene.path("update.log");
-    let process = Process::spawn(clock.of(update), &log).unwrap();
+    let start = || Process::spawn(update(&[]), &log).unwrap();
+    let process = start();
     let has_key = || {
         let text = fs::read_to_string(&file).unwrap_or_default();
         text.contains("aws_access_key_id = ASIA")
@@ -534,8 +540,21 @@ fn update_withdraws_what_the_agent_does_not_permit() {
     });
     permit(&web, &config, "*");
     until("the profile is written again", || has_key().then_some(()));
-    let pid = Pid::from_raw(process.id().try_into().unwrap()).unwrap();
-    kill_process(pid, Signal::TERM).unwrap();
+    assert!(process.stop().unwrap().success());
+
+    // So does one that has not written them itself.
+    permit(&web, &config, BATCH_ROLE_ARN);
+    let process = start();
+    until("the profile has no credentials", || {
+        (!has_key()).then_some(())
+    });
+    process.stop().unwrap();
+    permit(&web, &config, "*");
+    assert!(update(&["--once"]).status().unwrap().success());
+    assert!(has_key());
+    permit(&web, &config, BATCH_ROLE_ARN);
+    assert!(!update(&["--once", "--force"]).status().unwrap().success());
+    assert!(!has_key());
 }
 
 /// The same judgement as of a request to sign, and no signature.

@@ -308,25 +308,42 @@ fn a_command_that_others_can_replace_is_not_run() {
     assert!(output.status.success(), "{output:?}");
 }
 
-/// As Kubernetes mounts a ConfigMap.
+/// As Kubernetes mounts a ConfigMap; below the mount, a service may see as read-only what others write.
 #[test]
-fn a_directory_of_mode_0777_that_is_mounted_read_only_is_trusted() {
+fn a_read_only_mount_of_mode_0777_is_trusted_and_no_directory_below_it() {
     if as_root::by_sudo!() {
         return;
     }
     let stage = Stage::new();
     let volume = stage.scene.path("volume");
-    fs::create_dir(&volume).unwrap();
-    fs::copy(stage.scene.path("agent.toml"), volume.join("agent.toml")).unwrap();
-    set(&volume, 0o777);
-    for (remount, code) in [("true", 78), ("mount -o remount,bind,ro \"$0\"", 0)] {
+    let below = volume.join("below");
+    fs::create_dir_all(&below).unwrap();
+    for directory in [&volume, &below] {
+        fs::copy(stage.scene.path("agent.toml"), directory.join("agent.toml")).unwrap();
+        set(directory, 0o777);
+    }
+    let agent = |remount: &str, directory: &Path| {
         let script = format!("mount --bind \"$0\" \"$0\" && {remount} && exec \"$@\"");
         let mut command = stage.scene.command("unshare");
         command.args(["--mount", "sh", "-c", &script]).arg(&volume);
         command.arg(stage.programs.join("roleseal-agent"));
-        command.args(["--check", "--user", "root", "--config"]);
-        command.arg(volume.join("agent.toml"));
-        let output = command.envs(stage.module.env()).output().unwrap();
+        command.arg("--config").arg(directory.join("agent.toml"));
+        command.envs(stage.module.env());
+        command
+    };
+    const READ_ONLY: &str = "mount -o remount,bind,ro \"$0\"";
+    for (remount, directory, code) in [
+        ("true", &volume, 78),
+        (READ_ONLY, &below, 78),
+        (READ_ONLY, &volume, 0),
+    ] {
+        let mut check = agent(remount, directory);
+        let output = check.args(["--check", "--user", "root"]).output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{output:?}");
     }
+    let log = stage.scene.path("agent.log");
+    let command = agent(READ_ONLY, &volume);
+    let agent = Agent::start(command, &stage.scene.socket(), &log, || false).unwrap();
+    reload(&agent); // confined by now
+    agent.stop().unwrap();
 }

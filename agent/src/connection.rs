@@ -203,7 +203,13 @@ fn answer<'a>(
     let replies = match call {
         Call::GetInfo => vec![Reply::Info(info())],
         Call::GetInterfaceDescription { interface } => vec![describe(interface)],
-        Call::ListIdentities => in_batches(agent.list(peer, Timestamp::now()), more),
+        Call::ListIdentities => match agent.list(peer, Timestamp::now()) {
+            // None that is shown, or the groups are not known: not the same for who keeps a session.
+            listed if listed.is_empty() && peer.has_unknown_groups() => {
+                vec![Reply::Refused(unnamed(peer))]
+            }
+            listed => in_batches(listed, more),
+        },
         Call::GetCertificate { identity } => {
             let deadline = Instant::now() + REQUEST_DEADLINE;
             let identities = agent.identities();

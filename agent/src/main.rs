@@ -163,6 +163,7 @@ fn serve_with(
     if let Some(directory) = pin_tries.directory() {
         files.write(directory);
     }
+    files::trust::prepare();
     let sandbox = Sandbox::enter(&files, &config.hardening)?;
     log::write_in_thread()?;
     let lost = end_with(&launcher)?;

@@ -206,8 +206,12 @@ fn write_once(
             Ok(session) => written.push((&pair.profile, session)),
             Err(error) => {
                 let profile = pair.profile.clone();
+                let end = match error.refused_by_agent() {
+                    true => Timestamp::MAX,
+                    false => Timestamp::now(),
+                };
                 failures.push(UpdateError::Profile { profile, error });
-                if file.withdraw(&pair.profile, Timestamp::now())? {
+                if file.withdraw(&pair.profile, end)? {
                     progress.warn(&keeping::withdrawn(&pair.profile, file));
                 }
             }

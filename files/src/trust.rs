@@ -4,11 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use rustix::fs::{FileType, Mode, OFlags, Stat, StatVfsMountFlags, fstat, openat, statvfs};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, Stat, StatVfsMountFlags, StatxAttributes, StatxFlags, fstat,
+    fstatvfs, lgetxattr, openat, statx,
+};
+use rustix::io::Errno;
 use rustix::process::geteuid;
 use thiserror::Error;
 
@@ -64,23 +69,31 @@ impl Untrusted {
 
 /// Refuses a file that others can replace: by its mode or owner, or by those of a directory or a link on its path.
 pub fn check(path: &Path) -> Result<(), Untrusted> {
-    open_with(path, OFlags::PATH).map(drop)
+    open_with(path, OFlags::PATH, None).map(drop)
 }
 
 /// The same, and opens it to read: what is read is what was checked.
 pub fn open(path: &Path) -> Result<File, Untrusted> {
-    open_with(path, OFlags::RDONLY | OFlags::NONBLOCK)
+    open_of(path, None)
 }
 
-fn open_with(path: &Path, flags: OFlags) -> Result<File, Untrusted> {
+/// The same of a file that may be this user's, too, such as the agent's for a command that root runs.
+pub fn open_of(path: &Path, user: Option<u32>) -> Result<File, Untrusted> {
+    open_with(path, OFlags::RDONLY | OFlags::NONBLOCK, user)
+}
+
+fn open_with(path: &Path, flags: OFlags, user: Option<u32>) -> Result<File, Untrusted> {
     let io = |error: io::Error| Untrusted::Io {
         path: path.to_owned(),
         error,
     };
     let full = std::path::absolute(path).map_err(io)?;
     let end = walk(&full, |step| match step {
-        Step::Directory(path, stat) => check_one(path, stat),
-        Step::Link(path, stat, _) => check_owner(path, stat),
+        Step::Directory(path, stat, directory) => match check_one(path, stat, user) {
+            Err(Stop::Untrusted(Untrusted::Mode { .. })) if is_read_only_mount(directory) => Ok(()),
+            checked => checked,
+        },
+        Step::Link(path, stat, _) => check_owner(path, stat, user),
     });
     let end = end.map_err(|stop: Stop| match stop {
         Stop::Io(error) => io(error),
@@ -90,14 +103,20 @@ fn open_with(path: &Path, flags: OFlags) -> Result<File, Untrusted> {
     let file = openat(&end.directory, &end.name, flags, Mode::empty());
     let file = file.map_err(|error| io(error.into()))?;
     let stat = fstat(&file).map_err(|error| io(error.into()))?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(io(io::Error::other("not a regular file")));
+    match check_one(&end.path, &stat, user) {
+        Ok(()) => {}
+        Err(Stop::Io(error)) => return Err(io(error)),
+        Err(Stop::Untrusted(untrusted)) => return Err(untrusted),
     }
-    match check_one(&end.path, &stat) {
-        Ok(()) => Ok(File::from(file)),
-        Err(Stop::Io(error)) => Err(io(error)),
-        Err(Stop::Untrusted(untrusted)) => Err(untrusted),
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Ok(File::from(file)),
+        _ => Err(io(io::Error::other("not a regular file"))),
     }
+}
+
+/// Reads, while this process is not confined yet, what later questions need.
+pub fn prepare() {
+    let _ = (owner_of_program(), members());
 }
 
 /// What ends a walk.
@@ -113,19 +132,15 @@ impl From<io::Error> for Stop {
 }
 
 /// In a directory with the sticky bit, such as /tmp, everybody may make files, and nobody replace another user's.
-fn check_one(path: &Path, stat: &Stat) -> Result<(), Stop> {
-    check_owner(path, stat)?;
+fn check_one(path: &Path, stat: &Stat, user: Option<u32>) -> Result<(), Stop> {
+    check_owner(path, stat, user)?;
     let mode = Mode::from_raw_mode(stat.st_mode);
     let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
     let is_sticky = is_directory && mode.contains(Mode::SVTX);
     let by_others = mode.contains(Mode::WOTH);
-    let by_group = mode.contains(Mode::WGRP) && !is_trusted_group(stat.st_gid);
-    let is_writable = || {
-        // As Kubernetes mounts a ConfigMap: mode 0777, and nobody can write.
-        !is_directory
-            || !statvfs(path).is_ok_and(|fs| fs.f_flag.contains(StatVfsMountFlags::RDONLY))
-    };
-    match !is_sticky && (by_others || by_group) && is_writable() {
+    let by_group =
+        mode.contains(Mode::WGRP) && !(is_trusted_group(stat.st_gid) && has_no_list(path));
+    match !is_sticky && (by_others || by_group) {
         true => Err(Stop::Untrusted(Untrusted::Mode {
             path: path.to_owned(),
             mode: mode.bits(),
@@ -134,8 +149,23 @@ fn check_one(path: &Path, stat: &Stat) -> Result<(), Stop> {
     }
 }
 
-fn check_owner(path: &Path, stat: &Stat) -> Result<(), Stop> {
-    match is_trusted(stat.st_uid) {
+/// As Kubernetes mounts a ConfigMap: mode 0777, and nobody can write. Only where the directory is the mount itself: below
+/// a mount, a service may see as read-only (`ProtectSystem=`) what all others of the host write.
+fn is_read_only_mount(directory: &OwnedFd) -> bool {
+    let stat = statx(directory, "", AtFlags::EMPTY_PATH, StatxFlags::empty());
+    let is_mount = stat.is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT));
+    let flags = || fstatvfs(directory).map(|fs| fs.f_flag);
+    is_mount && flags().is_ok_and(|flags| flags.contains(StatVfsMountFlags::RDONLY))
+}
+
+/// With an access-control list, the mode shows its mask in the group's place: others may be meant.
+fn has_no_list(path: &Path) -> bool {
+    let found = lgetxattr(path, "system.posix_acl_access", &mut [0_u8; 0]);
+    matches!(found, Err(Errno::NODATA | Errno::OPNOTSUPP))
+}
+
+fn check_owner(path: &Path, stat: &Stat, user: Option<u32>) -> Result<(), Stop> {
+    match is_trusted(stat.st_uid) || Some(stat.st_uid) == user {
         true => Ok(()),
         false => Err(Stop::Untrusted(Untrusted::Owner {
             path: path.to_owned(),
@@ -144,11 +174,14 @@ fn check_owner(path: &Path, stat: &Stat) -> Result<(), Stop> {
     }
 }
 
-/// Who owns the program that runs could have put any other in its place.
 fn is_trusted(user: u32) -> bool {
+    user == 0 || user == geteuid().as_raw() || Some(user) == owner_of_program()
+}
+
+/// Who owns the program that runs could have put any other in its place.
+fn owner_of_program() -> Option<u32> {
     static PROGRAM: OnceLock<Option<u32>> = OnceLock::new();
-    let owner = PROGRAM.get_or_init(|| Some(fs::metadata("/proc/self/exe").ok()?.uid()));
-    user == 0 || user == geteuid().as_raw() || Some(user) == *owner
+    *PROGRAM.get_or_init(|| Some(fs::metadata("/proc/self/exe").ok()?.uid()))
 }
 
 /// Where each user has a group of its own, a umask of 002 is usual: such a group is its user. One without members is
@@ -259,6 +292,52 @@ mod tests {
         let error = check(&root.join("absent")).unwrap_err();
         assert!(matches!(error, Untrusted::Io { .. }), "{error}");
         assert!(check(&directory).is_err());
+    }
+
+    /// The group's bits are then the list's mask, which others may have.
+    #[test]
+    fn an_access_control_list_is_not_a_private_group() {
+        if as_root::by_sudo!() {
+            return;
+        }
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().canonicalize().unwrap().join("file");
+        fs::write(&file, "").unwrap();
+        set(&file, 0o664);
+        assert_eq!(culprit(&file), None); // root's own group
+        // acl(5): version 2; user, another user, group, mask, others, each with tag, permissions and number.
+        let mut list = 2_u32.to_le_bytes().to_vec();
+        for (tag, permissions, number) in [
+            (1_u16, 6_u16, u32::MAX),
+            (2, 6, OTHER),
+            (4, 4, u32::MAX),
+            (16, 6, u32::MAX),
+            (32, 4, u32::MAX),
+        ] {
+            list.extend(tag.to_le_bytes());
+            list.extend(permissions.to_le_bytes());
+            list.extend(number.to_le_bytes());
+        }
+        let name = "system.posix_acl_access";
+        match rustix::fs::setxattr(&file, name, &list, rustix::fs::XattrFlags::empty()) {
+            Err(Errno::OPNOTSUPP) => return, // this file system has no lists
+            set => set.unwrap(),
+        }
+        assert_eq!(culprit(&file), Some(file.clone()));
+    }
+
+    #[test]
+    fn the_agents_own_file_is_good_for_roots_commands() {
+        if as_root::by_sudo!() {
+            return;
+        }
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().canonicalize().unwrap().join("file");
+        fs::write(&file, "").unwrap();
+        chown(&file, Some(OTHER), None).unwrap();
+        assert!(open(&file).is_err());
+        assert!(open_of(&file, Some(OTHER - 1)).is_err());
+        assert!(open_of(&file, Some(OTHER)).is_ok());
     }
 
     #[test]

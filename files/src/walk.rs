@@ -13,8 +13,8 @@ use rustix::io::Errno;
 
 /// What is passed on the way.
 pub(crate) enum Step<'s> {
-    /// A directory.
-    Directory(&'s Path, &'s Stat),
+    /// A directory, which is open as a place alone (`O_PATH`).
+    Directory(&'s Path, &'s Stat, &'s OwnedFd),
     /// A symbolic link, and the directory that it is in.
     Link(&'s Path, &'s Stat, &'s Stat),
 }
@@ -42,7 +42,7 @@ pub(crate) fn walk<E: From<io::Error>>(
 ) -> Result<End, E> {
     let (mut links, mut names) = (0, VecDeque::new());
     let mut here = begin(path, &mut names, None)?;
-    see(Step::Directory(&here.path, &here.stat))?;
+    see(Step::Directory(&here.path, &here.stat, &here.directory))?;
     while let Some(name) = names.pop_front() {
         let next = here.path.join(&name);
         let is_last = names.is_empty();
@@ -67,7 +67,7 @@ pub(crate) fn walk<E: From<io::Error>>(
                 let to = readlinkat(&file, "", Vec::new()).map_err(io::Error::from)?;
                 let to = PathBuf::from(OsString::from_vec(to.into_bytes()));
                 here = begin(&to, &mut names, Some(here))?;
-                see(Step::Directory(&here.path, &here.stat))?;
+                see(Step::Directory(&here.path, &here.stat, &here.directory))?;
             }
             _ if is_last && name != ".." => return Ok(here.end(name)),
             FileType::Directory => {
@@ -76,7 +76,7 @@ pub(crate) fn walk<E: From<io::Error>>(
                     stat,
                     path: next,
                 };
-                see(Step::Directory(&here.path, &here.stat))?;
+                see(Step::Directory(&here.path, &here.stat, &here.directory))?;
             }
             _ => return Err(io::Error::from(Errno::NOTDIR).into()),
         }
@@ -187,7 +187,7 @@ mod tests {
         let mut seen = Vec::new();
         walk(&root.join("link/file"), |step| {
             seen.push(match step {
-                Step::Directory(path, _) => path.to_owned(),
+                Step::Directory(path, ..) => path.to_owned(),
                 Step::Link(path, link, inside) => {
                     assert_ne!(link.st_ino, inside.st_ino);
                     path.to_owned()

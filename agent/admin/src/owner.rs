@@ -35,6 +35,13 @@ impl OwnerArgument {
     }
 }
 
+/// The uid of the agent's user, where root runs this: root's commands read a configuration that is that user's.
+pub(crate) fn agents_user() -> Option<u32> {
+    let is_root = rustix::process::geteuid().is_root();
+    let account = is_root.then(|| unit::account(Unit::read().ok().as_ref()).ok()?);
+    account.flatten().map(|account| account.uid)
+}
+
 fn named(text: &str) -> Result<Account, String> {
     let (user, group) = match text.split_once(':') {
         Some((user, group)) => (user, Some(group)),

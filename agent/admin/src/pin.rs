@@ -11,6 +11,7 @@ use config::{Config, IdentityName};
 use crate::agent;
 use crate::failure::Failure;
 use crate::output;
+use crate::owner::agents_user;
 
 /// What is done about PINs.
 #[derive(Debug, Subcommand)]
@@ -53,7 +54,7 @@ impl PinCommand {
 
 impl RetryArguments {
     fn run(&self) -> Result<(), Failure> {
-        let config = Config::load(&self.config, &SystemUsers)
+        let config = Config::load_of(&self.config, &SystemUsers, agents_user())
             .map_err(|error| Failure::failed(error.to_string()))?;
         let name = self.identity.to_string();
         if !config.identities.iter().any(|one| one.name == name) {

@@ -19,8 +19,17 @@ const SIZE_LIMIT: u64 = 4 * 1024 * 1024;
 impl Config {
     /// Reads and validates `path`; the users and groups in it are asked of `users`.
     pub fn load(path: &Path, users: &dyn UserDatabase) -> Result<Config, ConfigError> {
+        Config::load_of(path, users, None)
+    }
+
+    /// The same of a file that may belong to this user, too: for root's commands, which run nothing that it names.
+    pub fn load_of(
+        path: &Path,
+        users: &dyn UserDatabase,
+        owner: Option<u32>,
+    ) -> Result<Config, ConfigError> {
         let fault = |message| ConfigError::new(path, message);
-        let (text, metadata) = read(path).map_err(fault)?;
+        let (text, metadata) = read(path, owner).map_err(fault)?;
         let mode = metadata.mode() & 0o7777;
         let config = Config::parse(path, &text, users)?;
         let pin_inside = |pin: &PinSource| matches!(pin, PinSource::Value(_));
@@ -52,10 +61,10 @@ impl Config {
 }
 
 /// The file's text and metadata. The text is wiped, since a `pin-value` may be in it.
-fn read(path: &Path) -> Result<(Zeroizing<String>, Metadata), String> {
+fn read(path: &Path, owner: Option<u32>) -> Result<(Zeroizing<String>, Metadata), String> {
     let explain = |error: io::Error| format!("cannot read the configuration: {error}");
     // The file says which code is run with the PIN.
-    let file = trust::open(path).map_err(|untrusted| match untrusted {
+    let file = trust::open_of(path, owner).map_err(|untrusted| match untrusted {
         Untrusted::Io { error, .. } if error.kind() == ErrorKind::NotFound => format!(
             "{}: `roleseal-admin enroll --name NAME …` makes a key and writes it (enroll --help has examples), or \
              name another by --config",

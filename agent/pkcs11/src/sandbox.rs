@@ -126,7 +126,7 @@ const MODULE: &[c_long] = &[
     SYS_unlink,
     #[cfg(target_arch = "x86_64")]
     SYS_rename,
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(not(target_arch = "riscv64"))]
     SYS_renameat,
     #[cfg(target_arch = "x86_64")]
     SYS_utime,

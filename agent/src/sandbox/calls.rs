@@ -89,6 +89,9 @@ const OWN: &[c_long] = &[
     SYS_renameat,
     SYS_renameat2,
     SYS_fsync,
+    // Whether others could replace the configuration: mounts, access-control lists.
+    SYS_fstatfs,
+    SYS_lgetxattr,
     SYS_inotify_init1,
     SYS_inotify_add_watch,
     SYS_inotify_rm_watch,

@@ -100,7 +100,7 @@ impl Error {
     }
 
     /// Returns whether the agent's policy refuses the session: one that is kept must not be used either.
-    pub(crate) fn refused_by_agent(&self) -> bool {
+    pub fn refused_by_agent(&self) -> bool {
         match self {
             Error::Agent(error) => error.is_by_policy(),
             Error::Persistent { error, .. } => error.refused_by_agent(),

@@ -1,8 +1,8 @@
 //! Files that the user names: of a limited length, and pipes as well, such as the shell's `<(…)`.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -20,12 +20,30 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 
 /// The same of UTF-8 text, without the byte order mark that some editors and shells put before it.
 pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
-    let text = String::from_utf8(read(path, limit)?)
+    to_text(read(path, limit)?)
+}
+
+/// The same of an open file.
+pub fn text_of(file: File, limit: u64) -> io::Result<String> {
+    to_text(read_limited(file, limit)?)
+}
+
+fn to_text(bytes: Vec<u8>) -> io::Result<String> {
+    let text = String::from_utf8(bytes)
         .map_err(|_| io::Error::new(ErrorKind::InvalidData, "it is not UTF-8 text"))?;
     Ok(match text.strip_prefix('\u{feff}') {
         Some(text) => text.to_owned(),
         None => text,
     })
+}
+
+/// Returns whether this is a pipe of this process's user, such as the shell's `<(…)`: it has no place that others could
+/// write to.
+pub fn is_own_pipe(path: &Path) -> bool {
+    let is_own = |metadata: Metadata| {
+        metadata.file_type().is_fifo() && metadata.uid() == rustix::process::geteuid().as_raw()
+    };
+    std::fs::metadata(path).is_ok_and(is_own)
 }
 
 /// What comes from there, at most so many bytes.

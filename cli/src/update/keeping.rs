@@ -189,6 +189,8 @@ struct Profile {
     written: Option<Arc<Session>>,
     /// The file has no credentials of ours that have ended.
     clean: bool,
+    /// The agent refuses the session: what an earlier run has written goes as well.
+    forbidden: bool,
     /// Tries to change the file that failed.
     failures: u32,
     /// No other before that.
@@ -210,6 +212,7 @@ impl Profile {
             session: None,
             written: None,
             clean: false,
+            forbidden: false,
             failures: 0,
             next: None,
         }
@@ -239,6 +242,14 @@ impl Profile {
                 status.next(now).unwrap_or(now.wall)
             ));
         }
+        let by_agent = status
+            .failure
+            .as_ref()
+            .filter(|failure| failure.error.refused_by_agent());
+        if status.session.is_none() && by_agent.is_some() && !self.forbidden {
+            (self.forbidden, self.clean) = (true, false);
+        }
+        self.forbidden &= by_agent.is_some();
         self.session = status.session;
     }
 
@@ -263,7 +274,10 @@ impl Profile {
                     .or(self.written.as_ref())
                     .map(|session| session.credentials.expiration);
                 let by_clock = now.wall + LAST;
-                let end = end.map_or(by_clock, |end| end.max(by_clock));
+                let end = match self.forbidden {
+                    true => Timestamp::MAX,
+                    false => end.map_or(by_clock, |end| end.max(by_clock)),
+                };
                 (!self.clean).then_some(Task::Withdraw(end))
             }
         }

@@ -10,6 +10,7 @@ use toml_edit::Table;
 use super::document::{self, EditError};
 use crate::failure::Failure;
 use crate::input::read_text;
+use crate::owner::agents_user;
 use crate::token_key::KeyPlace;
 use config::Config;
 use config::certificate::LeafSource;
@@ -104,8 +105,8 @@ fn read(config: &Path) -> Result<String, Failure> {
     if let Ok(false) = config.try_exists() {
         return Ok(String::new());
     }
-    match trust::check(config) {
-        Ok(()) | Err(Untrusted::Io { .. }) => read_text(config),
+    match trust::open_of(config, agents_user()) {
+        Ok(_) | Err(Untrusted::Io { .. }) => read_text(config),
         Err(untrusted) => {
             let failure = Failure::failed(format!("cannot use {}: {untrusted}", config.display()));
             Err(failure.hint(untrusted.remedy().unwrap_or_default()))

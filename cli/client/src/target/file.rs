@@ -109,11 +109,15 @@ impl TargetFiles {
             fault,
         };
         // It names proxies and CAs: who writes it can have the credentials. What cannot be seen is told of below.
-        match trust::check(path) {
-            Ok(()) | Err(Untrusted::Io { .. }) => {}
-            Err(untrusted) => return Err(error(untrusted.explain())),
-        }
-        let text = match input::read_text(path, FILE_LIMIT) {
+        let opened = match input::is_own_pipe(path) {
+            true => input::read_text(path, FILE_LIMIT),
+            false => match trust::open(path) {
+                Ok(file) => input::text_of(file, FILE_LIMIT),
+                Err(Untrusted::Io { error, .. }) => Err(error),
+                Err(untrusted) => return Err(error(untrusted.explain())),
+            },
+        };
+        let text = match opened {
             Ok(text) => text,
             Err(fault) if fault.kind() == ErrorKind::NotFound && !self.named => return Ok(None),
             Err(fault) => return Err(error(format!("cannot read it: {fault}"))),
