@@ -10,10 +10,17 @@ use std::time::{Duration, Instant};
 use hsm_fixtures::{KeyKind, LimitsConfig, Scene, WEB_ROLE_ARN};
 use serde_json::{Value, json};
 
-use crate::agent::{Lab, Web, call, json_of, request, sign, until};
+use crate::agent::{
+    Lab, Web, call, call_on, connect_as, json_of, launcher, read_reply, request, sign, until,
+};
 use crate::audit::start_with_fifo;
 use crate::others::{Caller, STRANGER, become_user, error_of, flood, open_to_others};
 use crate::policy::{NOBODY, as_nobody};
+
+/// Whom only a group names, by the user database: its process has another one.
+const MEMBER: u32 = 1;
+const GROUP: &str = "daemon";
+const ANOTHER_GROUP: u32 = 4_000_002;
 
 /// Users whom a rule names, and who take what they get.
 const HOGS: [u32; 2] = [4_000_010, 4_000_011];
@@ -98,11 +105,37 @@ fn start(limits: Option<LimitsConfig>) -> (Web, Journal) {
     let users = &mut lab.config.identity[0].allow[0].users;
     users.push(NOBODY);
     users.extend(HOGS);
+    start_with(lab, "")
+}
+
+/// An agent with metrics that serves the members of a group, too.
+fn start_with_group() -> (Web, Journal) {
+    let rule = format!("[[identity.allow]]\ngroups = [{GROUP:?}]\n");
+    start_with(Lab::new(KeyKind::EcP256), &rule)
+}
+
+fn start_with(lab: Lab, rules: &str) -> (Web, Journal) {
     let metrics = lab.scene.path("metrics.sock").display().to_string();
-    let more = format!("[metrics]\nsocket = {metrics:?}\n");
+    let more = format!("{rules}[metrics]\nsocket = {metrics:?}\n");
     let (web, reader) = start_with_fifo(lab, &more, &["--log-format", "json"]);
     open_to_others(&web.scene);
     (web, Journal::of(reader))
+}
+
+/// So many connections of a user without a rule, with these bytes sent on each.
+fn strangers(web: &Web, count: usize, bytes: &[u8]) -> Vec<UnixStream> {
+    let connect = |_| {
+        let mut stream = connect_as(&web.scene, STRANGER, STRANGER);
+        stream.write_all(bytes).unwrap();
+        stream
+    };
+    (0..count).map(connect).collect()
+}
+
+fn signed_for_member(web: &Web) {
+    let mut connection = connect_as(&web.scene, MEMBER, ANOTHER_GROUP);
+    let reply = call_on(&mut connection, "SignCreateSession", request(&web.scene));
+    assert_eq!(error_of(&reply), "");
 }
 
 /// The value of each series, by its name and labels.
@@ -358,6 +391,58 @@ fn idle_connections_of_others_keep_nobody_out() {
     assert!(metrics["roleseal_connections"] <= 1024 + 16);
     assert!(metrics["roleseal_connections_evicted_total"] >= 1000);
     drop(taken);
+    journal.end(web);
+}
+
+/// A member whom nobody has asked about yet, while one stranger has all the places of the unnamed: with messages of
+/// which the end does not come, and with more calls than are answered meanwhile.
+#[test]
+fn strangers_that_keep_all_their_places_busy_keep_no_member_of_a_group_out() {
+    if as_root::by_sudo!() {
+        return;
+    }
+    let info = format!("{}\0", json!({ "method": "org.varlink.service.GetInfo" }));
+    for bytes in [format!("{info}{{"), info.repeat(400)] {
+        let (web, journal) = start_with_group();
+        let taken = strangers(&web, 64, bytes.as_bytes());
+        until("they have their places", || {
+            (scrape(&web.scene)["roleseal_connections"] == 64).then_some(())
+        });
+        for _ in 0..20 {
+            signed_for_member(&web);
+        }
+        drop(taken);
+        journal.end(web);
+    }
+}
+
+#[test]
+fn a_crowd_of_a_member_is_served_that_comes_before_its_groups_are_known() {
+    if as_root::by_sudo!() {
+        return;
+    }
+    let (web, journal) = start_with_group();
+    let socket = web.scene.socket();
+    assert_eq!(error_of(&sign(&socket, request(&web.scene))), ""); // the token is open
+    let launcher = rustix::process::Pid::from_raw(launcher(&web.agent)).unwrap();
+    rustix::process::kill_process(launcher, rustix::process::Signal::STOP).unwrap();
+    let parameters = request(&web.scene);
+    let message =
+        json!({ "method": "org.roleseal.Agent.SignCreateSession", "parameters": parameters });
+    let message = format!("{message}\0");
+    let connect = |_| {
+        let mut stream = connect_as(&web.scene, MEMBER, ANOTHER_GROUP);
+        stream.write_all(message.as_bytes()).unwrap();
+        stream
+    };
+    let crowd: Vec<UnixStream> = (0..100).map(connect).collect();
+    // Whoever is served after them has been accepted after them.
+    let listed = call(&socket, "ListIdentities", json!({}));
+    assert_eq!(error_of(&listed), "");
+    rustix::process::kill_process(launcher, rustix::process::Signal::CONT).unwrap();
+    for mut stream in crowd {
+        assert_eq!(error_of(&read_reply(&mut stream)), "");
+    }
     journal.end(web);
 }
 

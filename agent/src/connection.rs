@@ -66,8 +66,8 @@ impl Connection {
         }
     }
 
-    /// Answers calls for as long as they come.
-    pub fn serve(&mut self, agent: &Agent) -> Next {
+    /// Answers calls for as long as they come. Before each answer `named` gets whether a rule names the client.
+    pub fn serve(&mut self, agent: &Agent, mut named: impl FnMut(bool)) -> Next {
         loop {
             let frame = match self.client.receive(LINGER, MESSAGE_DEADLINE) {
                 Ok(Some(frame)) => frame,
@@ -80,15 +80,12 @@ impl Connection {
                     return Next::Close;
                 }
             };
+            self.find_name(agent);
+            named(self.peer.named);
             if self.serve_one(&frame, agent) == Next::Close {
                 return Next::Close;
             }
         }
-    }
-
-    /// Whether a rule has named its client, when it connected or since.
-    pub fn is_named(&self) -> bool {
-        self.peer.named
     }
 
     /// A refusal of its client, for the log.
@@ -96,10 +93,15 @@ impl Connection {
         self.peer.refused(reason)
     }
 
-    fn serve_one(&mut self, frame: &[u8], agent: &Agent) -> Next {
-        if !self.peer.named {
-            self.peer.named = agent.identities().know(&self.peer);
+    /// Asks whether a rule names the client now; a user database that does not answer changes nothing.
+    fn find_name(&mut self, agent: &Agent) {
+        let named = agent.identities().know(&self.peer);
+        if named || !self.peer.has_unknown_groups() {
+            self.peer.named = named;
         }
+    }
+
+    fn serve_one(&mut self, frame: &[u8], agent: &Agent) -> Next {
         if !self.peer.named
             && let Err(refusal) = agent.admit_unnamed(self.peer.uid)
         {

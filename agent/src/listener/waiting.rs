@@ -91,6 +91,8 @@ impl<C: AsFd> Waiting<C> {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
+        // Dropped after the lock: a connection that ends takes another.
+        let mut ended = Vec::new();
         let mut connections = self.lock();
         let event = |event: &epoll::Event| match event.data.u64() {
             watched @ ..FIRST => Some(Event::Watched(watched)),
@@ -98,13 +100,17 @@ impl<C: AsFd> Waiting<C> {
                 let (connection, _) = connections.waiting.remove(&id)?;
                 self.forget(&connection);
                 // Nothing would reach a client that is gone, whatever it has sent: it is worth no thread.
-                let gone = { event.flags }.contains(epoll::EventFlags::HUP);
-                (!gone).then_some(Event::Ready(connection))
+                if { event.flags }.contains(epoll::EventFlags::HUP) {
+                    ended.push(connection);
+                    return None;
+                }
+                Some(Event::Ready(connection))
             }
         };
         let events = events.iter().filter_map(event).collect();
         for connection in connections.sweep(Instant::now()) {
             self.forget(&connection); // somebody who works for it may hold it open
+            ended.push(connection);
         }
         Ok(events)
     }
