@@ -328,9 +328,13 @@ fn callers_whom_no_rule_names_have_a_low_rate_for_calls_of_any_kind() {
             become_user(0);
             let text = std::fs::read_to_string(web.scene.path("agent.toml")).unwrap();
             let named = text.replace("65534", &format!("65534, {STRANGER}"));
-            web.scene.write("agent.toml", &named).unwrap();
-            let agent = rustix::process::Pid::from_raw(web.agent.process().id().cast_signed());
-            rustix::process::kill_process(agent.unwrap(), rustix::process::Signal::HUP).unwrap();
+            let reload = |text| {
+                web.scene.write("agent.toml", text).unwrap();
+                let agent = rustix::process::Pid::from_raw(web.agent.process().id().cast_signed());
+                let signal = rustix::process::Signal::HUP;
+                rustix::process::kill_process(agent.unwrap(), signal).unwrap();
+            };
+            reload(&named);
             until("the user is named", || {
                 error_of(&caller.call(method, &request)?)
                     .is_empty()
@@ -339,6 +343,14 @@ fn callers_whom_no_rule_names_have_a_low_rate_for_calls_of_any_kind() {
             for _ in 0..20 {
                 assert_eq!(error_of(&caller.call(method, &request).unwrap()), "");
             }
+            // And whoever is not named any more has the low rate again.
+            reload(&text);
+            until("the user is not named", || {
+                let reply = caller.call(method, &request)?;
+                (!error_of(&reply).is_empty()).then_some(())
+            });
+            let calls = (0..50).map(|_| error_of(&caller.call(method, &request).unwrap()));
+            assert!(calls.filter(|error| error == "Busy").count() >= 20);
         };
         scope.spawn(client).join().unwrap();
     });
@@ -390,6 +402,47 @@ fn idle_connections_of_others_keep_nobody_out() {
     let metrics = scrape(&web.scene);
     assert!(metrics["roleseal_connections"] <= 1024 + 16);
     assert!(metrics["roleseal_connections_evicted_total"] >= 1000);
+    drop(taken);
+    journal.end(web);
+}
+
+fn threads_of_connections(web: &Web) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", web.agent.process().id())).unwrap();
+    let names = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")));
+    names
+        .filter(|name| name.as_ref().is_ok_and(|name| name == "connection\n")) // or it has ended
+        .count()
+}
+
+/// Many users, each with few connections and half a message on each: together they have the whole table.
+#[test]
+fn messages_that_do_not_end_keep_no_named_user_out() {
+    if as_root::by_sudo!() {
+        return;
+    }
+    let mut lab = Lab::new(KeyKind::EcP256);
+    lab.config.limits = Some(LimitsConfig {
+        connections: Some(64),
+        connections_per_user: Some(32),
+        ..LimitsConfig::default()
+    });
+    let (web, journal) = start_with(lab, "[[identity.allow]]\nusers = [\"*\"]\n");
+    let hold = |uid| {
+        let mut stream = connect_as(&web.scene, uid, uid);
+        stream.write_all(b"{").unwrap();
+        stream
+    };
+    let users = SUBORDINATE.take(32);
+    let taken: Vec<_> = users.flat_map(|uid| [hold(uid), hold(uid)]).collect();
+    until("they have the table and no thread", || {
+        let have_table = scrape(&web.scene)["roleseal_connections"] == 64;
+        (have_table && threads_of_connections(&web) == 0).then_some(())
+    });
+    for uid in [STRANGER, SUBORDINATE.start, STRANGER + 1] {
+        let mut connection = connect_as(&web.scene, uid, uid);
+        let reply = call_on(&mut connection, "SignCreateSession", request(&web.scene));
+        assert_eq!(error_of(&reply), "", "{uid}");
+    }
     drop(taken);
     journal.end(web);
 }

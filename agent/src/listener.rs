@@ -125,6 +125,11 @@ impl Listener {
                 // The client concerned is dropped; the others are served.
                 contain(|| match event {
                     Event::Ready(open) => serve(open, agent, waiting),
+                    // Who began a message learns why the connection is closed.
+                    Event::Late(open) if open.connection.unfinished().is_some() => {
+                        serve(open, agent, waiting);
+                    }
+                    Event::Late(idle) => drop(idle),
                     Event::Watched(CLIENT) => self.accept(agent, &mut failing),
                     Event::Watched(_) => {
                         waiting.forget(&self.socket);
@@ -260,7 +265,8 @@ impl AsFd for Open {
 
 fn wait(waiting: &Waiting<Open>, open: Open) {
     let refused = open.connection.refused(NOT_SERVED);
-    if let Err(error) = waiting.add(open) {
+    let until = open.connection.unfinished();
+    if let Err(error) = waiting.add(open, until) {
         log::refused(refused, || {
             log::warn(&format!("cannot wait for a client: {error}"));
         });
