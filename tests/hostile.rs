@@ -10,10 +10,17 @@ use std::time::{Duration, Instant};
 use hsm_fixtures::{KeyKind, LimitsConfig, Scene, WEB_ROLE_ARN};
 use serde_json::{Value, json};
 
-use crate::agent::{Lab, Web, call, json_of, request, sign, until};
+use crate::agent::{
+    Lab, Web, call, call_on, connect_as, json_of, launcher, read_reply, request, sign, until,
+};
 use crate::audit::start_with_fifo;
 use crate::others::{Caller, STRANGER, become_user, error_of, flood, open_to_others};
 use crate::policy::{NOBODY, as_nobody};
+
+/// Whom only a group names, by the user database: its process has another one.
+const MEMBER: u32 = 1;
+const GROUP: &str = "daemon";
+const ANOTHER_GROUP: u32 = 4_000_002;
 
 /// Users whom a rule names, and who take what they get.
 const HOGS: [u32; 2] = [4_000_010, 4_000_011];
@@ -98,11 +105,37 @@ fn start(limits: Option<LimitsConfig>) -> (Web, Journal) {
     let users = &mut lab.config.identity[0].allow[0].users;
     users.push(NOBODY);
     users.extend(HOGS);
+    start_with(lab, "")
+}
+
+/// An agent with metrics that serves the members of a group, too.
+fn start_with_group() -> (Web, Journal) {
+    let rule = format!("[[identity.allow]]\ngroups = [{GROUP:?}]\n");
+    start_with(Lab::new(KeyKind::EcP256), &rule)
+}
+
+fn start_with(lab: Lab, rules: &str) -> (Web, Journal) {
     let metrics = lab.scene.path("metrics.sock").display().to_string();
-    let more = format!("[metrics]\nsocket = {metrics:?}\n");
+    let more = format!("{rules}[metrics]\nsocket = {metrics:?}\n");
     let (web, reader) = start_with_fifo(lab, &more, &["--log-format", "json"]);
     open_to_others(&web.scene);
     (web, Journal::of(reader))
+}
+
+/// So many connections of a user without a rule, with these bytes sent on each.
+fn strangers(web: &Web, count: usize, bytes: &[u8]) -> Vec<UnixStream> {
+    let connect = |_| {
+        let mut stream = connect_as(&web.scene, STRANGER, STRANGER);
+        stream.write_all(bytes).unwrap();
+        stream
+    };
+    (0..count).map(connect).collect()
+}
+
+fn signed_for_member(web: &Web) {
+    let mut connection = connect_as(&web.scene, MEMBER, ANOTHER_GROUP);
+    let reply = call_on(&mut connection, "SignCreateSession", request(&web.scene));
+    assert_eq!(error_of(&reply), "");
 }
 
 /// The value of each series, by its name and labels.
@@ -295,9 +328,13 @@ fn callers_whom_no_rule_names_have_a_low_rate_for_calls_of_any_kind() {
             become_user(0);
             let text = std::fs::read_to_string(web.scene.path("agent.toml")).unwrap();
             let named = text.replace("65534", &format!("65534, {STRANGER}"));
-            web.scene.write("agent.toml", &named).unwrap();
-            let agent = rustix::process::Pid::from_raw(web.agent.process().id().cast_signed());
-            rustix::process::kill_process(agent.unwrap(), rustix::process::Signal::HUP).unwrap();
+            let reload = |text| {
+                web.scene.write("agent.toml", text).unwrap();
+                let agent = rustix::process::Pid::from_raw(web.agent.process().id().cast_signed());
+                let signal = rustix::process::Signal::HUP;
+                rustix::process::kill_process(agent.unwrap(), signal).unwrap();
+            };
+            reload(&named);
             until("the user is named", || {
                 error_of(&caller.call(method, &request)?)
                     .is_empty()
@@ -306,6 +343,14 @@ fn callers_whom_no_rule_names_have_a_low_rate_for_calls_of_any_kind() {
             for _ in 0..20 {
                 assert_eq!(error_of(&caller.call(method, &request).unwrap()), "");
             }
+            // And whoever is not named any more has the low rate again.
+            reload(&text);
+            until("the user is not named", || {
+                let reply = caller.call(method, &request)?;
+                (!error_of(&reply).is_empty()).then_some(())
+            });
+            let calls = (0..50).map(|_| error_of(&caller.call(method, &request).unwrap()));
+            assert!(calls.filter(|error| error == "Busy").count() >= 20);
         };
         scope.spawn(client).join().unwrap();
     });
@@ -358,6 +403,99 @@ fn idle_connections_of_others_keep_nobody_out() {
     assert!(metrics["roleseal_connections"] <= 1024 + 16);
     assert!(metrics["roleseal_connections_evicted_total"] >= 1000);
     drop(taken);
+    journal.end(web);
+}
+
+fn threads_of_connections(web: &Web) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", web.agent.process().id())).unwrap();
+    let names = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")));
+    names
+        .filter(|name| name.as_ref().is_ok_and(|name| name == "connection\n")) // or it has ended
+        .count()
+}
+
+/// Many users, each with few connections and half a message on each: together they have the whole table.
+#[test]
+fn messages_that_do_not_end_keep_no_named_user_out() {
+    if as_root::by_sudo!() {
+        return;
+    }
+    let mut lab = Lab::new(KeyKind::EcP256);
+    lab.config.limits = Some(LimitsConfig {
+        connections: Some(64),
+        connections_per_user: Some(32),
+        ..LimitsConfig::default()
+    });
+    let (web, journal) = start_with(lab, "[[identity.allow]]\nusers = [\"*\"]\n");
+    let hold = |uid| {
+        let mut stream = connect_as(&web.scene, uid, uid);
+        stream.write_all(b"{").unwrap();
+        stream
+    };
+    let users = SUBORDINATE.take(32);
+    let taken: Vec<_> = users.flat_map(|uid| [hold(uid), hold(uid)]).collect();
+    until("they have the table and no thread", || {
+        let have_table = scrape(&web.scene)["roleseal_connections"] == 64;
+        (have_table && threads_of_connections(&web) == 0).then_some(())
+    });
+    for uid in [STRANGER, SUBORDINATE.start, STRANGER + 1] {
+        let mut connection = connect_as(&web.scene, uid, uid);
+        let reply = call_on(&mut connection, "SignCreateSession", request(&web.scene));
+        assert_eq!(error_of(&reply), "", "{uid}");
+    }
+    drop(taken);
+    journal.end(web);
+}
+
+/// A member whom nobody has asked about yet, while one stranger has all the places of the unnamed: with messages of
+/// which the end does not come, and with more calls than are answered meanwhile.
+#[test]
+fn strangers_that_keep_all_their_places_busy_keep_no_member_of_a_group_out() {
+    if as_root::by_sudo!() {
+        return;
+    }
+    let info = format!("{}\0", json!({ "method": "org.varlink.service.GetInfo" }));
+    for bytes in [format!("{info}{{"), info.repeat(400)] {
+        let (web, journal) = start_with_group();
+        let taken = strangers(&web, 64, bytes.as_bytes());
+        until("they have their places", || {
+            (scrape(&web.scene)["roleseal_connections"] == 64).then_some(())
+        });
+        for _ in 0..20 {
+            signed_for_member(&web);
+        }
+        drop(taken);
+        journal.end(web);
+    }
+}
+
+#[test]
+fn a_crowd_of_a_member_is_served_that_comes_before_its_groups_are_known() {
+    if as_root::by_sudo!() {
+        return;
+    }
+    let (web, journal) = start_with_group();
+    let socket = web.scene.socket();
+    assert_eq!(error_of(&sign(&socket, request(&web.scene))), ""); // the token is open
+    let launcher = rustix::process::Pid::from_raw(launcher(&web.agent)).unwrap();
+    rustix::process::kill_process(launcher, rustix::process::Signal::STOP).unwrap();
+    let parameters = request(&web.scene);
+    let message =
+        json!({ "method": "org.roleseal.Agent.SignCreateSession", "parameters": parameters });
+    let message = format!("{message}\0");
+    let connect = |_| {
+        let mut stream = connect_as(&web.scene, MEMBER, ANOTHER_GROUP);
+        stream.write_all(message.as_bytes()).unwrap();
+        stream
+    };
+    let crowd: Vec<UnixStream> = (0..100).map(connect).collect();
+    // Whoever is served after them has been accepted after them.
+    let listed = call(&socket, "ListIdentities", json!({}));
+    assert_eq!(error_of(&listed), "");
+    rustix::process::kill_process(launcher, rustix::process::Signal::CONT).unwrap();
+    for mut stream in crowd {
+        assert_eq!(error_of(&read_reply(&mut stream)), "");
+    }
     journal.end(web);
 }
 

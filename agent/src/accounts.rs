@@ -24,8 +24,8 @@ pub struct Accounts {
 enum Source {
     Own,
     Launcher(Launcher),
-    /// Nobody: users have no groups.
-    Nobody,
+    /// Nobody: users have the groups of which others were told within the last minute.
+    Memory,
 }
 
 impl Accounts {
@@ -39,12 +39,12 @@ impl Accounts {
         Accounts::of(Source::Launcher(launcher))
     }
 
-    /// Returns accounts that ask nobody, in which no user has a group.
-    pub(crate) fn without_groups(&self) -> Accounts {
+    /// Returns accounts that ask nobody, in which users have the groups that are known already.
+    pub(crate) fn in_memory(&self) -> Accounts {
         Accounts {
-            source: Source::Nobody,
+            source: Source::Memory,
             unmapped: self.unmapped,
-            groups: Arc::default(),
+            groups: Arc::clone(&self.groups),
         }
     }
 
@@ -61,7 +61,7 @@ impl Accounts {
         match &self.source {
             Source::Own => process_name::of(pid, at),
             Source::Launcher(launcher) => launcher.executable(pid, at),
-            Source::Nobody => None,
+            Source::Memory => None,
         }
     }
 
@@ -72,7 +72,7 @@ impl Accounts {
             let groups = match &self.source {
                 Source::Own => SystemUsers.groups(uid),
                 Source::Launcher(launcher) => launcher.groups(uid),
-                Source::Nobody => Ok(Vec::new()),
+                Source::Memory => Ok(Vec::new()),
             };
             groups.inspect_err(|error| {
                 let refused = Refused {
@@ -85,7 +85,15 @@ impl Accounts {
                 });
             })
         };
-        self.groups.contain(uid, gid, ask).unwrap_or(false)
+        match &self.source {
+            Source::Memory => self.groups.recall(uid, gid).unwrap_or(false),
+            _ => self.groups.contain(uid, gid, ask).unwrap_or(false),
+        }
+    }
+
+    /// Returns whether [`is_member`](Self::is_member) would ask nobody now.
+    pub(crate) fn has_groups_in_memory(&self, uid: u32) -> bool {
+        self.groups.recall(uid, 0).is_some()
     }
 
     /// Returns whether the user database has just given no answer to [`is_member`](Self::is_member).
@@ -104,7 +112,7 @@ impl UserDatabase for Accounts {
         match &self.source {
             Source::Own => SystemUsers.user(name),
             Source::Launcher(launcher) => launcher.user(name),
-            Source::Nobody => Ok(None),
+            Source::Memory => Ok(None),
         }
     }
 
@@ -112,7 +120,7 @@ impl UserDatabase for Accounts {
         match &self.source {
             Source::Own => SystemUsers.group(name),
             Source::Launcher(launcher) => launcher.group(name),
-            Source::Nobody => Ok(None),
+            Source::Memory => Ok(None),
         }
     }
 

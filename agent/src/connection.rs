@@ -22,10 +22,13 @@ use crate::sigv4;
 use crate::state::{Agent, UnderWay};
 use crate::token_worker::Caller;
 
-/// How long a thread waits for the next call, before the connection goes to the [silent
-/// ones](crate::listener): a busy client finds its thread there, one that is slower than this waits some 50 µs
-/// for another.
+/// How long a thread waits for the next call, or for the rest of one, before the connection goes to the [silent
+/// ones](crate::listener), which make room for others: a busy client finds its thread there, one that is slower than
+/// this waits some 50 µs for another.
 const LINGER: Duration = Duration::from_millis(100);
+
+/// The same for a client whom no rule names, and for one that sends its message bit by bit.
+const BRIEF_LINGER: Duration = Duration::from_millis(5);
 
 /// How long a message may take from its first byte to its last: it fits into the socket's buffer.
 const MESSAGE_DEADLINE: Duration = Duration::from_secs(5);
@@ -42,6 +45,8 @@ pub struct Connection {
     client: Transport,
     peer: Peer,
     caller: Caller,
+    /// When a message must have ended of which a part has arrived.
+    unfinished: Option<Instant>,
 }
 
 /// What becomes of a connection.
@@ -63,16 +68,27 @@ impl Connection {
             client,
             peer,
             caller,
+            unfinished: None,
         }
     }
 
-    /// Answers calls for as long as they come.
-    pub fn serve(&mut self, agent: &Agent) -> Next {
+    /// When a message must have ended of which a part has arrived.
+    pub fn unfinished(&self) -> Option<Instant> {
+        self.unfinished
+    }
+
+    /// Answers calls for as long as they come. Before each answer `named` gets whether a rule names the client.
+    pub fn serve(&mut self, agent: &Agent, mut named: impl FnMut(bool)) -> Next {
         loop {
-            let frame = match self.client.receive(LINGER, MESSAGE_DEADLINE) {
+            let linger = match self.peer.named && self.unfinished.is_none() {
+                true => LINGER,
+                false => BRIEF_LINGER,
+            };
+            let frame = match self.client.receive(linger, linger) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return Next::Close,
                 Err(TransportError::Idle) => return Next::Wait,
+                Err(TransportError::Stalled) if self.may_finish() => return Next::Wait,
                 Err(error) => {
                     if let Some(refusal) = last_words(&error) {
                         let _ = send(&mut self.client, &[Reply::Refused(refusal)]); // it may be gone
@@ -80,15 +96,13 @@ impl Connection {
                     return Next::Close;
                 }
             };
+            self.unfinished = None;
+            self.find_name(agent);
+            named(self.peer.named);
             if self.serve_one(&frame, agent) == Next::Close {
                 return Next::Close;
             }
         }
-    }
-
-    /// Whether a rule has named its client, when it connected or since.
-    pub fn is_named(&self) -> bool {
-        self.peer.named
     }
 
     /// A refusal of its client, for the log.
@@ -96,10 +110,21 @@ impl Connection {
         self.peer.refused(reason)
     }
 
-    fn serve_one(&mut self, frame: &[u8], agent: &Agent) -> Next {
-        if !self.peer.named {
-            self.peer.named = agent.identities().know(&self.peer);
+    /// Says whether the rest of a message may still arrive.
+    fn may_finish(&mut self) -> bool {
+        let now = Instant::now();
+        now < *self.unfinished.get_or_insert(now + MESSAGE_DEADLINE)
+    }
+
+    /// Asks whether a rule names the client now; a user database that does not answer changes nothing.
+    fn find_name(&mut self, agent: &Agent) {
+        let named = agent.identities().know(&self.peer);
+        if named || !self.peer.has_unknown_groups() {
+            self.peer.named = named;
         }
+    }
+
+    fn serve_one(&mut self, frame: &[u8], agent: &Agent) -> Next {
         if !self.peer.named
             && let Err(refusal) = agent.admit_unnamed(self.peer.uid)
         {

@@ -18,7 +18,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use wire::{Refusal, Reply, Transport, codec};
 
 use crate::connection::{Connection, Next};
-use crate::log::{self, Level};
+use crate::log::{self, Level, Refused};
 use crate::metrics::OpenConnection;
 use crate::panics::contain;
 use crate::peer::Peer;
@@ -36,7 +36,13 @@ pub struct Listener {
     stop: (UnixStream, UnixStream),
     /// The path to remove at the end, where it is ours.
     path: Option<PathBuf>,
-    /// All of these, and the clients that are silent.
+    table: Table,
+}
+
+/// The connections.
+#[derive(Debug, Clone)]
+struct Table {
+    /// What the listener waits for, the clients that are silent included.
     waiting: Arc<Waiting<Open>>,
     places: Arc<Mutex<Places>>,
 }
@@ -85,8 +91,10 @@ impl Listener {
             socket,
             stop,
             path,
-            waiting: Arc::new(waiting),
-            places: Arc::default(),
+            table: Table {
+                waiting: Arc::new(waiting),
+                places: Arc::default(),
+            },
         })
     }
 
@@ -107,7 +115,8 @@ impl Listener {
     pub fn run(&self, agent: &Arc<Agent>) {
         let mut failing = false;
         loop {
-            let events = self.waiting.wait().unwrap_or_else(|error| {
+            let waiting = &self.table.waiting;
+            let events = waiting.wait().unwrap_or_else(|error| {
                 log::warn(&format!("cannot wait for clients: {error}"));
                 std::thread::sleep(PAUSE);
                 Vec::new()
@@ -115,11 +124,16 @@ impl Listener {
             for event in events {
                 // The client concerned is dropped; the others are served.
                 contain(|| match event {
-                    Event::Ready(open) => serve(open, agent, &self.waiting),
+                    Event::Ready(open) => serve(open, agent, waiting),
+                    // Who began a message learns why the connection is closed.
+                    Event::Late(open) if open.connection.unfinished().is_some() => {
+                        serve(open, agent, waiting);
+                    }
+                    Event::Late(idle) => drop(idle),
                     Event::Watched(CLIENT) => self.accept(agent, &mut failing),
                     Event::Watched(_) => {
-                        self.waiting.forget(&self.socket);
-                        self.waiting.forget(&self.stop.0);
+                        waiting.forget(&self.socket);
+                        waiting.forget(&self.stop.0);
                     }
                 });
             }
@@ -130,7 +144,7 @@ impl Listener {
         match self.socket.accept() {
             Ok((stream, _)) => {
                 *failing = false;
-                self.admit(stream, agent);
+                self.table.admit(stream, agent);
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => {
@@ -144,29 +158,60 @@ impl Listener {
         }
     }
 
-    fn admit(&self, stream: UnixStream, agent: &Agent) {
+    /// Takes no more clients, and removes the socket, if it is ours, so that they see at once that nobody is
+    /// there. At systemd's they wait for the next agent.
+    pub fn stop(&self) {
+        let _ = self.stop.1.shutdown(Shutdown::Both); // it cannot fail but by being so already
+        if let Some(path) = &self.path {
+            let _ = fs::remove_file(path); // somebody else may have done it
+        }
+    }
+}
+
+impl Table {
+    fn admit(&self, stream: UnixStream, agent: &Arc<Agent>) {
         let mut peer = match Peer::of(&stream, agent.accounts()) {
             Ok(peer) => peer,
             Err(error) => return log::warn(&format!("cannot tell who connects: {error}")),
         };
-        // Other groups than its own are asked about with its first request, by its own thread.
-        peer.named = agent.identities().know(&peer.at_the_door())
-            || lock(&self.places).is_member(peer.uid, Instant::now());
-        let Some(place) = self.find_place(&peer, agent) else {
-            log::refused(peer.refused("connection_refused"), || {
-                log::event(Level::Warn, "connection_refused", peer.fields());
-            });
-            agent.metrics.connection_refused();
-            return refuse(stream);
+        // Groups that are not known yet are asked about with its first request, by its own thread.
+        let identities = agent.identities();
+        peer.named = identities.know(&peer.at_the_door());
+        if let Some(place) = self.find_place(&peer, agent) {
+            return self.open(stream, peer, place, agent);
+        }
+        if !peer.named && !peer.has_groups_in_memory() && identities.name_groups() {
+            return self.ask_at_door(stream, peer, agent);
+        }
+        refuse(stream, &peer, agent);
+    }
+
+    /// Asks in a thread for the groups of a client that would be refused without them: strangers must not have the
+    /// place of a user whom a group names.
+    fn ask_at_door(&self, stream: UnixStream, mut peer: Peer, agent: &Arc<Agent>) {
+        let Some(door) = Door::enter(&self.places, peer.uid) else {
+            return refuse(stream, &peer, agent);
         };
-        wait(
-            &self.waiting,
-            Open {
-                connection: Connection::new(stream, peer),
-                place,
-                _counted: agent.metrics.connected(),
-            },
-        );
+        let (table, agent) = (self.clone(), Arc::clone(agent));
+        let refused = peer.refused(NOT_SERVED);
+        let ask = move || {
+            peer.named = agent.identities().know(&peer);
+            drop(door);
+            match table.find_place(&peer, &agent) {
+                Some(place) => table.open(stream, peer, place, &agent),
+                None => refuse(stream, &peer, &agent),
+            }
+        };
+        start_thread(refused, ask);
+    }
+
+    fn open(&self, stream: UnixStream, peer: Peer, place: Place, agent: &Agent) {
+        let open = Open {
+            connection: Connection::new(stream, peer),
+            place,
+            _counted: agent.metrics.connected(),
+        };
+        wait(&self.waiting, open);
     }
 
     fn find_place(&self, peer: &Peer, agent: &Agent) -> Option<Place> {
@@ -182,27 +227,25 @@ impl Listener {
                 .collect()
         };
         for _ in 0..TRIES {
-            let verdict = lock(&self.places).judge(holder, own, &limits, idle);
+            let mut places = lock(&self.places);
+            let verdict = places.judge(holder, own, &limits, idle);
+            if verdict == Verdict::Admit {
+                places.enter(holder);
+                drop(places);
+                let places = Arc::clone(&self.places);
+                return Some(Place { places, holder });
+            }
+            drop(places);
             match verdict {
-                Verdict::Admit => return Some(Place::take(&self.places, holder)),
                 Verdict::InPlaceOf(id) => {
                     if self.waiting.take(id).is_some() {
                         agent.metrics.connection_evicted();
                     }
                 }
-                Verdict::Refuse => break,
+                Verdict::Admit | Verdict::Refuse => break,
             }
         }
         None
-    }
-
-    /// Takes no more clients, and removes the socket, if it is ours, so that they see at once that nobody is
-    /// there. At systemd's they wait for the next agent.
-    pub fn stop(&self) {
-        let _ = self.stop.1.shutdown(Shutdown::Both); // it cannot fail but by being so already
-        if let Some(path) = &self.path {
-            let _ = fs::remove_file(path); // somebody else may have done it
-        }
     }
 }
 
@@ -222,7 +265,8 @@ impl AsFd for Open {
 
 fn wait(waiting: &Waiting<Open>, open: Open) {
     let refused = open.connection.refused(NOT_SERVED);
-    if let Err(error) = waiting.add(open) {
+    let until = open.connection.unfinished();
+    if let Err(error) = waiting.add(open, until) {
         log::refused(refused, || {
             log::warn(&format!("cannot wait for a client: {error}"));
         });
@@ -234,18 +278,20 @@ fn serve(mut open: Open, agent: &Arc<Agent>, waiting: &Arc<Waiting<Open>>) {
     let (agent, waiting) = (Arc::clone(agent), Arc::clone(waiting));
     let refused = open.connection.refused(NOT_SERVED);
     let serve = move || {
-        let next = open.connection.serve(&agent);
-        if open.connection.is_named() {
-            open.place.name(Instant::now());
-        }
+        let place = &mut open.place;
+        let next = open.connection.serve(&agent, |named| place.name(named));
         if next == Next::Wait {
             wait(&waiting, open);
         }
     };
+    start_thread(refused, serve);
+}
+
+fn start_thread(refused: Refused, run: impl FnOnce() + Send + 'static) {
     let thread = std::thread::Builder::new()
         .name("connection".to_owned())
         .stack_size(STACK);
-    if let Err(error) = thread.spawn(serve) {
+    if let Err(error) = thread.spawn(run) {
         log::refused(refused, || {
             log::warn(&format!("cannot start a thread for a client: {error}"));
         });
@@ -290,7 +336,11 @@ fn accept_within(socket: &UnixListener, time: Duration) -> Option<UnixStream> {
     }
 }
 
-fn refuse(stream: UnixStream) {
+fn refuse(stream: UnixStream, peer: &Peer, agent: &Agent) {
+    log::refused(peer.refused("connection_refused"), || {
+        log::event(Level::Warn, "connection_refused", peer.fields());
+    });
+    agent.metrics.connection_refused();
     let busy = Reply::Refused(Refusal::Busy {
         message: "the agent has as many connections as it takes, or as it takes from one user: close some, \
                   or try again later"
@@ -308,22 +358,13 @@ struct Place {
 }
 
 impl Place {
-    fn take(places: &Arc<Mutex<Places>>, holder: Holder) -> Place {
-        lock(places).enter(holder);
-        Place {
-            places: Arc::clone(places),
-            holder,
-        }
-    }
-
-    /// Its user turned out to be named.
-    fn name(&mut self, now: Instant) {
-        if !self.holder.named {
+    /// Its user turned out to be named, or not to be any more.
+    fn name(&mut self, named: bool) {
+        if self.holder.named != named {
             let mut places = lock(&self.places);
             places.leave(self.holder);
-            self.holder.named = true;
+            self.holder.named = named;
             places.enter(self.holder);
-            places.note_member(self.holder.uid, now);
         }
     }
 }
@@ -331,6 +372,26 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         lock(&self.places).leave(self.holder);
+    }
+}
+
+/// A client at the door, until it is dropped.
+struct Door {
+    places: Arc<Mutex<Places>>,
+    uid: u32,
+}
+
+impl Door {
+    fn enter(places: &Arc<Mutex<Places>>, uid: u32) -> Option<Door> {
+        let places = Arc::clone(places);
+        let entered = lock(&places).enter_door(uid);
+        entered.then_some(Door { places, uid })
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        lock(&self.places).leave_door(self.uid);
     }
 }
 

@@ -53,9 +53,14 @@ impl Peer {
         }
     }
 
-    /// The same client without the groups of the user database: to judge it nobody is asked.
+    /// The same client with the groups that are known already: to judge it nobody is asked.
     pub(crate) fn at_the_door(&self) -> Peer {
-        Peer::new(self.uid, self.gid, self.pid, self.accounts.without_groups())
+        Peer::new(self.uid, self.gid, self.pid, self.accounts.in_memory())
+    }
+
+    /// Returns whether that makes no difference.
+    pub(crate) fn has_groups_in_memory(&self) -> bool {
+        self.accounts.has_groups_in_memory(self.uid)
     }
 
     /// A refusal of it, for the log.

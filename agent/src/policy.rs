@@ -43,6 +43,11 @@ impl Policy {
         self.rules_for(peer).next().is_some() || self.rules.is_empty() && self.is_own(peer)
     }
 
+    /// Returns whether a rule names a group.
+    pub(crate) fn names_groups(&self) -> bool {
+        self.rules.iter().any(|rule| !rule.groups.is_empty())
+    }
+
     /// Whether this caller may see the identity: whoever may use it, root and the agent's own user.
     pub fn shows_to(&self, peer: &Peer) -> bool {
         peer.uid == 0 || self.is_own(peer) || self.knows(peer)

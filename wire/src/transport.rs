@@ -31,7 +31,8 @@ pub struct Transport {
 #[derive(Debug, Clone)]
 pub struct Presence(Arc<UnixStream>);
 
-/// Why no frame could be received or sent. After any of these the connection is of no more use.
+/// Why no frame could be received or sent. After any of these the connection is of no more use, except after `Idle`
+/// and a `Stalled` receipt: the next one continues.
 #[derive(Debug, Error)]
 pub enum TransportError {
     /// The peer closed the connection within a frame.
@@ -291,6 +292,9 @@ mod tests {
             receiver.receive(LONG, SOON),
             Err(TransportError::Stalled)
         ));
+        peer.write_all(b"-way\0ha").unwrap();
+        let whole = receiver.receive(SOON, LONG).unwrap();
+        assert_eq!(whole.unwrap(), b"half-way");
         drop(peer);
         assert!(matches!(
             receiver.receive(LONG, LONG),

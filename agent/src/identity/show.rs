@@ -22,6 +22,11 @@ impl Identities {
     pub fn know(&self, peer: &Peer) -> bool {
         self.shown_to(peer).next().is_some()
     }
+
+    /// Returns whether a rule of any identity names a group.
+    pub(crate) fn name_groups(&self) -> bool {
+        { self.identities.iter() }.any(|identity| identity.policy.names_groups())
+    }
 }
 
 impl Identity {

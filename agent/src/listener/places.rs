@@ -4,7 +4,7 @@
 //! user with the most connections gives one up. Nobody loses a connection on which a request is under way.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use config::Limits;
 
@@ -13,8 +13,8 @@ use config::Limits;
 pub(super) struct Places {
     named: Part,
     unnamed: Part,
-    /// Users whom their groups have named, which is asked with the first request only, and when that was.
-    members: HashMap<u32, Instant>,
+    /// Clients without a place, whose groups are being asked about.
+    door: Part,
 }
 
 #[derive(Debug, Default)]
@@ -56,9 +56,8 @@ const SPARE: u32 = 16;
 /// Beyond the table, connections of root and of the agent's own user.
 const OWN: u32 = 16;
 
-/// How long a user counts as named by its groups without being asked about again, and how many users do.
-const MEMBER: Duration = Duration::from_secs(60);
-const MEMBERS: usize = 1024;
+/// Clients at the door; half of them may be of one user. Each has a thread while the user database is asked.
+const DOOR: u32 = 128;
 
 impl Places {
     /// Says what becomes of a client. `own`: it is root or the agent's own user. `idle` is asked only where there is no room.
@@ -94,37 +93,26 @@ impl Places {
 
     /// Counts a connection.
     pub(super) fn enter(&mut self, holder: Holder) {
-        let part = self.part_mut(holder.named);
-        *part.users.entry(holder.uid).or_default() += 1;
-        part.all += 1;
+        self.part_mut(holder.named).enter(holder.uid);
     }
 
     /// Counts it no more.
     pub(super) fn leave(&mut self, holder: Holder) {
-        let part = self.part_mut(holder.named);
-        if let Some(count) = part.users.get_mut(&holder.uid) {
-            *count -= 1;
-            part.all -= 1;
-            if *count == 0 {
-                part.users.remove(&holder.uid);
-            }
-        }
+        self.part_mut(holder.named).leave(holder.uid);
     }
 
-    /// Notes that its groups name a user.
-    pub(super) fn note_member(&mut self, uid: u32, now: Instant) {
-        if self.members.len() >= MEMBERS {
-            self.members.retain(|_, since| is_fresh(*since, now));
+    /// Lets a client wait at the door until its user's groups are known, if there are not too many.
+    pub(super) fn enter_door(&mut self, uid: u32) -> bool {
+        let fits = self.door.all < DOOR && self.door.of(uid) < DOOR / 2;
+        if fits {
+            self.door.enter(uid);
         }
-        if self.members.len() < MEMBERS {
-            self.members.insert(uid, now);
-        }
+        fits
     }
 
-    /// Whether that was noted lately.
-    pub(super) fn is_member(&self, uid: u32, now: Instant) -> bool {
-        let since = self.members.get(&uid);
-        since.is_some_and(|since| is_fresh(*since, now))
+    /// Counts it no more.
+    pub(super) fn leave_door(&mut self, uid: u32) {
+        self.door.leave(uid);
     }
 
     fn part(&self, named: bool) -> &Part {
@@ -141,6 +129,21 @@ impl Places {
 }
 
 impl Part {
+    fn enter(&mut self, uid: u32) {
+        *self.users.entry(uid).or_default() += 1;
+        self.all += 1;
+    }
+
+    fn leave(&mut self, uid: u32) {
+        if let Some(count) = self.users.get_mut(&uid) {
+            *count -= 1;
+            self.all -= 1;
+            if *count == 0 {
+                self.users.remove(&uid);
+            }
+        }
+    }
+
     fn of(&self, uid: u32) -> u32 {
         self.users.get(&uid).copied().unwrap_or_default()
     }
@@ -163,13 +166,10 @@ impl Part {
     }
 }
 
-fn is_fresh(since: Instant, now: Instant) -> bool {
-    now.saturating_duration_since(since) < MEMBER
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     const LIMITS: Limits = Limits {
         connections: 64,
@@ -326,16 +326,17 @@ mod tests {
     }
 
     #[test]
-    fn members_are_remembered_for_a_minute() {
-        let (mut places, now) = (Places::default(), Instant::now());
-        places.note_member(7, now);
-        assert!(places.is_member(7, now + MEMBER / 2));
-        assert!(!places.is_member(7, now + MEMBER) && !places.is_member(8, now));
-        for uid in 0..5000 {
-            places.note_member(uid, now);
-        }
-        assert!(places.members.len() <= MEMBERS);
-        places.note_member(9000, now + MEMBER);
-        assert!(places.is_member(9000, now + MEMBER));
+    fn half_of_the_door_is_for_other_users() {
+        let mut places = Places::default();
+        let entered = (0..1000).filter(|_| places.enter_door(1)).count();
+        assert_eq!(entered, DOOR as usize / 2);
+        assert!(places.enter_door(2));
+        let entered = (3..1000).filter(|uid| places.enter_door(*uid)).count();
+        assert_eq!(entered, DOOR as usize / 2 - 1);
+        places.leave_door(1);
+        assert!(!places.enter_door(2) || places.door.of(2) == 2);
+        assert!(!places.enter_door(3000));
+        places.leave_door(1);
+        assert!(places.enter_door(3000));
     }
 }

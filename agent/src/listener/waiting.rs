@@ -20,10 +20,16 @@ pub(super) struct Waiting<C> {
 
 #[derive(Debug)]
 struct Connections<C> {
-    /// Each with when it is closed.
-    waiting: HashMap<u64, (C, Instant)>,
+    waiting: HashMap<u64, Waiter<C>>,
     next: u64,
     swept: Instant,
+}
+
+#[derive(Debug)]
+struct Waiter<C> {
+    connection: C,
+    since: Instant,
+    until: Instant,
 }
 
 /// What has happened.
@@ -33,13 +39,15 @@ pub(super) enum Event<C> {
     Watched(u64),
     /// Something arrived on this connection, or its client sends no more.
     Ready(C),
+    /// Nothing arrived until its time was over.
+    Late(C),
 }
 
 /// How long a client may hold a connection without a call. A library that keeps one opens another.
 const IDLE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How often it is looked for connections that were idle for too long: one may exceed its time by so much.
-const SWEEP: Duration = Duration::from_secs(10);
+const SWEEP: Duration = Duration::from_secs(5);
 
 /// Events that are fetched at once.
 const BATCH: usize = 64;
@@ -70,16 +78,22 @@ impl<C: AsFd> Waiting<C> {
         let _ = epoll::delete(&self.epoll, what); // it is not there, then
     }
 
-    /// Takes a connection until something arrives on it, even if that has happened already.
-    pub(super) fn add(&self, connection: C) -> io::Result<()> {
+    /// Takes a connection until something arrives on it, even if that has happened already, or until that time if it
+    /// comes before the end of an idle connection.
+    pub(super) fn add(&self, connection: C, until: Option<Instant>) -> io::Result<()> {
         let mut connections = self.lock();
         let id = connections.next;
         connections.next += 1;
         // The lock is held: whoever is told of it finds it.
         let data = epoll::EventData::new_u64(id);
         epoll::add(&self.epoll, &connection, data, epoll::EventFlags::IN)?;
-        let until = Instant::now() + IDLE_DEADLINE;
-        connections.waiting.insert(id, (connection, until));
+        let since = Instant::now();
+        let waiter = Waiter {
+            connection,
+            since,
+            until: until.unwrap_or(since + IDLE_DEADLINE),
+        };
+        connections.waiting.insert(id, waiter);
         Ok(())
     }
 
@@ -91,20 +105,26 @@ impl<C: AsFd> Waiting<C> {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
+        // Dropped after the lock: a connection that ends takes another.
+        let mut ended = Vec::new();
         let mut connections = self.lock();
         let event = |event: &epoll::Event| match event.data.u64() {
             watched @ ..FIRST => Some(Event::Watched(watched)),
             id => {
-                let (connection, _) = connections.waiting.remove(&id)?;
+                let Waiter { connection, .. } = connections.waiting.remove(&id)?;
                 self.forget(&connection);
                 // Nothing would reach a client that is gone, whatever it has sent: it is worth no thread.
-                let gone = { event.flags }.contains(epoll::EventFlags::HUP);
-                (!gone).then_some(Event::Ready(connection))
+                if { event.flags }.contains(epoll::EventFlags::HUP) {
+                    ended.push(connection);
+                    return None;
+                }
+                Some(Event::Ready(connection))
             }
         };
-        let events = events.iter().filter_map(event).collect();
+        let mut events: Vec<_> = events.iter().filter_map(event).collect();
         for connection in connections.sweep(Instant::now()) {
             self.forget(&connection); // somebody who works for it may hold it open
+            events.push(Event::Late(connection));
         }
         Ok(events)
     }
@@ -114,19 +134,19 @@ impl<C: AsFd> Waiting<C> {
         let connections = self.lock();
         let waiting = connections.waiting.iter();
         waiting
-            .map(|(id, (connection, until))| (*id, of(connection), *until - IDLE_DEADLINE))
+            .map(|(id, waiter)| (*id, of(&waiter.connection), waiter.since))
             .collect()
     }
 
     /// Takes out the connection of that number, unless something has arrived on it.
     pub(super) fn take(&self, id: u64) -> Option<C> {
         let mut connections = self.lock();
-        let (connection, _) = connections.waiting.get(&id)?;
-        let mut events = [PollFd::new(connection, PollFlags::IN)];
+        let waiter = connections.waiting.get(&id)?;
+        let mut events = [PollFd::new(&waiter.connection, PollFlags::IN)];
         if poll(&mut events, Some(&Timespec::default())) != Ok(0) {
             return None;
         }
-        let (connection, _) = connections.waiting.remove(&id)?;
+        let Waiter { connection, .. } = connections.waiting.remove(&id)?;
         self.forget(&connection);
         Some(connection)
     }
@@ -145,8 +165,8 @@ impl<C> Connections<C> {
             return Vec::new();
         }
         self.swept = now;
-        let late = self.waiting.extract_if(|_, (_, until)| *until <= now);
-        late.map(|(_, (connection, _))| connection).collect()
+        let late = self.waiting.extract_if(|_, waiter| waiter.until <= now);
+        late.map(|(_, waiter)| waiter.connection).collect()
     }
 }
 
@@ -159,7 +179,7 @@ mod tests {
     fn ready(waiting: &Waiting<UnixStream>) -> Vec<UnixStream> {
         let connection = |event| match event {
             Event::Ready(connection) => Some(connection),
-            Event::Watched(_) => None,
+            Event::Watched(_) | Event::Late(_) => None,
         };
         waiting
             .wait()
@@ -174,22 +194,22 @@ mod tests {
         let waiting = Waiting::new().unwrap();
         let (mut speaker, theirs) = UnixStream::pair().unwrap();
         speaker.write_all(b"before").unwrap();
-        waiting.add(theirs).unwrap();
+        waiting.add(theirs, None).unwrap();
         assert_eq!(ready(&waiting).len(), 1);
         let (mut speaker, theirs) = UnixStream::pair().unwrap();
-        waiting.add(theirs).unwrap();
+        waiting.add(theirs, None).unwrap();
         let (_silent, theirs) = UnixStream::pair().unwrap();
-        waiting.add(theirs).unwrap();
+        waiting.add(theirs, None).unwrap();
         speaker.write_all(b"after").unwrap();
         let mut found = ready(&waiting);
         assert_eq!(found.len(), 1);
-        waiting.add(found.remove(0)).unwrap();
+        waiting.add(found.remove(0), None).unwrap();
         assert_eq!(ready(&waiting).len(), 1);
         let (leaver, theirs) = UnixStream::pair().unwrap();
-        waiting.add(theirs).unwrap();
+        waiting.add(theirs, None).unwrap();
         leaver.shutdown(std::net::Shutdown::Write).unwrap();
         let found = ready(&waiting).remove(0); // it may read an answer
-        waiting.add(found).unwrap();
+        waiting.add(found, None).unwrap();
         drop(leaver);
         assert_eq!(ready(&waiting).len(), 0);
         assert_eq!(waiting.lock().waiting.len(), 1);
@@ -199,7 +219,7 @@ mod tests {
     fn who_is_silent_for_too_long_is_closed() {
         let waiting = Waiting::new().unwrap();
         let (mut silent, theirs) = UnixStream::pair().unwrap();
-        waiting.add(theirs).unwrap();
+        waiting.add(theirs, None).unwrap();
         let mut connections = waiting.lock();
         connections.sweep(Instant::now() + IDLE_DEADLINE - SWEEP);
         assert_eq!(connections.waiting.len(), 1);
@@ -209,12 +229,28 @@ mod tests {
     }
 
     #[test]
+    fn who_does_not_finish_is_late() {
+        let waiting = Waiting::new().unwrap();
+        let (_silent, first) = UnixStream::pair().unwrap();
+        let (_stalled, second) = UnixStream::pair().unwrap();
+        waiting.add(first, None).unwrap();
+        waiting.add(second, Some(Instant::now())).unwrap();
+        waiting.lock().swept = Instant::now().checked_sub(SWEEP).unwrap();
+        let (mut speaker, watched) = UnixStream::pair().unwrap();
+        waiting.watch(&watched, 7).unwrap();
+        speaker.write_all(b"x").unwrap();
+        let events = waiting.wait().unwrap();
+        assert!(matches!(events[..], [Event::Watched(7), Event::Late(_)]));
+        assert_eq!(waiting.lock().waiting.len(), 1);
+    }
+
+    #[test]
     fn who_makes_room_is_silent() {
         let waiting = Waiting::new().unwrap();
         let (mut speaker, first) = UnixStream::pair().unwrap();
         let (_silent, second) = UnixStream::pair().unwrap();
-        waiting.add(first).unwrap();
-        waiting.add(second).unwrap();
+        waiting.add(first, None).unwrap();
+        waiting.add(second, None).unwrap();
         speaker.write_all(b"x").unwrap();
         let idle = waiting.idle(|_| ());
         let taken = idle.iter().filter_map(|(id, ..)| waiting.take(*id));
@@ -233,7 +269,7 @@ mod tests {
         }
         waiting.forget(&theirs);
         let (mut other, theirs) = UnixStream::pair().unwrap();
-        waiting.add(theirs).unwrap();
+        waiting.add(theirs, None).unwrap();
         other.write_all(b"x").unwrap();
         assert!(matches!(waiting.wait().unwrap()[..], [Event::Ready(_)]));
     }
