@@ -84,8 +84,12 @@ impl Place {
 }
 
 fn kill(agent: Agent) {
+    end(agent, Signal::KILL);
+}
+
+fn end(agent: Agent, signal: Signal) {
     let agent_pid = Pid::from_raw(agent.process().id().cast_signed()).unwrap();
-    kill_process(agent_pid, Signal::KILL).unwrap();
+    kill_process(agent_pid, signal).unwrap();
     until("it is gone", || {
         (!agent.process().is_running()).then_some(())
     });
@@ -263,6 +267,36 @@ fn what_is_damaged_costs_no_try() {
     assert_eq!(place.state_of_next(stop), "ready");
     assert_eq!(fs::read(key).unwrap().len(), 32);
     assert_eq!(place.logins(), 2);
+}
+
+#[test]
+fn a_key_that_cannot_be_opened_costs_no_try() {
+    let place = Place::new(WRONG);
+    assert_eq!(place.state_of_next(stop), "pinRejected");
+    let key = place.scene.path("state/pin-tries/key");
+    fs::rename(&key, place.scene.path("key")).unwrap();
+    std::os::unix::fs::symlink(place.scene.path("key"), &key).unwrap();
+    for end in [stop, kill] {
+        assert_eq!(place.state_of_next(end), "pinRejected");
+    }
+    assert_eq!(place.logins(), 1);
+}
+
+/// Else the next agent finds a try without an answer, and a good PIN counts as refused.
+#[test]
+fn an_agent_that_is_stopped_during_a_login_hears_its_end() {
+    let place = Place::new(PIN);
+    place
+        .faulty
+        .inject(&["C_Login sleep 6000", TELLS_NOTHING])
+        .unwrap();
+    let agent = place.start();
+    until("a login is under way", || {
+        (place.logins() == 1).then_some(())
+    });
+    end(agent, Signal::TERM);
+    place.faulty.inject(&[TELLS_NOTHING]).unwrap();
+    assert_eq!(place.state_of_next(stop), "ready");
 }
 
 /// The agent serves, and says once that it will not remember.

@@ -188,16 +188,7 @@ impl TokenWorker {
         heritage: Predecessors,
     ) -> std::io::Result<TokenWorker> {
         let (events, inbox) = mpsc::channel();
-        let shared = Arc::new(Shared {
-            states: Mutex::new(vec![KeyState::Opening; open.key_count()]),
-            changed: Condvar::new(),
-            owners: Mutex::new(owners.into()),
-            proved: Mutex::default(),
-            pin_tries: heritage.pin_tries,
-            waiting: AtomicUsize::new(0),
-            starts: AtomicU64::new(0),
-            end: Arc::default(),
-        });
+        let shared = Arc::new(Shared::new(&open, owners, heritage.pin_tries));
         let thread = Thread::new(
             programs,
             open.clone(),
@@ -369,6 +360,19 @@ impl ClosedSignal {
 }
 
 impl Shared {
+    fn new(open: &Open, owners: Vec<KeyOwner>, pin_tries: PinTries) -> Shared {
+        Shared {
+            states: Mutex::new(vec![KeyState::Opening; open.key_count()]),
+            changed: Condvar::new(),
+            owners: Mutex::new(owners.into()),
+            proved: Mutex::default(),
+            pin_tries,
+            waiting: AtomicUsize::new(0),
+            starts: AtomicU64::new(0),
+            end: Arc::default(),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<KeyState>> {
         self.states.lock().unwrap_or_else(PoisonError::into_inner)
     }

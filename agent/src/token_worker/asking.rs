@@ -115,7 +115,6 @@ impl Thread {
         process: &mut TokenProcess,
         progress: &mut Progress,
     ) -> Result<Result<Vec<KeyReport>, TokenError>, TokenError> {
-        let mut waited = false;
         loop {
             match self.hear_or_turn(progress.until, progress.limit) {
                 Ok(None) => self.begin_turn(process, progress)?,
@@ -147,11 +146,6 @@ impl Thread {
                 }
                 Ok(Some(FromToken::Opened(Err(error)))) => return Ok(Err(error)),
                 Ok(Some(_)) => return Err(process::nonsense()),
-                // The agent wants no more; but what becomes of the PIN has to be known.
-                Err(_)
-                    if self.is_trying()
-                        && self.closing
-                        && !std::mem::replace(&mut waited, true) => {}
                 Err(TokenError::Hung(_)) if progress.is_waiting() => {
                     return Err(TokenError::Gone(format!(
                         "another opening of the same token has not ended within {} s",
@@ -209,10 +203,14 @@ impl Thread {
                 Ok(Event::Distrust | Event::Reopen) => {}
                 #[cfg(test)]
                 Ok(Event::Panic) => panic!("in a test"),
-                Ok(Event::Close) | Err(RecvTimeoutError::Disconnected) => {
+                Ok(Event::Close) => {
                     self.closing = true;
-                    return Err(ending());
+                    // What becomes of a PIN has to be known.
+                    if !self.is_trying() {
+                        return Err(ending());
+                    }
                 }
+                Err(RecvTimeoutError::Disconnected) => return Err(ending()),
                 Err(RecvTimeoutError::Timeout) => return Err(process::hung(limit)),
             }
         }
