@@ -30,6 +30,7 @@ use config::certificate::{Certificate, CertificateSource};
 
 pub use opening::{check_proof, proof, stays_in_use};
 pub use pin_tries::PinTries;
+use process::Unread;
 use thread::Thread;
 
 /// What one key of a token can do now.
@@ -145,7 +146,11 @@ pub struct ClosedSignal {
 enum Event {
     Sign(Job),
     /// From the token program of that generation; `None` when it is gone.
-    Answer(u64, Option<FromToken>),
+    Answer(
+        u64,
+        Option<FromToken>,
+        #[expect(dead_code, reason = "held until the message is taken")] Unread,
+    ),
     /// Another worker has left the line of those who try a PIN of this token.
     Turn,
     /// It signed wrongly, and is to be opened again.

@@ -51,7 +51,7 @@ impl Thread {
             Open::Pkcs11(_) => Program::Pkcs11,
             Open::Tpm(_) => Program::Tpm,
         };
-        let event = move |answer| Event::Answer(generation, answer);
+        let event = move |answer, unread| Event::Answer(generation, answer, unread);
         let process = TokenProcess::start(&self.programs, program, self.events.clone(), event)?;
         self.open_with(process, limit)
     }
@@ -136,6 +136,10 @@ impl Thread {
         if self.closing {
             return Err(ending()); // which waited for a try that has its answer now
         }
+        match &report {
+            Ok(opened) if opened.logs_in => self.logs_in.insert(key),
+            _ => self.logs_in.remove(&key),
+        };
         let last = self.shared.proved(key);
         let (certificate, warnings, text) = match prepare_proof(owner, report, last.as_ref()) {
             Ok(prepared) => prepared,
@@ -479,7 +483,7 @@ mod tests {
         std::fs::write(certificate.path(), pem).unwrap();
         let of_key = HAS_PIN.replace("\"key\":null", "\"key\":0");
         let at_first_signature = of_key.replace("true", "false");
-        let opened = r#"{"Opened":{"Ok":[{"Ok":{"algorithm":"EcdsaSha256","certificate":null,"warnings":[]}}]}}"#;
+        let opened = r#"{"Opened":{"Ok":[{"Ok":{"algorithm":"EcdsaSha256","certificate":null,"warnings":[],"logs_in":false}}]}}"#;
         let signing = format!("receive; {}; receive", say(opened));
         for (has_pin, until_tried, answer) in [
             (
@@ -518,6 +522,29 @@ mod tests {
         let (error, retry_at) = settled(&Script::new("exit 1").worker());
         assert!(matches!(error, TokenError::Gone(_)), "{error:?}");
         assert!(retry_at.is_some());
+    }
+
+    #[test]
+    fn a_program_that_talks_without_end_is_not_heard_out() {
+        let other_key = HAS_PIN.replace("null", "1").replace("true", "false");
+        let awaiting = r#"{"AwaitingTurn":{"token":"lab"}}"#;
+        let no_sessions = r#"{"Sessions":[]}"#;
+        for said in [HAS_PIN, awaiting, no_sessions] {
+            let script = Script::new(&format!("greet; receive; while {}; do :; done", say(said)));
+            let (error, _) = settled(&script.worker());
+            let expected = match said {
+                HAS_PIN => matches!(error, TokenError::PinRejected(_)), // the first was sound
+                _ => matches!(error, TokenError::Broken(_)),
+            };
+            assert!(expected, "{said}: {error:?}");
+        }
+        let tries = PinTries::in_memory().unwrap();
+        let script = Script::new(&format!(
+            "greet; receive; {}; cat >/dev/null <&0",
+            say(&other_key)
+        ));
+        let (error, _) = settled(&script.worker_with(&tries, PathBuf::new()));
+        assert!(matches!(error, TokenError::Broken(_)), "{error:?}");
     }
 
     #[test]

@@ -103,8 +103,12 @@ pub(super) struct Turn {
     number: u64,
 }
 
-/// More records are not kept: the oldest goes. An identity is in few.
+/// More records are not made: a PIN that cannot be recorded is not tried. None goes to make room, so that no token
+/// program has another token's refusals forgotten.
 const LIMIT: usize = 2000;
+
+/// The same for each identity: a token program cannot use up all records.
+const LIMIT_EACH: usize = 100;
 
 impl PinTries {
     /// A record in this state directory. Without one, or where it cannot be written, the record lasts as long as the
@@ -167,18 +171,17 @@ impl PinTries {
         was_good: bool,
     ) -> Permission {
         let mut record = self.lock();
-        let permission = match record.find(pin, &owner.token) {
+        record.release_others(pin, owner);
+        match record.find(pin, &owner.token) {
             Some(tried) => record.try_again(&tried, owner, failures),
+            None if was_good => Permission::Try,
+            None if record.is_full(owner) => Permission::NoRoom,
             None => {
-                if !was_good {
-                    record.insert(pin, owner, failures);
-                    record.store(pin);
-                }
+                record.insert(pin, owner, failures);
+                record.store(pin);
                 Permission::Try
             }
-        };
-        record.release_others(pin, owner);
-        permission
+        }
     }
 
     /// The token has accepted this PIN.
@@ -210,8 +213,18 @@ impl PinTries {
         }
         if let Some(tried) = record.tries.get_mut(pin) {
             tried.record.refused = true;
+            let identities = owner.identities.iter().cloned();
+            tried.record.identities.extend(identities);
         }
         record.store(pin);
+    }
+
+    pub(super) fn is_refused(&self, pin: &PinFingerprint) -> bool {
+        let record = self.lock();
+        record
+            .tries
+            .get(pin)
+            .is_some_and(|tried| tried.record.refused)
     }
 
     /// Waits in line for the token of this identity. `events` gets [`Event::Turn`] when somebody has left.
@@ -301,16 +314,16 @@ impl Record {
         permission
     }
 
+    fn is_full(&self, owner: &PinOwner) -> bool {
+        let is_owners = |tried: &&Tried| {
+            let identities = &tried.record.identities;
+            owner.identities.iter().any(|one| identities.contains(one))
+        };
+        let own = self.tries.values().filter(is_owners);
+        self.tries.len() >= LIMIT || own.count() >= LIMIT_EACH
+    }
+
     fn insert(&mut self, pin: &PinFingerprint, owner: &PinOwner, before: Failures) {
-        if self.tries.len() >= LIMIT {
-            let oldest = self
-                .tries
-                .iter()
-                .min_by_key(|(_, tried)| &tried.record.time);
-            if let Some(oldest) = oldest.map(|(pin, _)| pin.clone()) {
-                self.forget(&oldest);
-            }
-        }
         let tried = Tried {
             record: PinRecord::of_try(&owner.token, &owner.identities, Timestamp::now()),
             before,
@@ -662,13 +675,38 @@ mod tests {
         }
     }
 
+    /// A token program cannot have another token's refusals forgotten, nor keep others from their tries.
     #[test]
-    fn a_full_record_drops_its_oldest() {
+    fn invented_pins_push_no_record_out() {
         let tries = PinTries::in_memory().unwrap();
-        for number in 0..LIMIT + 10 {
-            let web = owner(&[&format!("web{number}")]);
-            tries.begin(&pin(&tries, &number.to_string()), &web, FLAG, false);
+        let web = owner(&["web"]);
+        let wrong = pin(&tries, "wrong");
+        tries.begin(&wrong, &web, FLAG, false);
+        tries.refuse(&wrong, &web);
+        let invent = |identity: &str, number: usize| {
+            let liar = PinOwner {
+                token: format!("token {number}"),
+                identities: vec![identity.to_owned()],
+            };
+            tries.begin(
+                &pin(&tries, &format!("{identity} {number}")),
+                &liar,
+                FLAG,
+                false,
+            )
+        };
+        for number in 0..LIMIT_EACH {
+            assert_eq!(invent("liar", number), Permission::Try);
+        }
+        assert_eq!(invent("liar", LIMIT_EACH), Permission::NoRoom);
+        for number in 0..LIMIT {
+            invent(&format!("liar {number}"), number);
         }
         assert_eq!(tries.lock().tries.len(), LIMIT);
+        assert_eq!(invent("batch", 0), Permission::NoRoom);
+        assert_eq!(tries.begin(&wrong, &web, FLAG, false), Permission::Refused);
+        // Its successor is tried: the record of the first goes.
+        let right = pin(&tries, "right");
+        assert_eq!(tries.begin(&right, &web, FLAG, false), Permission::Try);
     }
 }

@@ -88,6 +88,21 @@ impl Thread {
         }
     }
 
+    /// Why a signature of this key, which tries the token's PIN again, is not made: another worker, which has the same
+    /// token by another name of its module, was refused that PIN.
+    pub(super) fn refused_elsewhere(&self, key: usize) -> Option<TokenError> {
+        let pin = self.pins.get(&None)?;
+        let is_tried = self.logs_in.contains(&key) && pin.state == PinState::Good;
+        if !is_tried || !self.shared.pin_tries.is_refused(&pin.pin) {
+            return None;
+        }
+        Some(TokenError::PinRejected(format!(
+            "{}: the PIN was refused under another name of its module, and is not tried again: correct it, then reload the \
+             agent; if it is right by now: roleseal-admin pin retry IDENTITY",
+            self.open
+        )))
+    }
+
     /// Whether another key has the same PIN, whose answer is to come.
     fn has_untried(&self, pin: &PinFingerprint) -> bool {
         let mut pins = self.pins.values();
@@ -206,6 +221,32 @@ mod tests {
             thread.judge_pin(Some(1), &other); // which was not tried
             assert_eq!(announce(&mut thread, Some(0)), Permission::Refused);
         }
+    }
+
+    #[test]
+    fn a_refusal_under_another_name_is_no_second_try() {
+        let mut thread = thread();
+        announce(&mut thread, None);
+        thread.begin_try(None);
+        thread.accept_pin(None);
+        thread.logs_in.insert(0);
+        assert_eq!(thread.refused_elsewhere(0), None);
+        let pin = thread.pins[&None].pin.clone();
+        let other = PinOwner {
+            token: "lab".to_owned(),
+            identities: vec!["other".to_owned()],
+        };
+        thread.shared.pin_tries.refuse(&pin, &other);
+        let error = thread.refused_elsewhere(0);
+        assert!(
+            matches!(error, Some(TokenError::PinRejected(_))),
+            "{error:?}"
+        );
+        // One that needs no PIN any more goes on.
+        assert_eq!(thread.refused_elsewhere(1), None);
+        // An operator finds the record by each of the identities.
+        thread.judge_pins(&error.unwrap());
+        assert!(thread.shared.pin_tries.is_recorded("web"));
     }
 
     /// It is on the disk until the last of them has its answer.

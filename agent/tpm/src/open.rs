@@ -93,6 +93,7 @@ pub(crate) fn open(request: Open, pins: &PinGuard) -> Result<Opened<TpmKey>, Tok
             algorithm: key.scheme.algorithm,
             certificate: None,
             warnings: key.warnings.clone(),
+            logs_in: false, // there is one program for a TPM, which remembers what was refused
         }));
         worker.push(key.ok().map(|found| TpmKey {
             tpm: Arc::clone(&tpm),
