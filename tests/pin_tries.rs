@@ -1,4 +1,6 @@
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -7,6 +9,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::agent::{Lab, identities, log_with, until};
+use crate::enroll_users::{give_to_nobody, install};
+use crate::policy::NOBODY;
 
 const WRONG: &str = "00000000";
 
@@ -242,6 +246,48 @@ fn an_operator_has_a_pin_tried_once_more() {
     assert!(place.retry("web").status.success());
     assert_eq!(place.logins(), 5);
     assert_eq!(place.state_of_next(stop), "ready");
+}
+
+/// A user's own agent, on a host that has the packaged one, too.
+#[test]
+fn another_users_records_do_not_keep_a_user_from_a_retry() {
+    if as_root::by_sudo!() {
+        return;
+    }
+    let Lab { mut config, scene } = Lab::new(KeyKind::EcP256);
+    config.pkcs11_module = SoftHsm::module().unwrap();
+    config.identity[0].allow[0].users.extend([0, NOBODY]);
+    scene.write("lab.pin", WRONG).unwrap();
+    let programs = install(&scene);
+    let file = scene
+        .write("agent.toml", &config.to_toml().unwrap())
+        .unwrap();
+    give_to_nobody(scene.dir());
+    let mut agent = scene.command(programs.join("roleseal-agent"));
+    agent.arg("--config").arg(&file).uid(NOBODY).gid(NOBODY);
+    let log = scene.path("agent.log");
+    let _agent = Agent::start(agent, &scene.socket(), &log, || false).unwrap();
+    let state = || identities(&scene)[0]["state"].as_str().unwrap().to_owned();
+    assert_eq!(state(), "pinRejected");
+    fs::write(scene.path("lab.pin"), PIN).unwrap();
+
+    let packaged = scene.path("packaged");
+    fs::create_dir_all(packaged.join("pin-tries")).unwrap();
+    fs::set_permissions(&packaged, Permissions::from_mode(0o700)).unwrap();
+    let mut retry = scene.command(programs.join("roleseal-admin"));
+    retry.args(["pin", "retry", "web", "--config"]).arg(&file);
+    retry.env("STATE_DIRECTORY", &packaged);
+    let output = retry.uid(NOBODY).gid(NOBODY).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(state(), "ready");
+
+    // Where no other has been found, that is the agent's.
+    config.state = None;
+    scene
+        .write("agent.toml", &config.to_toml().unwrap())
+        .unwrap();
+    let output = retry.output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
 }
 
 #[test]
