@@ -1,4 +1,6 @@
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -7,6 +9,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::agent::{Lab, identities, log_with, until};
+use crate::enroll_users::{give_to_nobody, install};
+use crate::policy::NOBODY;
 
 const WRONG: &str = "00000000";
 
@@ -84,8 +88,12 @@ impl Place {
 }
 
 fn kill(agent: Agent) {
+    end(agent, Signal::KILL);
+}
+
+fn end(agent: Agent, signal: Signal) {
     let agent_pid = Pid::from_raw(agent.process().id().cast_signed()).unwrap();
-    kill_process(agent_pid, Signal::KILL).unwrap();
+    kill_process(agent_pid, signal).unwrap();
     until("it is gone", || {
         (!agent.process().is_running()).then_some(())
     });
@@ -240,6 +248,48 @@ fn an_operator_has_a_pin_tried_once_more() {
     assert_eq!(place.state_of_next(stop), "ready");
 }
 
+/// A user's own agent, on a host that has the packaged one, too.
+#[test]
+fn another_users_records_do_not_keep_a_user_from_a_retry() {
+    if as_root::by_sudo!() {
+        return;
+    }
+    let Lab { mut config, scene } = Lab::new(KeyKind::EcP256);
+    config.pkcs11_module = SoftHsm::module().unwrap();
+    config.identity[0].allow[0].users.extend([0, NOBODY]);
+    scene.write("lab.pin", WRONG).unwrap();
+    let programs = install(&scene);
+    let file = scene
+        .write("agent.toml", &config.to_toml().unwrap())
+        .unwrap();
+    give_to_nobody(scene.dir());
+    let mut agent = scene.command(programs.join("roleseal-agent"));
+    agent.arg("--config").arg(&file).uid(NOBODY).gid(NOBODY);
+    let log = scene.path("agent.log");
+    let _agent = Agent::start(agent, &scene.socket(), &log, || false).unwrap();
+    let state = || identities(&scene)[0]["state"].as_str().unwrap().to_owned();
+    assert_eq!(state(), "pinRejected");
+    fs::write(scene.path("lab.pin"), PIN).unwrap();
+
+    let packaged = scene.path("packaged");
+    fs::create_dir_all(packaged.join("pin-tries")).unwrap();
+    fs::set_permissions(&packaged, Permissions::from_mode(0o700)).unwrap();
+    let mut retry = scene.command(programs.join("roleseal-admin"));
+    retry.args(["pin", "retry", "web", "--config"]).arg(&file);
+    retry.env("STATE_DIRECTORY", &packaged);
+    let output = retry.uid(NOBODY).gid(NOBODY).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(state(), "ready");
+
+    // Where no other has been found, that is the agent's.
+    config.state = None;
+    scene
+        .write("agent.toml", &config.to_toml().unwrap())
+        .unwrap();
+    let output = retry.output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
 #[test]
 fn what_is_damaged_costs_no_try() {
     let place = Place::new(WRONG);
@@ -263,6 +313,36 @@ fn what_is_damaged_costs_no_try() {
     assert_eq!(place.state_of_next(stop), "ready");
     assert_eq!(fs::read(key).unwrap().len(), 32);
     assert_eq!(place.logins(), 2);
+}
+
+#[test]
+fn a_key_that_cannot_be_opened_costs_no_try() {
+    let place = Place::new(WRONG);
+    assert_eq!(place.state_of_next(stop), "pinRejected");
+    let key = place.scene.path("state/pin-tries/key");
+    fs::rename(&key, place.scene.path("key")).unwrap();
+    std::os::unix::fs::symlink(place.scene.path("key"), &key).unwrap();
+    for end in [stop, kill] {
+        assert_eq!(place.state_of_next(end), "pinRejected");
+    }
+    assert_eq!(place.logins(), 1);
+}
+
+/// Else the next agent finds a try without an answer, and a good PIN counts as refused.
+#[test]
+fn an_agent_that_is_stopped_during_a_login_hears_its_end() {
+    let place = Place::new(PIN);
+    place
+        .faulty
+        .inject(&["C_Login sleep 6000", TELLS_NOTHING])
+        .unwrap();
+    let agent = place.start();
+    until("a login is under way", || {
+        (place.logins() == 1).then_some(())
+    });
+    end(agent, Signal::TERM);
+    place.faulty.inject(&[TELLS_NOTHING]).unwrap();
+    assert_eq!(place.state_of_next(stop), "ready");
 }
 
 /// The agent serves, and says once that it will not remember.

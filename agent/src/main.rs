@@ -32,11 +32,14 @@ use thiserror::Error;
 use wire::Refusal;
 
 /// How long requests that are under way at the end may take: a signature takes a second at the most.
-/// systemd waits 15 s for all (TimeoutStopSec=).
+/// systemd waits 45 s for all (TimeoutStopSec=).
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long the tokens may take to close after that.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(4);
+const CLOSE_LIMIT: Duration = Duration::from_secs(4);
+
+/// How long a token may take to answer the try of a PIN: as long as a login over a slow network HSM.
+const TRY_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How long the launcher may take after that: its token programs have ended.
 const LAUNCHER_DEADLINE: Duration = Duration::from_secs(2);
@@ -264,7 +267,7 @@ fn end(listener: &Listener, agent: &Agent) {
     if unfinished > 0 {
         log::warn(&format!("{unfinished} requests were not finished in time"));
     }
-    agent.close(Instant::now() + CLOSE_DEADLINE);
+    agent.close(CLOSE_LIMIT, Instant::now() + TRY_DEADLINE);
     agent.drain(Instant::now() + LAST_WORDS);
 }
 

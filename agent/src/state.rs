@@ -180,9 +180,14 @@ impl Agent {
         requests.under_way
     }
 
-    /// Closes all tokens.
-    pub fn close(&self, deadline: Instant) {
-        self.identities().close(deadline);
+    /// Closes all tokens, which may take each as long as `limit`. A try of a PIN is waited for until `tried`: without its
+    /// answer, a good PIN counts as refused when the agent starts again.
+    pub fn close(&self, limit: Duration, tried: Instant) {
+        let identities = self.identities();
+        identities.close(Instant::now() + limit);
+        if self.pin_tries.wait_for_answers(tried) {
+            identities.close(Instant::now() + limit);
+        }
     }
 }
 

@@ -30,6 +30,7 @@ use config::certificate::{Certificate, CertificateSource};
 
 pub use opening::{check_proof, proof, stays_in_use};
 pub use pin_tries::PinTries;
+use process::Unread;
 use thread::Thread;
 
 /// What one key of a token can do now.
@@ -145,7 +146,11 @@ pub struct ClosedSignal {
 enum Event {
     Sign(Job),
     /// From the token program of that generation; `None` when it is gone.
-    Answer(u64, Option<FromToken>),
+    Answer(
+        u64,
+        Option<FromToken>,
+        #[expect(dead_code, reason = "held until the message is taken")] Unread,
+    ),
     /// Another worker has left the line of those who try a PIN of this token.
     Turn,
     /// It signed wrongly, and is to be opened again.
@@ -188,16 +193,7 @@ impl TokenWorker {
         heritage: Predecessors,
     ) -> std::io::Result<TokenWorker> {
         let (events, inbox) = mpsc::channel();
-        let shared = Arc::new(Shared {
-            states: Mutex::new(vec![KeyState::Opening; open.key_count()]),
-            changed: Condvar::new(),
-            owners: Mutex::new(owners.into()),
-            proved: Mutex::default(),
-            pin_tries: heritage.pin_tries,
-            waiting: AtomicUsize::new(0),
-            starts: AtomicU64::new(0),
-            end: Arc::default(),
-        });
+        let shared = Arc::new(Shared::new(&open, owners, heritage.pin_tries));
         let thread = Thread::new(
             programs,
             open.clone(),
@@ -369,6 +365,19 @@ impl ClosedSignal {
 }
 
 impl Shared {
+    fn new(open: &Open, owners: Vec<KeyOwner>, pin_tries: PinTries) -> Shared {
+        Shared {
+            states: Mutex::new(vec![KeyState::Opening; open.key_count()]),
+            changed: Condvar::new(),
+            owners: Mutex::new(owners.into()),
+            proved: Mutex::default(),
+            pin_tries,
+            waiting: AtomicUsize::new(0),
+            starts: AtomicU64::new(0),
+            end: Arc::default(),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<KeyState>> {
         self.states.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -80,6 +80,27 @@ fn a_wrong_auth_value_is_tried_once_under_all_names_of_a_key() {
     assert_eq!(chip.tpm.lockout_counter().unwrap(), 1);
 }
 
+/// An identity that never comes to try the PIN that it shares does not have the refusal forgotten.
+#[test]
+fn an_unfit_certificate_of_the_same_key_is_no_second_try() {
+    let mut chip = Chip::new();
+    chip.add("web", &with_auth(ec()));
+    chip.add("other", &TpmKeySpec::new(KeyKind::Rsa2048));
+    chip.scene.write("web.pin", "wrong").unwrap();
+    let mut copy = chip.identities[0].clone();
+    copy.name = "copy".to_owned();
+    copy.key = chip.scene.path("copy.tss").display().to_string();
+    copy.certificate = chip.identities[1].certificate.clone();
+    std::fs::copy(&chip.identities[0].key, &copy.key).unwrap();
+    chip.identities.push(copy);
+    for _ in 0..3 {
+        chip.start();
+        assert_eq!(chip.states()["web"]["state"], "pinRejected");
+        chip.stop();
+    }
+    assert_eq!(chip.tpm.lockout_counter().unwrap(), 1);
+}
+
 #[test]
 fn an_operator_has_an_auth_value_tried_once_more() {
     let mut chip = Chip::new();

@@ -1,12 +1,14 @@
 //! `roleseal-admin pin`: PINs that the agent does not try again.
 
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use config::pin_records::{Found, FoundKey, PinRecord, PinRecords, state_directories};
 use config::user_database::SystemUsers;
 use config::{Config, IdentityName};
+use rustix::process::geteuid;
 
 use crate::agent;
 use crate::failure::Failure;
@@ -64,34 +66,66 @@ impl RetryArguments {
             )));
         }
         let directories = state_directories(config.state.as_deref());
-        let mut removed = 0;
+        let mut looked_at = Vec::new();
+        let (mut removed, mut is_own) = (0, false);
+        let (mut others, mut failed) = (None, None);
         for place in &directories {
-            removed += forget(place, &name).map_err(|error| {
-                Failure::failed(format!(
-                    "cannot remove the record of {name} from {}: {error}",
-                    place.display()
-                ))
-                .hint("run this as root or as the agent's user")
-            })?;
+            match forget(place, &name, &mut removed) {
+                Ok(is_there) => {
+                    looked_at.push(place.display().to_string());
+                    is_own |= is_there;
+                }
+                Err(error) => {
+                    let failure = Failure::failed(format!(
+                        "cannot remove the record of {name} from {}: {error}",
+                        place.display()
+                    ))
+                    .hint("run this as root or as the agent's user");
+                    match is_anothers(place, &error) {
+                        true => others = Some(failure),
+                        false => failed = Some(failure),
+                    }
+                }
+            }
         }
-        if removed == 0 {
-            let all = directories.iter().map(|one| one.display().to_string());
-            let all: Vec<_> = all.collect();
-            return output::print(&format!(
+        // Another user's directory is another agent's, where this command has found its own.
+        let failed = failed.or(others.filter(|_| !is_own));
+        match (removed, failed) {
+            (0, Some(failure)) => Err(failure),
+            (0, None) => output::print(&format!(
                 "{name}: no refused PIN is recorded in {}\n",
-                all.join(", ")
-            ));
+                looked_at.join(", ")
+            )),
+            (_, failed) => {
+                // The agent has to know of what is removed, whatever is not.
+                let reloaded = reload(&name, &config, &directories);
+                failed.map_or(reloaded, Err)
+            }
         }
-        output::print_step(&format!("{name}: the agent may try its PIN once more\n"))?;
-        // The record that the agent then makes shows that it has.
-        agent::reload_and_wait(&name, &config.socket, || {
-            let mut found = directories.iter().filter_map(|place| open(place).ok()?);
-            found.any(|(_, found)| {
-                let mut records = found.records.iter().filter_map(|(_, one)| one.as_ref());
-                records.any(|record| record.refused && record.identities.contains(&name))
-            })
-        })
     }
+}
+
+/// Has a running agent read the records again, and waits for the outcome.
+fn reload(identity: &str, config: &Config, directories: &[PathBuf]) -> Result<(), Failure> {
+    output::print_step(&format!(
+        "{identity}: the agent may try its PIN once more\n"
+    ))?;
+    // The record that the agent then makes shows that it has.
+    agent::reload_and_wait(identity, &config.socket, || {
+        let mut found = directories.iter().filter_map(|place| open(place).ok()?);
+        found.any(|(_, found)| {
+            let mut records = found.records.iter().filter_map(|(_, one)| one.as_ref());
+            records.any(|record| record.refused && record.identities.contains(identity))
+        })
+    })
+}
+
+/// Whether a state directory cannot be opened since it is another user's.
+fn is_anothers(state: &Path, error: &io::Error) -> bool {
+    let owner = std::fs::metadata(state).map(|metadata| metadata.uid());
+    error.kind() == ErrorKind::PermissionDenied
+        && !geteuid().is_root()
+        && owner.is_ok_and(|owner| owner != geteuid().as_raw())
 }
 
 /// What is recorded in a state directory; `None` where nothing ever was.
@@ -106,10 +140,11 @@ fn open(state: &Path) -> io::Result<Option<(PinRecords, Found)>> {
     }
 }
 
-/// Removes the records of this identity, and those that do not say whose they are. Says how many.
-fn forget(state: &Path, identity: &str) -> io::Result<usize> {
+/// Removes the records of this identity, and those that do not say whose they are; counts them. Says whether anything
+/// was ever recorded there.
+fn forget(state: &Path, identity: &str, removed: &mut usize) -> io::Result<bool> {
     let Some((records, found)) = open(state)? else {
-        return Ok(0);
+        return Ok(false);
     };
     let is_meant = |record: &Option<PinRecord>| match record {
         Some(record) => record.identities.contains(identity),
@@ -121,10 +156,11 @@ fn forget(state: &Path, identity: &str) -> io::Result<usize> {
         .partition(|(_, record)| is_meant(record));
     for (pin, _) in &meant {
         records.remove(pin)?;
+        *removed += 1;
     }
     // Without records to recognize, the agent may have another key.
     if others.is_empty() && !matches!(found.key, FoundKey::Sound(_)) {
         records.remove_key()?;
     }
-    Ok(meant.len())
+    Ok(true)
 }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use files::{NewFile, Place, Storage, directory};
 use jiff::Timestamp;
-use rustix::fs::Dir;
+use rustix::fs::{Dir, Mode, OFlags, openat};
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use token::{PinFingerprint, PinKey};
@@ -55,7 +55,7 @@ pub enum FoundKey {
     /// It does not exist.
     #[default]
     Missing,
-    /// It is no key.
+    /// It cannot be read, or is no key.
     Damaged,
     /// The key.
     Sound(PinKey),
@@ -132,7 +132,10 @@ impl PinRecords {
     /// Opens the directory below this state directory.
     pub fn open(state: &Path) -> io::Result<PinRecords> {
         let path = state.join(NAME);
-        let directory = Place::find(&path.join(KEY))?.directory;
+        // Not of a file in it, which might be a link to another directory.
+        let place = Place::find(&path)?;
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = openat(&place.directory, &place.name, flags, Mode::empty())?;
         Ok(PinRecords { path, directory })
     }
 
@@ -149,7 +152,7 @@ impl PinRecords {
                 Err(_) => FoundKey::Damaged,
             },
             Err(error) if error.kind() == ErrorKind::NotFound => FoundKey::Missing,
-            Err(error) => return Err(error),
+            Err(_) => FoundKey::Damaged,
         };
         let mut records = Vec::new();
         for entry in Dir::read_from(&self.directory)? {
@@ -251,6 +254,12 @@ mod tests {
             assert!(matches!(found.key, FoundKey::Damaged));
             assert_eq!(found.records, [(pin(&key, "1234"), None)]);
         }
+        std::fs::remove_file(records.path().join(KEY)).unwrap();
+        let elsewhere = state.path().join("elsewhere");
+        std::os::unix::fs::symlink(elsewhere, records.path().join(KEY)).unwrap();
+        let found = PinRecords::open(state.path()).unwrap().read().unwrap();
+        assert!(matches!(found.key, FoundKey::Damaged));
+        assert_eq!(found.records, [(pin(&key, "1234"), None)]);
         for _ in 0..2 {
             records.remove(&pin(&key, "1234")).unwrap();
             records.remove_key().unwrap();

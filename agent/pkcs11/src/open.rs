@@ -143,5 +143,6 @@ fn report(found: Result<FoundKey, TokenError>, warnings: &[String]) -> KeyReport
         algorithm: key.mechanism.algorithm(),
         certificate: key.certificate,
         warnings: key.warnings,
+        logs_in: key.context_login.is_some(),
     })
 }

@@ -1,6 +1,7 @@
 //! How a token program is asked to open its token, and what it says until it has: PINs are tried in turn, and a try
 //! whose answer is lost is remembered.
 
+use std::collections::HashSet;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,46 @@ struct Progress {
     /// Kept until the token is open: only then is the PIN known to be good or bad.
     turn: Option<Turn>,
     has_begun: bool,
+    said: Said,
+}
+
+/// What a token program has said so far: a sound one says each thing a few times.
+#[derive(Default)]
+struct Said {
+    pins: HashSet<Option<usize>>,
+    turns: usize,
+    sessions: usize,
+}
+
+/// The longest name of a token, in bytes: a TPM key that cannot be read has its path.
+const TOKEN_LIMIT: usize = 4096;
+
+/// How often a token program waits for its turn at the most.
+const TURNS: usize = 4;
+
+/// How often it says which sessions it has in a TPM, beyond once for each key.
+const OTHER_SESSIONS: usize = 4;
+
+impl Said {
+    /// Whether a token program with so many keys may say that, too.
+    fn allows(&mut self, word: &FromToken, keys: usize) -> bool {
+        match word {
+            FromToken::HasPin { key, token, .. } => {
+                let is_asked_for = key.is_none_or(|key| key < keys);
+                is_asked_for && token.len() <= TOKEN_LIMIT && self.pins.insert(*key)
+            }
+            FromToken::AwaitingTurn { token } => {
+                self.turns += 1;
+                token.len() <= TOKEN_LIMIT && self.turns <= TURNS
+            }
+            FromToken::Sessions(_) => {
+                self.sessions += 1;
+                self.sessions <= keys + OTHER_SESSIONS
+            }
+            FromToken::Opened(_) => true,
+            FromToken::Signed { .. } => false,
+        }
+    }
 }
 
 impl Progress {
@@ -32,6 +73,7 @@ impl Progress {
             until: Instant::now() + limit,
             turn: None,
             has_begun: false,
+            said: Said::default(),
         }
     }
 
@@ -115,9 +157,14 @@ impl Thread {
         process: &mut TokenProcess,
         progress: &mut Progress,
     ) -> Result<Result<Vec<KeyReport>, TokenError>, TokenError> {
-        let mut waited = false;
         loop {
-            match self.hear_or_turn(progress.until, progress.limit) {
+            let word = self.hear_or_turn(progress.until, progress.limit);
+            if let Ok(Some(word)) = &word
+                && !progress.said.allows(word, self.open.key_count())
+            {
+                return Err(process::nonsense());
+            }
+            match word {
                 Ok(None) => self.begin_turn(process, progress)?,
                 Ok(Some(FromToken::HasPin {
                     key,
@@ -147,11 +194,6 @@ impl Thread {
                 }
                 Ok(Some(FromToken::Opened(Err(error)))) => return Ok(Err(error)),
                 Ok(Some(_)) => return Err(process::nonsense()),
-                // The agent wants no more; but what becomes of the PIN has to be known.
-                Err(_)
-                    if self.is_trying()
-                        && self.closing
-                        && !std::mem::replace(&mut waited, true) => {}
                 Err(TokenError::Hung(_)) if progress.is_waiting() => {
                     return Err(TokenError::Gone(format!(
                         "another opening of the same token has not ended within {} s",
@@ -197,24 +239,55 @@ impl Thread {
     ) -> Result<Option<FromToken>, TokenError> {
         loop {
             let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(process::hung(limit)); // also where it talks without end
+            }
             match self.inbox.recv_timeout(left) {
-                Ok(Event::Answer(generation, _)) if generation != self.generation => {}
-                Ok(Event::Answer(_, Some(FromToken::Signed { id, .. }))) if id != self.proof_id => {
-                }
-                Ok(Event::Answer(_, Some(answer))) => return Ok(Some(answer)),
-                Ok(Event::Answer(_, None)) => return Err(process::ended()),
+                Ok(Event::Answer(generation, ..)) if generation != self.generation => {}
+                Ok(Event::Answer(_, Some(FromToken::Signed { id, .. }), _))
+                    if id != self.proof_id => {}
+                Ok(Event::Answer(_, Some(answer), _)) => return Ok(Some(answer)),
+                Ok(Event::Answer(_, None, _)) => return Err(process::ended()),
                 Ok(Event::Turn) => return Ok(None),
                 Ok(Event::Sign(job)) => self.enqueue(job),
                 Ok(Event::Retry) => self.retry = true,
                 Ok(Event::Distrust | Event::Reopen) => {}
                 #[cfg(test)]
                 Ok(Event::Panic) => panic!("in a test"),
-                Ok(Event::Close) | Err(RecvTimeoutError::Disconnected) => {
+                Ok(Event::Close) => {
                     self.closing = true;
-                    return Err(ending());
+                    // What becomes of a PIN has to be known.
+                    if !self.is_trying() {
+                        return Err(ending());
+                    }
                 }
+                Err(RecvTimeoutError::Disconnected) => return Err(ending()),
                 Err(RecvTimeoutError::Timeout) => return Err(process::hung(limit)),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use token::{Failures, PinFingerprint};
+
+    #[test]
+    fn a_pin_is_announced_once_for_each_key_that_was_asked_for() {
+        let has_pin = |key, token: usize| FromToken::HasPin {
+            key,
+            token: "x".repeat(token),
+            fingerprint: PinFingerprint::from_hex(&"0".repeat(64)).unwrap(),
+            failures: Failures::Untold,
+            at_once: true,
+        };
+        let mut said = Said::default();
+        assert!(!said.allows(&has_pin(Some(0), TOKEN_LIMIT + 1), 2));
+        for key in [None, Some(0), Some(1)] {
+            assert!(said.allows(&has_pin(key, TOKEN_LIMIT), 2), "{key:?}");
+            assert!(!said.allows(&has_pin(key, 3), 2), "{key:?}");
+        }
+        assert!(!said.allows(&has_pin(Some(2), 3), 2));
     }
 }

@@ -11,7 +11,7 @@ use token::{Algorithm, AmzDate, Signature, StringToSign, TokenError};
 
 use super::process::{self, TokenProcess};
 use super::retry::{failure_of_all, own_errors};
-use super::thread::{SIGN_LIMIT, Thread};
+use super::thread::{SIGN_LIMIT, Thread, ending};
 use super::{Event, KeyOwner, KeyState};
 use crate::log::{self, Fields, Level};
 use config::certificate::Certificate;
@@ -51,7 +51,7 @@ impl Thread {
             Open::Pkcs11(_) => Program::Pkcs11,
             Open::Tpm(_) => Program::Tpm,
         };
-        let event = move |answer| Event::Answer(generation, answer);
+        let event = move |answer, unread| Event::Answer(generation, answer, unread);
         let process = TokenProcess::start(&self.programs, program, self.events.clone(), event)?;
         self.open_with(process, limit)
     }
@@ -133,6 +133,13 @@ impl Thread {
         owner: Option<&KeyOwner>,
         report: KeyReport,
     ) -> Result<Result<KeyState, TokenError>, TokenError> {
+        if self.closing {
+            return Err(ending()); // which waited for a try that has its answer now
+        }
+        match &report {
+            Ok(opened) if opened.logs_in => self.logs_in.insert(key),
+            _ => self.logs_in.remove(&key),
+        };
         let last = self.shared.proved(key);
         let (certificate, warnings, text) = match prepare_proof(owner, report, last.as_ref()) {
             Ok(prepared) => prepared,
@@ -323,13 +330,16 @@ pub fn proof(certificate: &Certificate) -> Result<StringToSign, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::PathBuf;
     use std::process::Command;
+
+    use openssl::nid::Nid;
     use token::Pkcs11Uri;
     use token::link::{Open, OpenKey, OpenPkcs11};
 
     use crate::launcher::Launcher;
     use crate::token_worker::{PinTries, Predecessors, TokenWorker};
-    use config::certificate::{CertificateSource, LeafSource};
+    use config::certificate::{CertificateSource, LeafSource, test_support};
 
     /// Of a token that does not tell how it counts.
     const HAS_PIN: &str = r#"{"HasPin":{"key":null,"token":"lab","fingerprint":"0000000000000000000000000000000000000000000000000000000000000000","failures":"Untold","at_once":true}}"#;
@@ -337,6 +347,12 @@ mod tests {
     /// Takes one message, whose length is in front of it.
     const RECEIVE: &str = "receive() { head -c \"$(head -c 4 | od -An -tu1 | { read -r a b c d; \
                            echo $((((a * 256 + b) * 256 + c) * 256 + d)); })\" >/dev/null; }";
+
+    /// Sends a message of at most 255 bytes.
+    fn say(message: &str) -> String {
+        let length = u8::try_from(message.len()).unwrap();
+        format!(r"printf '\000\000\000\{length:03o}%s' '{message}' >&0")
+    }
 
     /// A token program in shell. Its standard input is the link; each start leaves a line in `starts`.
     struct Script(tempfile::TempDir);
@@ -365,6 +381,10 @@ mod tests {
         }
 
         fn worker(&self) -> TokenWorker {
+            self.worker_with(&PinTries::in_memory().unwrap(), "/nowhere/web.pem".into())
+        }
+
+        fn worker_with(&self, pin_tries: &PinTries, certificate: PathBuf) -> TokenWorker {
             let open = Open::Pkcs11(Box::new(OpenPkcs11 {
                 network: None,
                 module: "/module.so".into(),
@@ -380,7 +400,7 @@ mod tests {
             let owner = KeyOwner {
                 identity: "web".to_owned(),
                 certificate: CertificateSource {
-                    leaf: LeafSource::File("/nowhere/web.pem".into()),
+                    leaf: LeafSource::File(certificate),
                     chain: None,
                 },
             };
@@ -388,9 +408,18 @@ mod tests {
             let programs = launcher.token_programs(true);
             let heritage = Predecessors {
                 ends: Vec::new(),
-                pin_tries: PinTries::in_memory().unwrap(),
+                pin_tries: pin_tries.clone(),
             };
             TokenWorker::start(programs, open, vec![owner], heritage).unwrap()
+        }
+
+        /// Waits until the program has made this file.
+        fn wait_for(&self, file: &str) {
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while !self.0.path().join(file).exists() {
+                assert!(Instant::now() < deadline);
+                std::thread::yield_now();
+            }
         }
 
         fn starts(&self) -> usize {
@@ -409,8 +438,8 @@ mod tests {
     #[test]
     fn a_program_that_dies_while_it_tries_the_first_pin_is_not_started_again() {
         let script = Script::new(&format!(
-            r#"greet; receive; printf '\000\000\000\{:03o}%s' '{HAS_PIN}' >&0; receive; kill -SEGV $$"#,
-            HAS_PIN.len()
+            "greet; receive; {}; receive; kill -SEGV $$",
+            say(HAS_PIN)
         ));
         let worker = script.worker();
         let (error, retry_at) = settled(&worker);
@@ -430,14 +459,62 @@ mod tests {
             sleep 0.3; echo > "${0%/*}/finished""#,
         );
         let worker = script.worker();
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !script.0.path().join("opening").exists() {
-            assert!(Instant::now() < deadline);
-            std::thread::yield_now();
-        }
+        script.wait_for("opening");
         worker.close();
-        worker.end().wait(deadline);
+        worker.end().wait(Instant::now() + Duration::from_secs(20));
         assert!(script.0.path().join("finished").exists());
+    }
+
+    /// Also of a TPM key, whose PIN is tried by its first signature.
+    #[test]
+    fn a_try_that_is_under_way_when_the_agent_ends_is_heard() {
+        let certificate = tempfile::NamedTempFile::new().unwrap();
+        let key = test_support::ec(Nid::X9_62_PRIME256V1);
+        let base64 = test_support::certificate(&key, 0).x509;
+        let lines: Vec<_> = base64
+            .as_bytes()
+            .chunks(64)
+            .map(String::from_utf8_lossy)
+            .collect();
+        let pem = format!(
+            "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+            lines.join("\n")
+        );
+        std::fs::write(certificate.path(), pem).unwrap();
+        let of_key = HAS_PIN.replace("\"key\":null", "\"key\":0");
+        let at_first_signature = of_key.replace("true", "false");
+        let opened = r#"{"Opened":{"Ok":[{"Ok":{"algorithm":"EcdsaSha256","certificate":null,"warnings":[],"logs_in":false}}]}}"#;
+        let signing = format!("receive; {}; receive", say(opened));
+        for (has_pin, until_tried, answer) in [
+            (
+                HAS_PIN,
+                "receive",
+                r#"{"Opened":{"Err":{"Unusable":"no"}}}"#,
+            ),
+            (
+                &at_first_signature,
+                &signing,
+                r#"{"Signed":{"id":1,"result":{"Err":{"Unusable":"no"}}}}"#,
+            ),
+        ] {
+            let script = Script::new(&format!(
+                r#"greet; receive; {}; {until_tried}; echo > "${{0%/*}}/trying"
+                while [ ! -e "${{0%/*}}/go" ]; do sleep 0.01; done; {}; cat >/dev/null <&0"#,
+                say(has_pin),
+                say(answer)
+            ));
+            let tries = PinTries::in_memory().unwrap();
+            let worker = script.worker_with(&tries, certificate.path().to_owned());
+            script.wait_for("trying");
+            let end = worker.end();
+            worker.close();
+            drop(worker);
+            assert!(tries.wait_for_answers(Instant::now()));
+            std::fs::write(script.0.path().join("go"), "").unwrap();
+            end.wait(Instant::now() + Duration::from_secs(20));
+            assert!(!tries.is_recorded("web"));
+            assert!(!tries.wait_for_answers(Instant::now()));
+        }
     }
 
     #[test]
@@ -445,6 +522,29 @@ mod tests {
         let (error, retry_at) = settled(&Script::new("exit 1").worker());
         assert!(matches!(error, TokenError::Gone(_)), "{error:?}");
         assert!(retry_at.is_some());
+    }
+
+    #[test]
+    fn a_program_that_talks_without_end_is_not_heard_out() {
+        let other_key = HAS_PIN.replace("null", "1").replace("true", "false");
+        let awaiting = r#"{"AwaitingTurn":{"token":"lab"}}"#;
+        let no_sessions = r#"{"Sessions":[]}"#;
+        for said in [HAS_PIN, awaiting, no_sessions] {
+            let script = Script::new(&format!("greet; receive; while {}; do :; done", say(said)));
+            let (error, _) = settled(&script.worker());
+            let expected = match said {
+                HAS_PIN => matches!(error, TokenError::PinRejected(_)), // the first was sound
+                _ => matches!(error, TokenError::Broken(_)),
+            };
+            assert!(expected, "{said}: {error:?}");
+        }
+        let tries = PinTries::in_memory().unwrap();
+        let script = Script::new(&format!(
+            "greet; receive; {}; cat >/dev/null <&0",
+            say(&other_key)
+        ));
+        let (error, _) = settled(&script.worker_with(&tries, PathBuf::new()));
+        assert!(matches!(error, TokenError::Broken(_)), "{error:?}");
     }
 
     #[test]

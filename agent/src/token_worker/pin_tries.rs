@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use config::pin_records::{FoundKey, PinRecord, PinRecords};
 use jiff::Timestamp;
@@ -20,7 +21,11 @@ use crate::log;
 
 /// The tries of PINs, shared by all workers of an agent and their successors.
 #[derive(Debug, Clone)]
-pub struct PinTries(Arc<Mutex<Record>>);
+pub struct PinTries {
+    record: Arc<Mutex<Record>>,
+    /// Told when a try has ended.
+    ended: Arc<Condvar>,
+}
 
 #[derive(Debug)]
 struct Record {
@@ -35,6 +40,8 @@ struct Record {
     /// In the order in which they came.
     line: Vec<Place>,
     last: u64,
+    /// Tries that the token has not answered yet.
+    under_way: usize,
 }
 
 #[derive(Debug)]
@@ -64,7 +71,13 @@ pub(super) struct KeyPin {
     /// As the token counted them before.
     pub(super) failures: Failures,
     pub(super) state: PinState,
+    /// While it is being tried.
+    pub(super) under_way: Option<TryUnderWay>,
 }
+
+/// A PIN is being tried, until drop: when the outcome is recorded.
+#[derive(Debug)]
+pub(super) struct TryUnderWay(PinTries);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PinState {
@@ -90,8 +103,12 @@ pub(super) struct Turn {
     number: u64,
 }
 
-/// More records are not kept: the oldest goes. An identity is in few.
+/// More records are not made: a PIN that cannot be recorded is not tried. None goes to make room, so that no token
+/// program has another token's refusals forgotten.
 const LIMIT: usize = 2000;
+
+/// The same for each identity: a token program cannot use up all records.
+const LIMIT_EACH: usize = 100;
 
 impl PinTries {
     /// A record in this state directory. Without one, or where it cannot be written, the record lasts as long as the
@@ -114,7 +131,7 @@ impl PinTries {
 
     /// A record that lasts as long as the agent.
     pub fn in_memory() -> io::Result<PinTries> {
-        Ok(PinTries(Arc::new(Mutex::new(Record {
+        let record = Record {
             key: PinKey::random()?,
             key_is_lost: false,
             disk: None,
@@ -122,7 +139,12 @@ impl PinTries {
             tries: BTreeMap::new(),
             line: Vec::new(),
             last: 0,
-        }))))
+            under_way: 0,
+        };
+        Ok(PinTries {
+            record: Arc::new(Mutex::new(record)),
+            ended: Arc::default(),
+        })
     }
 
     /// The directory that it writes to.
@@ -149,33 +171,29 @@ impl PinTries {
         was_good: bool,
     ) -> Permission {
         let mut record = self.lock();
-        let permission = match record.find(pin, &owner.token) {
+        record.release_others(pin, owner);
+        match record.find(pin, &owner.token) {
             Some(tried) => record.try_again(&tried, owner, failures),
+            None if was_good => Permission::Try,
+            None if record.is_full(owner) => Permission::NoRoom,
             None => {
-                if !was_good {
-                    record.insert(pin, owner, failures);
-                    record.store(pin);
-                }
+                record.insert(pin, owner, failures);
+                record.store(pin);
                 Permission::Try
             }
-        };
-        record.release_others(pin, owner);
-        permission
+        }
     }
 
-    /// The token has accepted this PIN, or said something else of the try than that it was refused.
-    pub(super) fn forget(&self, pin: &PinFingerprint) {
+    /// The token has accepted this PIN.
+    pub(super) fn accept(&self, pin: &PinFingerprint) {
         self.lock().forget(pin);
     }
 
-    /// The try was not made.
+    /// The try was not made, or its answer was another one than a refusal: what an earlier try has left stays.
     pub(super) fn cancel(&self, pin: &PinFingerprint) {
         let mut record = self.lock();
-        if record
-            .tries
-            .get(pin)
-            .is_some_and(|tried| !tried.is_doubtful)
-        {
+        let tried = record.tries.get(pin);
+        if tried.is_some_and(|tried| !tried.is_doubtful && !tried.record.refused) {
             record.forget(pin);
         }
     }
@@ -195,8 +213,18 @@ impl PinTries {
         }
         if let Some(tried) = record.tries.get_mut(pin) {
             tried.record.refused = true;
+            let identities = owner.identities.iter().cloned();
+            tried.record.identities.extend(identities);
         }
         record.store(pin);
+    }
+
+    pub(super) fn is_refused(&self, pin: &PinFingerprint) -> bool {
+        let record = self.lock();
+        record
+            .tries
+            .get(pin)
+            .is_some_and(|tried| tried.record.refused)
     }
 
     /// Waits in line for the token of this identity. `events` gets [`Event::Turn`] when somebody has left.
@@ -213,8 +241,34 @@ impl PinTries {
         Turn { tries, number }
     }
 
+    /// A try begins, which the end of the agent waits for.
+    pub(super) fn begin_try(&self) -> TryUnderWay {
+        self.lock().under_way += 1;
+        TryUnderWay(self.clone())
+    }
+
+    /// Waits until no PIN is being tried, or `deadline`. Says whether one was.
+    pub fn wait_for_answers(&self, deadline: Instant) -> bool {
+        let record = self.lock();
+        if record.under_way == 0 {
+            return false;
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let _ = self
+            .ended
+            .wait_timeout_while(record, left, |record| record.under_way > 0); // ended or late
+        true
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_recorded(&self, identity: &str) -> bool {
+        let record = self.lock();
+        let mut tries = record.tries.values();
+        tries.any(|tried| tried.record.identities.contains(identity))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Record> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -260,16 +314,16 @@ impl Record {
         permission
     }
 
+    fn is_full(&self, owner: &PinOwner) -> bool {
+        let is_owners = |tried: &&Tried| {
+            let identities = &tried.record.identities;
+            owner.identities.iter().any(|one| identities.contains(one))
+        };
+        let own = self.tries.values().filter(is_owners);
+        self.tries.len() >= LIMIT || own.count() >= LIMIT_EACH
+    }
+
     fn insert(&mut self, pin: &PinFingerprint, owner: &PinOwner, before: Failures) {
-        if self.tries.len() >= LIMIT {
-            let oldest = self
-                .tries
-                .iter()
-                .min_by_key(|(_, tried)| &tried.record.time);
-            if let Some(oldest) = oldest.map(|(pin, _)| pin.clone()) {
-                self.forget(&oldest);
-            }
-        }
         let tried = Tried {
             record: PinRecord::of_try(&owner.token, &owner.identities, Timestamp::now()),
             before,
@@ -395,6 +449,13 @@ fn damaged(path: &str, pin: &PinFingerprint) -> PinRecord {
     }
 }
 
+impl Drop for TryUnderWay {
+    fn drop(&mut self) {
+        self.0.lock().under_way -= 1;
+        self.0.ended.notify_all();
+    }
+}
+
 impl Turn {
     /// Whether nobody is before this one.
     pub(super) fn has_come(&self) -> bool {
@@ -504,7 +565,9 @@ mod tests {
                 Permission::Refused
             );
         }
-        tries.forget(&wrong);
+        tries.cancel(&wrong);
+        assert_eq!(lab.files(), 1);
+        tries.accept(&wrong);
         assert_eq!(lab.files(), 0);
         tries.begin(&wrong, &web, FLAG, false);
         tries.cancel(&wrong);
@@ -565,7 +628,13 @@ mod tests {
     /// Whatever is damaged, no PIN is tried that was refused.
     #[test]
     fn damage_is_no_try() {
-        for damaged in ["record", "key", "key that is gone", "both"] {
+        for damaged in [
+            "record",
+            "key",
+            "key that is gone",
+            "key that is a link",
+            "both",
+        ] {
             let (lab, tries) = Lab::new();
             let web = owner(&["web"]);
             let wrong = pin(&tries, "wrong");
@@ -573,13 +642,17 @@ mod tests {
             tries.refuse(&wrong, &web);
             let directory = tries.directory().unwrap();
             let (key, record) = (directory.join("key"), directory.join(wrong.to_hex()));
-            if damaged != "key that is gone" && damaged != "record" {
-                std::fs::write(&key, "?").unwrap();
-            }
             match damaged {
-                "record" | "both" => std::fs::write(&record, "?").unwrap(),
+                "key" | "both" => std::fs::write(&key, "?").unwrap(),
                 "key that is gone" => std::fs::remove_file(&key).unwrap(),
+                "key that is a link" => {
+                    std::fs::rename(&key, lab.0.path().join("moved")).unwrap();
+                    std::os::unix::fs::symlink(lab.0.path().join("moved"), &key).unwrap();
+                }
                 _ => {}
+            }
+            if matches!(damaged, "record" | "both") {
+                std::fs::write(&record, "?").unwrap();
             }
             let next = lab.start();
             let again = pin(&next, "wrong");
@@ -602,13 +675,38 @@ mod tests {
         }
     }
 
+    /// A token program cannot have another token's refusals forgotten, nor keep others from their tries.
     #[test]
-    fn a_full_record_drops_its_oldest() {
+    fn invented_pins_push_no_record_out() {
         let tries = PinTries::in_memory().unwrap();
-        for number in 0..LIMIT + 10 {
-            let web = owner(&[&format!("web{number}")]);
-            tries.begin(&pin(&tries, &number.to_string()), &web, FLAG, false);
+        let web = owner(&["web"]);
+        let wrong = pin(&tries, "wrong");
+        tries.begin(&wrong, &web, FLAG, false);
+        tries.refuse(&wrong, &web);
+        let invent = |identity: &str, number: usize| {
+            let liar = PinOwner {
+                token: format!("token {number}"),
+                identities: vec![identity.to_owned()],
+            };
+            tries.begin(
+                &pin(&tries, &format!("{identity} {number}")),
+                &liar,
+                FLAG,
+                false,
+            )
+        };
+        for number in 0..LIMIT_EACH {
+            assert_eq!(invent("liar", number), Permission::Try);
+        }
+        assert_eq!(invent("liar", LIMIT_EACH), Permission::NoRoom);
+        for number in 0..LIMIT {
+            invent(&format!("liar {number}"), number);
         }
         assert_eq!(tries.lock().tries.len(), LIMIT);
+        assert_eq!(invent("batch", 0), Permission::NoRoom);
+        assert_eq!(tries.begin(&wrong, &web, FLAG, false), Permission::Refused);
+        // Its successor is tried: the record of the first goes.
+        let right = pin(&tries, "right");
+        assert_eq!(tries.begin(&right, &web, FLAG, false), Permission::Try);
     }
 }

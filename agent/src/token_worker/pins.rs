@@ -36,6 +36,7 @@ impl Thread {
                 owner,
                 failures,
                 state,
+                under_way: None,
             };
             self.pins.insert(key, pin);
         }
@@ -47,6 +48,7 @@ impl Thread {
             && pin.state == PinState::Announced
         {
             pin.state = PinState::Tried;
+            pin.under_way = Some(self.shared.pin_tries.begin_try());
         }
     }
 
@@ -60,7 +62,8 @@ impl Thread {
         if let Some(pin) = self.pins.get_mut(&key) {
             if pin.state != PinState::Good {
                 pin.state = PinState::Good;
-                self.shared.pin_tries.forget(&pin.pin);
+                self.shared.pin_tries.accept(&pin.pin);
+                pin.under_way = None;
             }
             self.good_pins.insert(key, pin.pin.clone());
         }
@@ -68,20 +71,42 @@ impl Thread {
 
     /// An error that came in a try of this PIN, or instead of it: the program's own answer.
     pub(super) fn judge_pin(&mut self, key: Option<usize>, error: &TokenError) {
-        let Some(pin) = self.pins.get(&key) else {
+        let is_refusal = matches!(error, TokenError::PinRejected(_));
+        let is_over = |pin: &&KeyPin| is_refusal || pin.state != PinState::Good;
+        if self.pins.get(&key).filter(is_over).is_none() {
+            return;
+        }
+        let Some(pin) = self.pins.remove(&key) else {
             return;
         };
         let tries = &self.shared.pin_tries;
-        match (pin.state, error) {
-            (PinState::Announced, _) => tries.cancel(&pin.pin),
-            (_, TokenError::PinRejected(_)) => {
-                tries.refuse(&pin.pin, &pin.owner);
-                self.good_pins.remove(&key);
-            }
-            (PinState::Tried, _) => tries.forget(&pin.pin),
-            (PinState::Good, _) => return,
+        if is_refusal && pin.state != PinState::Announced {
+            tries.refuse(&pin.pin, &pin.owner);
+            self.good_pins.remove(&key);
+        } else if !self.has_untried(&pin.pin) {
+            tries.cancel(&pin.pin);
         }
-        self.pins.remove(&key);
+    }
+
+    /// Why a signature of this key, which tries the token's PIN again, is not made: another worker, which has the same
+    /// token by another name of its module, was refused that PIN.
+    pub(super) fn refused_elsewhere(&self, key: usize) -> Option<TokenError> {
+        let pin = self.pins.get(&None)?;
+        let is_tried = self.logs_in.contains(&key) && pin.state == PinState::Good;
+        if !is_tried || !self.shared.pin_tries.is_refused(&pin.pin) {
+            return None;
+        }
+        Some(TokenError::PinRejected(format!(
+            "{}: the PIN was refused under another name of its module, and is not tried again: correct it, then reload the \
+             agent; if it is right by now: roleseal-admin pin retry IDENTITY",
+            self.open
+        )))
+    }
+
+    /// Whether another key has the same PIN, whose answer is to come.
+    fn has_untried(&self, pin: &PinFingerprint) -> bool {
+        let mut pins = self.pins.values();
+        pins.any(|other| other.pin == *pin && other.state != PinState::Good)
     }
 
     /// The same for all of them.
@@ -129,5 +154,113 @@ impl Thread {
             }
         }
         error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, mpsc};
+
+    use token::link::{Open, OpenTpm, OpenTpmKey, TpmKeySource};
+    use token::{Pin, Tcti};
+
+    use super::*;
+    use crate::launcher::Launcher;
+    use crate::token_worker::{KeyOwner, PinTries, Shared};
+    use config::certificate::{CertificateSource, LeafSource};
+
+    const COUNTED: Failures = Failures::Counted(0);
+
+    /// The thread of a TPM with two keys, before it opens it.
+    fn thread() -> Thread {
+        let key = |number: u32| OpenTpmKey {
+            source: TpmKeySource::Handle(0x8100_0000 + number),
+            pin: None,
+            parent_pin: None,
+            owner_pin: None,
+        };
+        let open = Open::Tpm(OpenTpm {
+            tcti: Tcti::default(),
+            keys: [0, 1].map(key).map(Some).to_vec(),
+            left_sessions: Vec::new(),
+        });
+        let owner = |name: &str| KeyOwner {
+            identity: name.to_owned(),
+            certificate: CertificateSource {
+                leaf: LeafSource::File("/nowhere/web.pem".into()),
+                chain: None,
+            },
+        };
+        let owners = ["web", "copy"].map(owner).to_vec();
+        let shared = Shared::new(&open, owners, PinTries::in_memory().unwrap());
+        let (events, inbox) = mpsc::channel();
+        let launcher = Launcher::in_thread("/nowhere".into()).unwrap();
+        let programs = launcher.token_programs(true);
+        Thread::new(programs, open, inbox, events, Arc::new(shared))
+    }
+
+    fn announce(thread: &mut Thread, key: Option<usize>) -> Permission {
+        let pin = Pin::from("1234".to_owned());
+        let pin = PinFingerprint::of(&thread.shared.pin_tries.key(), "lab", &[&pin]);
+        thread.announce_pin(key, "lab".to_owned(), pin, COUNTED)
+    }
+
+    fn refused() -> TokenError {
+        TokenError::PinRejected("refused".to_owned())
+    }
+
+    #[test]
+    fn a_refusal_outlasts_the_other_keys_with_the_same_pin() {
+        for other in [TokenError::Unusable("unfit".to_owned()), refused()] {
+            let mut thread = thread();
+            for key in [Some(0), Some(1)] {
+                assert_eq!(announce(&mut thread, key), Permission::Try);
+            }
+            thread.begin_try(Some(0));
+            thread.judge_pin(Some(0), &refused());
+            thread.judge_pin(Some(1), &other); // which was not tried
+            assert_eq!(announce(&mut thread, Some(0)), Permission::Refused);
+        }
+    }
+
+    #[test]
+    fn a_refusal_under_another_name_is_no_second_try() {
+        let mut thread = thread();
+        announce(&mut thread, None);
+        thread.begin_try(None);
+        thread.accept_pin(None);
+        thread.logs_in.insert(0);
+        assert_eq!(thread.refused_elsewhere(0), None);
+        let pin = thread.pins[&None].pin.clone();
+        let other = PinOwner {
+            token: "lab".to_owned(),
+            identities: vec!["other".to_owned()],
+        };
+        thread.shared.pin_tries.refuse(&pin, &other);
+        let error = thread.refused_elsewhere(0);
+        assert!(
+            matches!(error, Some(TokenError::PinRejected(_))),
+            "{error:?}"
+        );
+        // One that needs no PIN any more goes on.
+        assert_eq!(thread.refused_elsewhere(1), None);
+        // An operator finds the record by each of the identities.
+        thread.judge_pins(&error.unwrap());
+        assert!(thread.shared.pin_tries.is_recorded("web"));
+    }
+
+    /// It is on the disk until the last of them has its answer.
+    #[test]
+    fn a_try_is_recorded_while_another_key_with_the_same_pin_fails() {
+        let mut thread = thread();
+        for key in [Some(0), Some(1)] {
+            announce(&mut thread, key);
+        }
+        let unfit = TokenError::Unusable("unfit".to_owned());
+        thread.judge_pin(Some(1), &unfit);
+        thread.begin_try(Some(0));
+        assert!(thread.shared.pin_tries.is_recorded("web"));
+        thread.judge_pin(Some(0), &unfit);
+        assert!(!thread.shared.pin_tries.is_recorded("web"));
     }
 }

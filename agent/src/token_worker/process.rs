@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use token::TokenError;
@@ -35,13 +36,49 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(3);
 /// How long a killed program is waited for.
 const KILL_LIMIT: Duration = Duration::from_secs(1);
 
+/// So many messages of a token program are at hand for its worker at the most. Then they stay in the socket.
+const UNREAD_LIMIT: usize = 16;
+
+/// Messages of a token program that its worker has not taken.
+#[derive(Debug, Default)]
+struct Backlog {
+    count: Mutex<usize>,
+    taken: Condvar,
+}
+
+/// The place of a message among them, until drop.
+#[derive(Debug)]
+pub(super) struct Unread(Arc<Backlog>);
+
+impl Backlog {
+    /// Waits until there is room for a message.
+    fn make_room(backlog: &Arc<Backlog>) -> Unread {
+        let count = backlog.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_full = |count: &mut usize| *count >= UNREAD_LIMIT;
+        let mut count = backlog
+            .taken
+            .wait_while(count, is_full)
+            .unwrap_or_else(PoisonError::into_inner);
+        *count += 1;
+        Unread(Arc::clone(backlog))
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        let count = &self.0.count;
+        *count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.0.taken.notify_one();
+    }
+}
+
 impl TokenProcess {
     /// Starts `program`. Each of its answers goes to `events`, and `None` when it is gone.
     pub(super) fn start<E: Send + 'static>(
         programs: &TokenPrograms,
         program: Program,
         events: Sender<E>,
-        event: impl Fn(Option<FromToken>) -> E + Send + 'static,
+        event: impl Fn(Option<FromToken>, Unread) -> E + Send + 'static,
     ) -> Result<TokenProcess, TokenError> {
         let name = program.file_name();
         let (program, link) = programs.start(program).map_err(TokenError::Gone)?;
@@ -57,15 +94,17 @@ impl TokenProcess {
     fn read_into<E: Send + 'static>(
         &self,
         events: Sender<E>,
-        event: impl Fn(Option<FromToken>) -> E + Send + 'static,
+        event: impl Fn(Option<FromToken>, Unread) -> E + Send + 'static,
     ) -> io::Result<()> {
         self.link.set_write_timeout(Some(SEND_LIMIT))?;
         let mut link = self.link.try_clone()?;
+        let backlog = Arc::default();
         let read = move || loop {
+            let unread = Backlog::make_room(&backlog);
             // A panic counts as the loss of the program.
             let answer = contain(|| link::next(&mut link).unwrap_or_default()).flatten();
             let last = answer.is_none();
-            if events.send(event(answer)).is_err() || last {
+            if events.send(event(answer, unread)).is_err() || last {
                 return;
             }
         };
@@ -147,4 +186,39 @@ fn gone(error: io::Error) -> TokenError {
         return ended();
     }
     TokenError::Gone(format!("the token program cannot be reached: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_not_heard_has_to_wait() {
+        const COUNT: usize = 5 * UNREAD_LIMIT;
+        let (link, mut program) = UnixStream::pair().unwrap();
+        for _ in 0..COUNT {
+            link::send(&mut program, &FromToken::Sessions(vec![])).unwrap();
+        }
+        drop(program);
+        let process = TokenProcess {
+            program: None,
+            link,
+        };
+        let (events, inbox) = mpsc::channel();
+        let most = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&most);
+        let event = move |answer: Option<FromToken>, unread: Unread| {
+            seen.fetch_max(*unread.0.count.lock().unwrap(), Ordering::Relaxed);
+            (answer, unread)
+        };
+        process.read_into(events, event).unwrap();
+        let held: Vec<_> = inbox.iter().take(UNREAD_LIMIT).collect();
+        drop(held);
+        let rest = inbox.iter().filter(|(answer, _)| answer.is_some()).count();
+        assert_eq!(rest, COUNT - UNREAD_LIMIT);
+        assert!(most.load(Ordering::Relaxed) <= UNREAD_LIMIT);
+    }
 }

@@ -1,7 +1,7 @@
 //! The thread that owns a token: opens it, hands out what is to be signed until the token is lost, and
 //! opens it again, or refuses.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -41,6 +41,8 @@ pub(super) struct Thread {
     pub(super) pins: HashMap<Option<usize>, KeyPin>,
     /// Those that the token has accepted once.
     pub(super) good_pins: HashMap<Option<usize>, PinFingerprint>,
+    /// Keys whose signatures each try the token's PIN again.
+    pub(super) logs_in: HashSet<usize>,
     /// The sessions that a token program had in the TPM when it last told, and its generation.
     pub(super) sessions: (u64, Vec<u32>),
     last_answer: Instant,
@@ -105,6 +107,7 @@ impl Thread {
             opening_took: Duration::ZERO,
             pins: HashMap::new(),
             good_pins: HashMap::new(),
+            logs_in: HashSet::new(),
             sessions: (0, Vec::new()),
             last_answer: Instant::now(),
             refused: HashMap::new(),
@@ -250,14 +253,14 @@ impl Thread {
                     self.enqueue(job);
                     continue;
                 }
-                Event::Answer(generation, _) if generation != self.generation => continue,
-                Event::Answer(_, Some(FromToken::Signed { id, result })) => {
+                Event::Answer(generation, ..) if generation != self.generation => continue,
+                Event::Answer(_, Some(FromToken::Signed { id, result }), _) => {
                     match self.take_answer(id, result) {
                         Ok(()) => continue,
                         Err(lost) => lost,
                     }
                 }
-                Event::Answer(_, answer) => {
+                Event::Answer(_, answer, _) => {
                     drop(process);
                     let lost = match answer {
                         None => process::ended(),
@@ -305,6 +308,10 @@ impl Thread {
             {
                 answer(job, Err(error)); // it failed while the job waited
                 continue;
+            }
+            if let Some(error) = self.refused_elsewhere(job.key) {
+                answer(job, Err(error.clone()));
+                return Err(error);
             }
             let id = self.next_id();
             let message = ToToken::Sign {

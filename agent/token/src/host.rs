@@ -201,6 +201,11 @@ impl PinGuard<'_> {
             ToToken::Pin(Permission::Unanswered) => Err(untried.forbidden(
                 "the answer to the first try of the PIN was lost, so it counts as refused and is not tried again",
             )),
+            ToToken::Pin(Permission::NoRoom) => Err(TokenError::Unusable(format!(
+                "{}: too many refused PINs are recorded to record another, so it is not tried: roleseal-admin pin retry \
+                 IDENTITY",
+                untried.name
+            ))),
             _ => Err(nonsense()),
         }
     }

@@ -91,6 +91,8 @@ pub enum Permission {
     Refused,
     /// It was tried, and whether the token has refused it is unknown.
     Unanswered,
+    /// So many others are recorded as refused that the try could not be.
+    NoRoom,
 }
 
 /// Which token to open, and what on it. Each kind of token has a program of its own.
@@ -282,6 +284,8 @@ pub struct OpenedKey {
     pub certificate: Option<FoundCertificate>,
     /// What works, but should not stay so.
     pub warnings: Vec<String>,
+    /// Whether each of its signatures tries the token's PIN again.
+    pub logs_in: bool,
 }
 
 /// A certificate of the token.
@@ -389,6 +393,7 @@ mod tests {
                     issuers: vec![vec![7], vec![]],
                 }),
                 warnings: vec!["extractable".into()],
+                logs_in: true,
             }),
             Err(TokenError::Unusable("no key".into())),
         ]));

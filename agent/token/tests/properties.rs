@@ -87,12 +87,14 @@ fn from_token() -> impl Strategy<Value = FromToken> {
     let bytes = || vec(any::<u8>(), 0..40);
     let certificate =
         (bytes(), vec(bytes(), 0..3)).prop_map(|(der, issuers)| FoundCertificate { der, issuers });
-    let opened =
-        (of(certificate), vec(text(), 0..3)).prop_map(|(certificate, warnings)| OpenedKey {
+    let opened = (of(certificate), vec(text(), 0..3), any::<bool>()).prop_map(
+        |(certificate, warnings, logs_in)| OpenedKey {
             algorithm: Algorithm::EcdsaSha256,
             certificate,
             warnings,
-        });
+            logs_in,
+        },
+    );
     let report = prop_oneof![opened.prop_map(Ok), error().prop_map(Err)];
     let reports = prop_oneof![vec(report, 0..4).prop_map(Ok), error().prop_map(Err)];
     let signature = vec(any::<u8>(), 0..512).prop_map(Signature);
@@ -183,6 +185,7 @@ fn to_token() -> impl Strategy<Value = ToToken> {
         Just(Permission::Try),
         Just(Permission::Refused),
         Just(Permission::Unanswered),
+        Just(Permission::NoRoom),
     ];
     prop_oneof![
         open.prop_map(|(open, pin_key)| ToToken::Open { open, pin_key }),

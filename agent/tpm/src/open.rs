@@ -6,7 +6,7 @@ use std::time::Instant;
 use sha2::{Digest, Sha256};
 use token::host::{Opened, PinGuard, UntriedPins};
 use token::link::{Open, OpenTpm, OpenTpmKey, OpenedKey, TpmKeySource};
-use token::{Failures, Pin, TakeOver, TokenError};
+use token::{Failures, Pin, PinSource, TakeOver, TokenError};
 use tss_esapi::handles::KeyHandle;
 use tss_esapi::structures::{
     Auth, EncryptedSecret, Private, Public, PublicBuffer, SymmetricDefinitionObject,
@@ -93,6 +93,7 @@ pub(crate) fn open(request: Open, pins: &PinGuard) -> Result<Opened<TpmKey>, Tok
             algorithm: key.scheme.algorithm,
             certificate: None,
             warnings: key.warnings.clone(),
+            logs_in: false, // there is one program for a TPM, which remembers what was refused
         }));
         worker.push(key.ok().map(|found| TpmKey {
             tpm: Arc::clone(&tpm),
@@ -145,7 +146,15 @@ pub(crate) fn load(
     .map_err(|error| error.about(&key.source.to_string()))
 }
 
-/// What can be read of its auth values; the others' faults are told when they are needed.
+/// All of its auth values: one that cannot be read would make the others another combination, which was never tried.
+fn read_pins(key: &OpenTpmKey) -> Result<Vec<Pin>, TokenError> {
+    let sources = [&key.pin, &key.parent_pin, &key.owner_pin];
+    let pins = sources.into_iter().flatten().map(PinSource::read);
+    pins.collect::<Result<_, _>>()
+        .map_err(|error| TokenError::Unusable(error.to_string()).about(&key.source.to_string()))
+}
+
+/// Asks whether its auth values may be tried.
 fn check_pins(
     tpm: &mut Tpm,
     guard: &PinGuard,
@@ -153,11 +162,7 @@ fn check_pins(
     key: &OpenTpmKey,
 ) -> Result<(), TokenError> {
     let sources = [&key.pin, &key.parent_pin, &key.owner_pin];
-    let pins: Vec<Pin> = sources
-        .into_iter()
-        .flatten()
-        .filter_map(|source| source.read().ok())
-        .collect();
+    let pins = read_pins(key)?;
     if pins.is_empty() {
         return Ok(());
     }
@@ -392,4 +397,26 @@ impl Loaded {
 
 fn required(handle: Option<KeyHandle>) -> tss_esapi::Result<KeyHandle> {
     handle.ok_or(Error::WrapperError(WrapperErrorKind::ParamsMissing))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auth_values_are_tried_together_or_not_at_all() {
+        let given = |pin: &str| Some(PinSource::Value(Pin::from(pin.to_owned())));
+        let mut key = OpenTpmKey {
+            source: TpmKeySource::Handle(0x8100_0101),
+            pin: given("one"),
+            parent_pin: given("two"),
+            owner_pin: None,
+        };
+        let both = ["one", "two"].map(|pin| Pin::from(pin.to_owned()));
+        assert_eq!(read_pins(&key).unwrap(), both);
+        key.owner_pin = Some(PinSource::File("/nowhere/owner.pin".into()));
+        let error = read_pins(&key).unwrap_err();
+        assert!(matches!(error, TokenError::Unusable(_)), "{error:?}");
+        assert!(error.to_string().contains("/nowhere/owner.pin"), "{error}");
+    }
 }
