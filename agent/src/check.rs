@@ -1,7 +1,5 @@
 //! What is wrong with a configuration beyond its own file, as far as it shows without a token.
 
-mod viewpoint;
-
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -14,9 +12,9 @@ use token::{Program, Tcti, softhsm};
 use crate::sandbox::Sandbox;
 use config::certificate::{self, CertificateSource, LeafSource};
 use config::renewal::{self, RenewalInput};
+pub use config::viewpoint::Viewpoint;
+use config::viewpoint::{Credential, is_passed_by_systemd};
 use config::{Config, IdentityConfig, TokenKind, command};
-pub use viewpoint::Viewpoint;
-use viewpoint::{Credential, is_passed_by_systemd};
 
 /// Who looks.
 #[derive(Debug, Clone, Copy)]

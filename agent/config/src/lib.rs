@@ -23,6 +23,7 @@ mod tokens;
 pub mod unit;
 pub mod user_database;
 mod value;
+pub mod viewpoint;
 
 use std::path::PathBuf;
 

@@ -7,7 +7,7 @@ use rustix::fs::{Access, access};
 use token::account::Account;
 use token::{PinSource, softhsm};
 
-use config::unit::{self, Loaded, Unit};
+use crate::unit::{self, Loaded, Unit};
 
 /// A user, and the unit whose user that is.
 #[derive(Debug)]
@@ -23,9 +23,12 @@ pub struct Viewpoint {
 
 /// What there is to say of a credential.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Credential {
+pub enum Credential {
+    /// The unit loads it from a file that exists.
     Good,
+    /// The unit does not load it, or from no file.
     Fault(String),
+    /// What the unit loads is not known, and why.
     Unseen(String),
 }
 
@@ -97,7 +100,7 @@ impl Viewpoint {
     }
 
     /// What can be told of a credential from outside of the service.
-    pub(super) fn credential(&self, name: &str) -> Credential {
+    pub fn credential(&self, name: &str) -> Credential {
         let place = format!("credential {name:?}");
         let unit = match self.unit() {
             Ok(unit) => unit,
@@ -127,7 +130,7 @@ impl Viewpoint {
     }
 
     /// What keeps this user from SoftHSM's store.
-    pub(super) fn softhsm_obstacle(&self) -> Option<String> {
+    pub fn softhsm_obstacle(&self) -> Option<String> {
         let own = std::env::var_os(softhsm::VARIABLE);
         // What systemd has started has the unit's environment, wherever that comes from.
         let started_by_systemd = std::env::var_os("INVOCATION_ID").is_some();
@@ -143,7 +146,7 @@ impl Viewpoint {
 
 /// A PIN that this process has no way to look at: systemd has passed it to the service alone. Before systemd 255, a control
 /// process (ExecReload=) is told where the service's credentials are, but may not enter that directory.
-pub(super) fn is_passed_by_systemd(pin: &PinSource) -> Option<&str> {
+pub fn is_passed_by_systemd(pin: &PinSource) -> Option<&str> {
     let PinSource::Credential(name) = pin else {
         return None;
     };
