@@ -117,7 +117,15 @@ impl Groups {
 
     /// Has the groups of all users asked anew.
     pub(super) fn forget(&self) {
-        lock(&self.slots).clear();
+        lock(&self.slots).retain(|_, slot| {
+            // One that is locked is being asked: nobody will see that answer.
+            let member = slot.try_lock().is_ok_and(|user| user.member);
+            *slot = Arc::new(Mutex::new(User {
+                asked: None,
+                member,
+            }));
+            member
+        });
     }
 
     fn slot(&self, uid: u32, now: Instant) -> Slot {
@@ -273,6 +281,7 @@ mod tests {
                 });
             }
             asking.wait();
+            groups.forget(); // after a reload, too
             let stranger = groups.contain_at(now, 5000, STAFF, || Ok(vec![STAFF]));
             let member = groups.contain_at(now, USER, STAFF, || Ok(vec![STAFF]));
             over.wait();
