@@ -27,7 +27,7 @@ def sign(text):
 send({"version": open("liar.version").read()})
 receive()
 open("liar.opened", "w").close()
-send({"Opened": {"Ok": [{"Ok": {"algorithm": "EcdsaSha256", "certificate": None, "warnings": []}}]}})
+send({"Opened": {"Ok": [{"Ok": {"algorithm": "EcdsaSha256", "certificate": None, "warnings": [], "logs_in": False}}]}})
 for said in ["the truth", *["a lie"] * 100]:
     request = receive()["Sign"]
     text = request["text"] if said == "the truth" else said
