@@ -76,9 +76,10 @@ impl Staff {
     }
 }
 
-/// In place: the file is mounted.
+/// In place: the file is mounted. This host's own groups stay: they tell whose the programs' directories are.
 fn write_groups(path: &PathBuf, members: &str) {
-    fs::write(path, format!("root:x:0:\nstaffers:x:4000009:{members}\n")).unwrap();
+    let own = fs::read_to_string("/etc/group").unwrap();
+    fs::write(path, format!("{own}staffers:x:4000009:{members}\n")).unwrap();
 }
 
 #[test]
