@@ -37,13 +37,15 @@ fn to_text(bytes: Vec<u8>) -> io::Result<String> {
     })
 }
 
-/// Returns whether this is a pipe of this process's user, such as the shell's `<(…)`: it has no place that others could
-/// write to.
-pub fn is_own_pipe(path: &Path) -> bool {
-    let is_own = |metadata: Metadata| {
-        metadata.file_type().is_fifo() && metadata.uid() == rustix::process::geteuid().as_raw()
+/// Returns whether this is a device, such as /dev/null, or a pipe of this process's user, such as the shell's `<(…)`:
+/// its mode and place do not tell who writes what is read.
+pub fn is_stream(path: &Path) -> bool {
+    let is_stream = |metadata: Metadata| {
+        let own = metadata.uid() == rustix::process::geteuid().as_raw();
+        let kind = metadata.file_type();
+        kind.is_char_device() || (kind.is_fifo() && own)
     };
-    std::fs::metadata(path).is_ok_and(is_own)
+    std::fs::metadata(path).is_ok_and(is_stream)
 }
 
 /// What comes from there, at most so many bytes.
