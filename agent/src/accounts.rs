@@ -68,13 +68,23 @@ impl Accounts {
     /// Returns whether the user database has the user in the group, or had within the last minute. It does not
     /// where it gives no answer.
     pub fn is_member(&self, uid: u32, gid: u32) -> bool {
+        let told = match &self.source {
+            Source::Own => self.ask(uid, gid, || SystemUsers.groups(uid)),
+            Source::Launcher(launcher) => self.ask(uid, gid, || launcher.groups(uid)),
+            Source::Memory => self.groups.recall(uid, gid),
+        };
+        told.unwrap_or(false)
+    }
+
+    /// Returns whether the user is in the group, by `groups` where no answer is known; `None` without an answer.
+    fn ask(
+        &self,
+        uid: u32,
+        gid: u32,
+        groups: impl FnOnce() -> Result<Vec<u32>, String>,
+    ) -> Option<bool> {
         let ask = || {
-            let groups = match &self.source {
-                Source::Own => SystemUsers.groups(uid),
-                Source::Launcher(launcher) => launcher.groups(uid),
-                Source::Memory => Ok(Vec::new()),
-            };
-            groups.inspect_err(|error| {
+            groups().inspect_err(|error| {
                 let refused = Refused {
                     uid,
                     named: false,
@@ -85,10 +95,7 @@ impl Accounts {
                 });
             })
         };
-        match &self.source {
-            Source::Memory => self.groups.recall(uid, gid).unwrap_or(false),
-            _ => self.groups.contain(uid, gid, ask).unwrap_or(false),
-        }
+        self.groups.contain(uid, gid, ask).ok()
     }
 
     /// Returns whether [`is_member`](Self::is_member) would ask nobody now.

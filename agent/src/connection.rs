@@ -378,7 +378,7 @@ fn permitted<'a>(
 
 /// The story of one signature, from the permission on.
 fn signed(
-    (identity, authorised): Permitted,
+    (identity, authorized): Permitted,
     caller: &Caller,
     deadline: Instant,
     known: &mut RequestFacts,
@@ -386,7 +386,7 @@ fn signed(
     let now = Timestamp::now();
     let certificate = identity.certificate(now, deadline)?;
     known.serial = Some(certificate.serial.clone());
-    let text = sigv4::string_to_sign(&authorised, &certificate, AmzDate::from(now));
+    let text = sigv4::string_to_sign(&authorized, &certificate, AmzDate::from(now));
     let signature = identity.sign(
         &text,
         &certificate,
@@ -394,6 +394,6 @@ fn signed(
         deadline,
         &mut known.token_time,
     )?;
-    let headers = sigv4::headers(&authorised, &certificate, &text, &signature);
+    let headers = sigv4::headers(&authorized, &certificate, &text, &signature);
     Ok(Reply::Signed(headers))
 }

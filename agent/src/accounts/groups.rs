@@ -97,15 +97,13 @@ impl Groups {
     pub(super) fn recall(&self, uid: u32, gid: u32) -> Option<bool> {
         let slot = lock(&self.slots).get(&uid).map(Arc::clone)?;
         let user = slot.try_lock().ok()?; // otherwise it is being asked
-        let asked = user
-            .asked
+        let now = Instant::now();
+        let asked = user.asked.as_ref().filter(|asked| asked.is_good(now))?;
+        let contained = asked
+            .answer
             .as_ref()
-            .filter(|_| user.is_known(Instant::now()))?;
-        Some(
-            { &asked.answer }
-                .as_ref()
-                .is_ok_and(|groups| groups.contains(&gid)),
-        )
+            .is_ok_and(|groups| groups.contains(&gid));
+        Some(contained)
     }
 
     /// Returns whether the user database did not tell the user's groups a moment ago.
