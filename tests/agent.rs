@@ -12,10 +12,15 @@ use hsm_fixtures::{
     Agent, AgentConfig, KeyKind, PROFILE_ARN, REGION, Scene, SoftHsm, TRUST_ANCHOR_ARN,
     WEB_ROLE_ARN,
 };
-use rustix::process::{Gid, Pid, Signal, Uid, kill_process};
+use rustix::process::{
+    Gid, Pid, Resource, Rlimit, Signal, Uid, getrlimit, getuid, kill_process, setrlimit,
+};
 use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+/// What all tests of one process may have open at once: some hold a thousand connections. A login shell has 1,024.
+const DESCRIPTORS: u64 = 8192;
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,12 +31,26 @@ pub(crate) struct Lab {
     pub(crate) scene: Scene,
 }
 
+fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    let enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= DESCRIPTORS);
+    if enough(limit.current) {
+        return;
+    }
+    if getuid().is_root() && !enough(limit.maximum) {
+        limit.maximum = Some(DESCRIPTORS);
+    }
+    let current = limit.maximum;
+    setrlimit(Resource::Nofile, Rlimit { current, ..limit }).unwrap();
+}
+
 impl Lab {
     pub(crate) fn new(kind: KeyKind) -> Lab {
         Lab::of(Scene::new().unwrap(), kind)
     }
 
     pub(crate) fn of(scene: Scene, kind: KeyKind) -> Lab {
+        raise_descriptor_limit();
         let token = scene.add_token("lab").unwrap();
         let web = scene.add_identity(&token, "web", kind).unwrap();
         let config = scene.agent_config(vec![web]).unwrap();

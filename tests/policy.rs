@@ -94,12 +94,6 @@ fn one_user_cannot_keep_the_others_out() {
     let mut lab = Lab::new(KeyKind::EcP256);
     lab.config.identity[0].allow[0].users.push(NOBODY);
     let web = lab.start();
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let more = rustix::process::Rlimit {
-        current: limit.maximum,
-        ..limit
-    };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, more).unwrap();
     let idle: Vec<UnixStream> = (0..512)
         .map(|_| UnixStream::connect(web.scene.socket()).unwrap())
         .collect();
