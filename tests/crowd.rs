@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
+use std::sync::RwLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -28,18 +29,20 @@ pub(crate) enum Answer {
 }
 
 /// Each client makes so many requests, one after the other, on a connection of its own. When as many are
-/// answered as there are clients, `meanwhile` is done. Fails on a signature that the service would not
-/// take, an error without name or reason, and an answer that is late.
+/// answered as there are clients, `meanwhile` is done; the last request of each waits for that, if it makes several.
+/// Fails on a signature that the service would not take, an error without name or reason, and an answer that is late.
 pub(crate) fn ask(scene: &Scene, requests: usize, meanwhile: impl FnOnce()) -> Vec<Answer> {
-    let answered = AtomicUsize::new(0);
+    let (answered, last) = (AtomicUsize::new(0), RwLock::new(()));
     std::thread::scope(|scope| {
-        let client = || client(scene, requests, &answered);
+        let hold = last.write().unwrap();
+        let client = || client(scene, requests, &answered, &last);
         let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(client)).collect();
-        while answered.load(Ordering::Relaxed) < CLIENTS && !clients.iter().all(|c| c.is_finished())
+        while answered.load(Ordering::Relaxed) < CLIENTS && !clients.iter().any(|c| c.is_finished())
         {
             std::thread::sleep(POLL);
         }
         meanwhile();
+        drop(hold);
         let answers = clients
             .into_iter()
             .flat_map(|client| client.join().unwrap());
@@ -49,16 +52,25 @@ pub(crate) fn ask(scene: &Scene, requests: usize, meanwhile: impl FnOnce()) -> V
 
 /// One request on a connection of its own.
 pub(crate) fn ask_once(scene: &Scene) -> Answer {
-    let answers = client(scene, 1, &AtomicUsize::new(0));
+    let answers = client(scene, 1, &AtomicUsize::new(0), &RwLock::new(()));
     answers.into_iter().next().unwrap()
 }
 
-fn client(scene: &Scene, requests: usize, answered: &AtomicUsize) -> Vec<Answer> {
+/// With several requests, the last is made once nobody holds `last`.
+fn client(
+    scene: &Scene,
+    requests: usize,
+    answered: &AtomicUsize,
+    last: &RwLock<()>,
+) -> Vec<Answer> {
     let mut stream = UnixStream::connect(scene.socket()).unwrap();
     let request = request(scene);
     let call = json!({ "method": "org.roleseal.Agent.SignCreateSession", "parameters": request });
     let call = format!("{call}\0");
-    let answer = |_| {
+    let answer = |number| {
+        if number > 1 && number == requests {
+            drop(last.read().unwrap());
+        }
         let start = Instant::now();
         stream.write_all(call.as_bytes()).unwrap();
         let reply = read_reply(&mut stream);
@@ -67,7 +79,7 @@ fn client(scene: &Scene, requests: usize, answered: &AtomicUsize) -> Vec<Answer>
         answered.fetch_add(1, Ordering::Relaxed);
         judge(scene, &request, &reply).unwrap()
     };
-    (0..requests).map(answer).collect()
+    (1..=requests).map(answer).collect()
 }
 
 /// What the answer is; an error where the service would not take what was signed, and for an error without
