@@ -1,6 +1,6 @@
 # make demo    the whole system on this machine: token, PKI, service, agent, credentials
 # make test    every test, on real SoftHSM and swtpm and a strict local IAM Roles Anywhere
-# make check   format, imports, words, dependencies, alert rules, lints, documentation
+# make check   format, imports, words, dependencies, alert rules, manifests, lints, documentation
 # make bench   what a signature costs, beside the token alone; writes docs/benchmarks.md
 # make soak    ten minutes of faults, kills, reloads and hostile clients, and docs/soak.md; MINUTES=10
 # make man     the manual pages of roleseal, in target/man
@@ -52,6 +52,7 @@ check: packages
 	tests/words
 	tests/dependencies
 	tests/prometheus
+	tests/manifests
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 
