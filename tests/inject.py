@@ -88,6 +88,8 @@ rich = {"spec": {
     ],
 }}
 
+static = {"spec": {"containers": [{"name": "a"}]}}
+assert mutate(policy, static, api) == static
 assert mutate(policy, plain, {"metadata": {"name": "other"}}) == plain
 assert mutate(policy, plain, api) == {"spec": {
     "serviceAccountName": "api",
