@@ -1,6 +1,6 @@
 # make demo    the whole system on this machine: token, PKI, service, agent, credentials
 # make test    every test, on real SoftHSM and swtpm and a strict local IAM Roles Anywhere
-# make check   format, imports, words, dependencies, lints, documentation
+# make check   format, imports, words, dependencies, alert rules, manifests, lints, documentation
 # make bench   what a signature costs, beside the token alone; writes docs/benchmarks.md
 # make soak    ten minutes of faults, kills, reloads and hostile clients, and docs/soak.md; MINUTES=10
 # make man     the manual pages of roleseal, in target/man
@@ -8,7 +8,9 @@
 #              RELEASE=trixie, ACCEL=tcg for software emulation
 # make fuzz    each fuzz target for SECONDS=20, from the seeds in fuzz/seeds
 # make package debs, rpms and a tarball, in target/dist; VERSION=… gives them another version
-# make test-packages   installs, upgrades, downgrades, removes and purges them in chroots of Debian 12 and 13 (as root, or by sudo)
+# make image   the packages, and two container images with them, in target/dist (as root, or by sudo)
+# make test-packages   installs, upgrades, downgrades, removes and purges them in chroots of Debian 12 and 13, and runs the images (as
+#              root, or by sudo)
 #
 # Each refuses a Rust that is too old before it does anything else, and installs the Debian or Ubuntu packages that it
 # lacks. Run make as yourself: for the packages, and for the tests that need root, it calls sudo.
@@ -16,7 +18,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench soak vm man fuzz package test-packages packages rust root
+.PHONY: help demo test check bench soak vm man fuzz package image test-packages packages rust root
 
 PACKAGES := build-essential ca-certificates pkg-config libssl-dev openssl softhsm2 opensc opensc-pkcs11 \
 	p11-kit-modules libnss3 libnss3-tools curl python3-venv systemd \
@@ -51,6 +53,8 @@ check: packages
 	tests/layers
 	tests/words
 	tests/dependencies
+	tests/prometheus
+	tests/manifests
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 
@@ -72,9 +76,14 @@ package: PACKAGES := build-essential libtss2-dev lowdown pkg-config python3 rpm 
 package: packages
 	packaging/package
 
-test-packages: PACKAGES := build-essential libtss2-dev lintian lowdown mmdebstrap pkg-config python3 rpm xz-utils
+image: PACKAGES := build-essential buildah libtss2-dev lowdown mmdebstrap pkg-config python3 rpm xz-utils
+image: packages
+	packaging/package image
+
+test-packages: PACKAGES := build-essential buildah libtss2-dev lintian lowdown mmdebstrap pkg-config podman python3 rpm runc xz-utils
 test-packages: packages
-	packaging/package
+	packaging/package image
+	tests/packages/images target/dist
 	VERSION=0.0.1 OUT=target/package/previous packaging/package
 	$(SUDO) tests/packages/run target/dist target/package/previous
 

@@ -105,6 +105,7 @@ plan() {
         user-unit) echo "644 $packaging/$file $lib/systemd/user/$file" ;;
         sysusers | tmpfiles) echo "644 $packaging/$file $lib/$kind.d/${name%.*}.conf" ;;
         example) echo "644 $packaging/examples/$file $prefix/share/doc/$package/examples/$file" ;;
+        prometheus) echo "644 $packaging/prometheus/$file $prefix/share/doc/$package/prometheus/$file" ;;
         document) echo "644 $root/docs/$file $prefix/share/doc/$package/$file" ;;
         completion)
             echo "644 $generated/$file.bash $prefix/share/bash-completion/completions/$file"
