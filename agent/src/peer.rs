@@ -8,8 +8,9 @@ use std::time::Duration;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use crate::accounts::Accounts;
+use crate::launcher::LOG_LIMIT;
 use crate::log::{Fields, Refused};
-use config::process_name;
+use config::process::{self, Process};
 use config::user_database::UserDatabase;
 
 /// A client. Decisions rest on `uid` and `gid`; `pid` is for the log, since it can be reused.
@@ -26,7 +27,7 @@ pub struct Peer {
     accounts: Accounts,
     /// When it connected, since the boot.
     connected: Duration,
-    executable: OnceLock<Option<String>>,
+    process: OnceLock<Process>,
 }
 
 impl Peer {
@@ -48,8 +49,8 @@ impl Peer {
             pid,
             named: false,
             accounts,
-            connected: process_name::since_boot(),
-            executable: OnceLock::new(),
+            connected: process::since_boot(),
+            process: OnceLock::new(),
         }
     }
 
@@ -92,11 +93,13 @@ impl Peer {
         self.accounts.has_unknown_groups(self.uid)
     }
 
-    /// What its process runs, for the log: a path, or a name in brackets, which the process may have
-    /// given to itself. Asked once a connection; `None` where nobody may tell.
-    pub fn executable(&self) -> Option<&str> {
-        let ask = || self.accounts.executable(self.pid, self.connected);
-        self.executable.get_or_init(ask).as_deref()
+    /// Its process, for the log: the program's name in brackets is one that the process may have given to itself. Asked
+    /// once a connection.
+    pub(crate) fn process(&self) -> &Process {
+        self.process.get_or_init(|| {
+            let found = self.accounts.process(self.pid, self.connected, LOG_LIMIT);
+            found.unwrap_or_default()
+        })
     }
 
     /// Who it is, for the log.

@@ -4,6 +4,7 @@
 
 mod allow;
 pub mod certificate;
+mod cgroup;
 pub mod command;
 mod fault;
 mod file;
@@ -15,12 +16,13 @@ mod limits;
 mod metrics;
 mod pin;
 pub mod pin_records;
-pub mod process_name;
+pub mod process;
 mod renew;
 pub mod renewal;
 mod rule;
 mod tokens;
 pub mod unit;
+mod unit_name;
 pub mod user_database;
 mod value;
 pub mod viewpoint;
@@ -48,6 +50,7 @@ pub use rule::{Pattern, Rule};
 pub use tokens::DEFAULT_MODULE;
 use tokens::TpmTable;
 pub use tokens::{Pkcs11Config, TokenConfig, TokenKind};
+pub use unit_name::UnitName;
 use value::AbsolutePath;
 
 /// A configuration without faults of its own.
