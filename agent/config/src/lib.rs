@@ -27,6 +27,7 @@ pub mod user_database;
 mod value;
 pub mod viewpoint;
 
+use std::cell::LazyCell;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -82,15 +83,25 @@ impl Config {
 
     /// What is no fault of the file, but does not do what somebody may expect.
     pub fn warnings(&self) -> impl Iterator<Item = String> {
-        self.identities.iter().flat_map(|identity| {
+        let without_process = LazyCell::new(|| !process::is_identified_by_sockets());
+        self.identities.iter().flat_map(move |identity| {
             let names = identity.rules.iter().flat_map(|rule| &rule.unmatched);
-            names.map(|name| {
+            let unmatched = names.map(|name| {
                 format!(
                     "identity {:?}: the rule for {name:?} matches nobody: its number is also that of everyone who is not \
                      mapped into the agent's user namespace; to permit all of them, write the number",
                     identity.name
                 )
-            })
+            });
+            let by_unit = identity.rules.iter().any(|rule| !rule.units.is_empty()) && *without_process;
+            let old_kernel = by_unit.then(|| {
+                format!(
+                    "identity {:?}: rules with units match nobody: this kernel does not identify the process of a caller, \
+                     as Linux 6.5 does (SO_PEERPIDFD); write a rule with users or groups alone",
+                    identity.name
+                )
+            });
+            unmatched.chain(old_kernel).collect::<Vec<_>>()
         })
     }
 

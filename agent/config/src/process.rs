@@ -2,8 +2,10 @@
 
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use nix::sys::socket::{getsockopt, sockopt::PeerPidfd};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +46,11 @@ impl Process {
             false => Process::default(),
         }
     }
+}
+
+/// Returns whether the kernel identifies the process at the other end of a socket beyond its number: Linux 6.5 does.
+pub fn is_identified_by_sockets() -> bool {
+    UnixStream::pair().is_ok_and(|(socket, _)| getsockopt(&socket, PeerPidfd).is_ok())
 }
 
 /// The time since the boot, by which processes are told to be younger than connections.
