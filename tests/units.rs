@@ -20,7 +20,7 @@ const DAEMON: u32 = 4_000_021;
 /// Another one.
 const OTHER: u32 = 4_000_022;
 
-/// Whoever has no number in the agent's user namespace; a service may also run as it.
+/// Of all users without a number in the agent's user namespace; services run as it, too.
 const UNMAPPED: u32 = 65_534;
 
 /// Of removing control groups; each takes some 10 ms.

@@ -261,7 +261,7 @@ mod tests {
             let _ = Membership::parse(&text);
         }
 
-        /// Whatever groups are made below a unit, they change nothing.
+        /// Groups below a unit change nothing.
         #[test]
         fn what_is_below_a_unit_says_nothing(
             slices in prop::collection::vec("[a-z]{1,4}\\.slice", 0..3),
