@@ -32,10 +32,10 @@ const SUBORDINATE: std::ops::Range<u32> = 5_000_000..5_001_000;
 const CAP: usize = 256 * 1024;
 
 /// What reads the log to its end: a journal that keeps the newest lines.
-struct Journal(JoinHandle<Kept>);
+pub(crate) struct Journal(JoinHandle<Kept>);
 
 #[derive(Default)]
-struct Kept {
+pub(crate) struct Kept {
     lines: VecDeque<String>,
     bytes: usize,
     /// All lines about refusals of a user, and the refusals that they tell of.
@@ -54,7 +54,7 @@ impl Journal {
     }
 
     /// All lines, once the agent has ended.
-    fn end(self, web: Web) -> (Kept, Scene) {
+    pub(crate) fn end(self, web: Web) -> (Kept, Scene) {
         web.agent.stop().unwrap();
         (self.0.join().unwrap(), web.scene)
     }
@@ -114,7 +114,7 @@ fn start_with_group() -> (Web, Journal) {
     start_with(Lab::new(KeyKind::EcP256), &rule)
 }
 
-fn start_with(lab: Lab, rules: &str) -> (Web, Journal) {
+pub(crate) fn start_with(lab: Lab, rules: &str) -> (Web, Journal) {
     let metrics = lab.scene.path("metrics.sock").display().to_string();
     let more = format!("{rules}[metrics]\nsocket = {metrics:?}\n");
     let (web, reader) = start_with_fifo(lab, &more, &["--log-format", "json"]);
@@ -123,7 +123,7 @@ fn start_with(lab: Lab, rules: &str) -> (Web, Journal) {
 }
 
 /// So many connections of a user without a rule, with these bytes sent on each.
-fn strangers(web: &Web, count: usize, bytes: &[u8]) -> Vec<UnixStream> {
+pub(crate) fn strangers(web: &Web, count: usize, bytes: &[u8]) -> Vec<UnixStream> {
     let connect = |_| {
         let mut stream = connect_as(&web.scene, STRANGER, STRANGER);
         stream.write_all(bytes).unwrap();
@@ -139,7 +139,7 @@ fn signed_for_member(web: &Web) {
 }
 
 /// The value of each series, by its name and labels.
-fn scrape(scene: &Scene) -> BTreeMap<String, u64> {
+pub(crate) fn scrape(scene: &Scene) -> BTreeMap<String, u64> {
     let mut stream = UnixStream::connect(scene.path("metrics.sock")).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
     let mut answer = String::new();

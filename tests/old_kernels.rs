@@ -10,10 +10,18 @@ use seccompiler::{
     SeccompRule, apply_filter,
 };
 
-use crate::agent::{Lab, Web, copy_program, json_of, launcher, token_programs, until};
+use crate::agent::{
+    Lab, Web, as_this_user, copy_program, json_of, launcher, log_with, token_programs, until,
+};
+use crate::others::open_to_others;
+use crate::strangers::with_rules;
+use crate::units::{Slice, rule_that_refuses};
 
 /// `PR_GET_AUXV` of Linux 6.4 (include/uapi/linux/prctl.h).
 const PR_GET_AUXV: u64 = 0x4155_5856;
+
+/// `SO_PEERPIDFD` of Linux 6.5 (include/uapi/asm-generic/socket.h).
+const PEER_PIDFD: u64 = 77;
 
 /// Any user but root: one whose processes lose their /proc/self/auxv when they are not dumpable.
 const USER: u32 = 4_000_001;
@@ -21,8 +29,12 @@ const USER: u32 = 4_000_001;
 /// Answers in this thread, and in what it starts, as kernels before 6.4 do.
 fn forget_newer_calls() {
     let auxv = SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, PR_GET_AUXV);
-    let rule = SeccompRule::new(vec![auxv.unwrap()]).unwrap();
-    let rules = BTreeMap::from([(libc::SYS_prctl, vec![rule])]);
+    let pidfd = SeccompCondition::new(2, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, PEER_PIDFD);
+    let rule = |condition| vec![SeccompRule::new(vec![condition]).unwrap()];
+    let rules = BTreeMap::from([
+        (libc::SYS_prctl, rule(auxv.unwrap())),
+        (libc::SYS_getsockopt, rule(pidfd.unwrap())),
+    ]);
     let invalid = SeccompAction::Errno(libc::EINVAL.unsigned_abs());
     let arch = std::env::consts::ARCH.try_into().unwrap();
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, invalid, arch).unwrap();
@@ -92,4 +104,37 @@ fn before_linux_6_4_the_agent_goes_on_after_its_decisions() {
     assert!(!log.contains("panicked"), "{log}");
     assert!(web.agent.process().is_running());
     web.agent.stop().unwrap();
+}
+
+/// A number alone could be another process's by the time its unit is read.
+#[test]
+fn before_linux_6_5_no_unit_is_permitted() {
+    if as_root::by_sudo!() {
+        return;
+    }
+    let Some(slice) = Slice::new() else { return };
+    let lab = Lab::new(KeyKind::EcP256);
+    let text = with_rules(&lab, "units = [\"payments.service\"]\n");
+    let file = lab.scene.write("agent.toml", &text).unwrap();
+    let start = || {
+        forget_newer_calls();
+        let mut check = lab.scene.agent_command(&file).unwrap();
+        let checked = as_this_user(check.arg("--check")).output().unwrap();
+        let command = lab.scene.agent_command(&file).unwrap();
+        let (socket, log) = (lab.scene.socket(), lab.scene.path("agent.log"));
+        let agent = Agent::start(command, &socket, &log, || false).unwrap();
+        (checked, agent)
+    };
+    let (checked, agent) = std::thread::scope(|scope| scope.spawn(start).join().unwrap());
+    let warned = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert!(checked.status.success(), "{warned}");
+    assert!(warned.contains("SO_PEERPIDFD"), "{warned}");
+    log_with(&agent, "SO_PEERPIDFD");
+    open_to_others(&lab.scene);
+    let web = Web {
+        agent,
+        scene: lab.scene,
+    };
+    let rule = rule_that_refuses(&web, &slice, USER, Some("payments.service"));
+    assert_eq!(rule, "caller");
 }

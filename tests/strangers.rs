@@ -123,7 +123,7 @@ fn an_insider_of_one_identity_learns_nothing_of_the_others() {
 }
 
 /// The configuration of the usual scene with these rules in the place of its own.
-fn with_rules(lab: &Lab, rules: &str) -> String {
+pub(crate) fn with_rules(lab: &Lab, rules: &str) -> String {
     let mut config = lab.config.clone();
     config.identity[0].allow.clear();
     let text = config.to_toml().unwrap();

@@ -65,5 +65,6 @@ mod strangers; // callers whom no rule names, or who have no number here, learn 
 mod tightened; // groups and rules that change while connections and sessions live
 mod tpm; // keys on a TPM: every kind signs, what that costs, wrong auth values, a TPM that goes away
 mod trust; // modules, programs, commands and configurations that others could replace
+mod units; // callers by the systemd unit of their process, and processes that pretend to be in one
 mod update; // the credentials file: written, kept fresh, whole whatever happens
 mod verdicts; // certificates that roleseal inspect refuses: the local service refuses them, too

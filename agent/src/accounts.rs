@@ -5,7 +5,7 @@ mod groups;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::process_name;
+use config::process::Process;
 use config::user_database::{SystemUsers, Unmapped, UserDatabase};
 
 use crate::launcher::Launcher;
@@ -56,12 +56,17 @@ impl Accounts {
         }
     }
 
-    /// What a process runs that was there at that time since the boot.
-    pub fn executable(&self, pid: i32, at: Duration) -> Option<String> {
+    /// What `/proc` shows of a process that was there at that time since the boot.
+    pub(crate) fn process(
+        &self,
+        pid: i32,
+        at: Duration,
+        limit: Duration,
+    ) -> Result<Process, String> {
         match &self.source {
-            Source::Own => process_name::of(pid, at),
-            Source::Launcher(launcher) => launcher.executable(pid, at),
-            Source::Memory => None,
+            Source::Own => Ok(Process::read(pid, at)),
+            Source::Launcher(launcher) => launcher.process(pid, at, limit),
+            Source::Memory => Ok(Process::default()),
         }
     }
 

@@ -116,10 +116,14 @@ impl Connection {
         now < *self.unfinished.get_or_insert(now + MESSAGE_DEADLINE)
     }
 
-    /// Asks whether a rule names the client now; a user database that does not answer changes nothing.
+    /// Asks whether a rule names the client now; a user database or a launcher that does not answer changes nothing.
     fn find_name(&mut self, agent: &Agent) {
-        let named = agent.identities().know(&self.peer);
-        if named || !self.peer.has_unknown_groups() {
+        let identities = agent.identities();
+        if identities.name_units() {
+            self.peer.find_unit(&self.client);
+        }
+        let named = identities.know(&self.peer);
+        if named || !self.peer.has_unknowns() {
             self.peer.named = named;
         }
     }
@@ -230,7 +234,7 @@ fn answer<'a>(
         Call::GetInterfaceDescription { interface } => vec![describe(interface)],
         Call::ListIdentities => match agent.list(peer, Timestamp::now()) {
             // None that is shown, or the groups are not known: not the same for who keeps a session.
-            listed if listed.is_empty() && peer.has_unknown_groups() => {
+            listed if listed.is_empty() && peer.has_unknowns() => {
                 vec![Reply::Refused(unnamed(peer))]
             }
             listed => in_batches(listed, more),

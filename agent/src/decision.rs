@@ -9,6 +9,7 @@ use crate::create_session::CreateSession;
 use crate::identity::Identity;
 use crate::log::{self, Fields, Level};
 use crate::peer::Peer;
+use config::UnitName;
 
 /// A request that was decided.
 #[derive(Debug)]
@@ -75,6 +76,7 @@ impl Decision<'_> {
     fn fields(&self) -> Fields {
         let target = self.request.map(CreateSession::target);
         let refusal = self.outcome.refusal();
+        let process = self.peer.process();
         let mut fields = vec![
             ("reason", refusal.map(Refusal::name).into()),
             ("message", refusal.map(Refusal::to_string).into()),
@@ -85,7 +87,9 @@ impl Decision<'_> {
         ];
         fields.extend(self.peer.fields());
         fields.extend([
-            ("executable", self.peer.executable().into()),
+            ("executable", process.executable.as_deref().into()),
+            ("unit", process.unit.as_ref().map(UnitName::as_str).into()),
+            ("container", process.container.as_deref().into()),
             ("role", shown(target.map(|target| target.role()))),
             ("profile", shown(target.map(|target| target.profile()))),
             (

@@ -1,6 +1,6 @@
 //! The launcher: a small process beside the agent that does for it what a confined agent cannot do
 //! itself. It starts the token programs, which need more than the agent, kills and reaps them; it asks the
-//! user database, which may be anywhere; and it says which program a client runs.
+//! user database, which may be anywhere; and it looks up a client's program and unit.
 //!
 //! It is the agent's own program, started anew before anything is read. All that it takes are the few
 //! requests of `launcher/message.rs`: an agent that was taken over can start nothing but the two token programs.
@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use client::{Link, Reply, lock};
+use config::process::Process;
 pub use main::{is_asked_for, main};
 use message::{Answer, LauncherRequest};
 pub use token_programs::{Running, TokenPrograms};
@@ -38,10 +39,10 @@ struct Inner {
 }
 
 /// How long the launcher may take. To start a program takes milliseconds, on a busy machine a second.
-const LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 
-/// How long it may take to say what a process runs: for the log alone, and the client waits.
-const EXECUTABLE_LIMIT: Duration = Duration::from_millis(500);
+/// How long it may take to look up a process for the log alone: the client waits.
+pub(crate) const LOG_LIMIT: Duration = Duration::from_millis(500);
 
 /// Not by its path: what stands there may be another version by now.
 const OWN_PROGRAM: &str = "/proc/self/exe";
@@ -105,14 +106,23 @@ impl Launcher {
         TokenPrograms::new(self.clone(), confined)
     }
 
-    /// What a process runs that was there at that time since the boot.
-    pub(crate) fn executable(&self, pid: i32, at: Duration) -> Option<String> {
+    /// What `/proc` shows of a process that was there at that time since the boot.
+    pub(crate) fn process(
+        &self,
+        pid: i32,
+        at: Duration,
+        limit: Duration,
+    ) -> Result<Process, String> {
         // A whole millisecond later: rounding makes nobody younger.
-        let at = u64::try_from(at.as_millis()).ok()?.saturating_add(1);
-        let ask = LauncherRequest::Executable { pid, at };
-        match self.0.link.ask(ask, EXECUTABLE_LIMIT) {
-            Ok((Answer::Executable(path), _)) => path,
-            _ => None,
+        let at = u64::try_from(at.as_millis()).map_err(|error| error.to_string())?;
+        let at = at.saturating_add(1);
+        match self
+            .0
+            .link
+            .ask(LauncherRequest::Process { pid, at }, limit)?
+        {
+            (Answer::Process(process), _) => Ok(process),
+            (other, _) => Err(other.into_failure()),
         }
     }
 
@@ -310,31 +320,21 @@ mod tests {
     fn programs_are_told_by_their_path_or_else_by_their_name() {
         let (_directory, launcher) = launcher("");
         let own = std::env::current_exe().unwrap();
-        let path = launcher.executable(pid_of_this(), config::process_name::since_boot());
-        assert_eq!(path.as_deref(), own.to_str());
+        let named = |pid| {
+            let process = launcher.process(pid, config::process::since_boot(), LIMIT);
+            process.unwrap().executable
+        };
+        assert_eq!(named(pid_of_this()).as_deref(), own.to_str());
         // One that has ended and is not reaped has a name, and no program any more.
         let mut ended = Command::new("true").spawn().unwrap();
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         waitid(WaitId::Pid(Pid::from_child(&ended)), options).unwrap();
-        let pid = ended.id().cast_signed();
-        assert_eq!(
-            launcher
-                .executable(pid, config::process_name::since_boot())
-                .as_deref(),
-            Some("[true]")
-        );
+        assert_eq!(named(ended.id().cast_signed()).as_deref(), Some("[true]"));
         ended.wait().unwrap();
         for nobody in [0, -1, i32::MIN, i32::MAX] {
-            assert_eq!(
-                launcher.executable(nobody, config::process_name::since_boot()),
-                None
-            );
+            assert_eq!(named(nobody), None);
         }
-        assert!(
-            launcher
-                .executable(pid_of_this(), config::process_name::since_boot())
-                .is_some()
-        );
+        assert!(named(pid_of_this()).is_some());
     }
 
     #[test]

@@ -174,20 +174,21 @@ impl Table {
             Ok(peer) => peer,
             Err(error) => return log::warn(&format!("cannot tell who connects: {error}")),
         };
-        // Groups that are not known yet are asked about with its first request, by its own thread.
+        // Groups that are not known yet, and its unit, are asked about with its first request, by its own thread.
         let identities = agent.identities();
         peer.named = identities.know(&peer.at_the_door());
         if let Some(place) = self.find_place(&peer, agent) {
             return self.open(stream, peer, place, agent);
         }
-        if !peer.named && !peer.has_groups_in_memory() && identities.name_groups() {
+        let by_group = !peer.has_groups_in_memory() && identities.name_groups();
+        if !peer.named && (by_group || identities.name_units()) {
             return self.ask_at_door(stream, peer, agent);
         }
         refuse(stream, &peer, agent);
     }
 
-    /// Asks in a thread for the groups of a client that would be refused without them: strangers must not have the
-    /// place of a user whom a group names.
+    /// Asks in a thread for the groups and the unit of a client that would be refused without them: strangers must not have
+    /// the place of a user whom a group or a unit names.
     fn ask_at_door(&self, stream: UnixStream, mut peer: Peer, agent: &Arc<Agent>) {
         let Some(door) = Door::enter(&self.places, peer.uid) else {
             return refuse(stream, &peer, agent);
@@ -195,7 +196,11 @@ impl Table {
         let (table, agent) = (self.clone(), Arc::clone(agent));
         let refused = peer.refused(NOT_SERVED);
         let ask = move || {
-            peer.named = agent.identities().know(&peer);
+            let identities = agent.identities();
+            if identities.name_units() {
+                peer.find_unit(&stream);
+            }
+            peer.named = identities.know(&peer);
             drop(door);
             match table.find_place(&peer, &agent) {
                 Some(place) => table.open(stream, peer, place, &agent),

@@ -1,18 +1,27 @@
 //! Who is at the other end of a connection, by the kernel's word.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::errno::Errno;
+use nix::sys::socket::{
+    getsockopt,
+    sockopt::{PeerCredentials, PeerPidfd},
+};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::accounts::Accounts;
-use crate::log::{Fields, Refused};
-use config::process_name;
+use crate::launcher::{LIMIT, LOG_LIMIT};
+use crate::log::{self, Fields, Refused};
+use config::UnitName;
+use config::process::{self, Process};
 use config::user_database::UserDatabase;
 
-/// A client. Decisions rest on `uid` and `gid`; `pid` is for the log, since it can be reused.
+/// A client. Decisions rest on `uid` and `gid`, and on the unit of its process; `pid` is for the log, since it can be
+/// reused.
 #[derive(Debug)]
 pub struct Peer {
     /// Effective user when it connected.
@@ -26,8 +35,23 @@ pub struct Peer {
     accounts: Accounts,
     /// When it connected, since the boot.
     connected: Duration,
-    executable: OnceLock<Option<String>>,
+    process: OnceLock<Process>,
+    unit: Unit,
 }
+
+/// The unit of a client's process, as far as it is known.
+#[derive(Debug)]
+enum Unit {
+    /// No rule has asked for it.
+    Unasked,
+    /// As it was at that time; `None` outside of all units, or where the process has ended.
+    Known(Option<UnitName>, Instant),
+    /// The last question got no answer.
+    Unknown,
+}
+
+/// How long a unit is known: only root moves a process to another one.
+const UNIT_GOOD_FOR: Duration = Duration::from_secs(60);
 
 impl Peer {
     /// By SO_PEERCRED, as of when it connected; its user's groups by `accounts`, as of the last minute.
@@ -48,8 +72,9 @@ impl Peer {
             pid,
             named: false,
             accounts,
-            connected: process_name::since_boot(),
-            executable: OnceLock::new(),
+            connected: process::since_boot(),
+            process: OnceLock::new(),
+            unit: Unit::Unasked,
         }
     }
 
@@ -87,16 +112,73 @@ impl Peer {
         self.gid != self.accounts.unmapped().gid
     }
 
-    /// Returns whether the user database has just not told its user's groups.
-    pub fn has_unknown_groups(&self) -> bool {
-        self.accounts.has_unknown_groups(self.uid)
+    /// Asks for the unit of the process that connected at the other end of `socket`, unless it is known.
+    pub(crate) fn find_unit(&mut self, socket: impl AsFd) {
+        if matches!(&self.unit, Unit::Known(_, at) if at.elapsed() < UNIT_GOOD_FOR) {
+            return;
+        }
+        let (asked, found) = (Instant::now(), self.read_process(&socket));
+        self.unit = match found {
+            Ok(process) => {
+                let unit = process.as_ref().and_then(|process| process.unit.clone());
+                self.process = process.map(OnceLock::from).unwrap_or_default();
+                Unit::Known(unit, asked)
+            }
+            Err(error) => {
+                log::refused(self.refused("unit_unknown"), || {
+                    let (uid, pid) = (self.uid, self.pid);
+                    log::warn(&format!(
+                        "cannot determine the unit of uid={uid} pid={pid}: {error}"
+                    ));
+                });
+                Unit::Unknown
+            }
+        };
     }
 
-    /// What its process runs, for the log: a path, or a name in brackets, which the process may have
-    /// given to itself. Asked once a connection; `None` where nobody may tell.
-    pub fn executable(&self) -> Option<&str> {
-        let ask = || self.accounts.executable(self.pid, self.connected);
-        self.executable.get_or_init(ask).as_deref()
+    /// Reads about the process that connected, and no other: its number has been its own as long as it has not ended.
+    /// `None` where the kernel does not tell which process that is.
+    fn read_process(&self, socket: &impl AsFd) -> Result<Option<Process>, String> {
+        let pidfd = match getsockopt(socket, PeerPidfd) {
+            Ok(pidfd) => pidfd,
+            Err(error @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => {
+                return Err(error.to_string());
+            }
+            Err(_) => return Ok(None), // the process is gone, or the kernel is older than Linux 6.5
+        };
+        let process = self.accounts.process(self.pid, self.connected, LIMIT)?;
+        let mut events = [PollFd::new(&pidfd, PollFlags::IN)]; // readable from its end on
+        match poll(&mut events, Some(&Timespec::default())) {
+            Ok(0) => Ok(Some(process)),
+            Ok(_) => Ok(Some(Process::default())),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// The unit of its process, once a rule has asked for it.
+    pub(crate) fn unit(&self) -> Option<&UnitName> {
+        match &self.unit {
+            Unit::Known(unit, _) => unit.as_ref(),
+            Unit::Unasked | Unit::Unknown => None,
+        }
+    }
+
+    /// Returns whether its user's groups, or the unit of its process, have just been asked for without an answer.
+    pub fn has_unknowns(&self) -> bool {
+        matches!(self.unit, Unit::Unknown) || self.accounts.has_unknown_groups(self.uid)
+    }
+
+    /// Its process, for the log: the program's name in brackets is one that the process may have given to itself. Asked
+    /// once a connection.
+    pub(crate) fn process(&self) -> &Process {
+        self.process.get_or_init(|| {
+            let found = self.accounts.process(self.pid, self.connected, LOG_LIMIT);
+            let mut process = found.unwrap_or_default();
+            if matches!(self.unit, Unit::Known(..)) {
+                process.unit = None; // a rule could not rely on it
+            }
+            process
+        })
     }
 
     /// Who it is, for the log.
@@ -106,5 +188,15 @@ impl Peer {
             ("gid", self.gid.into()),
             ("pid", self.pid.into()),
         ]
+    }
+}
+
+#[cfg(test)]
+impl Peer {
+    /// The same client, known to be in a unit, or in none.
+    pub(crate) fn in_unit(mut self, unit: Option<&str>) -> Peer {
+        let unit = unit.map(|name| name.parse().unwrap());
+        self.unit = Unit::Known(unit, Instant::now());
+        self
     }
 }

@@ -48,6 +48,11 @@ impl Policy {
         self.rules.iter().any(|rule| !rule.groups.is_empty())
     }
 
+    /// Returns whether a rule names a unit.
+    pub(crate) fn names_units(&self) -> bool {
+        self.rules.iter().any(|rule| !rule.units.is_empty())
+    }
+
     /// Whether this caller may see the identity: whoever may use it, root and the agent's own user.
     pub fn shows_to(&self, peer: &Peer) -> bool {
         peer.uid == 0 || self.is_own(peer) || self.knows(peer)
@@ -67,7 +72,7 @@ impl Policy {
             }
         }
         Err(match closest {
-            Some((rule, message)) if !peer.has_unknown_groups() => {
+            Some((rule, message)) if !peer.has_unknowns() => {
                 Refusal::NotPermitted { rule, message }
             }
             _ => unnamed(peer),
@@ -83,9 +88,18 @@ impl Policy {
     }
 }
 
-/// Whether the rule is for this caller. One whose uid stands for all unmapped ones has no name, and is in no group:
-/// only its number itself names it.
+/// Whether the rule is for this caller: both its user and its unit, where it names both.
 fn names(rule: &Rule, peer: &Peer) -> bool {
+    let in_unit = || peer.unit().is_some_and(|unit| rule.units.contains(unit));
+    match rule.names_accounts() {
+        true => names_account(rule, peer) && (rule.units.is_empty() || in_unit()),
+        false => in_unit(),
+    }
+}
+
+/// Whether the rule names the caller's user. One whose uid stands for all unmapped ones has no name, and is in no group:
+/// only its number itself names it.
+fn names_account(rule: &Rule, peer: &Peer) -> bool {
     rule.users.contains(&peer.uid)
         || match peer.has_user() {
             true => rule.everyone || rule.groups.iter().any(|gid| peer.is_in_group(*gid)),
@@ -97,10 +111,11 @@ fn names(rule: &Rule, peer: &Peer) -> bool {
 /// are for it to know.
 pub fn unnamed(peer: &Peer) -> Refusal {
     let uid = peer.uid;
-    if peer.has_unknown_groups() {
+    if peer.has_unknowns() {
         return Refusal::Busy {
             message: format!(
-                "cannot determine the groups of user {uid}: the user database does not answer: try again later"
+                "cannot determine the groups or the unit of user {uid}: no answer of the user database, or about the process: \
+                 try again later"
             ),
         };
     }
@@ -108,7 +123,7 @@ pub fn unnamed(peer: &Peer) -> Refusal {
         rule: Part::Caller,
         message: format!(
             "user {uid} is not permitted: an [[identity.allow]] rule of the identity, in the agent's configuration, has \
-             to name it (users = [{uid}]) or one of its groups"
+             to name it (users = [{uid}]), one of its groups, or the systemd unit of its process"
         ),
     }
 }
@@ -298,6 +313,48 @@ pub(crate) mod tests {
         assert!(knows(vec![everyone], STRANGER, group));
         let nobody = Peer::new(user, group, 1, Accounts::own());
         assert!(!own(vec![]).shows_to(&nobody));
+    }
+
+    #[test]
+    fn units_limit_the_users_and_suffice_without() {
+        let unmapped = SystemUsers.unmapped();
+        let rule = |users: &[u32], unmatched: &[&str]| {
+            let unit = "payments.service".parse().unwrap();
+            let unmatched = unmatched.iter().map(|name| (*name).to_owned());
+            let rules = vec![Rule {
+                users: users.into(),
+                unmatched: unmatched.collect(),
+                units: vec![unit],
+                ..Rule::default()
+            }];
+            Policy {
+                own_uid: STRANGER,
+                rules,
+            }
+        };
+        let caller = |uid, unit| Peer::new(uid, THEIR_GROUP, 1, Accounts::own()).in_unit(unit);
+        let (payments, other) = (Some("payments.service"), Some("other.service"));
+        for uid in [STRANGER, 0, unmapped.uid] {
+            assert!(rule(&[], &[]).knows(&caller(uid, payments)));
+            assert!(!rule(&[], &[]).knows(&caller(uid, other)));
+            assert!(!rule(&[], &[]).knows(&caller(uid, None)));
+            assert!(!rule(&[], &["nobody"]).knows(&caller(uid, payments)));
+        }
+        assert!(!rule(&[], &[]).knows(&stranger())); // nobody has asked
+        assert!(rule(&[STRANGER], &[]).knows(&caller(STRANGER, payments)));
+        assert!(!rule(&[STRANGER], &[]).knows(&caller(STRANGER, other)));
+        assert!(!rule(&[1], &[]).knows(&caller(STRANGER, payments)));
+        let everyone = Rule {
+            everyone: true,
+            ..rule(&[], &[]).rules.remove(0)
+        };
+        let everyone = Policy {
+            own_uid: 0,
+            rules: vec![everyone],
+        };
+        assert!(everyone.knows(&caller(STRANGER, payments)));
+        assert!(!everyone.knows(&caller(STRANGER, other)));
+        assert!(!everyone.knows(&caller(unmapped.uid, payments)));
     }
 
     #[test]

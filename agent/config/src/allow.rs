@@ -10,6 +10,7 @@ use serde::de::{Deserializer, Error, Unexpected, Visitor};
 
 use crate::fault::Fault;
 use crate::rule::{Pattern, Rule};
+use crate::unit_name::UnitName;
 use crate::user_database::UserDatabase;
 use crate::value::Text;
 
@@ -20,6 +21,8 @@ pub(crate) struct RuleTable {
     users: Vec<Account>,
     #[serde(default)]
     groups: Vec<Account>,
+    #[serde(default)]
+    units: Vec<Text<UnitName>>,
     #[serde(default)]
     roles: Vec<Text<ArnPattern>>,
     #[serde(default)]
@@ -33,8 +36,8 @@ pub(crate) struct RuleTable {
 
 impl RuleTable {
     pub(crate) fn validate(self, users: &dyn UserDatabase) -> Result<Rule, Fault> {
-        if self.users.is_empty() && self.groups.is_empty() {
-            let nobody = "an [[identity.allow]] rule names no users or groups: add some; \
+        if self.users.is_empty() && self.groups.is_empty() && self.units.is_empty() {
+            let nobody = "an [[identity.allow]] rule names no users, groups or units: add some; \
                           users = [\"*\"] means every local user";
             return Err(nobody.to_owned().into());
         }
@@ -60,6 +63,7 @@ impl RuleTable {
             everyone: self.users.contains(&everyone),
             users: user_ids,
             groups: group_ids,
+            units: self.units.into_iter().map(|text| text.0).collect(),
             unmatched,
             roles: arns(self.roles).collect(),
             profiles: arns(self.profiles).collect(),
@@ -190,7 +194,13 @@ mod tests {
     #[test]
     fn faults_of_a_rule_are_named() {
         for (rule, expected) in [
-            ("", "users or groups"),
+            ("", "users, groups or units"),
+            ("units = []", "users, groups or units"),
+            ("units = [\"payments\"]", "FILE:5: "),
+            ("users = [0]\nunits = [\"pay*.service\"]", "FILE:6: "),
+            ("units = [\"foo@.service\"]", "FILE:5: "),
+            ("units = [\"system.slice\"]", "FILE:5: "),
+            ("units = [7]", "FILE:5: "),
             ("users = [\"no-such-user-here\"]", "no-such-user-here"),
             ("groups = [\"no-such-group\"]", "no-such-group"),
             ("users = [-1]", "FILE:5: "),

@@ -4,6 +4,7 @@
 
 mod allow;
 pub mod certificate;
+mod cgroup;
 pub mod command;
 mod fault;
 mod file;
@@ -15,16 +16,18 @@ mod limits;
 mod metrics;
 mod pin;
 pub mod pin_records;
-pub mod process_name;
+pub mod process;
 mod renew;
 pub mod renewal;
 mod rule;
 mod tokens;
 pub mod unit;
+mod unit_name;
 pub mod user_database;
 mod value;
 pub mod viewpoint;
 
+use std::cell::LazyCell;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -48,6 +51,7 @@ pub use rule::{Pattern, Rule};
 pub use tokens::DEFAULT_MODULE;
 use tokens::TpmTable;
 pub use tokens::{Pkcs11Config, TokenConfig, TokenKind};
+pub use unit_name::UnitName;
 use value::AbsolutePath;
 
 /// A configuration without faults of its own.
@@ -79,15 +83,25 @@ impl Config {
 
     /// What is no fault of the file, but does not do what somebody may expect.
     pub fn warnings(&self) -> impl Iterator<Item = String> {
-        self.identities.iter().flat_map(|identity| {
+        let without_process = LazyCell::new(|| !process::is_identified_by_sockets());
+        self.identities.iter().flat_map(move |identity| {
             let names = identity.rules.iter().flat_map(|rule| &rule.unmatched);
-            names.map(|name| {
+            let unmatched = names.map(|name| {
                 format!(
                     "identity {:?}: the rule for {name:?} matches nobody: its number is also that of everyone who is not \
                      mapped into the agent's user namespace; to permit all of them, write the number",
                     identity.name
                 )
-            })
+            });
+            let by_unit = identity.rules.iter().any(|rule| !rule.units.is_empty()) && *without_process;
+            let old_kernel = by_unit.then(|| {
+                format!(
+                    "identity {:?}: rules with units match nobody: this kernel does not identify the process of a caller, \
+                     as Linux 6.5 does (SO_PEERPIDFD); write a rule with users or groups alone",
+                    identity.name
+                )
+            });
+            unmatched.chain(old_kernel).collect::<Vec<_>>()
         })
     }
 

@@ -2,6 +2,8 @@
 
 use rolesanywhere::SessionDuration;
 
+use crate::unit_name::UnitName;
+
 /// One `allow` rule. Lists left empty permit anything, but for the callers, of which there is one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rule {
@@ -11,6 +13,8 @@ pub struct Rule {
     pub users: Vec<u32>,
     /// `groups`, by number.
     pub groups: Vec<u32>,
+    /// `units`; empty for any.
+    pub units: Vec<UnitName>,
     /// Names in `users` and `groups` that match nobody: their number stands for everyone who has none here.
     pub unmatched: Vec<String>,
     /// `roles`
@@ -23,6 +27,18 @@ pub struct Rule {
     pub role_session_names: Vec<Pattern>,
     /// `max-duration`
     pub max_duration: Option<SessionDuration>,
+}
+
+impl Rule {
+    /// Returns whether it has `users` or `groups`, those included that match nobody. Without, any user of its units
+    /// matches.
+    pub fn names_accounts(&self) -> bool {
+        self.everyone
+            || [&self.users, &self.groups]
+                .iter()
+                .any(|ids| !ids.is_empty())
+            || !self.unmatched.is_empty()
+    }
 }
 
 /// A text in which `*` stands for any characters and `?` for one, as in IAM policies.

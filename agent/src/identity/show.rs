@@ -27,6 +27,11 @@ impl Identities {
     pub(crate) fn name_groups(&self) -> bool {
         { self.identities.iter() }.any(|identity| identity.policy.names_groups())
     }
+
+    /// Returns whether a rule of any identity names a unit.
+    pub(crate) fn name_units(&self) -> bool {
+        { self.identities.iter() }.any(|identity| identity.policy.names_units())
+    }
 }
 
 impl Identity {

@@ -12,6 +12,7 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use config::process::Process;
 use token::Program;
 
 /// From the agent.
@@ -31,8 +32,8 @@ pub(super) enum LauncherRequest {
     Start { program: Program, confined: bool },
     /// Kills one that it has started.
     Kill { pid: i32 },
-    /// Which program a process runs.
-    Executable {
+    /// What `/proc` shows of a process.
+    Process {
         pid: i32,
         /// Since the boot, in milliseconds: when it was there.
         at: u64,
@@ -66,7 +67,7 @@ pub(super) enum FromLauncher {
 pub(super) enum Answer {
     Started(i32),
     Killed,
-    Executable(Option<String>),
+    Process(Process),
     Number(Option<u32>),
     Groups(Vec<u32>),
     /// It could not be done, and why.
@@ -178,7 +179,7 @@ mod tests {
                 confined: true,
             },
             LauncherRequest::Kill { pid: 7 },
-            LauncherRequest::Executable { pid: 7, at: 1 },
+            LauncherRequest::Process { pid: 7, at: 1 },
             LauncherRequest::User {
                 name: "\u{1}".repeat(256),
             },

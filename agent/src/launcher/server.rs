@@ -21,7 +21,7 @@ use super::message::{
     Answer, FromLauncher, LauncherRequest, REQUEST_LIMIT, Request, receive, send,
 };
 use crate::panics::{INTERNAL_ERROR, contain};
-use config::process_name;
+use config::process;
 use config::user_database::{SystemUsers, UserDatabase};
 use files::trust;
 use token::Program;
@@ -122,8 +122,8 @@ impl Process {
                 return self.start(number, program, confined);
             }
             LauncherRequest::Kill { pid } => self.kill(pid),
-            LauncherRequest::Executable { pid, at } => {
-                Answer::Executable(process_name::of(pid, Duration::from_millis(at)))
+            LauncherRequest::Process { pid, at } => {
+                Answer::Process(process::Process::read(pid, Duration::from_millis(at)))
             }
             LauncherRequest::User { name } => {
                 return self.look_up(number, move || found(SystemUsers.user(&name)));

@@ -199,7 +199,9 @@ fn hint_of(refusal: &Refusal) -> String {
 /// Returns what to change in the rule, or in the request.
 fn remedy(rule: Rule) -> &'static str {
     match rule {
-        Rule::Caller => "name this user (users) or one of its groups (groups) in",
+        Rule::Caller => {
+            "name this user (users), one of its groups (groups) or the systemd unit of its process (units) in"
+        }
         Rule::Role => {
             "request another role or role session name, or add this one to role-session-names or roles of"
         }
@@ -285,6 +287,7 @@ mod tests {
     fn a_hint_names_the_setting_of_the_rule() {
         for (rule, setting) in [
             (Rule::Caller, "users"),
+            (Rule::Caller, "units"),
             (Rule::Role, "roles"),
             (Rule::Profile, "profiles"),
             (Rule::TrustAnchor, "trust-anchors"),
