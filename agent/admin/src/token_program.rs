@@ -21,11 +21,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use token::operator::{ARGUMENT, Outcome};
+use token::signals::Signals;
 use token::{PinSource, greeting, link};
 
 use crate::failure::Failure;
 use crate::output;
-use crate::signals::Signals;
 use terminal::Terminal;
 
 /// A token program that runs.

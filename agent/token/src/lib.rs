@@ -20,6 +20,7 @@ pub mod program;
 mod program_name;
 pub mod sandbox;
 mod secret_memory;
+pub mod signals;
 pub mod softhsm;
 mod string_to_sign;
 mod tcti;
