@@ -47,7 +47,7 @@ pub use renew::beside;
 pub use rule::{Pattern, Rule};
 pub use tokens::DEFAULT_MODULE;
 use tokens::TpmTable;
-pub use tokens::{Pkcs11Config, TokenConfig, TokenKind};
+pub use tokens::{TokenConfig, TokenKind};
 use value::AbsolutePath;
 
 /// A configuration without faults of its own.
@@ -214,6 +214,7 @@ mod tests {
     use crate::user_database::SystemUsers;
     use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
+    use token::Pkcs11Token;
     use token::link::CertificateOnToken;
 
     pub(crate) const WEB: &str =
@@ -239,7 +240,7 @@ mod tests {
         assert!(message.starts_with("FILE:"), "{message}");
     }
 
-    pub(crate) fn pkcs11(token: &TokenConfig) -> &Pkcs11Config {
+    pub(crate) fn pkcs11(token: &TokenConfig) -> &Pkcs11Token {
         match &token.kind {
             TokenKind::Pkcs11(token) => token,
             other => panic!("{other:?}"),

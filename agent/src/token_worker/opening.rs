@@ -334,8 +334,8 @@ mod tests {
     use std::process::Command;
 
     use openssl::nid::Nid;
-    use token::Pkcs11Uri;
     use token::link::{Open, OpenKey, OpenPkcs11};
+    use token::{Pkcs11Token, Pkcs11Uri, TokenMatch};
 
     use crate::launcher::Launcher;
     use crate::token_worker::{PinTries, Predecessors, TokenWorker};
@@ -386,11 +386,13 @@ mod tests {
 
         fn worker_with(&self, pin_tries: &PinTries, certificate: PathBuf) -> TokenWorker {
             let open = Open::Pkcs11(Box::new(OpenPkcs11 {
-                network: None,
-                module: "/module.so".into(),
-                token: Pkcs11Uri::default(),
-                pin: None,
-                sessions: 1,
+                token: Pkcs11Token {
+                    network: None,
+                    module: "/module.so".into(),
+                    token: TokenMatch::default(),
+                    pin: None,
+                    sessions: 1,
+                },
                 keys: vec![OpenKey {
                     uri: Pkcs11Uri::default(),
                     certificate: None,

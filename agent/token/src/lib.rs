@@ -15,6 +15,7 @@ pub mod link;
 mod module_file;
 pub mod operator;
 mod pin;
+mod pkcs11_token;
 mod pkcs11_uri;
 pub mod program;
 mod program_name;
@@ -27,8 +28,8 @@ mod tcti;
 pub mod tpm_device;
 
 pub use key::{Key, Signature, TokenError};
-pub use module_file::is_same_module;
 pub use pin::{Failures, Pin, PinError, PinFingerprint, PinKey, PinSource, Question, TakeOver};
+pub use pkcs11_token::Pkcs11Token;
 pub use pkcs11_uri::{ObjectMatch, Pkcs11Uri, TokenMatch, UriError, unpad};
 pub use program_name::Program;
 pub use rolesanywhere::{RSA_LENGTHS, is_rsa_length};

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 use token::link::{KeyReport, Open, OpenKey, OpenPkcs11};
-use token::{PinSource, TokenError};
+use token::{PinSource, Pkcs11Token, Pkcs11Uri, TokenError, TokenMatch};
 
 use crate::harness::Program;
 
@@ -192,11 +192,13 @@ impl Store {
             public_key: None,
         };
         OpenPkcs11 {
-            network: None,
-            module: module.into(),
-            token: "pkcs11:".parse().unwrap(),
-            pin: Some(PinSource::File(self.path("lab.pin"))),
-            sessions: 2,
+            token: Pkcs11Token {
+                network: None,
+                module: module.into(),
+                token: TokenMatch::default(),
+                pin: Some(PinSource::File(self.path("lab.pin"))),
+                sessions: 2,
+            },
             keys: keys.iter().map(key).collect(),
         }
     }
@@ -206,6 +208,11 @@ impl Store {
         let opened = Program::start(self).reports(Open::Pkcs11(Box::new(open)));
         opened.unwrap_err()
     }
+}
+
+/// The token that a URI names.
+pub(super) fn token(uri: &str) -> TokenMatch {
+    uri.parse::<Pkcs11Uri>().unwrap().token
 }
 
 /// pkcs11-spy: the module that logs every call to the one behind it.
