@@ -31,17 +31,26 @@ pub struct PinTries {
 struct Record {
     /// Of the fingerprints.
     key: PinKey,
-    /// The records on the disk have another key, which is lost: none of their tokens is tried with any PIN.
-    key_is_lost: bool,
+    key_state: KeyState,
+    /// The agent has a state directory, though it may not be usable.
     disk: Option<PinRecords>,
-    /// The log has been told that refusals are not remembered.
-    has_warned: bool,
+    /// Why nothing is recorded in the state directory, so that no PIN is tried.
+    fault: Option<String>,
     tries: BTreeMap<PinFingerprint, Tried>,
     /// In the order in which they came.
     line: Vec<Place>,
     last: u64,
     /// Tries that the token has not answered yet.
     under_way: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KeyState {
+    /// The key is not on the disk yet.
+    New,
+    Stored,
+    /// The records on the disk have another key, which is lost: none of their tokens is tried with any PIN.
+    Lost,
 }
 
 #[derive(Debug)]
@@ -111,8 +120,8 @@ const LIMIT: usize = 2000;
 const LIMIT_EACH: usize = 100;
 
 impl PinTries {
-    /// A record in this state directory. Without one, or where it cannot be written, the record lasts as long as the
-    /// agent, and the log says so.
+    /// A record in this state directory: where it cannot be used, no PIN is tried. Without one, the record lasts as long
+    /// as the agent, and the log says so.
     pub fn open(state: Option<&Path>) -> io::Result<PinTries> {
         let tries = PinTries::in_memory()?;
         let mut record = tries.lock();
@@ -122,8 +131,13 @@ impl PinTries {
                 record.disk = Some(disk);
                 record.load();
             }
-            Some((state, Err(error))) => record.warn(&format!("{}: {error}", state.display())),
-            None => record.warn("there is no state directory (state = \"DIR\")"),
+            Some((state, Err(error))) => record.fail(format!(
+                "cannot use the state directory {}: {error}; mend it, then restart the agent",
+                state.display()
+            )),
+            None => log::warn(
+                "refused PINs are not remembered across restarts: there is no state directory (state = \"DIR\")",
+            ),
         }
         drop(record);
         Ok(tries)
@@ -133,9 +147,9 @@ impl PinTries {
     pub fn in_memory() -> io::Result<PinTries> {
         let record = Record {
             key: PinKey::random()?,
-            key_is_lost: false,
+            key_state: KeyState::New,
             disk: None,
-            has_warned: false,
+            fault: None,
             tries: BTreeMap::new(),
             line: Vec::new(),
             last: 0,
@@ -162,7 +176,8 @@ impl PinTries {
     }
 
     /// Whether this PIN may be tried, where the token counts failures so. If it may, the try is recorded from here on,
-    /// but for a PIN that was good before. What its identities had before is forgotten.
+    /// and on the disk where there is one; but for a PIN that was good before. What its identities had before is
+    /// forgotten.
     pub(super) fn begin(
         &self,
         pin: &PinFingerprint,
@@ -175,12 +190,10 @@ impl PinTries {
         match record.find(pin, &owner.token) {
             Some(tried) => record.try_again(&tried, owner, failures),
             None if was_good => Permission::Try,
-            None if record.is_full(owner) => Permission::NoRoom,
-            None => {
-                record.insert(pin, owner, failures);
-                record.store(pin);
-                Permission::Try
-            }
+            None => match record.begin(pin, owner, failures) {
+                Ok(()) => Permission::Try,
+                Err(why) => Permission::Unrecorded(why),
+            },
         }
     }
 
@@ -216,7 +229,7 @@ impl PinTries {
             let identities = owner.identities.iter().cloned();
             tried.record.identities.extend(identities);
         }
-        record.store(pin);
+        record.update(pin);
     }
 
     pub(super) fn is_refused(&self, pin: &PinFingerprint) -> bool {
@@ -279,7 +292,8 @@ impl Record {
             return Some(pin.clone());
         }
         let may_be = |tried: &Tried| tried.record.token.is_empty() || tried.record.token == token;
-        let mut tries = self.tries.iter().filter(|_| self.key_is_lost);
+        let is_lost = self.key_state == KeyState::Lost;
+        let mut tries = self.tries.iter().filter(|_| is_lost);
         tries
             .find(|(_, tried)| may_be(tried))
             .map(|(pin, _)| pin.clone())
@@ -299,7 +313,7 @@ impl Record {
             .record
             .identities
             .extend(owner.identities.iter().cloned());
-        let is_new = tried.record.identities.len() > known;
+        let is_new = tried.record.identities.len() > known || !tried.is_stored;
         let permission = match tried.before.was_none(failures) {
             _ if tried.record.refused => Permission::Refused,
             true => Permission::Try,
@@ -309,18 +323,38 @@ impl Record {
             tried.before = failures;
         }
         if is_new {
-            self.store(pin);
+            self.update(pin);
         }
         permission
     }
 
-    fn is_full(&self, owner: &PinOwner) -> bool {
+    /// Records a try that was not made yet, or says why it cannot.
+    fn begin(
+        &mut self,
+        pin: &PinFingerprint,
+        owner: &PinOwner,
+        before: Failures,
+    ) -> Result<(), String> {
+        if let Some(fault) = &self.fault {
+            return Err(fault.clone());
+        }
         let is_owners = |tried: &&Tried| {
             let identities = &tried.record.identities;
             owner.identities.iter().any(|one| identities.contains(one))
         };
-        let own = self.tries.values().filter(is_owners);
-        self.tries.len() >= LIMIT || own.count() >= LIMIT_EACH
+        let own = self.tries.values().filter(is_owners).count();
+        if self.tries.len() >= LIMIT || own >= LIMIT_EACH {
+            return Err(format!(
+                "there are {own} records of refused PINs of this identity, and {} in all: roleseal-admin pin retry \
+                 IDENTITY",
+                self.tries.len()
+            ));
+        }
+        self.insert(pin, owner, before);
+        self.store(pin).map_err(|error| {
+            self.tries.remove(pin);
+            format!("{error}; mend that: the agent tries again each minute")
+        })
     }
 
     fn insert(&mut self, pin: &PinFingerprint, owner: &PinOwner, before: Failures) {
@@ -335,7 +369,7 @@ impl Record {
 
     /// These identities have this PIN of the token now, and no other.
     fn release_others(&mut self, pin: &PinFingerprint, owner: &PinOwner) {
-        if self.key_is_lost {
+        if self.key_state == KeyState::Lost {
             return; // another fingerprint is no other PIN
         }
         let mut changed = Vec::new();
@@ -355,7 +389,7 @@ impl Record {
         for (other, left) in changed {
             match left {
                 0 => self.forget(&other),
-                _ => self.store(&other),
+                _ => self.update(&other),
             }
         }
     }
@@ -374,17 +408,28 @@ impl Record {
         }
     }
 
-    fn store(&mut self, pin: &PinFingerprint) {
-        let (Some(disk), Some(tried)) = (&self.disk, self.tries.get_mut(pin)) else {
-            return;
-        };
-        match disk.store(pin, &tried.record) {
-            Ok(()) => tried.is_stored = true,
-            Err(error) => {
-                let why = format!("cannot write to {}: {error}", disk.path().display());
-                self.warn(&why);
-            }
+    /// Stores what is known now of a try that is recorded.
+    fn update(&mut self, pin: &PinFingerprint) {
+        if let Err(error) = self.store(pin) {
+            log::warn(&format!("{error}; a restart may forget a refused PIN"));
         }
+    }
+
+    /// Writes the record of a PIN, where there is a disk, and before it the key that it is recognized by.
+    fn store(&mut self, pin: &PinFingerprint) -> Result<(), String> {
+        let (Some(disk), Some(tried)) = (&self.disk, self.tries.get_mut(pin)) else {
+            return Ok(());
+        };
+        let mut store = || {
+            if self.key_state == KeyState::New {
+                disk.store_key(&self.key)?;
+                self.key_state = KeyState::Stored;
+            }
+            disk.store(pin, &tried.record)
+        };
+        store().map_err(|error| format!("cannot write to {}: {error}", disk.path().display()))?;
+        tried.is_stored = true;
+        Ok(())
     }
 
     /// As it is on the disk; what could not be stored there stays.
@@ -393,18 +438,18 @@ impl Record {
         let path = disk.path().display().to_string();
         let found = match disk.read() {
             Ok(found) => found,
-            Err(error) => return self.warn(&format!("cannot read {path}: {error}")),
-        };
-        self.key_is_lost = false;
-        match found.key {
-            FoundKey::Sound(key) => self.key = key,
-            FoundKey::Missing if found.records.is_empty() => {
-                if let Err(error) = disk.store_key(&self.key) {
-                    self.warn(&format!("cannot write to {path}: {error}"));
-                }
+            Err(error) => {
+                return self.fail(format!(
+                    "cannot read {path}: {error}; mend it, then reload the agent"
+                ));
             }
+        };
+        self.fault = None;
+        match found.key {
+            FoundKey::Sound(key) => (self.key, self.key_state) = (key, KeyState::Stored),
+            FoundKey::Missing if found.records.is_empty() => self.key_state = KeyState::New,
             FoundKey::Missing | FoundKey::Damaged => {
-                self.key_is_lost = true;
+                self.key_state = KeyState::Lost;
                 log::error(&format!(
                     "cannot read {path}/key: it is missing or damaged; no PIN is tried on a token with a record there: \
                      roleseal-admin pin retry IDENTITY"
@@ -427,13 +472,10 @@ impl Record {
         self.tries.append(&mut before);
     }
 
-    /// Says once that refusals are not remembered.
-    fn warn(&mut self, why: &str) {
-        if !std::mem::replace(&mut self.has_warned, true) {
-            log::warn(&format!(
-                "refused PINs are not remembered across restarts: {why}"
-            ));
-        }
+    /// Has no PIN tried, since no try can be recorded.
+    fn fail(&mut self, why: String) {
+        log::error(&format!("no PIN is tried: {why}"));
+        self.fault = Some(why);
     }
 }
 

@@ -83,7 +83,7 @@ pub enum FromToken {
 }
 
 /// Whether a PIN may be tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Permission {
     /// It may.
     Try,
@@ -91,8 +91,8 @@ pub enum Permission {
     Refused,
     /// It was tried, and whether the token has refused it is unknown.
     Unanswered,
-    /// So many others are recorded as refused that the try could not be.
-    NoRoom,
+    /// The try cannot be recorded, and why.
+    Unrecorded(String),
 }
 
 /// Which token to open, and what on it. Each kind of token has a program of its own.

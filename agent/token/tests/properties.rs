@@ -187,7 +187,7 @@ fn to_token() -> impl Strategy<Value = ToToken> {
         Just(Permission::Try),
         Just(Permission::Refused),
         Just(Permission::Unanswered),
-        Just(Permission::NoRoom),
+        text().prop_map(Permission::Unrecorded),
     ];
     prop_oneof![
         open.prop_map(|(open, pin_key)| ToToken::Open { open, pin_key }),

@@ -72,7 +72,11 @@ pub(super) fn permit_try(program: &mut Program) {
 
 #[test]
 fn a_pin_that_the_agent_forbids_is_not_tried() {
-    for permission in [Permission::Refused, Permission::Unanswered] {
+    for permission in [
+        Permission::Refused,
+        Permission::Unanswered,
+        Permission::Unrecorded("the disk is full".to_owned()),
+    ] {
         let store = Store::new();
         store.generate("EC:prime256v1", "01", "web", &[]);
         let spy = Spy::new(&store);
@@ -83,12 +87,19 @@ fn a_pin_that_the_agent_forbids_is_not_tried() {
             let is_turn = matches!(answer, FromToken::AwaitingTurn { .. });
             program.send(&match is_turn {
                 true => ToToken::YourTurn,
-                false => ToToken::Pin(permission),
+                false => ToToken::Pin(permission.clone()),
             });
             answer = program.receive_any();
         }
-        let rejected = matches!(answer, FromToken::Opened(Err(TokenError::PinRejected(_))));
-        assert!(rejected, "{answer:?}");
+        let FromToken::Opened(Err(error)) = answer else {
+            panic!("{answer:?}")
+        };
+        let passes = matches!(permission, Permission::Unrecorded(_));
+        match error {
+            TokenError::PinRejected(_) => assert!(!passes),
+            TokenError::Wait { text, .. } => assert!(passes && text.contains("disk is full")),
+            other => panic!("{other:?}"),
+        }
         assert!(program.end().success());
         assert_eq!(count(&spy.calls(), "C_Login"), 0);
     }

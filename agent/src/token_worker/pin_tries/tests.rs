@@ -56,6 +56,10 @@ fn pin(tries: &PinTries, text: &str) -> PinFingerprint {
     PinFingerprint::of(&tries.key(), "lab", &[&Pin::from(text.to_owned())])
 }
 
+fn is_unrecorded(permission: &Permission) -> bool {
+    matches!(permission, Permission::Unrecorded(_))
+}
+
 #[test]
 fn a_try_is_on_the_disk_before_it_is_made() {
     let (lab, tries) = Lab::new();
@@ -215,14 +219,36 @@ fn invented_pins_push_no_record_out() {
     for number in 0..LIMIT_EACH {
         assert_eq!(invent("liar", number), Permission::Try);
     }
-    assert_eq!(invent("liar", LIMIT_EACH), Permission::NoRoom);
+    assert!(is_unrecorded(&invent("liar", LIMIT_EACH)));
     for number in 0..LIMIT {
         invent(&format!("liar {number}"), number);
     }
     assert_eq!(tries.lock().tries.len(), LIMIT);
-    assert_eq!(invent("batch", 0), Permission::NoRoom);
+    assert!(is_unrecorded(&invent("batch", 0)));
     assert_eq!(tries.begin(&wrong, &web, FLAG, false), Permission::Refused);
     // Its successor is tried: the record of the first goes.
     let right = pin(&tries, "right");
     assert_eq!(tries.begin(&right, &web, FLAG, false), Permission::Try);
+}
+
+/// A full disk, a directory that is gone, one that is missing from the start.
+#[test]
+fn what_cannot_be_recorded_is_not_tried() {
+    let (lab, tries) = Lab::new();
+    std::fs::remove_dir_all(tries.directory().unwrap()).unwrap();
+    let absent = lab.0.path().join("absent");
+    let without = PinTries::open(Some(&absent)).unwrap();
+    let web = owner(&["web"]);
+    for tries in [&tries, &without] {
+        let pin = pin(tries, "1234");
+        for _ in 0..2 {
+            assert!(is_unrecorded(&tries.begin(&pin, &web, FLAG, false)));
+        }
+        assert!(!tries.is_recorded("web"));
+        // One that the token has taken needs no record.
+        assert_eq!(tries.begin(&pin, &web, FLAG, true), Permission::Try);
+    }
+    tries.read_again(); // of a directory that is gone
+    let pin = pin(&tries, "1234");
+    assert!(is_unrecorded(&tries.begin(&pin, &web, FLAG, false)));
 }
