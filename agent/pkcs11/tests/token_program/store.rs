@@ -67,6 +67,13 @@ impl Store {
         self.tool(&[&key, &login[..], &usage, more].concat());
     }
 
+    /// A key pair of a label alone, without a CKA_ID.
+    pub(super) fn generate_without_id(&self, label: &str) {
+        let key = ["--keypairgen", "--key-type", "EC:prime256v1"];
+        let login = ["--login", "--pin", PIN, "--label", label, "--usage-sign"];
+        self.tool(&[&key[..], &login].concat());
+    }
+
     /// A key pair made by `openssl`; its public half stays beside the token too.
     pub(super) fn import(&self, kind: &str, id: &str, more: &[&str]) {
         self.openssl(&format!("genpkey -algorithm {kind} -out key.pem"));
