@@ -16,7 +16,6 @@
 
 pub mod accounts;
 pub mod arguments;
-pub mod check;
 pub mod connection;
 pub mod create_session;
 pub mod decision;

@@ -4,6 +4,7 @@
 
 mod allow;
 pub mod certificate;
+pub mod check;
 pub mod command;
 mod fault;
 mod file;
