@@ -21,7 +21,9 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use client::{Link, Reply, lock};
+use crate::sync::lock;
+
+use client::{Link, Reply};
 pub use main::{is_asked_for, main};
 use message::{Answer, LauncherRequest};
 pub use token_programs::{Running, TokenPrograms};

@@ -35,6 +35,7 @@ pub mod sandbox;
 pub mod service_manager;
 pub mod sigv4;
 pub mod state;
+mod sync;
 pub mod token_worker;
 pub mod unix_socket;
 pub mod watch;

@@ -10,7 +10,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use listenfd::ListenFd;
@@ -23,6 +23,7 @@ use crate::metrics::OpenConnection;
 use crate::panics::contain;
 use crate::peer::Peer;
 use crate::state::Agent;
+use crate::sync::{left, lock};
 use crate::unix_socket::{ListenError, bind_at};
 use nix::unistd::geteuid;
 use places::{Holder, Idle, Places, Verdict};
@@ -313,7 +314,7 @@ pub fn refuse_waiting(refusal: &Refusal) {
             let reply = codec::encode_reply(&Reply::Refused(refusal.clone()));
             let _ = client.send(reply, SLOW_CLIENT); // it may be gone
         }
-        patience = deadline.saturating_duration_since(Instant::now());
+        patience = left(deadline);
         if patience.is_zero() {
             return;
         }
@@ -393,8 +394,4 @@ impl Drop for Door {
     fn drop(&mut self) {
         lock(&self.places).leave_door(self.uid);
     }
-}
-
-fn lock(places: &Mutex<Places>) -> MutexGuard<'_, Places> {
-    places.lock().unwrap_or_else(PoisonError::into_inner)
 }

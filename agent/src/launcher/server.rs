@@ -21,6 +21,7 @@ use super::message::{
     Answer, FromLauncher, LauncherRequest, REQUEST_LIMIT, Request, receive, send,
 };
 use crate::panics::{INTERNAL_ERROR, contain};
+use crate::sync::left;
 use config::process_name;
 use config::user_database::{SystemUsers, UserDatabase};
 use files::trust;
@@ -252,7 +253,7 @@ impl Process {
         let deadline = Instant::now() + limit;
         loop {
             self.reap();
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = left(deadline);
             if self.children.is_empty() || left.is_zero() {
                 return;
             }

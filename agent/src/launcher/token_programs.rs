@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::Launcher;
 use super::message::{Answer, LauncherRequest};
+use crate::sync::left;
 use token::Program;
 
 /// How token programs are started.
@@ -64,9 +65,11 @@ impl Running {
     pub fn wait(&self, limit: Duration) {
         let deadline = Instant::now() + limit;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
             let mut events = [PollFd::new(&self.end, PollFlags::IN)];
-            match poll(&mut events, Timespec::try_from(left).ok().as_ref()) {
+            match poll(
+                &mut events,
+                Timespec::try_from(left(deadline)).ok().as_ref(),
+            ) {
                 Err(Errno::INTR) => {}
                 _ => return,
             }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
 use config::pin_records::{FoundKey, PinRecord, PinRecords};
@@ -18,6 +18,7 @@ use token::{Failures, PinFingerprint, PinKey};
 
 use super::Event;
 use crate::log;
+use crate::sync::{lock, wait_while};
 
 /// The tries of PINs, shared by all workers of an agent and their successors.
 #[derive(Debug, Clone)]
@@ -266,10 +267,9 @@ impl PinTries {
         if record.under_way == 0 {
             return false;
         }
-        let left = deadline.saturating_duration_since(Instant::now());
-        let _ = self
-            .ended
-            .wait_timeout_while(record, left, |record| record.under_way > 0); // ended or late
+        drop(wait_while(&self.ended, record, Some(deadline), |record| {
+            record.under_way > 0
+        }));
         true
     }
 
@@ -281,7 +281,7 @@ impl PinTries {
     }
 
     fn lock(&self) -> MutexGuard<'_, Record> {
-        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.record)
     }
 }
 
