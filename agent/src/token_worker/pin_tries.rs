@@ -1,8 +1,10 @@
-//! Which PINs were tried and not accepted, and whose turn it is to try one: one record for all workers, since one token
-//! may be open under several names of its module; and on the disk, since an agent may be killed.
+//! Which PINs were tried and not accepted: one record for all workers, since one token may be open under several names of
+//! its module; and on the disk, since an agent may be killed.
 //!
 //! A try is recorded before it is made. The record goes when the token accepts the PIN, when the identities that had the
 //! PIN have another one, or when an operator removes it.
+
+mod line;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,11 +21,14 @@ use token::{Failures, PinFingerprint, PinKey};
 use super::Event;
 use crate::log;
 use crate::sync::{lock, wait_while};
+use line::Line;
+pub(super) use line::Turn;
 
 /// The tries of PINs, shared by all workers of an agent and their successors.
 #[derive(Debug, Clone)]
 pub struct PinTries {
     record: Arc<Mutex<Record>>,
+    line: Line,
     /// Told when a try has ended.
     ended: Arc<Condvar>,
 }
@@ -38,9 +43,6 @@ struct Record {
     /// Why nothing is recorded in the state directory, so that no PIN is tried.
     fault: Option<String>,
     tries: BTreeMap<PinFingerprint, Tried>,
-    /// In the order in which they came.
-    line: Vec<Place>,
-    last: u64,
     /// Tries that the token has not answered yet.
     under_way: usize,
 }
@@ -98,21 +100,6 @@ pub(super) enum PinState {
     Good,
 }
 
-#[derive(Debug)]
-struct Place {
-    number: u64,
-    /// The token's identity.
-    token: String,
-    events: Sender<Event>,
-}
-
-/// A place in the line of those who want to try a PIN of one token; left on drop.
-#[derive(Debug)]
-pub(super) struct Turn {
-    tries: PinTries,
-    number: u64,
-}
-
 /// More records are not made: a PIN that cannot be recorded is not tried. None goes to make room, so that no token
 /// program has another token's refusals forgotten.
 const LIMIT: usize = 2000;
@@ -152,12 +139,11 @@ impl PinTries {
             disk: None,
             fault: None,
             tries: BTreeMap::new(),
-            line: Vec::new(),
-            last: 0,
             under_way: 0,
         };
         Ok(PinTries {
             record: Arc::new(Mutex::new(record)),
+            line: Line::default(),
             ended: Arc::default(),
         })
     }
@@ -243,16 +229,7 @@ impl PinTries {
 
     /// Waits in line for the token of this identity. `events` gets [`Event::Turn`] when somebody has left.
     pub(super) fn line_up(&self, token: String, events: Sender<Event>) -> Turn {
-        let mut record = self.lock();
-        record.last += 1;
-        let number = record.last;
-        record.line.push(Place {
-            number,
-            token,
-            events,
-        });
-        let tries = self.clone();
-        Turn { tries, number }
+        self.line.enter(token, events)
     }
 
     /// A try begins, which the end of the agent waits for.
@@ -495,29 +472,6 @@ impl Drop for TryUnderWay {
     fn drop(&mut self) {
         self.0.lock().under_way -= 1;
         self.0.ended.notify_all();
-    }
-}
-
-impl Turn {
-    /// Whether nobody is before this one.
-    pub(super) fn has_come(&self) -> bool {
-        let line = &self.tries.lock().line;
-        let own = line.iter().find(|place| place.number == self.number);
-        let first = own.and_then(|own| line.iter().find(|place| place.token == own.token));
-        first.is_some_and(|first| first.number == self.number)
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let mut record = self.tries.lock();
-        let line = &mut record.line;
-        if let Some(at) = line.iter().position(|place| place.number == self.number) {
-            let own = line.remove(at);
-            for next in line.iter().filter(|place| place.token == own.token) {
-                let _ = next.events.send(Event::Turn); // its worker may have ended
-            }
-        }
     }
 }
 
