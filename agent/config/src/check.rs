@@ -67,10 +67,9 @@ pub fn faults(config: &Config, looker: Looker) -> Vec<String> {
         if confinement.is_some() && awaits_renewal(identity) {
             return None;
         }
-        let objection =
-            confinement.and_then(|own| source.files().find_map(|file| own.objection(file)));
-        let objection = objection.map(|objection| format!("; {objection}"));
-        let objection = objection.unwrap_or_default();
+        let closed = |own: &dyn Confinement| source.files().find_map(|file| own.objection(file));
+        let objection = confinement.and_then(closed);
+        let objection = objection.map_or(String::new(), |objection| format!("; {objection}"));
         Some(format!("identity {:?}: {error}{objection}", identity.name))
     });
     let clear_keys = config.identities.iter().filter_map(|identity| {
