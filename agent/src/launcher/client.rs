@@ -8,14 +8,12 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
 
 use super::message::{ANSWER_LIMIT, Answer, FromLauncher, LauncherRequest, Request, receive, send};
 use crate::log;
 use crate::panics::contain;
-use crate::sync::{left, lock};
+use crate::sync::{left, lock, wait_to_read};
 
 /// The socket, and who waits for an answer at it.
 #[derive(Debug)]
@@ -71,16 +69,11 @@ impl Link {
             if let Ok(reply) = answer.try_recv() {
                 return Ok(reply);
             }
-            let mut events = [PollFd::new(&self.socket, PollFlags::IN)];
-            match poll(
-                &mut events,
-                Timespec::try_from(left(deadline)).ok().as_ref(),
-            ) {
-                Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
-                Ok(_) if self.take_in()? => {}
-                Ok(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+            if !wait_to_read(&self.socket, deadline)? {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            if !self.take_in()? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
     }
