@@ -12,8 +12,10 @@ use hsm_fixtures::{
     Agent, AgentConfig, KeyKind, PROFILE_ARN, REGION, Scene, SoftHsm, TRUST_ANCHOR_ARN,
     WEB_ROLE_ARN,
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
-    Gid, Pid, Resource, Rlimit, Signal, Uid, getrlimit, getuid, kill_process, setrlimit,
+    Gid, Pid, PidfdFlags, Resource, Rlimit, Signal, Uid, getrlimit, getuid, kill_process,
+    pidfd_open, setrlimit,
 };
 use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
 use serde_json::{Value, json};
@@ -89,6 +91,18 @@ pub(crate) struct Web {
 }
 
 impl Web {
+    /// Writes `aws.config`, by which AWS clients get their credentials from credential_process.
+    pub(crate) fn aws_config(&self) -> PathBuf {
+        let arguments = self.scene.credential_process("web", WEB_ROLE_ARN);
+        let roleseal = self.scene.roleseal(&arguments).unwrap();
+        let words: Vec<_> = std::iter::once(roleseal.get_program())
+            .chain(roleseal.get_args())
+            .map(|word| word.to_str().unwrap())
+            .collect();
+        let text = format!("[default]\ncredential_process = {}\n", words.join(" "));
+        self.scene.write("aws.config", &text).unwrap()
+    }
+
     pub(crate) fn start() -> Web {
         Lab::new(KeyKind::EcP256).start()
     }
@@ -292,6 +306,19 @@ pub(crate) fn spied_calls(scene: &Scene) -> Vec<String> {
         .filter_map(|line| line.split_once(": C_"))
         .map(|(_, name)| format!("C_{name}"))
         .collect()
+}
+
+/// Kills the agent, and waits until this token program of it has seen that and is gone.
+pub(crate) fn kill_and_wait_for(agent: &Agent, program: Pid) {
+    let end = pidfd_open(program, PidfdFlags::empty()).unwrap();
+    let agent = Pid::from_raw(agent.process().id().cast_signed()).unwrap();
+    kill_process(agent, Signal::KILL).unwrap();
+    let mut events = [PollFd::new(&end, PollFlags::IN)];
+    let deadline = Timespec {
+        tv_sec: 10,
+        tv_nsec: 0,
+    };
+    assert_eq!(poll(&mut events, Some(&deadline)).unwrap(), 1);
 }
 
 /// The token programs that the agent has had started.

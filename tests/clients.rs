@@ -3,7 +3,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use hsm_fixtures::{KeyKind, Scene, WEB_ROLE_ARN};
+use hsm_fixtures::{KeyKind, Scene};
 use tempfile::TempDir;
 
 use crate::agent::{Lab, Web, in_memory, json_of, venv};
@@ -17,14 +17,7 @@ struct Clients {
 impl Clients {
     fn start(lab: Lab) -> Clients {
         let web = lab.start();
-        let arguments = web.scene.credential_process("web", WEB_ROLE_ARN);
-        let roleseal = web.scene.roleseal(&arguments).unwrap();
-        let words: Vec<_> = std::iter::once(roleseal.get_program())
-            .chain(roleseal.get_args())
-            .map(|word| word.to_str().unwrap())
-            .collect();
-        let text = format!("[default]\ncredential_process = {}\n", words.join(" "));
-        web.scene.write("aws.config", &text).unwrap();
+        web.aws_config();
         Clients {
             web,
             runtime: in_memory(),

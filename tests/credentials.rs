@@ -40,14 +40,7 @@ fn credentials_come_from_a_key_on_the_token() {
 #[test]
 fn the_aws_cli_gets_them_and_they_work() {
     let web = Web::start();
-    let arguments = web.scene.credential_process("web", WEB_ROLE_ARN);
-    let roleseal = web.scene.roleseal(&arguments).unwrap();
-    let words: Vec<_> = std::iter::once(roleseal.get_program())
-        .chain(roleseal.get_args())
-        .map(|word| word.to_str().unwrap())
-        .collect();
-    let text = format!("[default]\ncredential_process = {}\n", words.join(" "));
-    let config = web.scene.write("aws.config", &text).unwrap();
+    let config = web.aws_config();
     let mut aws: Command = web.scene.command(venv("aws"));
     let output = aws
         .args(["sts", "get-caller-identity", "--region", "eu-central-1"])

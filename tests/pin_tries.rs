@@ -349,14 +349,68 @@ fn an_agent_that_is_stopped_during_a_login_hears_its_end() {
 #[test]
 fn an_agent_without_a_state_directory_serves() {
     let mut place = Place::new(PIN);
-    // None, one that is missing, and one in which nothing can be made.
-    for state in [None, Some(place.scene.path("absent")), Some("/proc".into())] {
-        place.config.state = state;
+    place.config.state = None;
+    let agent = place.start();
+    assert_eq!(place.state(), "ready");
+    let log = log_with(&agent, "not remembered");
+    assert_eq!(log.matches("not remembered").count(), 1, "{log}");
+}
+
+/// One that is missing, and one in which nothing can be made.
+#[test]
+fn without_the_state_directory_that_is_configured_no_pin_is_tried() {
+    let mut place = Place::new(PIN);
+    for state in [place.scene.path("absent"), "/proc".into()] {
+        place.config.state = Some(state.clone());
         let agent = place.start();
-        assert_eq!(place.state(), "ready");
-        let log = log_with(&agent, "not remembered");
-        assert_eq!(log.matches("not remembered").count(), 1, "{log}");
+        let identity = identities(&place.scene).remove(0);
+        assert_eq!(identity["state"], "unavailable", "{identity}");
+        let message = identity["message"].as_str().unwrap();
+        assert!(message.contains(state.to_str().unwrap()), "{message}");
         stop(agent);
+    }
+    assert_eq!(place.logins(), 0);
+}
+
+/// A state directory on a disk of 64 KiB, which `fill` leaves no room on, or whose `remount` forbids writing.
+#[test]
+fn a_try_that_a_full_or_read_only_disk_does_not_record_is_not_made() {
+    if as_root::by_sudo!() {
+        return;
+    }
+    let spoil = [
+        ("head -c 1M /dev/zero >\"$0/fill\" || :", "rm \"$0/fill\""),
+        ("mount -o remount,ro \"$0\"", "mount -o remount,rw \"$0\""),
+    ];
+    for (spoil, mend) in spoil {
+        let place = Place::new(PIN);
+        let state = place.scene.path("state");
+        let script = format!(
+            "mount -t tmpfs -o size=64k tmpfs \"$0\"; mkdir -m 700 \"$0/pin-tries\"; {spoil}; exec \"$@\""
+        );
+        let agent = place.command();
+        let mut command = place.scene.command("unshare");
+        command.envs(place.faulty.env());
+        command.args(["--mount", "sh", "-ec", &script]).arg(&state);
+        command.arg(agent.get_program()).args(agent.get_args());
+        let agent = place.start_by(command);
+        let identity = identities(&place.scene).remove(0);
+        assert_eq!(identity["state"], "unavailable", "{identity}");
+        let message = identity["message"].as_str().unwrap();
+        assert!(message.contains(state.to_str().unwrap()), "{message}");
+        assert_eq!(place.logins(), 0);
+
+        let process = agent.process().id();
+        let mut mended = Command::new("nsenter");
+        mended.args(["--mount", "--target", &process.to_string()]);
+        mended.args(["sh", "-ec", mend]).arg(&state);
+        assert!(mended.status().unwrap().success());
+        let agent_pid = Pid::from_raw(process.cast_signed()).unwrap();
+        kill_process(agent_pid, Signal::HUP).unwrap();
+        until("the PIN is tried", || {
+            (place.state() == "ready").then_some(())
+        });
+        assert_eq!(place.logins(), 1);
     }
 }
 

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 use hsm_fixtures::{Agent, LeafSpec, Scene, WEB_ROLE_ARN, command};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::agent::{Web, copy_program, identities, json_of, request, sign, token_programs};
+use crate::agent::{
+    Web, copy_program, identities, json_of, kill_and_wait_for, request, sign, token_programs,
+};
 
 fn the_token_program(web: &Web) -> Pid {
     let [program] = token_programs(&web.agent)[..] else {
@@ -67,22 +69,7 @@ fn a_token_program_that_hangs_is_replaced_within_the_requests_deadline() {
 fn an_agent_that_is_killed_leaves_no_token_program() {
     let web = Web::start();
     json_of(&web.credential_process().output().unwrap());
-    let program = the_token_program(&web);
-    let agent = Pid::from_raw(web.agent.process().id().cast_signed()).unwrap();
-    let end = rustix::process::pidfd_open(program, rustix::process::PidfdFlags::empty()).unwrap();
-    kill_process(agent, Signal::KILL).unwrap();
-    let mut events = [rustix::event::PollFd::new(
-        &end,
-        rustix::event::PollFlags::IN,
-    )];
-    let deadline = rustix::event::Timespec {
-        tv_sec: 10,
-        tv_nsec: 0,
-    };
-    assert_eq!(
-        rustix::event::poll(&mut events, Some(&deadline)).unwrap(),
-        1
-    );
+    kill_and_wait_for(&web.agent, the_token_program(&web));
 }
 
 /// An agent whose token program is `liar.py`, of that version: it proves its key, and signs wrongly after that.

@@ -9,7 +9,6 @@ use hsm_fixtures::{
     Agent, AgentIdentity, KeyKind, Scene, Swtpm, TpmConfig, TpmKeyForm, TpmKeyParent, TpmKeySpec,
     WEB_ROLE_ARN, command, programs,
 };
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::Value;
 
 use crate::agent::{identities, json_of, token_programs};

@@ -15,44 +15,33 @@ use groups::Groups;
 /// Who is asked, and what was told within the last minute.
 #[derive(Debug, Clone)]
 pub struct Accounts {
-    source: Source,
+    /// `None` to ask nobody: users have the groups that are known already.
+    launcher: Option<Launcher>,
     unmapped: Unmapped,
     groups: Arc<Groups>,
 }
 
-#[derive(Debug, Clone)]
-enum Source {
-    Own,
-    Launcher(Launcher),
-    /// Nobody: users have the groups of which others were told within the last minute.
-    Memory,
-}
-
 impl Accounts {
-    /// Asks this process.
-    pub fn own() -> Accounts {
-        Accounts::of(Source::Own)
-    }
-
     /// Asks the launcher, for an agent that is confined, or will be. Its answers have a deadline.
     pub fn by(launcher: Launcher) -> Accounts {
-        Accounts::of(Source::Launcher(launcher))
+        Accounts {
+            launcher: Some(launcher),
+            unmapped: SystemUsers.unmapped(),
+            groups: Arc::default(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn own() -> Accounts {
+        Accounts::by(Launcher::in_thread("/nowhere".into()).unwrap())
     }
 
     /// Returns accounts that ask nobody, in which users have the groups that are known already.
     pub(crate) fn in_memory(&self) -> Accounts {
         Accounts {
-            source: Source::Memory,
+            launcher: None,
             unmapped: self.unmapped,
             groups: Arc::clone(&self.groups),
-        }
-    }
-
-    fn of(source: Source) -> Accounts {
-        Accounts {
-            source,
-            unmapped: SystemUsers.unmapped(),
-            groups: Arc::default(),
         }
     }
 
@@ -63,33 +52,20 @@ impl Accounts {
         at: Duration,
         limit: Duration,
     ) -> Result<Process, String> {
-        match &self.source {
-            Source::Own => Ok(Process::read(pid, at)),
-            Source::Launcher(launcher) => launcher.process(pid, at, limit),
-            Source::Memory => Ok(Process::default()),
+        match &self.launcher {
+            Some(launcher) => launcher.process(pid, at, limit),
+            None => Ok(Process::default()),
         }
     }
 
     /// Returns whether the user database has the user in the group, or had within the last minute. It does not
     /// where it gives no answer.
     pub fn is_member(&self, uid: u32, gid: u32) -> bool {
-        let told = match &self.source {
-            Source::Own => self.ask(uid, gid, || SystemUsers.groups(uid)),
-            Source::Launcher(launcher) => self.ask(uid, gid, || launcher.groups(uid)),
-            Source::Memory => self.groups.recall(uid, gid),
+        let Some(launcher) = &self.launcher else {
+            return self.groups.recall(uid, gid).unwrap_or(false);
         };
-        told.unwrap_or(false)
-    }
-
-    /// Returns whether the user is in the group, by `groups` where no answer is known; `None` without an answer.
-    fn ask(
-        &self,
-        uid: u32,
-        gid: u32,
-        groups: impl FnOnce() -> Result<Vec<u32>, String>,
-    ) -> Option<bool> {
         let ask = || {
-            groups().inspect_err(|error| {
+            launcher.groups(uid).inspect_err(|error| {
                 let refused = Refused {
                     uid,
                     named: false,
@@ -100,7 +76,7 @@ impl Accounts {
                 });
             })
         };
-        self.groups.contain(uid, gid, ask).ok()
+        self.groups.contain(uid, gid, ask).unwrap_or(false)
     }
 
     /// Returns whether [`is_member`](Self::is_member) would ask nobody now.
@@ -121,19 +97,13 @@ impl Accounts {
 
 impl UserDatabase for Accounts {
     fn user(&self, name: &str) -> Result<Option<u32>, String> {
-        match &self.source {
-            Source::Own => SystemUsers.user(name),
-            Source::Launcher(launcher) => launcher.user(name),
-            Source::Memory => Ok(None),
-        }
+        let launcher = self.launcher.as_ref();
+        launcher.map_or(Ok(None), |launcher| launcher.user(name))
     }
 
     fn group(&self, name: &str) -> Result<Option<u32>, String> {
-        match &self.source {
-            Source::Own => SystemUsers.group(name),
-            Source::Launcher(launcher) => launcher.group(name),
-            Source::Memory => Ok(None),
-        }
+        let launcher = self.launcher.as_ref();
+        launcher.map_or(Ok(None), |launcher| launcher.group(name))
     }
 
     fn unmapped(&self) -> Unmapped {

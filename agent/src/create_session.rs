@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 use rolesanywhere::{Endpoint, Region, SessionDuration, SessionName, Target};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
-use wire::{Refusal, RequestFault, UnsignedRequest};
+use wire::{JsonObject, Refusal, RequestFault, UnsignedRequest};
 
 /// A CreateSession request, unsigned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -191,10 +191,10 @@ impl<'de> Deserialize<'de> for Members {
                         "durationSeconds" => members.duration_seconds = map.next_value()?,
                         "roleSessionName" => members.role_session_name = map.next_value()?,
                         "instanceProperties" => {
-                            let properties: Option<StringMap> = map.next_value()?;
-                            fault = properties
-                                .and_then(|properties| properties.repeated)
-                                .map(|name| (RequestFault::RepeatedParameter, name));
+                            let properties: Option<JsonObject<String>> = map.next_value()?;
+                            let repeated = properties.as_ref().and_then(JsonObject::repeated);
+                            fault = repeated
+                                .map(|name| (RequestFault::RepeatedParameter, name.to_owned()));
                         }
                         _ => {
                             map.next_value::<IgnoredAny>()?;
@@ -207,36 +207,6 @@ impl<'de> Deserialize<'de> for Members {
                     members.fault = members.fault.or(fault);
                 }
                 Ok(members)
-            }
-        }
-        deserializer.deserialize_map(Object)
-    }
-}
-
-/// A JSON object of strings.
-struct StringMap {
-    /// The first name that stands twice.
-    repeated: Option<String>,
-}
-
-impl<'de> Deserialize<'de> for StringMap {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<StringMap, D::Error> {
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
-            type Value = StringMap;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("an object of strings")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<StringMap, A::Error> {
-                let (mut seen, mut repeated) = (BTreeSet::new(), None);
-                while let Some((name, _)) = map.next_entry::<String, String>()? {
-                    if !seen.insert(name.clone()) {
-                        repeated.get_or_insert(name);
-                    }
-                }
-                Ok(StringMap { repeated })
             }
         }
         deserializer.deserialize_map(Object)

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rolesanywhere::{SessionDuration, Target};
 use serde_json::Value;
 use wire::Refusal;
 
@@ -74,41 +75,32 @@ impl Decision<'_> {
 
     /// All of them in each line: null where something is not known.
     fn fields(&self) -> Fields {
-        let target = self.request.map(CreateSession::target);
+        let request = self.request;
+        let target = request.map(CreateSession::target);
+        let duration = request.and_then(CreateSession::duration);
+        let identity = self.identity.map(|identity| identity.name.as_str());
         let refusal = self.outcome.refusal();
         let process = self.peer.process();
         let mut fields = vec![
             ("reason", refusal.map(Refusal::name).into()),
             ("message", refusal.map(Refusal::to_string).into()),
-            (
-                "identity",
-                self.identity.map(|identity| identity.name.as_str()).into(),
-            ),
+            ("identity", identity.into()),
         ];
         fields.extend(self.peer.fields());
         fields.extend([
             ("executable", process.executable.as_deref().into()),
             ("unit", process.unit.as_ref().map(UnitName::as_str).into()),
             ("container", process.container.as_deref().into()),
-            ("role", shown(target.map(|target| target.role()))),
-            ("profile", shown(target.map(|target| target.profile()))),
-            (
-                "trust_anchor",
-                shown(target.map(|target| target.trust_anchor())),
-            ),
-            ("region", shown(target.map(|target| target.region()))),
-            ("host", self.request.map(CreateSession::host).into()),
+            ("role", shown(target.map(Target::role))),
+            ("profile", shown(target.map(Target::profile))),
+            ("trust_anchor", shown(target.map(Target::trust_anchor))),
+            ("region", shown(target.map(Target::region))),
+            ("host", request.map(CreateSession::host).into()),
             (
                 "session",
-                shown(self.request.and_then(CreateSession::session_name)),
+                shown(request.and_then(CreateSession::session_name)),
             ),
-            (
-                "duration",
-                self.request
-                    .and_then(CreateSession::duration)
-                    .map(|duration| duration.seconds())
-                    .into(),
-            ),
+            ("duration", duration.map(SessionDuration::seconds).into()),
             ("serial", self.serial.into()),
             ("token_us", self.token_time.map(micros).into()),
             ("total_us", micros(self.total_time).into()),

@@ -15,6 +15,7 @@ use wire::Refusal;
 
 use crate::policy::Policy;
 use crate::renewal_view::RenewalView;
+use crate::sync::left;
 use crate::token_worker::{Caller, KeyState, NotSigned, TokenWorker};
 use config::Limits;
 use config::certificate::{Certificate, CertificateSource, Stamp};
@@ -200,6 +201,6 @@ impl Identity {
 
 /// Rounded up, so that whoever waits that long is not early.
 fn seconds_until(time: Instant) -> u64 {
-    let left = time.saturating_duration_since(Instant::now());
+    let left = left(time);
     left.as_secs() + u64::from(left.subsec_nanos() > 0)
 }

@@ -21,8 +21,10 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use client::{Link, Reply, lock};
+use crate::sync::lock;
 use config::process::Process;
+
+use client::{Link, Reply};
 pub use main::{is_asked_for, main};
 use message::{Answer, LauncherRequest};
 pub use token_programs::{Running, TokenPrograms};

@@ -10,11 +10,10 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use listenfd::ListenFd;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use wire::{Refusal, Reply, Transport, codec};
 
 use crate::connection::{Connection, Next};
@@ -23,6 +22,7 @@ use crate::metrics::OpenConnection;
 use crate::panics::contain;
 use crate::peer::Peer;
 use crate::state::Agent;
+use crate::sync::{left, lock, wait_to_read};
 use crate::unix_socket::{ListenError, bind_at};
 use nix::unistd::geteuid;
 use places::{Holder, Idle, Places, Verdict};
@@ -310,16 +310,19 @@ pub fn refuse_waiting(refusal: &Refusal) {
         return; // there is no socket yet
     };
     let deadline = Instant::now() + WINDOW;
-    let mut patience = Duration::ZERO;
-    while let Some(stream) = accept_within(&socket, patience) {
+    let mut next = Instant::now();
+    while wait_to_read(&socket, next) == Ok(true) {
+        let Ok((stream, _)) = socket.accept() else {
+            return;
+        };
         let mut client = Transport::new(stream);
         // What it asks is read: with bytes left in its socket, the kernel would take the answer back.
         if let Ok(Some(_)) = client.receive(SLOW_CLIENT, SLOW_CLIENT) {
             let reply = codec::encode_reply(&Reply::Refused(refusal.clone()));
             let _ = client.send(reply, SLOW_CLIENT); // it may be gone
         }
-        patience = deadline.saturating_duration_since(Instant::now());
-        if patience.is_zero() {
+        next = deadline;
+        if left(deadline).is_zero() {
             return;
         }
     }
@@ -330,16 +333,6 @@ const WINDOW: Duration = Duration::from_secs(2);
 
 /// For a client's request, and for its taking the answer, while others wait.
 const SLOW_CLIENT: Duration = Duration::from_millis(100);
-
-/// The next client, if it connects within that time.
-fn accept_within(socket: &UnixListener, time: Duration) -> Option<UnixStream> {
-    let timeout = Timespec::try_from(time).ok();
-    let mut events = [PollFd::new(socket, PollFlags::IN)];
-    match poll(&mut events, timeout.as_ref()) {
-        Ok(1..) => socket.accept().ok().map(|(stream, _)| stream),
-        _ => None,
-    }
-}
 
 fn refuse(stream: UnixStream, peer: &Peer, agent: &Agent) {
     log::refused(peer.refused("connection_refused"), || {
@@ -398,8 +391,4 @@ impl Drop for Door {
     fn drop(&mut self) {
         lock(&self.places).leave_door(self.uid);
     }
-}
-
-fn lock(places: &Mutex<Places>) -> MutexGuard<'_, Places> {
-    places.lock().unwrap_or_else(PoisonError::into_inner)
 }

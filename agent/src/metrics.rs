@@ -216,8 +216,8 @@ impl Drop for OpenConnection {
 fn name(worker: &TokenWorker) -> String {
     match worker.open() {
         Open::Pkcs11(open) => Pkcs11Uri {
-            module_path: Some(open.module.clone()),
-            ..open.token.clone()
+            module_path: Some(open.token.module.clone()),
+            ..Pkcs11Uri::from(open.token.token.clone())
         }
         .to_string(),
         Open::Tpm(open) => open.tcti.to_string(),

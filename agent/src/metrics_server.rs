@@ -17,6 +17,7 @@ use thiserror::Error;
 use crate::log;
 use crate::panics::contain;
 use crate::state::Agent;
+use crate::sync::left;
 use crate::unix_socket::{self, ListenError};
 use config::MetricsAddress;
 
@@ -159,8 +160,7 @@ fn wait(listener: &OwnedFd, clients: &[Client]) -> Vec<bool> {
         PollFd::new(&client.socket, wanted)
     }));
     let deadline = clients.iter().map(|client| client.deadline).min();
-    let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-    let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+    let timeout = deadline.and_then(|deadline| Timespec::try_from(left(deadline)).ok());
     match poll(&mut events, timeout.as_ref()) {
         Ok(_) => events.iter().map(|one| !one.revents().is_empty()).collect(),
         Err(Errno::INTR) => Vec::new(),

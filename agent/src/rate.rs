@@ -1,8 +1,10 @@
 //! How many requests one user may make in a second.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+use crate::sync::lock;
 
 /// What somebody has left of something that a second gives back: `burst` at most.
 #[derive(Debug, Clone)]
@@ -64,7 +66,7 @@ impl Rates {
     /// Counts a request, or says no: the user has had `rate` in the last second.
     #[must_use]
     pub fn take(&self, uid: u32, rate: u32, now: Instant) -> bool {
-        let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut users = lock(&self.0);
         users.bucket(uid, rate, now).take(rate, rate, now)
     }
 }

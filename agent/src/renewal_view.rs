@@ -1,12 +1,14 @@
 //! What is known of the renewal of an identity's certificate. `roleseal-admin renew` does it; the agent tells how it went, and
 //! warns where nobody does it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use config::certificate::{CertificateSource, Stamp};
 use config::renewal::{self, Record, RenewalInput, Settings};
 use jiff::Timestamp;
+
+use crate::sync::lock;
 
 /// Of one identity, for as long as its configuration has settings for it.
 #[derive(Debug)]
@@ -62,7 +64,10 @@ impl RenewalView {
         let record = Record::path(certificate).ok();
         let files = [Some(self.settings.csr.as_path()), record.as_deref()];
         let stamp = Stamp::of(self.source.files().chain(files.into_iter().flatten()));
-        if self.lock().as_ref().is_some_and(|last| last.stamp == stamp) {
+        if lock(&self.seen)
+            .as_ref()
+            .is_some_and(|last| last.stamp == stamp)
+        {
             return Vec::new();
         }
         let record = Record::read(certificate);
@@ -72,7 +77,7 @@ impl RenewalView {
             Some((self.settings.due_at(from, until, &record), until))
         });
         let now = Seen { stamp, record, due };
-        let last = self.lock().replace(now.clone());
+        let last = lock(&self.seen).replace(now.clone());
         let mut news = Vec::new();
         if let Err(fault) = now.due
             && last
@@ -93,14 +98,14 @@ impl RenewalView {
 
     /// How the last renewals went.
     pub(crate) fn record(&self) -> Record {
-        let seen = self.lock();
+        let seen = lock(&self.seen);
         let record = seen.as_ref().map(|seen| seen.record.clone());
         record.unwrap_or_default()
     }
 
     /// What an administrator should look at.
     pub(crate) fn warnings(&self, now: Timestamp) -> Vec<String> {
-        let seen = self.lock();
+        let seen = lock(&self.seen);
         let Some(Seen { record, due, .. }) = seen.as_ref() else {
             return Vec::new();
         };
@@ -120,10 +125,6 @@ impl RenewalView {
             ));
         }
         warnings
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Seen>> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

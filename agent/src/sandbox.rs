@@ -16,6 +16,7 @@ use token::PinSource;
 use token::sandbox::{Confined, LANDLOCK_ABI, enforce};
 
 use crate::log;
+use config::check::Confinement;
 use config::{Config, Hardening, MetricsAddress};
 
 /// What the agent does with files after its start.
@@ -148,12 +149,9 @@ impl Sandbox {
             None => error,
         }
     }
+}
 
-    /// Whether this process may still read the file, if its user may.
-    pub fn may_read(&self, path: &Path) -> bool {
-        self.objection(path).is_none()
-    }
-
+impl Confinement for Sandbox {
     fn objection(&self, path: &Path) -> Option<String> {
         let readable = self.readable.as_deref()?;
         let target = path.canonicalize().ok()?;

@@ -1,7 +1,7 @@
 //! What all connections share: the identities of the configuration that is in force, and the requests that
 //! are under way.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -14,6 +14,7 @@ use crate::metrics::Metrics;
 use crate::peer::Peer;
 use crate::rate::Rates;
 use crate::sandbox::Sandbox;
+use crate::sync::{lock, wait_while};
 use crate::token_worker::PinTries;
 use config::Config;
 
@@ -26,7 +27,7 @@ pub struct Agent {
     pin_tries: PinTries,
     /// What is counted.
     pub metrics: Metrics,
-    identities: RwLock<Arc<Identities>>,
+    identities: Mutex<Arc<Identities>>,
     rates: Rates,
     /// Of callers whom no rule names.
     unnamed_rates: Rates,
@@ -64,7 +65,7 @@ impl Agent {
         let identities = Identities::start(config, &programs, &pin_tries, None)?;
         Ok(Agent {
             metrics: Metrics::default(),
-            identities: RwLock::new(Arc::new(identities)),
+            identities: Mutex::new(Arc::new(identities)),
             programs,
             accounts,
             sandbox,
@@ -89,12 +90,7 @@ impl Agent {
 
     /// The identities, as they are now: whoever has them keeps them, and their tokens, to the end.
     pub fn identities(&self) -> Arc<Identities> {
-        Arc::clone(
-            &self
-                .identities
-                .read()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        Arc::clone(&lock(&self.identities))
     }
 
     /// The identities that the caller may see, as `ListIdentities` shows them.
@@ -116,11 +112,7 @@ impl Agent {
         self.pin_tries.read_again();
         let (old, programs) = (self.identities(), &self.programs);
         let new = Identities::start(config, programs, &self.pin_tries, Some(&old))?;
-        let new = Arc::new(new);
-        *self
-            .identities
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = new;
+        *lock(&self.identities) = Arc::new(new);
         self.accounts.forget_groups();
         Ok(())
     }
@@ -141,7 +133,7 @@ impl Agent {
 
     /// Waits for as long as a caller has to that has exceeded its rate.
     pub fn pace(&self) {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = lock(&self.turn);
         std::thread::sleep(PACE);
     }
 
@@ -157,7 +149,7 @@ impl Agent {
                 ),
             });
         }
-        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut requests = lock(&self.requests);
         if requests.ending {
             return Err(Refusal::Busy {
                 message: "the agent is ending: try again when it runs again".to_owned(),
@@ -170,13 +162,11 @@ impl Agent {
     /// Takes no more requests, and waits until those under way are done or `deadline` has come. Says how many
     /// are not.
     pub fn drain(&self, deadline: Instant) -> usize {
-        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut requests = lock(&self.requests);
         requests.ending = true;
-        let left = deadline.saturating_duration_since(Instant::now());
-        let (requests, _) = self
-            .done
-            .wait_timeout_while(requests, left, |requests| requests.under_way > 0)
-            .unwrap_or_else(PoisonError::into_inner);
+        let requests = wait_while(&self.done, requests, Some(deadline), |requests| {
+            requests.under_way > 0
+        });
         requests.under_way
     }
 
@@ -194,10 +184,7 @@ impl Agent {
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         let agent = self.0;
-        let mut requests = agent
-            .requests
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut requests = lock(&agent.requests);
         requests.under_way -= 1;
         if requests.ending {
             agent.done.notify_all();

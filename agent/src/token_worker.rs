@@ -18,7 +18,7 @@ mod thread;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender, SyncSender};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
 use token::link::{FromToken, Open};
@@ -26,6 +26,7 @@ use token::{Signature, StringToSign, TokenError};
 use wire::Presence;
 
 use crate::launcher::TokenPrograms;
+use crate::sync::{left, lock, wait_while};
 use config::certificate::{Certificate, CertificateSource};
 
 pub use opening::{check_proof, proof, stays_in_use};
@@ -224,19 +225,11 @@ impl TokenWorker {
 
     /// What the key can do, after the token's opening, which it waits for until `deadline`.
     pub fn settled_state(&self, key: usize, deadline: Instant) -> KeyState {
-        let mut states = self.shared.lock();
-        loop {
-            let state = self.shared.state(&states, key);
-            let left = deadline.saturating_duration_since(Instant::now());
-            if !matches!(state, KeyState::Opening) || left.is_zero() {
-                return state;
-            }
-            (states, _) = self
-                .shared
-                .changed
-                .wait_timeout(states, left)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
+        let shared = &self.shared;
+        let states = wait_while(&shared.changed, shared.lock(), Some(deadline), |states| {
+            matches!(shared.state(states, key), KeyState::Opening)
+        });
+        shared.state(&states, key)
     }
 
     /// Has the text signed.
@@ -258,8 +251,7 @@ impl TokenWorker {
         };
         let closed = |_| NotSigned::Token(process::ended());
         self.events.send(Event::Sign(job)).map_err(closed)?;
-        let left = deadline.saturating_duration_since(Instant::now());
-        match result.recv_timeout(left) {
+        match result.recv_timeout(left(deadline)) {
             Ok(result) => result,
             // Dropped unanswered: its time had come, or its caller was gone.
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(NotSigned::Late),
@@ -303,11 +295,7 @@ impl TokenWorker {
 
     /// Whose keys they are from now on, in their order.
     pub fn set_owners(&self, owners: Vec<KeyOwner>) {
-        *self
-            .shared
-            .owners
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = owners.into();
+        *lock(&self.shared.owners) = owners.into();
     }
 
     /// Has another look at a token or key that does not sign: an operator may have mended something. A PIN
@@ -350,17 +338,16 @@ impl Drop for TokenWorker {
 
 impl ClosedSignal {
     fn tell(&self) {
-        *self.closed.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *lock(&self.closed) = true;
         self.told.notify_all();
     }
 
     /// Waits until the token is closed, or `deadline`.
     pub fn wait(&self, deadline: Instant) {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = self
-            .told
-            .wait_timeout_while(closed, left, |closed| !*closed); // told or late
+        let closed = lock(&self.closed);
+        drop(wait_while(&self.told, closed, Some(deadline), |closed| {
+            !*closed
+        }));
     }
 }
 
@@ -379,7 +366,7 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<KeyState>> {
-        self.states.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.states)
     }
 
     fn state(&self, states: &[KeyState], key: usize) -> KeyState {
@@ -387,18 +374,14 @@ impl Shared {
     }
 
     fn owners(&self) -> Arc<[KeyOwner]> {
-        Arc::clone(&self.owners.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&lock(&self.owners))
     }
 
     fn proved(&self, key: usize) -> Option<Arc<Certificate>> {
-        let proved = &self.proved;
-        let proved = proved.lock().unwrap_or_else(PoisonError::into_inner);
-        proved.get(&key).cloned()
+        lock(&self.proved).get(&key).cloned()
     }
 
     fn prove(&self, key: usize, certificate: &Arc<Certificate>) {
-        let proved = &self.proved;
-        let mut proved = proved.lock().unwrap_or_else(PoisonError::into_inner);
-        proved.insert(key, Arc::clone(certificate));
+        lock(&self.proved).insert(key, Arc::clone(certificate));
     }
 }

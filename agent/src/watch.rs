@@ -2,7 +2,7 @@
 //! before anything is signed for it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::identity::{Identity, NotTaken};
@@ -10,6 +10,7 @@ use crate::log::{self, Level};
 use crate::panics::contain;
 use crate::renewal_view::{News, RenewalView};
 use crate::state::Agent;
+use crate::sync::{lock, wait_while};
 use crate::token_worker;
 use config::certificate::{Certificate, Stamp};
 
@@ -51,7 +52,7 @@ impl Watch {
 
     /// Looks at all files soon, and takes what they hold now: somebody says that they are complete.
     pub fn look_now(&self) {
-        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *lock(&self.asked) = true;
         self.told.notify_all();
     }
 
@@ -65,11 +66,8 @@ impl Watch {
 
     /// Waits until it is time; says whether somebody asked.
     fn wait(&self) -> bool {
-        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut asked, _) = self
-            .told
-            .wait_timeout_while(asked, INTERVAL, |asked| !*asked)
-            .unwrap_or_else(PoisonError::into_inner);
+        let next = Some(Instant::now() + INTERVAL);
+        let mut asked = wait_while(&self.told, lock(&self.asked), next, |asked| !*asked);
         std::mem::take(&mut *asked)
     }
 }

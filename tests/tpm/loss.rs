@@ -1,6 +1,9 @@
 //! A TPM that goes away, and an agent that does.
 
+use rustix::process::Pid;
+
 use super::*;
+use crate::agent::kill_and_wait_for;
 
 #[test]
 fn a_tpm_that_was_restarted_signs_on() {
@@ -70,20 +73,6 @@ fn an_agent_that_is_killed_leaves_nothing_in_the_tpm() {
     let [program] = token_programs(agent)[..] else {
         panic!()
     };
-    let end = pidfd_open(Pid::from_raw(program).unwrap(), PidfdFlags::empty()).unwrap();
-    let agent = Pid::from_raw(agent.process().id().cast_signed()).unwrap();
-    kill_process(agent, Signal::KILL).unwrap();
-    let mut events = [rustix::event::PollFd::new(
-        &end,
-        rustix::event::PollFlags::IN,
-    )];
-    let deadline = rustix::event::Timespec {
-        tv_sec: 10,
-        tv_nsec: 0,
-    };
-    assert_eq!(
-        rustix::event::poll(&mut events, Some(&deadline)).unwrap(),
-        1
-    );
+    kill_and_wait_for(agent, Pid::from_raw(program).unwrap());
     chip.assert_left_nothing();
 }

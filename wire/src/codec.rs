@@ -3,14 +3,12 @@
 //! Calls are read strictly: no unknown, repeated or missing member, no other type. Replies are read
 //! as Varlink asks, unknown members ignored, so that an older `roleseal` understands a newer agent.
 
-use std::fmt;
-
 use serde::Serialize;
-use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, from_value, json};
 
-use crate::{Call, Refusal, Reply, Request, UnsignedRequest};
+use crate::{Call, JsonObject, Refusal, Reply, Request, UnsignedRequest};
 
 /// The interface's name, the prefix of its methods and errors.
 pub const INTERFACE_NAME: &str = "org.roleseal.Agent";
@@ -168,10 +166,8 @@ pub fn decode_reply(call: &Call, frame: &[u8]) -> Result<Reply, String> {
     reply.map_err(|error| error.to_string())
 }
 
-/// The members of a JSON object in their order, repeated ones too: a map would silently keep the
-/// last, and two readers could then disagree about what was asked.
-#[derive(Default)]
-struct Members(Vec<(String, Box<RawValue>)>);
+/// The members that nobody has taken out yet.
+type Members = JsonObject<Box<RawValue>>;
 
 impl Members {
     /// Takes the member out; `None` where it is absent or null.
@@ -199,28 +195,6 @@ impl Members {
             None => Ok(()),
             Some((unknown, _)) => Err(invalid(unknown)),
         }
-    }
-}
-
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Members, D::Error> {
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
-            type Value = Members;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(Object)
     }
 }
 

@@ -15,11 +15,13 @@
 
 mod client;
 pub mod codec;
+mod json_object;
 mod message;
 mod transport;
 
 pub use client::{Client, ClientError};
 pub use codec::INTERFACE_NAME;
+pub use json_object::JsonObject;
 pub use message::{
     Call, Identity, PinSource, Refusal, Reply, Request, RequestFault, Rule, ServiceInfo, State,
     UnsignedRequest,

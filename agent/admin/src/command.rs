@@ -18,8 +18,7 @@ use signal_hook::consts::SIGCHLD;
 use thiserror::Error;
 
 use token::program::SERVICE_VARIABLES;
-
-use crate::signals::{Held, Signals};
+use token::signals::{Held, Signals};
 
 /// What ends a command early. Made before it is started.
 #[derive(Debug)]

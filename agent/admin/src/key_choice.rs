@@ -102,7 +102,7 @@ pub(super) fn pin_of_token(
     uri: &mut Pkcs11Uri,
     module: &Path,
 ) -> Result<Option<PinSource>, Failure> {
-    let name = token_of(uri);
+    let name = Pkcs11Uri::from(uri.token.clone()).to_string();
     let given = pin.of_token(uri.pin.take(), &name)?;
     if given.is_some() {
         return Ok(given);
@@ -113,7 +113,7 @@ pub(super) fn pin_of_token(
         user: None,
         task: pkcs11::Task::NeedsPin { token: uri.clone() },
     };
-    let patience = Patience::usual("finding the token", &[]);
+    let patience = Patience::usual("finding the token", []);
     match Program::start(token::Program::Pkcs11)?.ask(&request, patience)? {
         pkcs11::Answer::NeedsPin(true) => at_terminal(&name).map(Some),
         pkcs11::Answer::NeedsPin(false) => Ok(None),
@@ -196,15 +196,6 @@ impl fmt::Debug for UriText {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("UriText(…)")
     }
-}
-
-/// The URI of the token that this object is on.
-pub(super) fn token_of(uri: &Pkcs11Uri) -> String {
-    Pkcs11Uri {
-        token: uri.token.clone(),
-        ..Pkcs11Uri::default()
-    }
-    .to_string()
 }
 
 /// As the configuration wants paths.

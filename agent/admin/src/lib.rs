@@ -30,7 +30,6 @@ mod pins;
 mod renew;
 mod replace_file;
 mod report;
-mod signals;
 mod signed_request;
 mod token_key;
 mod token_program;

@@ -122,7 +122,7 @@ impl NewKeyArguments {
         else {
             return Err(other_answer());
         };
-        let patience = Patience::making(&[pin.as_ref()]);
+        let patience = Patience::making(&pin);
         let request = pkcs11::Request {
             module: module.clone(),
             pin: pin.clone(),
@@ -165,7 +165,7 @@ impl NewKeyArguments {
             persist: self.persist.map(|handle| handle.0),
         };
         let pin = key.pin.clone();
-        let patience = Patience::making(&[pin.as_ref()]);
+        let patience = Patience::making(&pin);
         let request = tpm::Request {
             tcti: tcti.clone(),
             task: tpm::Task::Generate(key),

@@ -55,7 +55,7 @@ impl TokenKey {
     /// Finds it.
     pub(crate) fn open(place: KeyPlace) -> Result<TokenKey, Failure> {
         let mut program = Program::start(place.program())?;
-        let patience = Patience::usual("finding the key", &place.pins());
+        let patience = Patience::usual("finding the key", place.pins());
         let report = match place.task(|uri| pkcs11::Task::Key { key: uri }, tpm::Task::Key) {
             Request::Pkcs11(request) => match program.ask(&request, patience)? {
                 pkcs11::Answer::Key(report) => Report::Pkcs11(report),
@@ -113,7 +113,7 @@ impl TokenKey {
 
     /// Signs the DER of a `CertificationRequestInfo` for this key. The token program refuses everything else.
     pub(crate) fn sign_request(&mut self, info: Vec<u8>) -> Result<Signature, Failure> {
-        let patience = Patience::usual("signing", &self.place.pins());
+        let patience = Patience::usual("signing", self.place.pins());
         let info = Der(info);
         let request = self.place.task(
             |key| pkcs11::Task::SignRequest {
@@ -150,8 +150,8 @@ impl TokenKey {
             )));
         };
         let mut pins = self.place.pins();
-        pins.push(endorsement_pin.as_ref());
-        let patience = Patience::usual("attesting the key", &pins);
+        pins.extend(&endorsement_pin);
+        let patience = Patience::usual("attesting the key", pins);
         let request = tpm::Request {
             tcti: tcti.clone(),
             task: tpm::Task::Attest {
@@ -191,7 +191,7 @@ impl TokenKey {
         what: &'static str,
         task: impl FnOnce(Pkcs11Uri) -> pkcs11::Task,
     ) -> Result<Vec<Pkcs11Uri>, Failure> {
-        let patience = Patience::usual(what, &self.place.pins());
+        let patience = Patience::usual(what, self.place.pins());
         let Request::Pkcs11(request) = self.place.task(task, tpm::Task::Key) else {
             return Err(Failure::usage(format!(
                 "cannot change {}: it is not on a PKCS#11 token",
@@ -227,16 +227,10 @@ impl KeyPlace {
         }
     }
 
-    pub(crate) fn pins(&self) -> Vec<Option<&PinSource>> {
+    pub(crate) fn pins(&self) -> Vec<&PinSource> {
         match self {
-            KeyPlace::Pkcs11 { pin, .. } => vec![pin.as_ref()],
-            KeyPlace::Tpm { key, .. } => {
-                vec![
-                    key.pin.as_ref(),
-                    key.parent_pin.as_ref(),
-                    key.owner_pin.as_ref(),
-                ]
-            }
+            KeyPlace::Pkcs11 { pin, .. } => pin.iter().collect(),
+            KeyPlace::Tpm { key, .. } => key.pins().collect(),
         }
     }
 

@@ -21,11 +21,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use token::operator::{ARGUMENT, Outcome};
+use token::signals::Signals;
 use token::{PinSource, greeting, link};
 
 use crate::failure::Failure;
 use crate::output;
-use crate::signals::Signals;
 use terminal::Terminal;
 
 /// A token program that runs.
@@ -49,8 +49,8 @@ pub(crate) struct Patience {
     pub(crate) asking: Asking,
 }
 
-/// Who is asked for a PIN while a task is done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Who is asked for a PIN while a task is done: of several, the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Asking {
     /// Nobody.
     Nobody,
@@ -263,7 +263,10 @@ impl Drop for Program {
 
 impl Patience {
     /// For what tokens do every day.
-    pub(crate) fn usual(what: &'static str, pins: &[Option<&PinSource>]) -> Patience {
+    pub(crate) fn usual<'p>(
+        what: &'static str,
+        pins: impl IntoIterator<Item = &'p PinSource>,
+    ) -> Patience {
         Patience {
             what,
             work: USUAL,
@@ -272,7 +275,7 @@ impl Patience {
     }
 
     /// For making a key.
-    pub(crate) fn making(pins: &[Option<&PinSource>]) -> Patience {
+    pub(crate) fn making<'p>(pins: impl IntoIterator<Item = &'p PinSource>) -> Patience {
         Patience {
             what: "making the key",
             work: MAKING,
@@ -282,15 +285,13 @@ impl Patience {
 }
 
 impl Asking {
-    fn by(pins: &[Option<&PinSource>]) -> Asking {
-        let any = |fits: fn(&PinSource) -> bool| pins.iter().flatten().any(|pin| fits(pin));
-        if any(|pin| matches!(pin, PinSource::AskPassword(_))) {
-            Asking::Elsewhere
-        } else if any(|pin| matches!(pin, PinSource::Terminal(_))) {
-            Asking::Here
-        } else {
-            Asking::Nobody
-        }
+    fn by<'p>(pins: impl IntoIterator<Item = &'p PinSource>) -> Asking {
+        let asking = pins.into_iter().map(|pin| match pin {
+            PinSource::AskPassword(_) => Asking::Elsewhere,
+            PinSource::Terminal(_) => Asking::Here,
+            PinSource::File(_) | PinSource::Credential(_) | PinSource::Value(_) => Asking::Nobody,
+        });
+        asking.max().unwrap_or(Asking::Nobody)
     }
 }
 
@@ -348,7 +349,7 @@ mod tests {
 
     /// How long such a task may take in all, where somebody is asked for so many seconds of it.
     fn limit(pin: Option<&PinSource>, asked: u32) -> (Duration, String) {
-        let (patience, start) = (Patience::usual("looking", &[None, pin]), Instant::now());
+        let (patience, start) = (Patience::usual("looking", pin), Instant::now());
         let mut clock = Clock::new(patience, start);
         for second in 1.. {
             let passed = SECOND * second;

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use token::link::{CertificateOnToken, OpenTpmKey, TpmKeySource};
-use token::{PinSource, Pkcs11Uri, Tcti, TokenMatch, UriError};
+use token::{PinSource, Pkcs11Token, Pkcs11Uri, Tcti, TokenMatch, UriError};
 use zeroize::Zeroizing;
 
 use crate::certificate::LeafSource;
-use crate::tokens::{Pkcs11Config, Sessions, TokenKind};
+use crate::tokens::{Sessions, TokenKind};
 use crate::value::AbsolutePath;
 
 /// Which private key.
@@ -24,21 +24,19 @@ pub enum KeyConfig {
 impl KeyConfig {
     /// Where its own auth values come from; a PKCS#11 key has the token's PIN.
     pub fn pins(&self) -> impl Iterator<Item = &PinSource> {
-        let pins = match self {
-            KeyConfig::Pkcs11(_) => [None, None, None],
-            KeyConfig::Tpm(key) => [&key.pin, &key.parent_pin, &key.owner_pin].map(Option::as_ref),
-        };
-        pins.into_iter().flatten()
+        self.of_tpm().into_iter().flat_map(OpenTpmKey::pins)
     }
 
     /// The key's file, where it has one.
     pub fn file(&self) -> Option<&Path> {
+        self.of_tpm()?.file()
+    }
+
+    /// The key, if it is a TPM's.
+    pub fn of_tpm(&self) -> Option<&OpenTpmKey> {
         match self {
-            KeyConfig::Tpm(OpenTpmKey {
-                source: TpmKeySource::File(path),
-                ..
-            }) => Some(path),
-            KeyConfig::Tpm(_) | KeyConfig::Pkcs11(_) => None,
+            KeyConfig::Pkcs11(_) => None,
+            KeyConfig::Tpm(key) => Some(key),
         }
     }
 }
@@ -94,7 +92,7 @@ impl KeySettings {
             Some(CertificateText::File(path)) => LeafSource::File(path),
             Some(CertificateText::OnToken(uri)) => on_the_same_token(*uri, &key.token)?,
         };
-        let token = TokenKind::Pkcs11(Pkcs11Config {
+        let token = TokenKind::Pkcs11(Pkcs11Token {
             module,
             network,
             token: key.token.clone(),

@@ -5,6 +5,7 @@
 mod allow;
 pub mod certificate;
 mod cgroup;
+pub mod check;
 pub mod command;
 mod fault;
 mod file;
@@ -50,7 +51,7 @@ pub use renew::beside;
 pub use rule::{Pattern, Rule};
 pub use tokens::DEFAULT_MODULE;
 use tokens::TpmTable;
-pub use tokens::{Pkcs11Config, TokenConfig, TokenKind};
+pub use tokens::{TokenConfig, TokenKind};
 pub use unit_name::UnitName;
 use value::AbsolutePath;
 
@@ -228,6 +229,7 @@ mod tests {
     use crate::user_database::SystemUsers;
     use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
+    use token::Pkcs11Token;
     use token::link::CertificateOnToken;
 
     pub(crate) const WEB: &str =
@@ -253,7 +255,7 @@ mod tests {
         assert!(message.starts_with("FILE:"), "{message}");
     }
 
-    pub(crate) fn pkcs11(token: &TokenConfig) -> &Pkcs11Config {
+    pub(crate) fn pkcs11(token: &TokenConfig) -> &Pkcs11Token {
         match &token.kind {
             TokenKind::Pkcs11(token) => token,
             other => panic!("{other:?}"),

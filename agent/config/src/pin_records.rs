@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use files::{NewFile, Place, Storage, directory};
 use jiff::Timestamp;
-use rustix::fs::{Dir, Mode, OFlags, openat};
+use rustix::fs::{Access, Dir, Mode, OFlags, access, openat};
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use token::{PinFingerprint, PinKey};
@@ -82,11 +82,12 @@ const SIZE_LIMIT: u64 = 128 * 1024;
 const TOKEN_LIMIT: usize = 1000;
 
 /// Where the agent keeps its state: where systemd says (`StateDirectory=`), else as configured, else in the packages'
-/// directory if it belongs to this user.
+/// directory if it belongs to this user and can be written to.
 pub fn state_directory(configured: Option<&Path>) -> Option<PathBuf> {
     let own = |path: &PathBuf| {
         let metadata = std::fs::metadata(path);
         metadata.is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == geteuid().as_raw())
+            && access(path, Access::WRITE_OK).is_ok()
     };
     let packaged = || Some(PathBuf::from(STATE)).filter(own);
     by_systemd()

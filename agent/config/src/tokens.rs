@@ -1,9 +1,7 @@
 //! The tokens that the identities' keys are on, each once.
 
-use std::path::PathBuf;
-
 use serde::Deserialize;
-use token::{PinSource, Tcti, TokenMatch, is_same_module};
+use token::{PinSource, Pkcs11Token, Tcti};
 
 use crate::value::Text;
 
@@ -20,7 +18,7 @@ pub struct TokenConfig {
 #[derive(Debug, Clone)]
 pub enum TokenKind {
     /// Behind a PKCS#11 module.
-    Pkcs11(Pkcs11Config),
+    Pkcs11(Pkcs11Token),
     /// A TPM.
     Tpm(Tcti),
 }
@@ -33,21 +31,6 @@ impl TokenKind {
             TokenKind::Tpm(_) => None,
         }
     }
-}
-
-/// A token behind a PKCS#11 module.
-#[derive(Debug, Clone)]
-pub struct Pkcs11Config {
-    /// The PKCS#11 module: absolute, or a bare name for the dynamic linker.
-    pub module: PathBuf,
-    /// Whether the module may use networks; `None` leaves it to the token program.
-    pub network: Option<bool>,
-    /// Which token of the module.
-    pub token: TokenMatch,
-    /// Its user PIN.
-    pub pin: Option<PinSource>,
-    /// Sessions to sign with in parallel.
-    pub sessions: usize,
 }
 
 /// Every module that p11-kit is configured with, as one; found by the dynamic linker.
@@ -83,9 +66,7 @@ impl TryFrom<i64> for Sessions {
 impl TokenKind {
     pub(crate) fn is_same(&self, other: &TokenKind) -> bool {
         match (self, other) {
-            (TokenKind::Pkcs11(one), TokenKind::Pkcs11(other)) => {
-                is_same_module(&one.module, &other.module) && one.token == other.token
-            }
+            (TokenKind::Pkcs11(one), TokenKind::Pkcs11(other)) => one.is_named_as(other),
             (TokenKind::Tpm(one), TokenKind::Tpm(other)) => one == other,
             _ => false,
         }
@@ -95,9 +76,7 @@ impl TokenKind {
     pub(crate) fn may_be_named_otherwise_by(&self, other: &TokenKind) -> bool {
         match (self, other) {
             (TokenKind::Pkcs11(one), TokenKind::Pkcs11(other)) => {
-                is_same_module(&one.module, &other.module)
-                    && one.token != other.token
-                    && one.token.overlaps(&other.token)
+                one.overlaps(other) && !one.is_named_as(other)
             }
             _ => false,
         }

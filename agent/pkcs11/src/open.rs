@@ -26,12 +26,12 @@ pub(crate) fn open(
     let Open::Pkcs11(request) = request else {
         return Err(TokenError::Unusable("not a PKCS#11 token".to_owned()));
     };
-    let module = start(&request.module, library)?;
+    let module = start(&request.token.module, library)?;
     let token = slot::find(&module, &request.token.token)?;
     let session = module
         .open_session(token.slot)
         .map_err(|failure| failure.while_doing(format_args!("cannot open a session on {token}")))?;
-    let login = log_in(&session, &token, request.pin.as_ref(), pins)?;
+    let login = log_in(&session, &token, request.token.pin.as_ref(), pins)?;
     let context_login = login.context.map(Arc::new);
 
     let issuers = Issuers::on(&session);
@@ -42,7 +42,7 @@ pub(crate) fn open(
         .collect();
 
     let mut warnings: Vec<String> = login.warning.into_iter().collect();
-    let (sessions, shortage) = open_sessions(&module, token.slot, session, request.sessions);
+    let (sessions, shortage) = open_sessions(&module, token.slot, session, request.token.sessions);
     warnings.extend(shortage);
     let workers = sessions
         .into_iter()

@@ -31,8 +31,9 @@ const UNCHANGED: &[&str] = &[
 pub(crate) fn confine(open: &Open) -> Fence {
     let with_network = match open {
         Open::Pkcs11(open) => open
+            .token
             .network
-            .unwrap_or_else(|| network::is_needed(&open.module)),
+            .unwrap_or_else(|| network::is_needed(&open.token.module)),
         Open::Tpm(_) => false, // it is not opened here
     };
     let files = confine_files();

@@ -77,7 +77,7 @@ fn sessions_sign_at_the_same_time() {
     store.import("EC -pkeyopt ec_paramgen_curve:P-384", "02", &[]);
     let mut program = Program::start(&store);
     let mut open = store.open(&["pkcs11:id=%01", "pkcs11:id=%02"]);
-    open.sessions = 4;
+    open.token.sessions = 4;
     assert!(program.opened(open).iter().all(Result::is_ok));
     for id in 0..40 {
         program.ask(id, id as usize % 2, ECDSA);
@@ -181,8 +181,8 @@ fn a_token_without_a_login_signs() {
     let (proxy, command) = store.softoken(&database, "flags=readOnly");
     let mut program = Program::spawn(command);
     let mut open = store.open_in(&proxy, &["pkcs11:token=NSS%20Certificate%20DB"]);
-    open.token = "pkcs11:token=NSS%20Certificate%20DB".parse().unwrap();
-    open.pin = None;
+    open.token.token = token("pkcs11:token=NSS%20Certificate%20DB");
+    open.token.pin = None;
     open.keys[0].certificate = Some(CertificateOnToken::OfTheKey);
     let reports = program.opened(open);
     let certificate = reports[0].as_ref().unwrap().certificate.as_ref();

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use crate::sync::lock;
 
 /// Groups by user. A user's groups are asked by one request at a time; those of other users go on meanwhile.
 #[derive(Debug, Default)]
@@ -167,10 +169,6 @@ impl Asked {
         let limit = if self.answer.is_ok() { GOOD_FOR } else { PAUSE };
         now.saturating_duration_since(self.at) < limit
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

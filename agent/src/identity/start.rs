@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use token::link::{Open, OpenKey, OpenPkcs11, OpenTpm};
-use token::{PinSource, Pkcs11Uri, Tcti};
+use token::{PinSource, Pkcs11Token, Tcti};
 
 use super::{Identities, Identity, Token};
 use crate::launcher::TokenPrograms;
@@ -11,7 +11,7 @@ use crate::policy::Policy;
 use crate::renewal_view::RenewalView;
 use crate::token_worker::{KeyOwner, PinTries, Predecessors, TokenWorker};
 use config::certificate::{LeafSource, Stamp};
-use config::{Config, IdentityConfig, KeyConfig, Pkcs11Config, TokenConfig, TokenKind};
+use config::{Config, IdentityConfig, KeyConfig, TokenConfig, TokenKind};
 
 /// Where an identity's key is.
 #[derive(Debug, Clone)]
@@ -140,7 +140,7 @@ fn keep_or_start(
 }
 
 fn open_pkcs11<'a>(
-    token: &Pkcs11Config,
+    token: &Pkcs11Token,
     identities: impl Iterator<Item = &'a IdentityConfig>,
 ) -> Open {
     let key = |config: &IdentityConfig| match &config.key {
@@ -155,23 +155,13 @@ fn open_pkcs11<'a>(
         KeyConfig::Tpm(_) => None,
     };
     Open::Pkcs11(Box::new(OpenPkcs11 {
-        module: token.module.clone(),
-        network: token.network,
-        token: Pkcs11Uri {
-            token: token.token.clone(),
-            ..Pkcs11Uri::default()
-        },
-        pin: token.pin.clone(),
-        sessions: token.sessions,
+        token: token.clone(),
         keys: identities.filter_map(key).collect(),
     }))
 }
 
 fn open_tpm<'a>(tcti: &Tcti, identities: impl Iterator<Item = &'a IdentityConfig>) -> Open {
-    let key = |config: &IdentityConfig| match &config.key {
-        KeyConfig::Tpm(key) => Some(key.clone()),
-        KeyConfig::Pkcs11(_) => None,
-    };
+    let key = |config: &IdentityConfig| config.key.of_tpm().cloned();
     Open::Tpm(OpenTpm {
         tcti: tcti.clone(),
         keys: identities.map(key).collect(),

@@ -5,16 +5,15 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
 
 use super::message::{ANSWER_LIMIT, Answer, FromLauncher, LauncherRequest, Request, receive, send};
 use crate::log;
 use crate::panics::contain;
+use crate::sync::{left, lock, wait_to_read};
 
 /// The socket, and who waits for an answer at it.
 #[derive(Debug)]
@@ -53,7 +52,7 @@ impl Link {
         let reply = match sent {
             Err(error) => Err(format!("the launcher cannot be reached: {error}")),
             Ok(()) if self.watched.load(Ordering::Acquire) => answer
-                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+                .recv_timeout(left(deadline))
                 .map_err(|error| format!("the launcher does not answer: {error}")),
             Ok(()) => self
                 .read_until(&answer, deadline)
@@ -70,14 +69,11 @@ impl Link {
             if let Ok(reply) = answer.try_recv() {
                 return Ok(reply);
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            let mut events = [PollFd::new(&self.socket, PollFlags::IN)];
-            match poll(&mut events, Timespec::try_from(left).ok().as_ref()) {
-                Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
-                Ok(_) if self.take_in()? => {}
-                Ok(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+            if !wait_to_read(&self.socket, deadline)? {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            if !self.take_in()? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
     }
@@ -121,8 +117,4 @@ impl Link {
     fn waiting(&self) -> MutexGuard<'_, HashMap<u64, SyncSender<Reply>>> {
         lock(&self.waiting)
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::shutdown;
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -21,6 +21,7 @@ use super::message::{
     Answer, FromLauncher, LauncherRequest, REQUEST_LIMIT, Request, receive, send,
 };
 use crate::panics::{INTERNAL_ERROR, contain};
+use crate::sync::{left, wait_to_read};
 use config::process;
 use config::user_database::{SystemUsers, UserDatabase};
 use files::trust;
@@ -252,15 +253,10 @@ impl Process {
         let deadline = Instant::now() + limit;
         loop {
             self.reap();
-            let left = deadline.saturating_duration_since(Instant::now());
-            if self.children.is_empty() || left.is_zero() {
+            if self.children.is_empty() || left(deadline).is_zero() {
                 return;
             }
-            let left = Timespec::try_from(left).ok();
-            let _ = poll(
-                &mut [PollFd::new(&self.ended, PollFlags::IN)],
-                left.as_ref(),
-            );
+            let _ = wait_to_read(&self.ended, deadline);
         }
     }
 }

@@ -4,11 +4,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-
 use super::Launcher;
 use super::message::{Answer, LauncherRequest};
+use crate::sync::wait_to_read;
 use token::Program;
 
 /// How token programs are started.
@@ -62,14 +60,6 @@ impl Running {
 
     /// Waits until it is gone; one that is stuck in a driver ends when the driver lets it.
     pub fn wait(&self, limit: Duration) {
-        let deadline = Instant::now() + limit;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let mut events = [PollFd::new(&self.end, PollFlags::IN)];
-            match poll(&mut events, Timespec::try_from(left).ok().as_ref()) {
-                Err(Errno::INTR) => {}
-                _ => return,
-            }
-        }
+        let _ = wait_to_read(&self.end, Instant::now() + limit); // gone or late
     }
 }

@@ -4,12 +4,14 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::Errno;
+
+use crate::sync::lock;
 
 /// Connections that wait for their clients, and what else the listener waits for.
 #[derive(Debug)]
@@ -152,9 +154,7 @@ impl<C: AsFd> Waiting<C> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Connections<C>> {
-        self.connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.connections)
     }
 }
 

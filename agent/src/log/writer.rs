@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::line::{Event, Level, Line, Style};
 use super::refusals::{Refusals, Refused, Repeated};
 use crate::panics::contain;
+use crate::sync::{lock, wait_while};
 
 /// Whose lines wait, and the thread that writes them.
 #[derive(Debug)]
@@ -111,23 +112,18 @@ impl Writer {
         let mut queue = self.shared.lock();
         queue.refusals.end();
         self.shared.changed.notify_all();
-        while queue.writing || queue.has_work() || queue.refusals.due().is_some() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            (queue, _) = self
-                .shared
-                .changed
-                .wait_timeout(queue, left)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
+        drop(wait_while(
+            &self.shared.changed,
+            queue,
+            Some(deadline),
+            |queue| queue.writing || queue.has_work() || queue.refusals.due().is_some(),
+        ));
     }
 }
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
     }
 
     fn run(&self, style: Style, mut sink: impl Write) {
@@ -162,20 +158,10 @@ impl Shared {
                 queue.writing = true;
                 return entry;
             }
-            let left = queue
-                .refusals
-                .due()
-                .map(|due| due.saturating_duration_since(Instant::now()));
-            queue = match left {
-                Some(left) => {
-                    let waited = self.changed.wait_timeout(queue, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-                None => self
-                    .changed
-                    .wait(queue)
-                    .unwrap_or_else(PoisonError::into_inner),
-            };
+            let due = queue.refusals.due();
+            queue = wait_while(&self.changed, queue, due, |queue| {
+                !queue.has_work() && queue.refusals.due() == due
+            });
         }
     }
 

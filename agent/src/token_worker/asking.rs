@@ -12,6 +12,7 @@ use super::Event;
 use super::pin_tries::Turn;
 use super::process::{self, TokenProcess};
 use super::thread::{Thread, ending};
+use crate::sync::left;
 use config::certificate::CertificateSource;
 
 /// How long a worker waits for others that try a PIN of the same token: each may take a whole opening.
@@ -238,7 +239,7 @@ impl Thread {
         limit: Duration,
     ) -> Result<Option<FromToken>, TokenError> {
         loop {
-            let left = until.saturating_duration_since(Instant::now());
+            let left = left(until);
             if left.is_zero() {
                 return Err(process::hung(limit)); // also where it talks without end
             }

@@ -1,14 +1,16 @@
-//! Which PINs were tried and not accepted, and whose turn it is to try one: one record for all workers, since one token
-//! may be open under several names of its module; and on the disk, since an agent may be killed.
+//! Which PINs were tried and not accepted: one record for all workers, since one token may be open under several names of
+//! its module; and on the disk, since an agent may be killed.
 //!
 //! A try is recorded before it is made. The record goes when the token accepts the PIN, when the identities that had the
 //! PIN have another one, or when an operator removes it.
+
+mod line;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
 use config::pin_records::{FoundKey, PinRecord, PinRecords};
@@ -18,11 +20,15 @@ use token::{Failures, PinFingerprint, PinKey};
 
 use super::Event;
 use crate::log;
+use crate::sync::{lock, wait_while};
+use line::Line;
+pub(super) use line::Turn;
 
 /// The tries of PINs, shared by all workers of an agent and their successors.
 #[derive(Debug, Clone)]
 pub struct PinTries {
     record: Arc<Mutex<Record>>,
+    line: Line,
     /// Told when a try has ended.
     ended: Arc<Condvar>,
 }
@@ -31,17 +37,23 @@ pub struct PinTries {
 struct Record {
     /// Of the fingerprints.
     key: PinKey,
-    /// The records on the disk have another key, which is lost: none of their tokens is tried with any PIN.
-    key_is_lost: bool,
+    key_state: KeyState,
+    /// The agent has a state directory, though it may not be usable.
     disk: Option<PinRecords>,
-    /// The log has been told that refusals are not remembered.
-    has_warned: bool,
+    /// Why nothing is recorded in the state directory, so that no PIN is tried.
+    fault: Option<String>,
     tries: BTreeMap<PinFingerprint, Tried>,
-    /// In the order in which they came.
-    line: Vec<Place>,
-    last: u64,
     /// Tries that the token has not answered yet.
     under_way: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KeyState {
+    /// The key is not on the disk yet.
+    New,
+    Stored,
+    /// The records on the disk have another key, which is lost: none of their tokens is tried with any PIN.
+    Lost,
 }
 
 #[derive(Debug)]
@@ -88,21 +100,6 @@ pub(super) enum PinState {
     Good,
 }
 
-#[derive(Debug)]
-struct Place {
-    number: u64,
-    /// The token's identity.
-    token: String,
-    events: Sender<Event>,
-}
-
-/// A place in the line of those who want to try a PIN of one token; left on drop.
-#[derive(Debug)]
-pub(super) struct Turn {
-    tries: PinTries,
-    number: u64,
-}
-
 /// More records are not made: a PIN that cannot be recorded is not tried. None goes to make room, so that no token
 /// program has another token's refusals forgotten.
 const LIMIT: usize = 2000;
@@ -111,8 +108,8 @@ const LIMIT: usize = 2000;
 const LIMIT_EACH: usize = 100;
 
 impl PinTries {
-    /// A record in this state directory. Without one, or where it cannot be written, the record lasts as long as the
-    /// agent, and the log says so.
+    /// A record in this state directory: where it cannot be used, no PIN is tried. Without one, the record lasts as long
+    /// as the agent, and the log says so.
     pub fn open(state: Option<&Path>) -> io::Result<PinTries> {
         let tries = PinTries::in_memory()?;
         let mut record = tries.lock();
@@ -122,8 +119,13 @@ impl PinTries {
                 record.disk = Some(disk);
                 record.load();
             }
-            Some((state, Err(error))) => record.warn(&format!("{}: {error}", state.display())),
-            None => record.warn("there is no state directory (state = \"DIR\")"),
+            Some((state, Err(error))) => record.fail(format!(
+                "cannot use the state directory {}: {error}; mend it, then restart the agent",
+                state.display()
+            )),
+            None => log::warn(
+                "refused PINs are not remembered across restarts: there is no state directory (state = \"DIR\")",
+            ),
         }
         drop(record);
         Ok(tries)
@@ -133,16 +135,15 @@ impl PinTries {
     pub fn in_memory() -> io::Result<PinTries> {
         let record = Record {
             key: PinKey::random()?,
-            key_is_lost: false,
+            key_state: KeyState::New,
             disk: None,
-            has_warned: false,
+            fault: None,
             tries: BTreeMap::new(),
-            line: Vec::new(),
-            last: 0,
             under_way: 0,
         };
         Ok(PinTries {
             record: Arc::new(Mutex::new(record)),
+            line: Line::default(),
             ended: Arc::default(),
         })
     }
@@ -162,7 +163,8 @@ impl PinTries {
     }
 
     /// Whether this PIN may be tried, where the token counts failures so. If it may, the try is recorded from here on,
-    /// but for a PIN that was good before. What its identities had before is forgotten.
+    /// and on the disk where there is one; but for a PIN that was good before. What its identities had before is
+    /// forgotten.
     pub(super) fn begin(
         &self,
         pin: &PinFingerprint,
@@ -175,12 +177,10 @@ impl PinTries {
         match record.find(pin, &owner.token) {
             Some(tried) => record.try_again(&tried, owner, failures),
             None if was_good => Permission::Try,
-            None if record.is_full(owner) => Permission::NoRoom,
-            None => {
-                record.insert(pin, owner, failures);
-                record.store(pin);
-                Permission::Try
-            }
+            None => match record.begin(pin, owner, failures) {
+                Ok(()) => Permission::Try,
+                Err(why) => Permission::Unrecorded(why),
+            },
         }
     }
 
@@ -216,7 +216,7 @@ impl PinTries {
             let identities = owner.identities.iter().cloned();
             tried.record.identities.extend(identities);
         }
-        record.store(pin);
+        record.update(pin);
     }
 
     pub(super) fn is_refused(&self, pin: &PinFingerprint) -> bool {
@@ -229,16 +229,7 @@ impl PinTries {
 
     /// Waits in line for the token of this identity. `events` gets [`Event::Turn`] when somebody has left.
     pub(super) fn line_up(&self, token: String, events: Sender<Event>) -> Turn {
-        let mut record = self.lock();
-        record.last += 1;
-        let number = record.last;
-        record.line.push(Place {
-            number,
-            token,
-            events,
-        });
-        let tries = self.clone();
-        Turn { tries, number }
+        self.line.enter(token, events)
     }
 
     /// A try begins, which the end of the agent waits for.
@@ -253,10 +244,9 @@ impl PinTries {
         if record.under_way == 0 {
             return false;
         }
-        let left = deadline.saturating_duration_since(Instant::now());
-        let _ = self
-            .ended
-            .wait_timeout_while(record, left, |record| record.under_way > 0); // ended or late
+        drop(wait_while(&self.ended, record, Some(deadline), |record| {
+            record.under_way > 0
+        }));
         true
     }
 
@@ -268,7 +258,7 @@ impl PinTries {
     }
 
     fn lock(&self) -> MutexGuard<'_, Record> {
-        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.record)
     }
 }
 
@@ -279,7 +269,8 @@ impl Record {
             return Some(pin.clone());
         }
         let may_be = |tried: &Tried| tried.record.token.is_empty() || tried.record.token == token;
-        let mut tries = self.tries.iter().filter(|_| self.key_is_lost);
+        let is_lost = self.key_state == KeyState::Lost;
+        let mut tries = self.tries.iter().filter(|_| is_lost);
         tries
             .find(|(_, tried)| may_be(tried))
             .map(|(pin, _)| pin.clone())
@@ -299,7 +290,7 @@ impl Record {
             .record
             .identities
             .extend(owner.identities.iter().cloned());
-        let is_new = tried.record.identities.len() > known;
+        let is_new = tried.record.identities.len() > known || !tried.is_stored;
         let permission = match tried.before.was_none(failures) {
             _ if tried.record.refused => Permission::Refused,
             true => Permission::Try,
@@ -309,18 +300,38 @@ impl Record {
             tried.before = failures;
         }
         if is_new {
-            self.store(pin);
+            self.update(pin);
         }
         permission
     }
 
-    fn is_full(&self, owner: &PinOwner) -> bool {
+    /// Records a try that was not made yet, or says why it cannot.
+    fn begin(
+        &mut self,
+        pin: &PinFingerprint,
+        owner: &PinOwner,
+        before: Failures,
+    ) -> Result<(), String> {
+        if let Some(fault) = &self.fault {
+            return Err(fault.clone());
+        }
         let is_owners = |tried: &&Tried| {
             let identities = &tried.record.identities;
             owner.identities.iter().any(|one| identities.contains(one))
         };
-        let own = self.tries.values().filter(is_owners);
-        self.tries.len() >= LIMIT || own.count() >= LIMIT_EACH
+        let own = self.tries.values().filter(is_owners).count();
+        if self.tries.len() >= LIMIT || own >= LIMIT_EACH {
+            return Err(format!(
+                "there are {own} records of refused PINs of this identity, and {} in all: roleseal-admin pin retry \
+                 IDENTITY",
+                self.tries.len()
+            ));
+        }
+        self.insert(pin, owner, before);
+        self.store(pin).map_err(|error| {
+            self.tries.remove(pin);
+            format!("{error}; mend that: the agent tries again each minute")
+        })
     }
 
     fn insert(&mut self, pin: &PinFingerprint, owner: &PinOwner, before: Failures) {
@@ -335,7 +346,7 @@ impl Record {
 
     /// These identities have this PIN of the token now, and no other.
     fn release_others(&mut self, pin: &PinFingerprint, owner: &PinOwner) {
-        if self.key_is_lost {
+        if self.key_state == KeyState::Lost {
             return; // another fingerprint is no other PIN
         }
         let mut changed = Vec::new();
@@ -355,7 +366,7 @@ impl Record {
         for (other, left) in changed {
             match left {
                 0 => self.forget(&other),
-                _ => self.store(&other),
+                _ => self.update(&other),
             }
         }
     }
@@ -374,17 +385,28 @@ impl Record {
         }
     }
 
-    fn store(&mut self, pin: &PinFingerprint) {
-        let (Some(disk), Some(tried)) = (&self.disk, self.tries.get_mut(pin)) else {
-            return;
-        };
-        match disk.store(pin, &tried.record) {
-            Ok(()) => tried.is_stored = true,
-            Err(error) => {
-                let why = format!("cannot write to {}: {error}", disk.path().display());
-                self.warn(&why);
-            }
+    /// Stores what is known now of a try that is recorded.
+    fn update(&mut self, pin: &PinFingerprint) {
+        if let Err(error) = self.store(pin) {
+            log::warn(&format!("{error}; a restart may forget a refused PIN"));
         }
+    }
+
+    /// Writes the record of a PIN, where there is a disk, and before it the key that it is recognized by.
+    fn store(&mut self, pin: &PinFingerprint) -> Result<(), String> {
+        let (Some(disk), Some(tried)) = (&self.disk, self.tries.get_mut(pin)) else {
+            return Ok(());
+        };
+        let mut store = || {
+            if self.key_state == KeyState::New {
+                disk.store_key(&self.key)?;
+                self.key_state = KeyState::Stored;
+            }
+            disk.store(pin, &tried.record)
+        };
+        store().map_err(|error| format!("cannot write to {}: {error}", disk.path().display()))?;
+        tried.is_stored = true;
+        Ok(())
     }
 
     /// As it is on the disk; what could not be stored there stays.
@@ -393,18 +415,18 @@ impl Record {
         let path = disk.path().display().to_string();
         let found = match disk.read() {
             Ok(found) => found,
-            Err(error) => return self.warn(&format!("cannot read {path}: {error}")),
-        };
-        self.key_is_lost = false;
-        match found.key {
-            FoundKey::Sound(key) => self.key = key,
-            FoundKey::Missing if found.records.is_empty() => {
-                if let Err(error) = disk.store_key(&self.key) {
-                    self.warn(&format!("cannot write to {path}: {error}"));
-                }
+            Err(error) => {
+                return self.fail(format!(
+                    "cannot read {path}: {error}; mend it, then reload the agent"
+                ));
             }
+        };
+        self.fault = None;
+        match found.key {
+            FoundKey::Sound(key) => (self.key, self.key_state) = (key, KeyState::Stored),
+            FoundKey::Missing if found.records.is_empty() => self.key_state = KeyState::New,
             FoundKey::Missing | FoundKey::Damaged => {
-                self.key_is_lost = true;
+                self.key_state = KeyState::Lost;
                 log::error(&format!(
                     "cannot read {path}/key: it is missing or damaged; no PIN is tried on a token with a record there: \
                      roleseal-admin pin retry IDENTITY"
@@ -427,13 +449,10 @@ impl Record {
         self.tries.append(&mut before);
     }
 
-    /// Says once that refusals are not remembered.
-    fn warn(&mut self, why: &str) {
-        if !std::mem::replace(&mut self.has_warned, true) {
-            log::warn(&format!(
-                "refused PINs are not remembered across restarts: {why}"
-            ));
-        }
+    /// Has no PIN tried, since no try can be recorded.
+    fn fail(&mut self, why: String) {
+        log::error(&format!("no PIN is tried: {why}"));
+        self.fault = Some(why);
     }
 }
 
@@ -456,257 +475,5 @@ impl Drop for TryUnderWay {
     }
 }
 
-impl Turn {
-    /// Whether nobody is before this one.
-    pub(super) fn has_come(&self) -> bool {
-        let line = &self.tries.lock().line;
-        let own = line.iter().find(|place| place.number == self.number);
-        let first = own.and_then(|own| line.iter().find(|place| place.token == own.token));
-        first.is_some_and(|first| first.number == self.number)
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let mut record = self.tries.lock();
-        let line = &mut record.line;
-        if let Some(at) = line.iter().position(|place| place.number == self.number) {
-            let own = line.remove(at);
-            for next in line.iter().filter(|place| place.token == own.token) {
-                let _ = next.events.send(Event::Turn); // its worker may have ended
-            }
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::sync::mpsc;
-
-    use token::Pin;
-
-    use super::*;
-
-    #[test]
-    fn one_try_of_a_token_follows_the_other() {
-        let tries = PinTries::in_memory().unwrap();
-        let (events, inbox) = mpsc::channel();
-        let turn = |token: &str| tries.line_up(token.to_owned(), events.clone());
-        let [first, second, third] = [turn("lab"), turn("lab"), turn("lab")];
-        let other = turn("other");
-        assert!(first.has_come() && other.has_come());
-        assert!(!second.has_come() && !third.has_come());
-        drop(second); // which has waited long enough
-        assert!(!third.has_come());
-        drop(first);
-        assert!(third.has_come());
-        drop(other);
-        // Only those of the same token heard of it: two, then one.
-        drop(events);
-        assert_eq!(inbox.try_iter().count(), 3);
-    }
-
-    const FLAG: Failures = Failures::Flagged(false);
-
-    fn owner(identities: &[&str]) -> PinOwner {
-        PinOwner {
-            token: "lab".to_owned(),
-            identities: identities.iter().map(|name| (*name).to_owned()).collect(),
-        }
-    }
-
-    /// An agent's record, and the same after a kill.
-    struct Lab(tempfile::TempDir);
-
-    impl Lab {
-        fn new() -> (Lab, PinTries) {
-            let lab = Lab(tempfile::tempdir().unwrap());
-            let tries = lab.start();
-            (lab, tries)
-        }
-
-        fn start(&self) -> PinTries {
-            PinTries::open(Some(self.0.path())).unwrap()
-        }
-
-        fn files(&self) -> usize {
-            let directory = std::fs::read_dir(self.0.path().join("pin-tries")).unwrap();
-            directory.count() - 1 // the key
-        }
-    }
-
-    fn pin(tries: &PinTries, text: &str) -> PinFingerprint {
-        PinFingerprint::of(&tries.key(), "lab", &[&Pin::from(text.to_owned())])
-    }
-
-    #[test]
-    fn a_try_is_on_the_disk_before_it_is_made() {
-        let (lab, tries) = Lab::new();
-        let web = owner(&["web"]);
-        let wrong = pin(&tries, "wrong");
-        assert_eq!(tries.begin(&wrong, &web, FLAG, false), Permission::Try);
-        // Killed here: the token says whether it counted, or nobody does.
-        for (failures, expected) in [
-            (Failures::Untold, Permission::Unanswered),
-            (Failures::Flagged(true), Permission::Unanswered),
-            (Failures::Counted(0), Permission::Unanswered),
-            (FLAG, Permission::Try),
-            (Failures::Harmless, Permission::Try),
-        ] {
-            let next = lab.start();
-            assert_eq!(next.begin(&wrong, &web, failures, false), expected);
-            next.cancel(&wrong); // and the doubt stays
-        }
-        tries.refuse(&wrong, &web);
-        for failures in [FLAG, Failures::Harmless] {
-            let next = lab.start();
-            assert_eq!(
-                next.begin(&wrong, &web, failures, false),
-                Permission::Refused
-            );
-        }
-        tries.cancel(&wrong);
-        assert_eq!(lab.files(), 1);
-        tries.accept(&wrong);
-        assert_eq!(lab.files(), 0);
-        tries.begin(&wrong, &web, FLAG, false);
-        tries.cancel(&wrong);
-        assert_eq!(lab.files(), 0);
-        // A good one costs no writing; until it is refused.
-        tries.begin(&wrong, &web, FLAG, true);
-        assert_eq!(lab.files(), 0);
-        tries.refuse(&wrong, &web);
-        assert_eq!(lab.files(), 1);
-    }
-
-    #[test]
-    fn a_count_tells_within_one_run() {
-        let tries = PinTries::in_memory().unwrap();
-        let web = owner(&["web"]);
-        let pin = pin(&tries, "1234");
-        let begin = |count| tries.begin(&pin, &web, Failures::Counted(count), false);
-        assert_eq!(begin(3), Permission::Try);
-        tries.doubt(&pin);
-        assert_eq!(begin(4), Permission::Unanswered);
-        assert_eq!(begin(3), Permission::Try);
-    }
-
-    #[test]
-    fn a_refusal_lasts_as_long_as_an_identity_has_the_pin() {
-        let (lab, tries) = Lab::new();
-        let [wrong, right] = ["wrong", "right"].map(|text| pin(&tries, text));
-        let [web, batch] = ["web", "batch"].map(|name| owner(&[name]));
-        tries.begin(&wrong, &web, FLAG, false);
-        tries.refuse(&wrong, &web);
-        let begin = |pin, owner| lab.start().begin(pin, owner, FLAG, false);
-        assert_eq!(begin(&wrong, &batch), Permission::Refused);
-        assert_eq!(begin(&right, &web), Permission::Try);
-        assert_eq!(begin(&wrong, &batch), Permission::Refused);
-        assert_eq!(begin(&wrong, &web), Permission::Refused);
-        lab.start()
-            .begin(&right, &owner(&["web", "batch"]), FLAG, false);
-        assert_eq!(begin(&wrong, &web), Permission::Try);
-    }
-
-    #[test]
-    fn what_an_operator_removes_is_forgotten() {
-        let (lab, tries) = Lab::new();
-        let web = owner(&["web"]);
-        let wrong = pin(&tries, "wrong");
-        tries.begin(&wrong, &web, FLAG, false);
-        tries.refuse(&wrong, &web);
-        tries.read_again();
-        assert_eq!(tries.begin(&wrong, &web, FLAG, false), Permission::Refused);
-        PinRecords::open(lab.0.path())
-            .unwrap()
-            .remove(&wrong)
-            .unwrap();
-        tries.read_again();
-        assert_eq!(tries.begin(&wrong, &web, FLAG, false), Permission::Try);
-    }
-
-    /// Whatever is damaged, no PIN is tried that was refused.
-    #[test]
-    fn damage_is_no_try() {
-        for damaged in [
-            "record",
-            "key",
-            "key that is gone",
-            "key that is a link",
-            "both",
-        ] {
-            let (lab, tries) = Lab::new();
-            let web = owner(&["web"]);
-            let wrong = pin(&tries, "wrong");
-            tries.begin(&wrong, &web, FLAG, false);
-            tries.refuse(&wrong, &web);
-            let directory = tries.directory().unwrap();
-            let (key, record) = (directory.join("key"), directory.join(wrong.to_hex()));
-            match damaged {
-                "key" | "both" => std::fs::write(&key, "?").unwrap(),
-                "key that is gone" => std::fs::remove_file(&key).unwrap(),
-                "key that is a link" => {
-                    std::fs::rename(&key, lab.0.path().join("moved")).unwrap();
-                    std::os::unix::fs::symlink(lab.0.path().join("moved"), &key).unwrap();
-                }
-                _ => {}
-            }
-            if matches!(damaged, "record" | "both") {
-                std::fs::write(&record, "?").unwrap();
-            }
-            let next = lab.start();
-            let again = pin(&next, "wrong");
-            assert_eq!(
-                next.begin(&again, &web, FLAG, false),
-                Permission::Refused,
-                "{damaged}"
-            );
-            // Another token has nothing to do with a record that names its own.
-            let other = PinOwner {
-                token: "other".to_owned(),
-                ..web.clone()
-            };
-            let expected = match damaged {
-                "both" => Permission::Refused,
-                _ => Permission::Try,
-            };
-            let pin = PinFingerprint::of(&next.key(), "other", &[]);
-            assert_eq!(next.begin(&pin, &other, FLAG, false), expected, "{damaged}");
-        }
-    }
-
-    /// A token program cannot have another token's refusals forgotten, nor keep others from their tries.
-    #[test]
-    fn invented_pins_push_no_record_out() {
-        let tries = PinTries::in_memory().unwrap();
-        let web = owner(&["web"]);
-        let wrong = pin(&tries, "wrong");
-        tries.begin(&wrong, &web, FLAG, false);
-        tries.refuse(&wrong, &web);
-        let invent = |identity: &str, number: usize| {
-            let liar = PinOwner {
-                token: format!("token {number}"),
-                identities: vec![identity.to_owned()],
-            };
-            tries.begin(
-                &pin(&tries, &format!("{identity} {number}")),
-                &liar,
-                FLAG,
-                false,
-            )
-        };
-        for number in 0..LIMIT_EACH {
-            assert_eq!(invent("liar", number), Permission::Try);
-        }
-        assert_eq!(invent("liar", LIMIT_EACH), Permission::NoRoom);
-        for number in 0..LIMIT {
-            invent(&format!("liar {number}"), number);
-        }
-        assert_eq!(tries.lock().tries.len(), LIMIT);
-        assert_eq!(invent("batch", 0), Permission::NoRoom);
-        assert_eq!(tries.begin(&wrong, &web, FLAG, false), Permission::Refused);
-        // Its successor is tried: the record of the first goes.
-        let right = pin(&tries, "right");
-        assert_eq!(tries.begin(&right, &web, FLAG, false), Permission::Try);
-    }
-}
+mod tests;

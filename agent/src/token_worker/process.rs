@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use token::TokenError;
@@ -13,6 +13,7 @@ use token::link::{self, FromToken, ToToken};
 
 use crate::launcher::{Running, TokenPrograms};
 use crate::panics::contain;
+use crate::sync::{lock, wait_while};
 use token::Program;
 
 /// A running token program.
@@ -53,21 +54,15 @@ pub(super) struct Unread(Arc<Backlog>);
 impl Backlog {
     /// Waits until there is room for a message.
     fn make_room(backlog: &Arc<Backlog>) -> Unread {
-        let count = backlog.count.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_full = |count: &mut usize| *count >= UNREAD_LIMIT;
-        let mut count = backlog
-            .taken
-            .wait_while(count, is_full)
-            .unwrap_or_else(PoisonError::into_inner);
-        *count += 1;
+        let count = lock(&backlog.count);
+        *wait_while(&backlog.taken, count, None, |count| *count >= UNREAD_LIMIT) += 1;
         Unread(Arc::clone(backlog))
     }
 }
 
 impl Drop for Unread {
     fn drop(&mut self) {
-        let count = &self.0.count;
-        *count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        *lock(&self.0.count) -= 1;
         self.0.taken.notify_one();
     }
 }

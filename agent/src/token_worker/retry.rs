@@ -176,14 +176,12 @@ pub(super) fn failure_of_all(states: &[KeyState]) -> Option<TokenError> {
 
 /// The errors of keys that failed, each with its own.
 pub(super) fn own_errors(states: Vec<KeyState>) -> HashMap<usize, TokenError> {
-    let errors = states.into_iter().map(|state| match state {
-        KeyState::Failed { error, .. } => Some(error),
+    let states = states.into_iter().enumerate();
+    let errors = states.filter_map(|(key, state)| match state {
+        KeyState::Failed { error, .. } => Some((key, error)),
         KeyState::Opening | KeyState::Ready { .. } => None,
     });
-    errors
-        .enumerate()
-        .filter_map(|(key, error)| Some((key, error?)))
-        .collect()
+    errors.collect()
 }
 
 fn backoff(failures: u32) -> Duration {

@@ -16,6 +16,7 @@ use super::queue::Queue;
 use super::{ClosedSignal, Event, Job, KeyOwner, KeyState, NotSigned, Shared};
 use crate::launcher::TokenPrograms;
 use crate::panics::contain;
+use crate::sync::left;
 use config::certificate::LeafSource;
 
 /// The thread that owns the token.
@@ -183,10 +184,7 @@ impl Thread {
                 return Next::Open(None);
             }
             let event = match until {
-                Some(until) => {
-                    let left = until.saturating_duration_since(Instant::now());
-                    self.inbox.recv_timeout(left)
-                }
+                Some(until) => self.inbox.recv_timeout(left(until)),
                 None => self
                     .inbox
                     .recv()
@@ -338,8 +336,7 @@ impl Thread {
         let Some(until) = hung_at.or(self.reopen_at) else {
             return Ok(self.inbox.recv().ok());
         };
-        let left = until.saturating_duration_since(Instant::now());
-        match self.inbox.recv_timeout(left) {
+        match self.inbox.recv_timeout(left(until)) {
             Ok(event) => Ok(Some(event)),
             Err(RecvTimeoutError::Disconnected) => Ok(None),
             Err(RecvTimeoutError::Timeout) if hung_at.is_none() => Ok(Some(Event::Reopen)),

@@ -53,6 +53,9 @@ pub struct UntriedPins<'p> {
     pub take_over: TakeOver,
 }
 
+/// When a try that could not be recorded is looked at again, in seconds. Until then the disk may have room.
+const UNRECORDED_WAIT: u64 = 60;
+
 /// How long a token library may take to close after the agent is gone. Vendor libraries hang here.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -201,11 +204,13 @@ impl PinGuard<'_> {
             ToToken::Pin(Permission::Unanswered) => Err(untried.forbidden(
                 "the answer to the first try of the PIN was lost, so it counts as refused and is not tried again",
             )),
-            ToToken::Pin(Permission::NoRoom) => Err(TokenError::Unusable(format!(
-                "{}: too many refused PINs are recorded to record another, so it is not tried: roleseal-admin pin retry \
-                 IDENTITY",
-                untried.name
-            ))),
+            ToToken::Pin(Permission::Unrecorded(why)) => Err(TokenError::Wait {
+                text: format!(
+                    "{}: the PIN is not tried, since the try cannot be recorded: {why}",
+                    untried.name
+                ),
+                seconds: UNRECORDED_WAIT,
+            }),
             _ => Err(nonsense()),
         }
     }

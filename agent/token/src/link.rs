@@ -5,7 +5,7 @@
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::{
-    Algorithm, Failures, PinFingerprint, PinKey, PinSource, Pkcs11Uri, Signature, Tcti, TokenError,
-    is_same_module,
+    Algorithm, Failures, PinFingerprint, PinKey, PinSource, Pkcs11Token, Pkcs11Uri, Signature,
+    Tcti, TokenError,
 };
 
 /// From the agent.
@@ -83,7 +83,7 @@ pub enum FromToken {
 }
 
 /// Whether a PIN may be tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Permission {
     /// It may.
     Try,
@@ -91,8 +91,8 @@ pub enum Permission {
     Refused,
     /// It was tried, and whether the token has refused it is unknown.
     Unanswered,
-    /// So many others are recorded as refused that the try could not be.
-    NoRoom,
+    /// The try cannot be recorded, and why.
+    Unrecorded(String),
 }
 
 /// Which token to open, and what on it. Each kind of token has a program of its own.
@@ -107,16 +107,8 @@ pub enum Open {
 /// A PKCS#11 token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenPkcs11 {
-    /// The PKCS#11 module.
-    pub module: PathBuf,
-    /// Whether the module may use networks; `None` leaves it to what the module is known to need.
-    pub network: Option<bool>,
-    /// The token's attributes; its object is of no account here.
-    pub token: Pkcs11Uri,
-    /// The user PIN; `None` where the token needs no login.
-    pub pin: Option<PinSource>,
-    /// How many sessions to sign with, at the most.
-    pub sessions: usize,
+    /// Which one.
+    pub token: Pkcs11Token,
     /// The keys, of which one failing leaves the others alone.
     pub keys: Vec<OpenKey>,
 }
@@ -178,6 +170,22 @@ pub enum TpmKeySource {
     Handle(u32),
 }
 
+impl OpenTpmKey {
+    /// Where its auth values come from.
+    pub fn pins(&self) -> impl Iterator<Item = &PinSource> {
+        let pins = [&self.pin, &self.parent_pin, &self.owner_pin];
+        pins.into_iter().flatten()
+    }
+
+    /// The key's file, where it has one.
+    pub fn file(&self) -> Option<&Path> {
+        match &self.source {
+            TpmKeySource::File(path) => Some(path),
+            TpmKeySource::Handle(_) => None,
+        }
+    }
+}
+
 impl Open {
     /// How many keys there are.
     pub fn key_count(&self) -> usize {
@@ -191,7 +199,7 @@ impl Open {
     /// next one at hand, so that it does not wait for the agent between the two.
     pub fn at_once(&self) -> usize {
         match self {
-            Open::Pkcs11(open) => open.sessions.saturating_mul(2),
+            Open::Pkcs11(open) => open.token.sessions.saturating_mul(2),
             Open::Tpm(_) => 2, // it does one thing at a time
         }
     }
@@ -233,10 +241,7 @@ impl Open {
     /// Whether both may be about one token, so that one of them should be closed before the other is opened.
     pub fn may_be_the_token_of(&self, other: &Open) -> bool {
         match (self, other) {
-            (Open::Pkcs11(one), Open::Pkcs11(other)) => {
-                is_same_module(&one.module, &other.module)
-                    && one.token.token.overlaps(&other.token.token)
-            }
+            (Open::Pkcs11(one), Open::Pkcs11(other)) => one.token.overlaps(&other.token),
             (Open::Tpm(one), Open::Tpm(other)) => one.tcti == other.tcti,
             _ => false,
         }
@@ -359,18 +364,24 @@ pub fn next<T: DeserializeOwned>(from: &mut UnixStream) -> io::Result<Option<T>>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Pin;
+    use crate::{Pin, TokenMatch};
+
+    fn lab() -> TokenMatch {
+        "pkcs11:token=lab".parse::<Pkcs11Uri>().unwrap().into()
+    }
 
     #[test]
     fn messages_survive_the_link() {
         let pin = Pin::from("1234".to_owned());
         let open = ToToken::Open {
             open: Open::Pkcs11(Box::new(OpenPkcs11 {
-                module: "/lib/module.so".into(),
-                network: Some(false),
-                token: "pkcs11:token=lab".parse().unwrap(),
-                pin: Some(PinSource::Value(pin)),
-                sessions: 4,
+                token: Pkcs11Token {
+                    module: "/lib/module.so".into(),
+                    network: Some(false),
+                    token: lab(),
+                    pin: Some(PinSource::Value(pin)),
+                    sessions: 4,
+                },
                 keys: vec![OpenKey {
                     uri: "pkcs11:object=web".parse().unwrap(),
                     certificate: Some(CertificateOnToken::OfTheKey),
@@ -430,11 +441,13 @@ mod tests {
         assert_eq!(open, original);
 
         let mut open = Open::Pkcs11(Box::new(OpenPkcs11 {
-            module: "/lib/module.so".into(),
-            network: None,
-            token: "pkcs11:token=lab".parse().unwrap(),
-            pin: None,
-            sessions: 4,
+            token: Pkcs11Token {
+                module: "/lib/module.so".into(),
+                network: None,
+                token: lab(),
+                pin: None,
+                sessions: 4,
+            },
             keys: vec![],
         }));
         assert!(!open.set_aside(0));

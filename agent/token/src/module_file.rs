@@ -5,7 +5,7 @@ use std::path::Path;
 
 /// Whether both paths name one module: they are equal, or lead to one file by links. A bare name is one that the dynamic
 /// linker looks up: where, is not known here.
-pub fn is_same_module(one: &Path, other: &Path) -> bool {
+pub(crate) fn is_same_module(one: &Path, other: &Path) -> bool {
     one == other || file(one).is_some_and(|file_of_one| file(other) == Some(file_of_one))
 }
 

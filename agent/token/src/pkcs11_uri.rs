@@ -25,7 +25,8 @@ pub struct Pkcs11Uri {
 }
 
 /// The attributes that choose a token; `None` matches any.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Pkcs11Uri", into = "Pkcs11Uri")]
 pub struct TokenMatch {
     /// `token`: CK_TOKEN_INFO.label
     pub label: Option<String>,
@@ -93,6 +94,21 @@ impl TokenMatch {
             && agree(&self.slot_description, &other.slot_description)
             && agree(&self.slot_manufacturer, &other.slot_manufacturer)
             && agree(&self.slot_id, &other.slot_id)
+    }
+}
+
+impl From<TokenMatch> for Pkcs11Uri {
+    fn from(token: TokenMatch) -> Pkcs11Uri {
+        Pkcs11Uri {
+            token,
+            ..Pkcs11Uri::default()
+        }
+    }
+}
+
+impl From<Pkcs11Uri> for TokenMatch {
+    fn from(uri: Pkcs11Uri) -> TokenMatch {
+        uri.token
     }
 }
 

@@ -10,8 +10,8 @@ use roleseal_token::link::{
     OpenTpmKey, OpenedKey, Permission, ToToken, TpmKeySource, receive, send,
 };
 use roleseal_token::{
-    Algorithm, Failures, ObjectMatch, Pin, PinFingerprint, PinKey, PinSource, Pkcs11Uri, Signature,
-    StringToSign, Tcti, TokenError, TokenMatch, unpad,
+    Algorithm, Failures, ObjectMatch, Pin, PinFingerprint, PinKey, PinSource, Pkcs11Token,
+    Pkcs11Uri, Signature, StringToSign, Tcti, TokenError, TokenMatch, unpad,
 };
 
 fn text() -> impl Strategy<Value = String> {
@@ -151,11 +151,13 @@ fn to_token() -> impl Strategy<Value = ToToken> {
     let pkcs11 = (path(), uri(), of(pin()), 1_usize..64, vec(key, 0..3)).prop_map(
         |(module, token, pin, sessions, keys)| {
             Open::Pkcs11(Box::new(OpenPkcs11 {
-                network: None,
-                module,
-                token,
-                pin,
-                sessions,
+                token: Pkcs11Token {
+                    network: None,
+                    module,
+                    token: token.token,
+                    pin,
+                    sessions,
+                },
                 keys,
             }))
         },
@@ -185,7 +187,7 @@ fn to_token() -> impl Strategy<Value = ToToken> {
         Just(Permission::Try),
         Just(Permission::Refused),
         Just(Permission::Unanswered),
-        Just(Permission::NoRoom),
+        text().prop_map(Permission::Unrecorded),
     ];
     prop_oneof![
         open.prop_map(|(open, pin_key)| ToToken::Open { open, pin_key }),

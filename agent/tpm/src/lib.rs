@@ -20,6 +20,7 @@ mod operator;
 mod parent;
 mod pcr;
 mod policy;
+mod primary_template;
 mod sandbox;
 mod scheme;
 mod spki;

@@ -110,10 +110,8 @@ pub(crate) fn open(request: Open, pins: &PinGuard) -> Result<Opened<TpmKey>, Tok
 
 /// Of the keys in files; what is wrong with a file is told when its key is opened.
 fn public_areas(keys: &[Option<OpenTpmKey>]) -> Vec<Public> {
-    let files = keys.iter().flatten().filter_map(|key| match &key.source {
-        TpmKeySource::File(path) => KeyFile::read(path).ok(),
-        TpmKeySource::Handle(_) => None,
-    });
+    let paths = keys.iter().flatten().filter_map(OpenTpmKey::file);
+    let files = paths.filter_map(|path| KeyFile::read(path).ok());
     files.filter_map(|file| public(&file).ok()).collect()
 }
 
@@ -148,8 +146,7 @@ pub(crate) fn load(
 
 /// All of its auth values: one that cannot be read would make the others another combination, which was never tried.
 fn read_pins(key: &OpenTpmKey) -> Result<Vec<Pin>, TokenError> {
-    let sources = [&key.pin, &key.parent_pin, &key.owner_pin];
-    let pins = sources.into_iter().flatten().map(PinSource::read);
+    let pins = key.pins().map(PinSource::read);
     pins.collect::<Result<_, _>>()
         .map_err(|error| TokenError::Unusable(error.to_string()).about(&key.source.to_string()))
 }
@@ -161,7 +158,6 @@ fn check_pins(
     number: usize,
     key: &OpenTpmKey,
 ) -> Result<(), TokenError> {
-    let sources = [&key.pin, &key.parent_pin, &key.owner_pin];
     let pins = read_pins(key)?;
     if pins.is_empty() {
         return Ok(());
@@ -185,7 +181,7 @@ fn check_pins(
         failures,
         // The key's own auth value is tried by its first signature, the others while it is opened.
         at_once: key.parent_pin.is_some() || key.owner_pin.is_some(),
-        take_over: TakeOver::of(sources.into_iter().flatten()),
+        take_over: TakeOver::of(key.pins()),
     })
 }
 

@@ -12,7 +12,7 @@ use landlock::{
     Access, AccessFs, AccessNet, BitFlags, NetPort, Ruleset, RulesetAttr, RulesetCreated,
     RulesetCreatedAttr, RulesetError, Scope, path_beneath_rules,
 };
-use token::link::{Open, OpenTpm, OpenTpmKey, TpmKeySource};
+use token::link::{Open, OpenTpm};
 use token::sandbox::{self, Confined, Fence, LANDLOCK_ABI, Sockets, library_calls};
 use token::{PinSource, Tcti};
 
@@ -139,18 +139,8 @@ fn directories(open: &OpenTpm) -> impl Iterator<Item = PathBuf> {
 
 fn files(open: &OpenTpm) -> impl Iterator<Item = PathBuf> {
     open.keys.iter().flatten().flat_map(|key| {
-        let OpenTpmKey {
-            source,
-            pin,
-            parent_pin,
-            owner_pin,
-        } = key;
-        let key = match source {
-            TpmKeySource::File(path) => Some(path.clone()),
-            TpmKeySource::Handle(_) => None,
-        };
-        let pins = [pin, parent_pin, owner_pin].map(|pin| pin.as_ref().and_then(PinSource::file));
-        pins.into_iter().flatten().chain(key)
+        let pins = key.pins().filter_map(PinSource::file);
+        pins.chain(key.file().map(Path::to_owned))
     })
 }
 
@@ -163,6 +153,8 @@ mod tests {
     use std::net::{Ipv4Addr, TcpListener, TcpStream};
     use std::process::Command;
     use std::sync::mpsc;
+
+    use token::link::{OpenTpmKey, TpmKeySource};
 
     struct Place(tempfile::TempDir);
 

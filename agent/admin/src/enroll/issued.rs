@@ -15,9 +15,9 @@ use crate::input::read_text;
 use crate::new_certificate::{await_validity, check};
 use crate::output;
 use crate::replace_file;
-use crate::signals::Signals;
 use config::certificate::{Certificate, CertificateSource, LeafSource};
 use config::renewal::RenewalInput;
+use token::signals::Signals;
 
 /// How long a command may take: a CA may have somebody look at a first request.
 const COMMAND_LIMIT: Duration = Duration::from_secs(600);

@@ -11,7 +11,6 @@ use nix::unistd::geteuid;
 use rustix::fs::{Mode, mkdirat};
 use token::PinSource;
 use token::account::Account;
-use token::link::TpmKeySource;
 use toml_edit::Table;
 
 use super::configuration::{self, Edit};
@@ -140,8 +139,8 @@ impl Plan {
         let KeyPlace::Tpm { key, .. } = &self.place else {
             return Ok(());
         };
-        match &key.source {
-            TpmKeySource::File(path) if is_for_this_user_alone(path) => self.give(path),
+        match key.file() {
+            Some(path) if is_for_this_user_alone(path) => self.give(path),
             _ => Ok(()),
         }
     }
@@ -180,7 +179,7 @@ fn check_command(command: &str) -> Result<(), Failure> {
 
 /// PIN files are for the agent, which reads them as its own user.
 fn check_pins(place: &KeyPlace, owner: &Account) -> Result<(), Failure> {
-    for pin in place.pins().into_iter().flatten() {
+    for pin in place.pins() {
         if let PinSource::File(path) = pin
             && let Ok(false) = owner.may_read(path)
         {

@@ -93,7 +93,7 @@ impl DeleteArguments {
             tcti,
             task: tpm::Task::List,
         };
-        let patience = Patience::usual("deleting", &[]);
+        let patience = Patience::usual("deleting", []);
         let tpm::Answer::Tpm(found) = program.ask(&request, patience)? else {
             return Err(other_answer());
         };

@@ -8,7 +8,7 @@ use token::operator::{pkcs11, tpm};
 use token::{Pkcs11Uri, Tcti};
 
 use crate::failure::Failure;
-use crate::key_choice::{ModuleArgument, UriText, token_of};
+use crate::key_choice::{ModuleArgument, UriText};
 use crate::output;
 use crate::pins::{PinArguments, at_terminal};
 use crate::report::{CertificateJson, KeyJson};
@@ -107,7 +107,7 @@ fn tokens(
         None => Pkcs11Uri::default(),
     };
     let module = arguments.module.of(&mut uri);
-    let name = token_of(&uri);
+    let name = Pkcs11Uri::from(uri.token.clone()).to_string();
     let wanted = arguments.login || arguments.pin.any() || uri.pin.is_some();
     let pin = match wanted {
         true => arguments.pin.of_token(uri.pin.take(), &name)?,
@@ -117,7 +117,7 @@ fn tokens(
         None if arguments.login => Some(at_terminal(&name)?),
         pin => pin,
     };
-    let patience = Patience::usual("reading the tokens", &[pin.as_ref()]);
+    let patience = Patience::usual("reading the tokens", &pin);
     let request = pkcs11::Request {
         module,
         pin,
@@ -230,7 +230,7 @@ impl Printed {
 }
 
 fn tpm(tcti: &Tcti) -> Result<TpmJson, Failure> {
-    let patience = Patience::usual("reading the TPM", &[]);
+    let patience = Patience::usual("reading the TPM", []);
     let request = tpm::Request {
         tcti: tcti.clone(),
         task: tpm::Task::List,

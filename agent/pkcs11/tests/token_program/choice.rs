@@ -8,7 +8,7 @@ fn several_tokens_are_listed() {
     store.token("lab");
     store.token("other");
     let mut open = store.open(&["pkcs11:token=lab;object=web"]);
-    open.token = "pkcs11:token=lab".parse().unwrap();
+    open.token.token = token("pkcs11:token=lab");
     let error = store.refusal(open);
     assert!(matches!(error, TokenError::Unusable(_)), "{error:?}");
     // Each of the two that are listed names one token: its keys are looked for.
@@ -17,7 +17,7 @@ fn several_tokens_are_listed() {
     assert_eq!(candidates.len(), 2, "{text}");
     for candidate in candidates {
         let mut open = store.open(&["pkcs11:object=web"]);
-        open.token = candidate.parse().unwrap();
+        open.token.token = token(candidate);
         let reports = Program::start(&store).opened(open);
         let text = unusable(&reports[0]);
         assert!(text.contains("shows none at all"), "{text}");
@@ -28,7 +28,7 @@ fn several_tokens_are_listed() {
 fn an_absent_token_is_gone() {
     let store = Store::new();
     let mut open = store.open(&["pkcs11:object=web"]);
-    open.token = "pkcs11:token=elsewhere".parse().unwrap();
+    open.token.token = token("pkcs11:token=elsewhere");
     let error = store.refusal(open);
     assert!(matches!(error, TokenError::Gone(_)), "{error:?}");
     let text = error.to_string();

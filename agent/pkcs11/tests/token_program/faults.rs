@@ -100,7 +100,7 @@ fn fewer_sessions_than_asked_for_sign_with_a_warning() {
     lab.inject("C_OpenSession limit 2");
     let mut program = lab.program();
     let mut open = lab.open();
-    open.sessions = 4;
+    open.token.sessions = 4;
     let reports = program.opened(open);
     let warnings = &reports[0].as_ref().unwrap().warnings;
     assert_eq!(warnings.len(), 1, "{warnings:?}");

@@ -27,8 +27,8 @@ fn a_wrong_pin_is_tried_once() {
     let spy = Spy::new(&store);
     let pin = store.file("wrong.pin", "4321\n");
     let mut open = store.open_in(&spy.module, &["pkcs11:object=web", "pkcs11:id=%01"]);
-    open.sessions = 4;
-    open.pin = Some(PinSource::File(pin.clone()));
+    open.token.sessions = 4;
+    open.token.pin = Some(PinSource::File(pin.clone()));
     let mut program = Program::start_with(&store, &spy.environment);
     program.ask_to_open(open);
     permit_try(&mut program);
@@ -72,7 +72,11 @@ pub(super) fn permit_try(program: &mut Program) {
 
 #[test]
 fn a_pin_that_the_agent_forbids_is_not_tried() {
-    for permission in [Permission::Refused, Permission::Unanswered] {
+    for permission in [
+        Permission::Refused,
+        Permission::Unanswered,
+        Permission::Unrecorded("the disk is full".to_owned()),
+    ] {
         let store = Store::new();
         store.generate("EC:prime256v1", "01", "web", &[]);
         let spy = Spy::new(&store);
@@ -83,12 +87,19 @@ fn a_pin_that_the_agent_forbids_is_not_tried() {
             let is_turn = matches!(answer, FromToken::AwaitingTurn { .. });
             program.send(&match is_turn {
                 true => ToToken::YourTurn,
-                false => ToToken::Pin(permission),
+                false => ToToken::Pin(permission.clone()),
             });
             answer = program.receive_any();
         }
-        let rejected = matches!(answer, FromToken::Opened(Err(TokenError::PinRejected(_))));
-        assert!(rejected, "{answer:?}");
+        let FromToken::Opened(Err(error)) = answer else {
+            panic!("{answer:?}")
+        };
+        let passes = matches!(permission, Permission::Unrecorded(_));
+        match error {
+            TokenError::PinRejected(_) => assert!(!passes),
+            TokenError::Wait { text, .. } => assert!(passes && text.contains("disk is full")),
+            other => panic!("{other:?}"),
+        }
         assert!(program.end().success());
         assert_eq!(count(&spy.calls(), "C_Login"), 0);
     }
@@ -98,7 +109,7 @@ fn a_pin_that_the_agent_forbids_is_not_tried() {
 fn a_pin_that_is_missing_or_exposed_is_not_used() {
     let store = Store::new();
     let mut open = store.open(&["pkcs11:object=web"]);
-    open.pin = None;
+    open.token.pin = None;
     let error = store.refusal(open);
     assert!(matches!(error, TokenError::Unusable(_)), "{error:?}");
     assert!(error.to_string().contains("needs a PIN"), "{error}");
@@ -106,7 +117,7 @@ fn a_pin_that_is_missing_or_exposed_is_not_used() {
     let mut open = store.open(&["pkcs11:object=web"]);
     let pin = store.file("exposed.pin", PIN);
     fs::set_permissions(&pin, Permissions::from_mode(0o644)).unwrap();
-    open.pin = Some(PinSource::File(pin));
+    open.token.pin = Some(PinSource::File(pin));
     let error = store.refusal(open);
     assert!(matches!(error, TokenError::Unusable(_)), "{error:?}");
     assert!(error.to_string().contains("chmod 600"), "{error}");

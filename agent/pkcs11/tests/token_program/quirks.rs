@@ -12,7 +12,7 @@ fn a_token_without_read_only_sessions_signs() {
         let before = lab.count("C_OpenSession");
         let mut program = lab.program();
         let mut open = lab.open();
-        open.sessions = 3;
+        open.token.sessions = 3;
         let reports = program.opened(open);
         let warnings = &reports[0].as_ref().unwrap().warnings;
         assert_eq!(warnings, &Vec::<String>::new());
@@ -60,7 +60,7 @@ fn a_token_without_a_user_pin_is_said_to_be_so() {
     store.run("pkcs11-tool", "opensc", &[&init[..], &so].concat());
     let spy = Spy::new(&store);
     let mut open = store.open_in(&spy.module, &["pkcs11:object=web"]);
-    open.token = "pkcs11:token=bare".parse().unwrap();
+    open.token.token = token("pkcs11:token=bare");
     let error = refused(&mut Program::start_with(&store, &spy.environment), open);
     assert!(matches!(error, TokenError::Unusable(_)), "{error:?}");
     for part in ["token=bare", "no user PIN yet", "--init-pin"] {
@@ -81,7 +81,7 @@ fn nothing_comes_between_a_login_and_its_signature() {
     let mut open = lab
         .store
         .open_in(module, &["pkcs11:object=web", "pkcs11:object=once"]);
-    open.sessions = 4;
+    open.token.sessions = 4;
     assert!(program.opened(open).iter().all(Result::is_ok));
     for id in 0..24 {
         program.ask(id, usize::from(id % 3 == 2), ECDSA);

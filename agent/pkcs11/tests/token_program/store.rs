@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 use token::link::{KeyReport, Open, OpenKey, OpenPkcs11};
-use token::{PinSource, TokenError};
+use token::{PinSource, Pkcs11Token, Pkcs11Uri, TokenError, TokenMatch};
 
 use crate::harness::Program;
 
@@ -65,6 +65,13 @@ impl Store {
         let login = ["--login", "--pin", PIN, "--label", label];
         let usage = ["--usage-sign", "--sensitive"];
         self.tool(&[&key, &login[..], &usage, more].concat());
+    }
+
+    /// A key pair of a label alone, without a CKA_ID.
+    pub(super) fn generate_without_id(&self, label: &str) {
+        let key = ["--keypairgen", "--key-type", "EC:prime256v1"];
+        let login = ["--login", "--pin", PIN, "--label", label, "--usage-sign"];
+        self.tool(&[&key[..], &login].concat());
     }
 
     /// A key pair made by `openssl`; its public half stays beside the token too.
@@ -192,11 +199,13 @@ impl Store {
             public_key: None,
         };
         OpenPkcs11 {
-            network: None,
-            module: module.into(),
-            token: "pkcs11:".parse().unwrap(),
-            pin: Some(PinSource::File(self.path("lab.pin"))),
-            sessions: 2,
+            token: Pkcs11Token {
+                network: None,
+                module: module.into(),
+                token: TokenMatch::default(),
+                pin: Some(PinSource::File(self.path("lab.pin"))),
+                sessions: 2,
+            },
             keys: keys.iter().map(key).collect(),
         }
     }
@@ -206,6 +215,11 @@ impl Store {
         let opened = Program::start(self).reports(Open::Pkcs11(Box::new(open)));
         opened.unwrap_err()
     }
+}
+
+/// The token that a URI names.
+pub(super) fn token(uri: &str) -> TokenMatch {
+    uri.parse::<Pkcs11Uri>().unwrap().token
 }
 
 /// pkcs11-spy: the module that logs every call to the one behind it.

@@ -100,15 +100,7 @@ fn what_another_key_of_the_same_id_has_stays() {
 #[test]
 fn a_key_without_an_id_goes_alone() {
     let store = Store::new();
-    let key = [
-        "--keypairgen",
-        "--key-type",
-        "EC:prime256v1",
-        "--label",
-        "web",
-    ];
-    let login = ["--login", "--pin", PIN, "--usage-sign"];
-    store.tool(&[&key[..], &login].concat());
+    store.generate_without_id("web");
     store.certificate("any");
     store.write_certificate("any.der", "01", "api", &[]);
     let key = uri("pkcs11:token=lab;object=web");

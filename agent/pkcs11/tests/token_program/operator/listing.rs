@@ -215,15 +215,7 @@ fn keys_that_cannot_be_told_apart_are_said_to_be_so() {
 #[test]
 fn keys_without_an_id_are_said_to_be_so() {
     let store = Store::new();
-    let key = [
-        "--keypairgen",
-        "--key-type",
-        "EC:prime256v1",
-        "--label",
-        "web",
-    ];
-    let login = ["--login", "--pin", PIN, "--usage-sign"];
-    store.tool(&[&key[..], &login].concat());
+    store.generate_without_id("web");
     let tokens = Operator::new(&store).list("pkcs11:token=lab");
     let [key] = tokens[0].keys.as_slice() else {
         panic!("{tokens:?}")

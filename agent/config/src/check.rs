@@ -9,26 +9,30 @@ use rustix::fs::{Access, access};
 use token::tpm_device::{self, Obstacle};
 use token::{Program, Tcti, softhsm};
 
-use crate::sandbox::Sandbox;
-use config::certificate::{self, CertificateSource, LeafSource};
-use config::renewal::{self, RenewalInput};
-pub use config::viewpoint::Viewpoint;
-use config::viewpoint::{Credential, is_passed_by_systemd};
-use config::{Config, IdentityConfig, TokenKind, command};
+use crate::certificate::{self, CertificateSource, LeafSource};
+use crate::renewal::{self, RenewalInput};
+use crate::viewpoint::{Credential, Viewpoint, is_passed_by_systemd};
+use crate::{Config, IdentityConfig, TokenKind, command};
+
+/// A process that reads fewer files than its user may.
+pub trait Confinement {
+    /// Returns why this process may not read a file, if its user may.
+    fn objection(&self, path: &Path) -> Option<String>;
+}
 
 /// Who looks.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub enum Looker<'l> {
-    /// The running agent, which is confined, and sees fewer files than its user.
-    Agent(&'l Sandbox),
+    /// The running agent.
+    Agent(&'l dyn Confinement),
     /// `--check`.
     Command(&'l Viewpoint),
 }
 
 impl<'l> Looker<'l> {
-    fn sandbox(self) -> Option<&'l Sandbox> {
+    fn confinement(self) -> Option<&'l dyn Confinement> {
         match self {
-            Looker::Agent(sandbox) => Some(sandbox),
+            Looker::Agent(confinement) => Some(confinement),
             Looker::Command(_) => None,
         }
     }
@@ -36,7 +40,7 @@ impl<'l> Looker<'l> {
 
 /// The faults of modules, PIN files, key files and certificate files, a sentence each.
 pub fn faults(config: &Config, looker: Looker) -> Vec<String> {
-    let sandbox = looker.sandbox();
+    let confinement = looker.confinement();
     let tokens = config.tokens.iter();
     let tokens = tokens.filter_map(|token| fault_of_token(&token.kind, looker));
     let programs = faults_of_programs(config);
@@ -60,14 +64,13 @@ pub fn faults(config: &Config, looker: Looker) -> Vec<String> {
     let certificates = config.identities.iter().filter_map(|identity| {
         let source = &identity.certificate;
         let error = check_certificate(source).err()?;
-        if sandbox.is_some() && awaits_renewal(identity) {
+        if confinement.is_some() && awaits_renewal(identity) {
             return None;
         }
-        let error = match sandbox {
-            Some(sandbox) => sandbox.explain(error, source.files()),
-            None => error,
-        };
-        Some(format!("identity {:?}: {error}", identity.name))
+        let closed = |own: &dyn Confinement| source.files().find_map(|file| own.objection(file));
+        let objection = confinement.and_then(closed);
+        let objection = objection.map_or(String::new(), |objection| format!("; {objection}"));
+        Some(format!("identity {:?}: {error}{objection}", identity.name))
     });
     let clear_keys = config.identities.iter().filter_map(|identity| {
         let file = clear_key(&identity.certificate)?;
@@ -79,7 +82,7 @@ pub fn faults(config: &Config, looker: Looker) -> Vec<String> {
         ))
     });
     let renewals = config.identities.iter().filter_map(|identity| {
-        let error = check_renewal(identity, sandbox).err()?;
+        let error = check_renewal(identity, confinement).err()?;
         Some(format!("identity {:?}: renew: {error}", identity.name))
     });
     let all = tokens
@@ -182,14 +185,17 @@ pub fn warnings(config: &Config, viewpoint: &Viewpoint) -> Vec<String> {
 }
 
 /// The certificate request. A confined agent need not be able to read it.
-fn check_renewal(identity: &IdentityConfig, sandbox: Option<&Sandbox>) -> Result<(), String> {
+fn check_renewal(
+    identity: &IdentityConfig,
+    confinement: Option<&dyn Confinement>,
+) -> Result<(), String> {
     let Some(settings) = &identity.renewal else {
         return Ok(());
     };
     command::check(&settings.command)
         .map_err(|untrusted| format!("the command is not run: {}", untrusted.explain()))?;
     let csr = settings.csr.as_path();
-    if sandbox.is_some_and(|sandbox| !sandbox.may_read(csr)) {
+    if confinement.is_some_and(|own| own.objection(csr).is_some()) {
         return Ok(());
     }
     RenewalInput::read(&identity.certificate, settings).map(drop)

@@ -1,4 +1,7 @@
-//! Signals that end a command: while a token program or a command of the operator's works, they end that first.
+//! Signals that end an operator's command or its token program: held back while work must not be broken off.
+//!
+//! Ctrl-C goes to every program at the terminal, and a service manager ends all processes of a unit. Not for the daemon's
+//! token programs, which take signals for the end of their link.
 
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
@@ -8,10 +11,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use rustix::event::{PollFd, PollFlags};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
-/// Handlers of these signals, which are the process's, and not one token program's.
+/// Handlers of these signals, which are the process's.
 #[derive(Debug)]
-pub(crate) struct Signals {
-    /// Whether a signal does what it does by default: it ends the command.
+pub struct Signals {
+    /// Whether a signal does what it does by default: it ends the program.
     by_default: Arc<AtomicBool>,
     /// How many hold signals back.
     holders: Mutex<usize>,
@@ -23,11 +26,11 @@ static SIGNALS: OnceLock<Signals> = OnceLock::new();
 
 /// Holds signals back until it and all others are dropped.
 #[derive(Debug)]
-pub(crate) struct Held(&'static Signals);
+pub struct Held(&'static Signals);
 
 impl Signals {
-    /// Registered with the first use.
-    pub(crate) fn of_process() -> io::Result<&'static Signals> {
+    /// Registers them with the first use.
+    pub fn of_process() -> io::Result<&'static Signals> {
         match SIGNALS.get() {
             Some(signals) => Ok(signals),
             None => {
@@ -54,29 +57,28 @@ impl Signals {
         Ok(signals)
     }
 
-    pub(crate) fn hold(&'static self) -> Held {
+    /// Holds them back until the result is dropped.
+    pub fn hold(&'static self) -> Held {
         let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
         *holders += 1;
         self.by_default.store(false, Ordering::SeqCst);
         Held(self)
     }
 
-    /// To wait for one.
-    pub(crate) fn events(&self) -> Vec<PollFd<'_>> {
+    /// Returns what to wait for one with.
+    pub fn events(&self) -> Vec<PollFd<'_>> {
         let pipes = self.pipes.iter();
         pipes
             .map(|(_, pipe)| PollFd::new(pipe, PollFlags::IN))
             .collect()
     }
 
-    /// One that has arrived.
-    pub(crate) fn arrived(&self) -> Option<i32> {
+    /// Returns one that has arrived since it was held back.
+    pub fn arrived(&self) -> Option<i32> {
         let arrived = |pipe: &UnixStream| matches!((&*pipe).read(&mut [0]), Ok(1..));
-        let pipes = self.pipes.iter();
-        pipes
-            .filter(|(_, pipe)| arrived(pipe))
-            .map(|(signal, _)| *signal)
-            .next()
+        let mut pipes = self.pipes.iter();
+        let (signal, _) = pipes.find(|(_, pipe)| arrived(pipe))?;
+        Some(*signal)
     }
 }
 
