@@ -9,6 +9,7 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, apply_filter,
 };
+use serde_json::Value;
 
 use crate::agent::{
     Lab, Web, as_this_user, copy_program, json_of, launcher, log_with, token_programs, until,
@@ -26,20 +27,29 @@ const PEER_PIDFD: u64 = 77;
 /// Any user but root: one whose processes lose their /proc/self/auxv when they are not dumpable.
 const USER: u32 = 4_000_001;
 
+/// Another one.
+const ANOTHER_USER: u32 = 4_000_002;
+
 /// Answers in this thread, and in what it starts, as kernels before 6.4 do.
 fn forget_newer_calls() {
     let auxv = SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, PR_GET_AUXV);
     let pidfd = SeccompCondition::new(2, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, PEER_PIDFD);
     let rule = |condition| vec![SeccompRule::new(vec![condition]).unwrap()];
-    let rules = BTreeMap::from([
-        (libc::SYS_prctl, rule(auxv.unwrap())),
-        (libc::SYS_getsockopt, rule(pidfd.unwrap())),
-    ]);
-    let invalid = SeccompAction::Errno(libc::EINVAL.unsigned_abs());
-    let arch = std::env::consts::ARCH.try_into().unwrap();
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, invalid, arch).unwrap();
-    let program: BpfProgram = filter.try_into().unwrap();
-    apply_filter(&program).unwrap();
+    for (call, rules, error) in [
+        (libc::SYS_prctl, rule(auxv.unwrap()), libc::EINVAL),
+        (
+            libc::SYS_getsockopt,
+            rule(pidfd.unwrap()),
+            libc::ENOPROTOOPT,
+        ),
+    ] {
+        let rules = BTreeMap::from([(call, rules)]);
+        let error = SeccompAction::Errno(error.unsigned_abs());
+        let arch = std::env::consts::ARCH.try_into().unwrap();
+        let filter = SeccompFilter::new(rules, SeccompAction::Allow, error, arch).unwrap();
+        let program: BpfProgram = filter.try_into().unwrap();
+        apply_filter(&program).unwrap();
+    }
 }
 
 fn give_away(directory: &Path) {
@@ -106,15 +116,18 @@ fn before_linux_6_4_the_agent_goes_on_after_its_decisions() {
     web.agent.stop().unwrap();
 }
 
-/// A number alone could be another process's by the time its unit is read.
+/// A number alone could be another process's by the time its unit is read, of any user.
 #[test]
-fn before_linux_6_5_no_unit_is_permitted() {
+fn before_linux_6_5_a_unit_is_permitted_with_its_user_only() {
     if as_root::by_sudo!() {
         return;
     }
     let Some(slice) = Slice::new() else { return };
     let lab = Lab::new(KeyKind::EcP256);
-    let text = with_rules(&lab, "units = [\"payments.service\"]\n");
+    let rules = format!(
+        "units = [\"payments.service\"]\n[[identity.allow]]\nusers = [{USER}]\nunits = [\"payments.service\"]\n"
+    );
+    let text = with_rules(&lab, &rules);
     let file = lab.scene.write("agent.toml", &text).unwrap();
     let start = || {
         forget_newer_calls();
@@ -135,6 +148,9 @@ fn before_linux_6_5_no_unit_is_permitted() {
         agent,
         scene: lab.scene,
     };
-    let rule = rule_that_refuses(&web, &slice, USER, Some("payments.service"));
-    assert_eq!(rule, "caller");
+    let rule = |uid, path| rule_that_refuses(&web, &slice, uid, path);
+    assert_eq!(rule(USER, Some("payments.service")), Value::Null);
+    assert_eq!(rule(USER, Some("other.service")), "caller");
+    assert_eq!(rule(USER, None), "caller");
+    assert_eq!(rule(ANOTHER_USER, Some("payments.service")), "caller");
 }

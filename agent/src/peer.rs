@@ -1,7 +1,7 @@
 //! Who is at the other end of a connection, by the kernel's word.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use nix::sys::socket::{
     sockopt::{PeerCredentials, PeerPidfd},
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::accounts::Accounts;
 use crate::launcher::{LIMIT, LOG_LIMIT};
@@ -45,9 +46,18 @@ enum Unit {
     /// No rule has asked for it.
     Unasked,
     /// As it was at that time; `None` outside of all units, or where the process has ended.
-    Known(Option<UnitName>, Instant),
+    Known(Option<UnitName>, Evidence, Instant),
     /// The last question got no answer.
     Unknown,
+}
+
+/// How the process that connected is told from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Evidence {
+    /// By a descriptor of the kernel's (SO_PEERPIDFD, Linux 6.5).
+    Descriptor,
+    /// By its number, on an older kernel: it may have been another process's when it connected, of the same user.
+    Number,
 }
 
 /// How long a unit is known: only root moves a process to another one.
@@ -114,15 +124,15 @@ impl Peer {
 
     /// Asks for the unit of the process that connected at the other end of `socket`, unless it is known.
     pub(crate) fn find_unit(&mut self, socket: impl AsFd) {
-        if matches!(&self.unit, Unit::Known(_, at) if at.elapsed() < UNIT_GOOD_FOR) {
+        if matches!(&self.unit, Unit::Known(.., at) if at.elapsed() < UNIT_GOOD_FOR) {
             return;
         }
         let (asked, found) = (Instant::now(), self.read_process(&socket));
         self.unit = match found {
-            Ok(process) => {
-                let unit = process.as_ref().and_then(|process| process.unit.clone());
-                self.process = process.map(OnceLock::from).unwrap_or_default();
-                Unit::Known(unit, asked)
+            Ok((process, evidence)) => {
+                let unit = process.unit.clone();
+                self.process = OnceLock::from(process);
+                Unit::Known(unit, evidence, asked)
             }
             Err(error) => {
                 log::refused(self.refused("unit_unknown"), || {
@@ -137,28 +147,40 @@ impl Peer {
     }
 
     /// Reads about the process that connected, and no other: its number has been its own as long as it has not ended.
-    /// `None` where the kernel does not tell which process that is.
-    fn read_process(&self, socket: &impl AsFd) -> Result<Option<Process>, String> {
-        let pidfd = match getsockopt(socket, PeerPidfd) {
-            Ok(pidfd) => pidfd,
+    fn read_process(&self, socket: &impl AsFd) -> Result<(Process, Evidence), String> {
+        let (pidfd, evidence) = match self.open_process(socket) {
+            Ok(found) => found,
             Err(error @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => {
                 return Err(error.to_string());
             }
-            Err(_) => return Ok(None), // the process is gone, or the kernel is older than Linux 6.5
+            Err(_) => return Ok((Process::default(), Evidence::Descriptor)), // it is gone
         };
         let process = self.accounts.process(self.pid, self.connected, LIMIT)?;
         let mut events = [PollFd::new(&pidfd, PollFlags::IN)]; // readable from its end on
         match poll(&mut events, Some(&Timespec::default())) {
-            Ok(0) => Ok(Some(process)),
-            Ok(_) => Ok(Some(Process::default())),
+            Ok(0) => Ok((process, evidence)),
+            Ok(_) => Ok((Process::default(), evidence)),
             Err(error) => Err(error.to_string()),
         }
     }
 
-    /// The unit of its process, once a rule has asked for it.
-    pub(crate) fn unit(&self) -> Option<&UnitName> {
+    /// Opens the process that connected.
+    fn open_process(&self, socket: &impl AsFd) -> Result<(OwnedFd, Evidence), Errno> {
+        match getsockopt(socket, PeerPidfd) {
+            Err(Errno::ENOPROTOOPT) => {
+                let pid = Pid::from_raw(self.pid).ok_or(Errno::ESRCH)?;
+                let opened = pidfd_open(pid, PidfdFlags::empty());
+                let pidfd = opened.map_err(|error| Errno::from_raw(error.raw_os_error()))?;
+                Ok((pidfd, Evidence::Number))
+            }
+            opened => Ok((opened?, Evidence::Descriptor)),
+        }
+    }
+
+    /// The unit of its process, once a rule has asked for it, and how sure that is.
+    pub(crate) fn unit(&self) -> Option<(&UnitName, Evidence)> {
         match &self.unit {
-            Unit::Known(unit, _) => unit.as_ref(),
+            Unit::Known(unit, evidence, _) => Some((unit.as_ref()?, *evidence)),
             Unit::Unasked | Unit::Unknown => None,
         }
     }
@@ -196,7 +218,15 @@ impl Peer {
     /// The same client, known to be in a unit, or in none.
     pub(crate) fn in_unit(mut self, unit: Option<&str>) -> Peer {
         let unit = unit.map(|name| name.parse().unwrap());
-        self.unit = Unit::Known(unit, Instant::now());
+        self.unit = Unit::Known(unit, Evidence::Descriptor, Instant::now());
+        self
+    }
+
+    /// The same, on a kernel that tells its process by the number alone.
+    pub(crate) fn by_number(mut self) -> Peer {
+        if let Unit::Known(_, evidence, _) = &mut self.unit {
+            *evidence = Evidence::Number;
+        }
         self
     }
 }

@@ -6,7 +6,7 @@ use nix::unistd::geteuid;
 use wire::{Refusal, Rule as Part};
 
 use crate::create_session::CreateSession;
-use crate::peer::Peer;
+use crate::peer::{Evidence, Peer};
 
 /// A request that the policy permits: the evidence, since nothing else can make one.
 #[derive(Debug)]
@@ -90,7 +90,12 @@ impl Policy {
 
 /// Whether the rule is for this caller: both its user and its unit, where it names both.
 fn names(rule: &Rule, peer: &Peer) -> bool {
-    let in_unit = || peer.unit().is_some_and(|unit| rule.units.contains(unit));
+    let in_unit = || {
+        peer.unit().is_some_and(|(unit, evidence)| {
+            let identified = evidence == Evidence::Descriptor;
+            rule.units.contains(unit) && (identified || !rule.needs_identified_process())
+        })
+    };
     match rule.names_accounts() {
         true => names_account(rule, peer) && (rule.units.is_empty() || in_unit()),
         false => in_unit(),
@@ -355,6 +360,10 @@ pub(crate) mod tests {
         assert!(everyone.knows(&caller(STRANGER, payments)));
         assert!(!everyone.knows(&caller(STRANGER, other)));
         assert!(!everyone.knows(&caller(unmapped.uid, payments)));
+        // Without SO_PEERPIDFD, processes of the users whom the rule names, and of nobody else.
+        let by_number = || caller(STRANGER, payments).by_number();
+        assert!(rule(&[STRANGER], &[]).knows(&by_number()));
+        assert!(!rule(&[], &[]).knows(&by_number()) && !everyone.knows(&by_number()));
     }
 
     #[test]

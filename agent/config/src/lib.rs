@@ -94,11 +94,11 @@ impl Config {
                     identity.name
                 )
             });
-            let by_unit = identity.rules.iter().any(|rule| !rule.units.is_empty()) && *without_process;
+            let by_unit = identity.rules.iter().any(Rule::needs_identified_process) && *without_process;
             let old_kernel = by_unit.then(|| {
                 format!(
-                    "identity {:?}: rules with units match nobody: this kernel does not identify the process of a caller, \
-                     as Linux 6.5 does (SO_PEERPIDFD); write a rule with users or groups alone",
+                    "identity {:?}: a rule with units for any user matches nobody: this kernel does not identify the process \
+                     of a caller, as Linux 6.5 does (SO_PEERPIDFD); add users or groups to it",
                     identity.name
                 )
             });

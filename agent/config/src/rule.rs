@@ -30,6 +30,12 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// Returns whether another process, of a user whom the rule does not name, could be taken for one of its units where the
+    /// process of a caller is known by its number alone.
+    pub fn needs_identified_process(&self) -> bool {
+        !self.units.is_empty() && (self.everyone || !self.names_accounts())
+    }
+
     /// Returns whether it has `users` or `groups`, those included that match nobody. Without, any user of its units
     /// matches.
     pub fn names_accounts(&self) -> bool {

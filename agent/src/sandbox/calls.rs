@@ -104,6 +104,8 @@ const OWN: &[c_long] = &[
     SYS_recvmsg,
     SYS_wait4,
     SYS_waitid,
+    // Before Linux 6.5: that the process of a client has not ended.
+    SYS_pidfd_open,
 ];
 
 fn calls() -> Result<Calls, BackendError> {
