@@ -12,7 +12,7 @@ use client::http::{Http, HttpError};
 use client::input;
 use client::progress::Progress;
 use client::target::Route;
-use files::trust;
+use files::trust::{self, Untrusted};
 use secrecy::{ExposeSecret, SecretString};
 use service_account::{KEY_SET_LIMIT, KeySet, KeySetError, Pace, Refresh, TOKEN_LIMIT};
 use thiserror::Error;
@@ -59,8 +59,10 @@ struct State {
 enum KeysError {
     #[error("{0}")]
     Untrusted(String),
-    #[error("{}: {error}", .path.display())]
-    Io { path: PathBuf, error: io::Error },
+    #[error("{0}")]
+    Unreadable(io::Error),
+    #[error("cannot read the token {}: {error}", .path.display())]
+    Token { path: PathBuf, error: io::Error },
     #[error("{0}")]
     Http(#[from] HttpError),
     #[error("HTTP status {0}")]
@@ -111,8 +113,11 @@ impl KeySource {
         let set = match self {
             // Who writes it can make tokens.
             KeySource::File(path) => {
-                let file = trust::open(path).map_err(|error| KeysError::Untrusted(error.explain()));
-                input::read_limited(file?, KEY_SET_LIMIT).map_err(|error| fault(path, error))?
+                let file = trust::open(path).map_err(|error| match error {
+                    Untrusted::Io { error, .. } => KeysError::Unreadable(error),
+                    untrusted => KeysError::Untrusted(untrusted.explain()),
+                });
+                input::read_limited(file?, KEY_SET_LIMIT).map_err(KeysError::Unreadable)?
             }
             KeySource::Server {
                 url,
@@ -126,8 +131,11 @@ impl KeySource {
 
 /// Kubernetes replaces both files now and then: they are read anew.
 fn get(url: &str, ca_bundle: &Path, token_file: &Path) -> Result<Vec<u8>, KeysError> {
-    let token = input::read_text(token_file, TOKEN_LIMIT as u64)
-        .map_err(|error| fault(token_file, error))?;
+    let token = input::read_text(token_file, TOKEN_LIMIT as u64);
+    let token = token.map_err(|error| KeysError::Token {
+        path: token_file.to_owned(),
+        error,
+    })?;
     let token = SecretString::from(token.trim_ascii());
     let route = Route {
         ca_bundle: Some(ca_bundle.to_owned()),
@@ -138,11 +146,6 @@ fn get(url: &str, ca_bundle: &Path, token_file: &Path) -> Result<Vec<u8>, KeysEr
         200 => Ok(answer.body.expose_secret().to_vec()),
         status => Err(KeysError::Status(status)),
     }
-}
-
-fn fault(path: &Path, error: io::Error) -> KeysError {
-    let path = path.to_owned();
-    KeysError::Io { path, error }
 }
 
 impl Keys {
