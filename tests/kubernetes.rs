@@ -550,7 +550,7 @@ fn a_thousand_pods_cost_one_request_a_target_and_refresh() {
         AtomicUsize::new(0),
         Instant::now() + Duration::from_secs(240),
     );
-    let address = pods.address();
+    let (address, begin) = (pods.address(), Instant::now());
     let client = || {
         let mut keys = [BTreeSet::new(), BTreeSet::new()];
         // Every pod asks once, and all go on until they have seen a refresh.
@@ -582,9 +582,15 @@ fn a_thousand_pods_cost_one_request_a_target_and_refresh() {
     }
     let refreshes = log.matches(": a session until").count() as u64;
     assert_eq!(pods.service().create_session_requests(), refreshes, "{log}");
+    // A session of 24 s is refreshed after 16 s at the earliest.
+    let most = 2 * (2 + begin.elapsed().as_secs() / 12);
+    assert!(refreshes <= most, "{refreshes} in {:?}", begin.elapsed());
 }
 
 const BAD: usize = 10_000;
+
+/// A machine under load takes half a minute.
+const LATEST: Duration = Duration::from_secs(240);
 
 #[test]
 fn ten_thousand_bad_tokens_cost_neither_the_api_server_nor_the_log_nor_the_pods() {
@@ -598,31 +604,31 @@ fn ten_thousand_bad_tokens_cost_neither_the_api_server_nor_the_log_nor_the_pods(
     let key = key_of(&pods.ask("/v1/credentials", &good));
     let before = pods.process.log().lines().count();
     let begin = Instant::now();
-    let is_over = AtomicBool::new(false);
     let bad = bad_tokens(&issuer);
+    let left = AtomicUsize::new(BAD);
     let asked = std::thread::scope(|scope| {
-        let flood = |begin: usize| {
+        let flood = || {
             let mut http = pods.http();
-            for number in 0..BAD / 4 {
-                let (what, token) = &bad[(begin + number) % bad.len()];
+            while let Some(number) = left
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                    left.checked_sub(1)
+                })
+                .ok()
+            {
+                let (what, token) = &bad[number % bad.len()];
                 let answer = http.get("/v1/credentials/web", &[("Authorization", token)]);
                 assert_eq!(answer.status, 401, "{what}");
             }
         };
-        let pod = scope.spawn(|| {
-            let mut asked = 0;
-            while !is_over.load(Ordering::Relaxed) {
-                assert_eq!(key_of(&pods.ask("/v1/credentials", &good)), key);
-                asked += 1;
-            }
-            asked
-        });
-        let floods: Vec<_> = (0..4).map(|at| scope.spawn(move || flood(at))).collect();
-        for flood in floods {
-            flood.join().unwrap();
+        for _ in 0..4 {
+            scope.spawn(flood);
         }
-        is_over.store(true, Ordering::Relaxed);
-        pod.join().unwrap()
+        let mut asked = 0;
+        while left.load(Ordering::Relaxed) > 0 && begin.elapsed() < LATEST {
+            assert_eq!(key_of(&pods.ask("/v1/credentials", &good)), key);
+            asked += 1;
+        }
+        asked
     });
     let seconds = begin.elapsed().as_secs();
     println!(
@@ -677,7 +683,8 @@ fn clients_of_aws_go_on_while_their_token_is_replaced() {
                     break;
                 }
                 let mut next = claims("payments", "api", &format!("api-{number}"));
-                next["exp"] = json!(next["iat"].as_u64().unwrap() + 15);
+                // With the minute of leeway, it is good for ten seconds: none is for two sessions.
+                next["exp"] = json!(next["iat"].as_u64().unwrap() - 40);
                 let new = pods
                     .web
                     .scene
