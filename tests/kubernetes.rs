@@ -609,12 +609,8 @@ fn ten_thousand_bad_tokens_cost_neither_the_api_server_nor_the_log_nor_the_pods(
     let asked = std::thread::scope(|scope| {
         let flood = || {
             let mut http = pods.http();
-            while let Some(number) = left
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-                    left.checked_sub(1)
-                })
-                .ok()
-            {
+            let next = |left: usize| left.checked_sub(1);
+            while let Ok(number) = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) {
                 let (what, token) = &bad[number % bad.len()];
                 let answer = http.get("/v1/credentials/web", &[("Authorization", token)]);
                 assert_eq!(answer.status, 401, "{what}");

@@ -31,34 +31,32 @@ struct PodTarget {
     accounts: Vec<AccountPattern>,
 }
 
-/// Why no pod is served.
+/// What is missing, so that no pod is served.
 #[derive(Debug, Error)]
 pub(crate) enum KubernetesError {
     #[error("there is no table [kubernetes] in {0}")]
-    NoTable(String),
+    Table(String),
     #[error("no target in {0} has service-accounts")]
-    NoTargets(String),
+    Targets(String),
     #[error("target {0:?} has no service-accounts: no pod could get it")]
-    NoAccounts(TargetName),
+    Accounts(TargetName),
     #[error("this node has no name: tokens for pods of other nodes could not be refused")]
-    NoNode,
+    Node,
     #[error("no place for the keys of the cluster: [kubernetes] has no jwks, and this is no pod")]
-    NoKeys,
+    Keys,
 }
 
 impl KubernetesError {
     pub(super) fn hint(&self) -> Option<String> {
         let hint = match self {
-            KubernetesError::NoTable(_) => {
-                "write one with issuer = \"URL\": see docs/kubernetes.md"
-            }
-            KubernetesError::NoTargets(_) | KubernetesError::NoAccounts(_) => {
+            KubernetesError::Table(_) => "write one with issuer = \"URL\": see docs/kubernetes.md",
+            KubernetesError::Targets(_) | KubernetesError::Accounts(_) => {
                 "add service-accounts = [\"NAMESPACE/NAME\"] to the target"
             }
-            KubernetesError::NoNode => {
+            KubernetesError::Node => {
                 "give --node NAME, or node = \"NAME\" in [kubernetes]; in a pod, spec.nodeName by the downward API"
             }
-            KubernetesError::NoKeys => {
+            KubernetesError::Keys => {
                 "write jwks = \"FILE\" or \"https://…\", such as the API server's /openid/v1/jwks"
             }
         };
@@ -79,7 +77,7 @@ impl Cluster {
     ) -> Result<Cluster, ServeError> {
         let files = common.target_files(environment);
         let table = files.kubernetes()?;
-        let settings = table.ok_or_else(|| KubernetesError::NoTable(files.searched()))?;
+        let settings = table.ok_or_else(|| KubernetesError::Table(files.searched()))?;
         let settings = settings.settings;
         let tables = match names {
             [] => {
@@ -93,7 +91,7 @@ impl Cluster {
                 .collect::<Result<_, _>>()?,
         };
         if tables.is_empty() {
-            return Err(KubernetesError::NoTargets(files.searched()).into());
+            return Err(KubernetesError::Targets(files.searched()).into());
         }
         let targets = tables
             .into_iter()
@@ -106,7 +104,7 @@ impl Cluster {
                 audience: settings.audience.clone(),
                 node: node
                     .filter(|node| !node.is_empty())
-                    .ok_or(KubernetesError::NoNode)?,
+                    .ok_or(KubernetesError::Node)?,
             },
             source: source(settings, environment)?,
         })
@@ -160,7 +158,7 @@ impl PodTarget {
         let mut settings = common.over(table.settings);
         let accounts = std::mem::take(&mut settings.service_accounts);
         if accounts.is_empty() {
-            return Err(KubernetesError::NoAccounts(table.name).into());
+            return Err(KubernetesError::Accounts(table.name).into());
         }
         Ok(PodTarget {
             template: settings.take_template(),
@@ -215,7 +213,7 @@ fn source(
         Some(KeyLocation::Url(url)) => url,
         None => {
             let server = environment.kubernetes_service();
-            let server = server.ok_or(KubernetesError::NoKeys)?;
+            let server = server.ok_or(KubernetesError::Keys)?;
             format!("https://{server}/openid/v1/jwks")
         }
     };

@@ -309,7 +309,7 @@ mod tests {
     fn the_first_file_with_a_cluster_says_all_of_it() {
         let cluster = "[kubernetes]\nissuer = \"https://c\"\nnode = \"n\"\n";
         let other = "[kubernetes]\nissuer = \"https://other\"\naudience = \"a\"\n";
-        let table = |user, system| files(user, system).files.kubernetes();
+        let table = |user: &str, system: &str| files(user, system).files.kubernetes();
         assert!(table(WEB, "").unwrap().is_none());
         let settings = table(cluster, other).unwrap().unwrap().settings;
         assert_eq!(settings.issuer, "https://c");
