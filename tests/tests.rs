@@ -36,6 +36,7 @@ mod hostile; // users who flood and hold connections: what they cost the others 
 mod identities; // identities that cannot sign: each says why, none takes another down
 mod inspect; // certificates as AWS sees them, of files and of identities; who is shown them
 mod install; // docs/install.md, as root pastes it on a server
+mod kubernetes; // pods and their service-account tokens: who gets what, rotation, floods, the addresses of a node
 mod life; // start, end, sockets, --check
 mod links; // root writes nothing where another user's link leads
 mod load; // many clients, slow ones, those that leave; limits; the end under load

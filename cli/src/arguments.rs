@@ -55,7 +55,8 @@ pub(crate) enum Command {
     ///
     /// Each target has a URL for AWS_CONTAINER_CREDENTIALS_FULL_URI and a token file for
     /// AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE: the program says them when it starts. With --imds, one of
-    /// them is also handed out as EC2's instance metadata, for AWS_EC2_METADATA_SERVICE_ENDPOINT.
+    /// them is also handed out as EC2's instance metadata, for AWS_EC2_METADATA_SERVICE_ENDPOINT. With --kubernetes,
+    /// pods show their service-account tokens instead, and no target has a token file.
     ///
     /// Sessions are renewed ahead of their end, and a failure leaves the last one in use until then.
     #[command(after_long_help = long_help(""))]

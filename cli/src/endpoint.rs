@@ -1,7 +1,7 @@
 //! The HTTP endpoints that AWS tools take credentials from, for `roleseal serve` and `roleseal exec`.
 //!
 //! The path of a request: [`Listener`] → [`server`] (limits, one thread for all connections) → `guard` →
-//! [`Router`] → `container`, `imds` or `health` → [`Served`], whose session a thread of its own keeps fresh.
+//! [`Router`] → `container`, `service_account`, `imds` or `health` → [`Served`], whose session a thread of its own keeps fresh.
 
 mod answer;
 mod container;
@@ -15,11 +15,15 @@ mod router;
 mod secret;
 mod served;
 pub(crate) mod server;
+mod service_account;
 
 pub(crate) use container::Container;
 pub(crate) use health::Health;
 pub(crate) use imds::Imds;
-pub(crate) use listener::{ListenAddress, ListenError, Listener};
+pub(crate) use listener::{Allowed, ListenAddress, ListenError, Listener};
 pub(crate) use router::Router;
 pub(crate) use secret::Secret;
 pub(crate) use served::Served;
+pub(crate) use service_account::{
+    Cluster, KeySource, Keys, Named, Offer, Offered, ServiceAccounts,
+};

@@ -32,7 +32,7 @@ use thiserror::Error;
 
 use crate::common::{Common, SessionArguments};
 use crate::endpoint::{
-    Container, ListenAddress, ListenError, Listener, Router, Secret, Served, server,
+    Allowed, Container, ListenAddress, ListenError, Listener, Router, Secret, Served, server,
 };
 
 use signals::Signals;
@@ -155,13 +155,14 @@ fn first_session(served: &Arc<Served>, signals: &mut Signals) -> Result<Shared, 
 /// Serves the target on a port of its own in a thread, until the process ends: its URL, and its token.
 fn serve(served: &Arc<Served>) -> Result<(String, SecretString), ExecError> {
     let any = ListenAddress::Tcp((Ipv4Addr::LOCALHOST, 0).into());
-    let listener = Listener::bind(&any, false)?;
+    let listener = Listener::bind(&any, Allowed::Loopback)?;
     let url = format!("{}{}", listener.address(), Container::path(served.name()));
     let secret = Secret::random().map_err(io::Error::from)?;
     let expected = Secret::new(&secret).map_err(io::Error::from)?;
     let site = Router {
         containers: vec![Container::new(Arc::clone(served), expected)],
         imds: None,
+        service_accounts: None,
         health: false,
     };
     let runtime = server::runtime()?;

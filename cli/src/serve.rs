@@ -1,5 +1,7 @@
 //! `roleseal serve`
 
+mod kubernetes;
+mod status_line;
 mod token_files;
 
 use std::collections::BTreeSet;
@@ -12,7 +14,6 @@ use client::Diagnostic;
 use client::cache::Cache;
 use client::environment::Environment;
 use client::exit::Exit;
-use client::moment::Moment;
 use client::progress::Progress;
 use client::refresher::Status;
 use client::sessions::Sessions;
@@ -24,16 +25,19 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::common::Common;
 use crate::endpoint::server;
 use crate::endpoint::{
-    Container, Imds, ListenAddress, ListenError, Listener, Router, Secret, Served,
+    Allowed, Container, Imds, ListenAddress, ListenError, Listener, Router, Secret, Served,
+    ServiceAccounts,
 };
 
+use kubernetes::{Cluster, KubernetesError};
+use status_line::tell;
 use token_files::{TokenFileError, TokenFiles};
 
 /// What is served, and where.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArguments {
-    /// A target of the targets file; may be repeated
-    #[arg(long, value_name = "NAME", required = true)]
+    /// A target of the targets file; may be repeated [default with --kubernetes: all with service-accounts]
+    #[arg(long, value_name = "NAME", required_unless_present = "kubernetes")]
     target: Vec<TargetName>,
     /// Where to listen: ADDRESS:PORT or unix:/PATH; may be repeated [default: systemd's sockets, or
     /// 127.0.0.1:9911]
@@ -50,6 +54,12 @@ pub(crate) struct ServeArguments {
     #[arg(long, value_name = "N", default_value_t = 1, requires = "imds",
           value_parser = clap::value_parser!(u8).range(1..))]
     hop_limit: u8,
+    /// Serve pods, by their service-account tokens, as [kubernetes] and service-accounts of the targets file say
+    #[arg(long, conflicts_with_all = ["imds", "allow_remote", "token_directory"])]
+    kubernetes: bool,
+    /// This node's name, as Kubernetes has it [default: node in [kubernetes]]
+    #[arg(long, value_name = "NAME", requires = "kubernetes")]
+    node: Option<String>,
     /// Where the token files are kept [default: $XDG_RUNTIME_DIR or $RUNTIME_DIRECTORY]; below it, in
     /// a directory roleseal
     #[arg(long, value_name = "DIRECTORY")]
@@ -68,6 +78,8 @@ pub(crate) enum ServeError {
     Listen(#[from] ListenError),
     #[error(transparent)]
     TokenFile(#[from] TokenFileError),
+    #[error(transparent)]
+    Kubernetes(#[from] KubernetesError),
     #[error("--target {0} is given more than once")]
     Repeated(TargetName),
     #[error("--imds={0} is not among the targets that are served: add --target {0}")]
@@ -85,7 +97,8 @@ impl Diagnostic for ServeError {
             | ServeError::Repeated(_)
             | ServeError::ImdsUnknown(_)
             | ServeError::ImdsAmbiguous
-            | ServeError::Listen(ListenError::Remote(_)) => Exit::Usage,
+            | ServeError::Kubernetes(_)
+            | ServeError::Listen(ListenError::Remote(_) | ListenError::NotOfNode(_)) => Exit::Usage,
             _ => Exit::Failed,
         }
     }
@@ -95,6 +108,7 @@ impl Diagnostic for ServeError {
             ServeError::Target(error) => error.hint(),
             ServeError::Listen(error) => error.hint(),
             ServeError::TokenFile(error) => error.hint(),
+            ServeError::Kubernetes(error) => error.hint(),
             _ => None,
         }
     }
@@ -103,7 +117,27 @@ impl Diagnostic for ServeError {
 pub(crate) fn run(common: &Common, wanted: ServeArguments) -> Result<(), ServeError> {
     let environment = Environment::of_process();
     let log = common.log();
-    let found = targets(common, &environment, &wanted.target)?;
+    let cache = match wanted.no_cache {
+        true => None,
+        false => Cache::usual(&environment, &log),
+    };
+    let sessions = Arc::new(Sessions::new(cache, log.clone()));
+    match wanted.kubernetes {
+        true => serve_pods(common, &environment, &wanted, &sessions, &log)?,
+        false => serve_targets(common, &environment, wanted, &sessions, &log)?,
+    }
+    log.say("ended");
+    Ok(())
+}
+
+fn serve_targets(
+    common: &Common,
+    environment: &Environment,
+    wanted: ServeArguments,
+    sessions: &Arc<Sessions>,
+    log: &Progress,
+) -> Result<(), ServeError> {
+    let found = targets(common, environment, &wanted.target)?;
     let imds = imds_target(&wanted)?;
     let listeners = listeners(&wanted)?;
     let directory = wanted
@@ -111,16 +145,10 @@ pub(crate) fn run(common: &Common, wanted: ServeArguments) -> Result<(), ServeEr
         .or_else(|| environment.runtime_directory());
     let files = TokenFiles::open(directory)?;
     let (names, hops) = (wanted.target, wanted.hop_limit);
-    let cache = match wanted.no_cache {
-        true => None,
-        false => Cache::usual(&environment, &log),
-    };
-    let sessions = Arc::new(Sessions::new(cache, log.clone()));
-    let runtime = server::runtime()?;
-    runtime.block_on(async {
+    server::runtime()?.block_on(async {
         // Before anything is told to the world: a signal that comes early is not lost.
         let signals = Signals::new()?;
-        let site = site(found, imds.as_ref(), &sessions, &files, &listeners, &log)?;
+        let site = site(found, imds.as_ref(), sessions, &files, &listeners, log)?;
         if site.imds.is_some() {
             for listener in &listeners {
                 listener.limit_hops(hops)?;
@@ -130,14 +158,56 @@ pub(crate) fn run(common: &Common, wanted: ServeArguments) -> Result<(), ServeEr
         let all = site.containers.iter().map(Container::served);
         let all: Vec<_> = all.map(Arc::clone).collect();
         let reload = || {
-            let found = targets(common, &environment, &names);
-            reload(found, &all, &log);
+            let found = targets(common, environment, &names);
+            reload(found, &all, log);
         };
-        server::serve(listeners, site, signals.until_the_end(reload, &log)).await?;
-        Ok::<_, ServeError>(())
-    })?;
-    log.say("ended");
-    Ok(())
+        server::serve(listeners, site, signals.until_the_end(reload, log)).await?;
+        Ok(())
+    })
+}
+
+fn serve_pods(
+    common: &Common,
+    environment: &Environment,
+    wanted: &ServeArguments,
+    sessions: &Arc<Sessions>,
+    log: &Progress,
+) -> Result<(), ServeError> {
+    unique(&wanted.target)?;
+    let find = || Cluster::find(common, environment, &wanted.target, wanted.node.as_deref());
+    let found = find()?;
+    let listeners = listeners(wanted)?;
+    server::runtime()?.block_on(async {
+        let signals = Signals::new()?;
+        for listener in &listeners {
+            found.say(listener.address(), log);
+        }
+        let cluster = found.start(None, sessions, log)?;
+        let service_accounts = ServiceAccounts::start(cluster, log.clone());
+        let site = Router {
+            containers: Vec::new(),
+            imds: None,
+            service_accounts: Some(Arc::clone(&service_accounts)),
+            health: true,
+        };
+        sd_notify::notify(&[NotifyState::Ready])?;
+        let reload = || {
+            let old = service_accounts.cluster();
+            let new = find().and_then(|found| Ok(found.start(Some(&old), sessions, log)?));
+            match new {
+                Ok(new) => {
+                    service_accounts.replace(new);
+                    log.say("reloaded");
+                }
+                Err(error) => log.warn(&format!(
+                    "reload failed, keeping the previous targets: {}",
+                    error.report()
+                )),
+            }
+        };
+        server::serve(listeners, site, signals.until_the_end(reload, log)).await?;
+        Ok(())
+    })
 }
 
 fn targets(
@@ -145,15 +215,20 @@ fn targets(
     environment: &Environment,
     names: &[TargetName],
 ) -> Result<Vec<Target>, ServeError> {
+    let target =
+        |name: &TargetName| common.target(environment, Some(name.clone()), Settings::default());
+    Ok(unique(names)?
+        .iter()
+        .map(target)
+        .collect::<Result<_, _>>()?)
+}
+
+fn unique(names: &[TargetName]) -> Result<&[TargetName], ServeError> {
     let mut seen = BTreeSet::new();
-    let mut targets = Vec::new();
-    for name in names {
-        if !seen.insert(name) {
-            return Err(ServeError::Repeated(name.clone()));
-        }
-        targets.push(common.target(environment, Some(name.clone()), Settings::default())?);
+    match names.iter().find(|name| !seen.insert(*name)) {
+        Some(twice) => Err(ServeError::Repeated(twice.clone())),
+        None => Ok(names),
     }
-    Ok(targets)
 }
 
 fn imds_target(wanted: &ServeArguments) -> Result<Option<TargetName>, ServeError> {
@@ -168,13 +243,18 @@ fn imds_target(wanted: &ServeArguments) -> Result<Option<TargetName>, ServeError
 
 /// systemd's, and those that were asked for; the usual one where there are none.
 fn listeners(wanted: &ServeArguments) -> Result<Vec<Listener>, ListenError> {
-    let mut listeners = Listener::passed(wanted.allow_remote)?;
+    let allowed = match (wanted.kubernetes, wanted.allow_remote) {
+        (true, _) => Allowed::Node,
+        (false, true) => Allowed::All,
+        (false, false) => Allowed::Loopback,
+    };
+    let mut listeners = Listener::passed(allowed)?;
     for address in &wanted.listen {
-        listeners.push(Listener::bind(address, wanted.allow_remote)?);
+        listeners.push(Listener::bind(address, allowed)?);
     }
     if listeners.is_empty() {
         let usual = ListenAddress::default();
-        listeners.push(Listener::bind(&usual, wanted.allow_remote)?);
+        listeners.push(Listener::bind(&usual, allowed)?);
     }
     Ok(listeners)
 }
@@ -221,6 +301,7 @@ fn site(
     Ok(Router {
         containers,
         imds,
+        service_accounts: None,
         health: true,
     })
 }
@@ -235,36 +316,6 @@ fn warn_of_short_sessions(log: &Progress, target: &Target) {
             "target {}: the AWS CLI and boto3 may use sessions from instance metadata beyond their end if they              last less than 40 minutes: set session-duration",
             target.shown()
         ));
-    }
-}
-
-/// A line after each try.
-fn tell(log: &Progress, name: &str, status: &Status) {
-    let until = status
-        .session
-        .as_ref()
-        .map(|session| session.credentials.expiration);
-    match (&status.failure, until) {
-        (None, Some(until)) => log.say(&format!("target {name}: a session until {until}")),
-        (None, None) => {}
-        (Some(failure), until) => {
-            let still = match until {
-                Some(until) if status.valid(Moment::now()) => {
-                    format!("the present session ends at {until}")
-                }
-                Some(until) => format!("the latest session ended at {until}"),
-                None => "there is no session".to_owned(),
-            };
-            let next = status
-                .next(Moment::now())
-                .map(|next| format!(", next try at {next:.0}"));
-            log.warn(&format!(
-                "target {name}: no new session since {:.0}; {still}{}\n{}",
-                failure.since,
-                next.unwrap_or_default(),
-                failure.error.report()
-            ));
-        }
     }
 }
 

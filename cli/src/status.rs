@@ -226,8 +226,16 @@ fn show(health: &Health) -> String {
             (cells, since.into_iter().collect())
         })
         .collect();
+    let keys = health.keys.as_ref().map(|keys| {
+        let error = keys.error.as_ref().map(|error| format!(": {error}"));
+        let (count, state) = (keys.count, keys.state.word());
+        format!(
+            "keys of the cluster: {count}, {state}{}\n",
+            error.unwrap_or_default()
+        )
+    });
     let headings = ["TARGET", "STATE", "SERVED", "SESSION UNTIL", "NEXT TRY"];
-    table(headings, &rows)
+    table(headings, &rows) + &keys.unwrap_or_default()
 }
 
 #[cfg(test)]

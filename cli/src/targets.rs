@@ -62,6 +62,9 @@ struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     proxy: Option<String>,
     socket: String,
+    /// Whose pods may have it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    service_accounts: Vec<String>,
 }
 
 fn row(
@@ -69,10 +72,18 @@ fn row(
     environment: &Environment,
     table: TargetTable,
 ) -> (Row, Option<TargetError>) {
-    let settings = common.over(table.settings);
+    let mut settings = common.over(table.settings);
+    let accounts = settings
+        .service_accounts
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let template = settings
+        .take_template()
+        .map(|template| template.to_string());
     let (name, file) = (table.name.to_string(), table.file.display().to_string());
     let (settings, error) = match settings.target(Some(table.name), environment) {
-        Ok(target) => (Some(Settings::of(target)), None),
+        Ok(target) => (Some(Settings::of(target, template, accounts)), None),
         Err(error) => (None, Some(error)),
     };
     let row = Row {
@@ -85,7 +96,7 @@ fn row(
 }
 
 impl Settings {
-    fn of(target: Target) -> Settings {
+    fn of(target: Target, template: Option<String>, service_accounts: Vec<String>) -> Settings {
         let session = target.session;
         Settings {
             identity: session.identity,
@@ -95,13 +106,17 @@ impl Settings {
             region: session.target.region().to_string(),
             endpoint: session.endpoint.to_string(),
             session_duration: session.duration.seconds(),
-            role_session_name: session.session_name.map(|name| name.to_string()),
+            role_session_name: session
+                .session_name
+                .map(|name| name.to_string())
+                .or(template),
             ca_bundle: target
                 .route
                 .ca_bundle
                 .map(|path| path.display().to_string()),
             proxy: target.route.proxy.map(|proxy| proxy.shown().to_owned()),
             socket: target.socket.display().to_string(),
+            service_accounts,
         }
     }
 }

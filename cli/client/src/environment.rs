@@ -29,7 +29,7 @@ Environment, where neither an option nor the target says it:
                    true for these variants of AWS's endpoint
 Sessions are kept in $XDG_RUNTIME_DIR/roleseal, or $RUNTIME_DIRECTORY/roleseal, if in memory (tmpfs).";
 
-const VARIABLES: [&str; 14] = [
+const VARIABLES: [&str; 16] = [
     "ROLESEAL_SOCKET",
     "ROLESEAL_TARGETS",
     "XDG_RUNTIME_DIR",
@@ -44,6 +44,8 @@ const VARIABLES: [&str; 14] = [
     "NO_PROXY",
     "AWS_USE_FIPS_ENDPOINT",
     "AWS_USE_DUALSTACK_ENDPOINT",
+    "KUBERNETES_SERVICE_HOST",
+    "KUBERNETES_SERVICE_PORT",
 ];
 
 /// The variables that count, as they were when they were read.
@@ -94,6 +96,16 @@ impl Environment {
             first.is_absolute().then_some(first)
         };
         self.directory("XDG_RUNTIME_DIR").or_else(of_service)
+    }
+
+    /// The address of the API server, `HOST:PORT`, as Kubernetes tells each container.
+    pub fn kubernetes_service(&self) -> Option<String> {
+        let host = self.variable("KUBERNETES_SERVICE_HOST")?.to_str()?;
+        let port = self.variable("KUBERNETES_SERVICE_PORT")?.to_str()?;
+        Some(match host.contains(':') {
+            true => format!("[{host}]:{port}"),
+            false => format!("{host}:{port}"),
+        })
     }
 
     /// The certificates to trust; `None` for the system's.

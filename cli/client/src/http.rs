@@ -9,6 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::zeroize::Zeroizing;
+use secrecy::{ExposeSecret, SecretString};
 use ureq::Agent;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::resolver::DefaultResolver;
@@ -83,6 +85,25 @@ impl Http {
             .call()
             .and_then(read)
             .map_err(|error| no_answer(host, self.proxy.clone(), &error))
+    }
+
+    /// Gets a document, with this token where there is one. Waits until `timeout` for the whole answer.
+    pub fn get(
+        &self,
+        url: &str,
+        bearer: Option<&SecretString>,
+        timeout: Duration,
+    ) -> Result<Answer, HttpError> {
+        let request = self.agent.get(url);
+        let mut request = request.config().timeout_global(Some(timeout)).build();
+        if let Some(token) = bearer {
+            let value = Zeroizing::new(format!("Bearer {}", token.expose_secret()));
+            request = request.header("authorization", value.as_str());
+        }
+        let host = url.trim_start_matches("https://");
+        let host = host.split('/').next().unwrap_or_default();
+        let answer = request.call().and_then(read);
+        answer.map_err(|error| no_answer(host, self.proxy.clone(), &error))
     }
 
     /// Sends the request as it was signed. Waits until `timeout` for the whole answer.

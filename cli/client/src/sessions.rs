@@ -75,6 +75,12 @@ impl Sessions {
         })
     }
 
+    /// Drops the session of a target that is not wanted any more.
+    pub fn forget(&self, target: &Target) {
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        flights.remove(&target.key());
+    }
+
     /// Asks the agent whether this user may still have the session, which is used on. An error is the refusal: then
     /// the target's session is kept neither here nor in the cache.
     pub(crate) fn check(&self, target: &Target, session: &Session) -> Result<(), Arc<Error>> {

@@ -2,7 +2,9 @@
 //! a table of the targets file, or from both, where the command line wins.
 
 mod file;
+mod kubernetes;
 mod name;
+mod role_session_name;
 mod settings;
 
 use std::path::PathBuf;
@@ -10,8 +12,10 @@ use std::path::PathBuf;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-pub use file::{TargetFiles, TargetTable};
+pub use file::{KubernetesTable, TargetFiles, TargetTable};
+pub use kubernetes::{KeyLocation, KubernetesSettings};
 pub use name::TargetName;
+pub use role_session_name::RoleSessionName;
 pub use settings::Settings;
 
 use crate::diagnostic::Diagnostic;

@@ -1,10 +1,12 @@
 //! Answers as AWS tools read them.
 
+use client::session::Session;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::{Response, StatusCode};
 use jiff::Timestamp;
+use secrecy::ExposeSecret;
 use serde::Serialize;
 
 pub(super) type Answer = Response<Full<Bytes>>;
@@ -33,6 +35,28 @@ pub(super) fn refusal(status: StatusCode, message: &str) -> Answer {
     }
     let code = status.canonical_reason().unwrap_or("Error");
     json(status, &Refusal { code, message })
+}
+
+/// A session in the form of ECS and EKS.
+pub(super) fn credentials(session: &Session) -> Answer {
+    #[derive(Serialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Credentials<'s> {
+        access_key_id: &'s str,
+        secret_access_key: &'s str,
+        token: &'s str,
+        expiration: String,
+    }
+    let credentials = &session.credentials;
+    json(
+        StatusCode::OK,
+        &Credentials {
+            access_key_id: &credentials.access_key_id,
+            secret_access_key: credentials.secret_access_key.expose_secret(),
+            token: credentials.session_token.expose_secret(),
+            expiration: time(credentials.expiration),
+        },
+    )
 }
 
 pub(super) fn not_found() -> Answer {

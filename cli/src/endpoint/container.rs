@@ -2,14 +2,11 @@
 
 use std::sync::Arc;
 
-use client::session::Session;
 use hyper::header::AUTHORIZATION;
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
-use secrecy::ExposeSecret;
-use serde::Serialize;
 
-use super::answer::{Answer, Authorized, json, method_not_allowed, refusal, time};
+use super::answer::{Answer, Authorized, credentials, method_not_allowed, refusal};
 use super::secret::Secret;
 use super::served::Served;
 
@@ -53,25 +50,4 @@ impl Container {
         answer.extensions_mut().insert(Authorized);
         answer
     }
-}
-
-fn credentials(session: &Session) -> Answer {
-    #[derive(Serialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Credentials<'s> {
-        access_key_id: &'s str,
-        secret_access_key: &'s str,
-        token: &'s str,
-        expiration: String,
-    }
-    let credentials = &session.credentials;
-    json(
-        StatusCode::OK,
-        &Credentials {
-            access_key_id: &credentials.access_key_id,
-            secret_access_key: credentials.secret_access_key.expose_secret(),
-            token: credentials.session_token.expose_secret(),
-            expiration: time(credentials.expiration),
-        },
-    )
 }

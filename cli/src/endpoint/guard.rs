@@ -1,6 +1,6 @@
 //! What every request has to pass first, whatever it asks for.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hyper::StatusCode;
 use hyper::header::{FORWARDED, HOST, HeaderValue};
@@ -26,6 +26,11 @@ impl Reached {
         }
     }
 
+    /// By an address of EKS's agent, where all AWS SDKs send a pod's token over plain HTTP.
+    pub(super) fn of_node(self) -> bool {
+        matches!(self, Reached::Tcp(ip) if ip == NODE || ip == NODE_V6)
+    }
+
     /// From this host.
     pub(super) fn local(self) -> bool {
         match self {
@@ -38,6 +43,10 @@ impl Reached {
 /// Where IMDS is on EC2, and where somebody may have led its clients here from.
 const IMDS: &str = "169.254.169.254";
 const IMDS_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+
+/// Where EKS's Pod Identity Agent is.
+const NODE: Ipv4Addr = Ipv4Addr::new(169, 254, 170, 23);
+const NODE_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23);
 
 /// A status, and why.
 pub(super) type Refused = (StatusCode, &'static str);
@@ -111,6 +120,8 @@ mod tests {
     #[test]
     fn the_host_is_one_of_ours() {
         let v6 = Reached::Tcp("::1".parse().unwrap());
+        let node = Reached::Tcp("169.254.170.23".parse().unwrap());
+        let node_v6 = Reached::Tcp("fd00:ec2::23".parse().unwrap());
         let mapped = Reached::Tcp("::ffff:10.0.0.7".parse().unwrap());
         for (reached, host, expected) in [
             (v4(), "127.0.0.1:9911", 200),
@@ -126,6 +137,11 @@ mod tests {
             (v6, "::1:evil.example", 403),
             (mapped, "10.0.0.7:1", 200),
             (mapped, "::ffff:10.0.0.7", 200),
+            (node, "169.254.170.23", 200),
+            (node, "169.254.170.23:9911", 200),
+            (node, "169.254.170.2", 403),
+            (node_v6, "[fd00:ec2::23]", 200),
+            (node_v6, "fd00:ec2::23:9911", 200),
             (Reached::Unix, "localhost", 200),
             (Reached::Unix, "127.0.0.1", 403),
             (v4(), "127.0.0.2", 403),

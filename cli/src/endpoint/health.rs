@@ -13,6 +13,18 @@ pub(crate) struct Health {
     /// The worst of all.
     pub(crate) status: State,
     pub(crate) targets: Vec<TargetHealth>,
+    /// The keys that verify tokens of pods.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) keys: Option<KeysHealth>,
+}
+
+/// The keys of a cluster.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct KeysHealth {
+    pub(crate) state: State,
+    pub(crate) count: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
 }
 
 /// From best to worst.
@@ -56,6 +68,16 @@ impl Health {
         Health {
             status: worst.unwrap_or(State::Ok),
             targets,
+            keys: None,
+        }
+    }
+
+    /// The same with the keys of a cluster.
+    pub(super) fn with_keys(self, keys: KeysHealth) -> Health {
+        Health {
+            status: self.status.max(keys.state),
+            keys: Some(keys),
+            ..self
         }
     }
 }
@@ -104,6 +126,28 @@ impl TargetHealth {
             error: failure
                 .filter(|_| in_full)
                 .map(|failure| failure.error.report()),
+        }
+    }
+}
+
+impl TargetHealth {
+    /// Of a target with several sessions: the worst state, and what is next. Without a session, nobody has asked for one.
+    pub(super) fn of_all(name: &str, each: Vec<TargetHealth>) -> TargetHealth {
+        let first =
+            |time: fn(&TargetHealth) -> Option<Timestamp>| each.iter().filter_map(time).min();
+        let (expiration, next_try) = (first(|one| one.expiration), first(|one| one.next_try));
+        let (served, failing_since) = (
+            each.iter().map(|one| one.served).sum(),
+            first(|one| one.failing_since),
+        );
+        TargetHealth {
+            name: name.to_owned(),
+            state: each.iter().map(|one| one.state).max().unwrap_or(State::Ok),
+            served,
+            expiration,
+            next_try,
+            failing_since,
+            error: each.into_iter().find_map(|one| one.error),
         }
     }
 }

@@ -23,6 +23,17 @@ pub(crate) enum ListenAddress {
     Unix(PathBuf),
 }
 
+/// Who may be able to reach a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Allowed {
+    /// This host, by loopback.
+    Loopback,
+    /// The pods of this node, too, by the addresses of EKS's agent.
+    Node,
+    /// Anybody.
+    All,
+}
+
 /// A socket for this user only.
 const PRIVATE: u32 = 0o600;
 
@@ -61,6 +72,8 @@ pub(crate) enum ListenError {
          clear text"
     )]
     Remote(String),
+    #[error("{0} is neither a loopback address nor one of 169.254.170.23 and [fd00:ec2::23]")]
+    NotOfNode(String),
     #[error("another roleseal listens at {}: stop it, or choose another address with --listen", .0.display())]
     Taken(PathBuf),
     #[error("{} exists and is not a socket: remove it, or choose another address with --listen", .0.display())]
@@ -74,6 +87,12 @@ pub(crate) enum ListenError {
 impl ListenError {
     pub(crate) fn hint(&self) -> Option<String> {
         let hint = match self {
+            ListenError::NotOfNode(_) => {
+                "AWS SDKs send tokens over plain HTTP to these addresses only"
+            }
+            ListenError::Io(_, error) if error.kind() == ErrorKind::AddrNotAvailable => {
+                "add the address to an interface of this host first: `ip address add ADDRESS dev lo`"
+            }
             ListenError::Remote(_) => "if that network is trusted, add --allow-remote",
             ListenError::Activation(_) => "declare a TCP or Unix socket with ListenStream=",
             ListenError::Taken(_) | ListenError::NotASocket(_) | ListenError::Io(..) => {
@@ -121,13 +140,13 @@ impl fmt::Display for ListenAddress {
 }
 
 impl Listener {
-    /// Listens at an address of our own. Other than loopback only where `remote` addresses are allowed.
-    pub(crate) fn bind(address: &ListenAddress, remote: bool) -> Result<Listener, ListenError> {
+    /// Listens at an address of our own, if it is one of the `allowed`.
+    pub(crate) fn bind(address: &ListenAddress, allowed: Allowed) -> Result<Listener, ListenError> {
         let shown = address.to_string();
         let io = |error| ListenError::Io(shown.clone(), error);
         let socket = match address {
             ListenAddress::Tcp(address) => {
-                check(*address, remote)?;
+                check(*address, allowed)?;
                 Socket::Tcp(TcpListener::bind(address).map_err(io)?)
             }
             ListenAddress::Unix(path) => {
@@ -143,14 +162,14 @@ impl Listener {
     }
 
     /// The sockets that systemd passed.
-    pub(crate) fn passed(remote: bool) -> Result<Vec<Listener>, ListenError> {
+    pub(crate) fn passed(allowed: Allowed) -> Result<Vec<Listener>, ListenError> {
         let mut passed = ListenFd::from_env();
         let mut listeners = Vec::new();
         for index in 0..passed.len() {
             let listener = take(&mut passed, index).map_err(ListenError::Activation)?;
             if let Socket::Tcp(socket) = &listener.socket {
                 let address = socket.local_addr().map_err(ListenError::Activation)?;
-                check(address, remote)?;
+                check(address, allowed)?;
             }
             listeners.push(listener);
         }
@@ -232,10 +251,14 @@ fn take(passed: &mut ListenFd, index: usize) -> io::Result<Listener> {
     Listener::new(socket)
 }
 
-fn check(address: SocketAddr, remote: bool) -> Result<(), ListenError> {
-    match remote || Reached::Tcp(address.ip()).local() {
-        true => Ok(()),
-        false => Err(ListenError::Remote(address.to_string())),
+fn check(address: SocketAddr, allowed: Allowed) -> Result<(), ListenError> {
+    let reached = Reached::Tcp(address.ip());
+    match allowed {
+        Allowed::Loopback if !reached.local() => Err(ListenError::Remote(address.to_string())),
+        Allowed::Node if !reached.local() && !reached.of_node() => {
+            Err(ListenError::NotOfNode(address.to_string()))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -281,12 +304,26 @@ mod tests {
     #[test]
     fn other_hosts_have_to_be_allowed() {
         for text in ["0.0.0.0:0", "[::]:0", "169.254.169.254:0", "10.0.0.1:0"] {
-            let error = Listener::bind(&text.parse().unwrap(), false).unwrap_err();
+            let error = Listener::bind(&text.parse().unwrap(), Allowed::Loopback).unwrap_err();
             assert!(matches!(error, ListenError::Remote(_)), "{error}");
             assert!(error.hint().unwrap().contains("--allow-remote"));
         }
-        let everywhere = Listener::bind(&"0.0.0.0:0".parse().unwrap(), true).unwrap();
+        let everywhere = Listener::bind(&"0.0.0.0:0".parse().unwrap(), Allowed::All).unwrap();
         assert_ne!(everywhere.tcp().unwrap().port(), 0);
+        for (text, is_of_node) in [
+            ("127.0.0.1:0", true),
+            ("169.254.170.23:0", true),
+            ("[fd00:ec2::23]:0", true),
+            ("169.254.170.2:0", false),
+            ("[fd00:ec2::254]:0", false),
+            ("0.0.0.0:0", false),
+            ("[::]:0", false),
+        ] {
+            // Whether this host has the address does not matter here.
+            let bound = Listener::bind(&text.parse().unwrap(), Allowed::Node);
+            let refused = matches!(bound, Err(ListenError::NotOfNode(_)));
+            assert_eq!(refused, !is_of_node, "{text}");
+        }
     }
 
     #[test]
@@ -294,19 +331,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.sock");
         let address = ListenAddress::Unix(path.clone());
-        let listener = Listener::bind(&address, false).unwrap();
+        let listener = Listener::bind(&address, Allowed::Loopback).unwrap();
         assert_eq!(listener.address(), format!("unix:{}", path.display()));
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let taken = Listener::bind(&address, false).unwrap_err().to_string();
+        let taken = Listener::bind(&address, Allowed::Loopback)
+            .unwrap_err()
+            .to_string();
         assert!(taken.contains("another roleseal listens"), "{taken}");
         drop(listener);
         assert!(!path.exists());
 
         drop(UnixListener::bind(&path).unwrap()); // left by a process that was killed
-        drop(Listener::bind(&address, false).unwrap());
+        drop(Listener::bind(&address, Allowed::Loopback).unwrap());
         fs::write(&path, "").unwrap();
-        let error = Listener::bind(&address, false).unwrap_err().to_string();
+        let error = Listener::bind(&address, Allowed::Loopback)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("not a socket"), "{error}");
     }
 }

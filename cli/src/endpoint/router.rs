@@ -1,5 +1,7 @@
 //! Everything that is served, the same at every address.
 
+use std::sync::Arc;
+
 use client::moment::Moment;
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
@@ -7,13 +9,16 @@ use hyper::{Method, StatusCode};
 use super::answer::{Answer, json, method_not_allowed, not_found, refusal};
 use super::container::Container;
 use super::guard::{Reached, guard};
-use super::health::{Health, TargetHealth};
+use super::health::Health;
 use super::imds::Imds;
+use super::service_account::ServiceAccounts;
 
 /// Everything that is served.
 pub(crate) struct Router {
     pub(crate) containers: Vec<Container>,
     pub(crate) imds: Option<Imds>,
+    /// In the place of both.
+    pub(crate) service_accounts: Option<Arc<ServiceAccounts>>,
     /// Whether `/healthz` is there.
     pub(crate) health: bool,
 }
@@ -37,6 +42,9 @@ impl Router {
                 None => not_found(),
             };
         }
+        if let Some(service_accounts) = &self.service_accounts {
+            return service_accounts.answer(request, path).await;
+        }
         let asked = |container: &&Container| path == Container::path(container.served().name());
         match self.containers.iter().find(asked) {
             Some(container) => container.answer(request).await,
@@ -49,18 +57,14 @@ impl Router {
             return method_not_allowed();
         }
         let (now, in_full) = (Moment::now(), reached.local());
-        let health = Health::of(
-            self.containers
-                .iter()
-                .map(Container::served)
-                .map(|served| {
-                    let status = served.refresher().status();
-                    let how = (&status, served.handed_out());
-                    TargetHealth::of(served.name(), how, now, in_full)
-                })
-                .collect(),
-        );
-        let status = match health.targets.iter().all(|t| t.state.gives_credentials()) {
+        let health = match &self.service_accounts {
+            Some(service_accounts) => service_accounts.health(now, in_full),
+            None => {
+                let containers = self.containers.iter().map(Container::served);
+                Health::of(containers.map(|one| one.health(now, in_full)).collect())
+            }
+        };
+        let status = match health.status.gives_credentials() {
             true => StatusCode::OK,
             false => StatusCode::SERVICE_UNAVAILABLE,
         };

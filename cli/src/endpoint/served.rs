@@ -8,9 +8,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use client::moment::Moment;
 use client::refresher::{Event, SessionRefresher, Status};
 use client::sessions::{Sessions, Shared};
 use client::target::Target;
+
+use super::health::TargetHealth;
 
 /// A target that is served.
 pub(crate) struct Served {
@@ -79,9 +82,11 @@ impl Served {
         }
     }
 
-    /// How many times somebody got a session, since the start.
-    pub(super) fn handed_out(&self) -> u64 {
-        self.handed_out.load(Ordering::Relaxed)
+    /// How it stands, with the number of times that somebody got a session since the start.
+    pub(super) fn health(&self, now: Moment, in_full: bool) -> TargetHealth {
+        let status = self.refresher().status();
+        let handed_out = self.handed_out.load(Ordering::Relaxed);
+        TargetHealth::of(&self.name, (&status, handed_out), now, in_full)
     }
 
     pub(crate) fn refresher(&self) -> Arc<SessionRefresher> {

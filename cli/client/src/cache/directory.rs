@@ -17,6 +17,8 @@ use super::CacheError;
 /// Ours, below the runtime directory.
 pub const NAME: &str = "roleseal";
 
+const ROOT: u32 = 0;
+
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
 
 /// Opens the directory, and makes it where it is missing. `None` where that is no place for secrets: the
@@ -61,10 +63,13 @@ pub fn open_parent(runtime: &Path) -> rustix::io::Result<OwnedFd> {
 
 /// Opens our directory below it, and makes it where it is missing.
 pub fn open_below(parent: &OwnedFd) -> Result<OwnedFd, OpenError> {
-    // To make a directory in another's would shut them out of their own.
+    // To make a directory in another's would shut them out of their own. Root's may be for all, as an emptyDir of
+    // Kubernetes is (mode 0777).
     let above = rustix::fs::fstat(parent)?;
-    check_owner(&above)
-        .map_err(|fault| OpenError::Refused(format!("of the directory above it, {fault}")))?;
+    if above.st_uid != ROOT {
+        check_owner(&above)
+            .map_err(|fault| OpenError::Refused(format!("of the directory above it, {fault}")))?;
+    }
     match rustix::fs::mkdirat(parent, NAME, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error.into()),

@@ -8,6 +8,7 @@ use files::trust::{self, Untrusted};
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::kubernetes::KubernetesSettings;
 use super::{Settings, TargetError, TargetName};
 use crate::input;
 
@@ -36,6 +37,14 @@ pub struct TargetTable {
     pub settings: Settings,
 }
 
+/// The table `[kubernetes]` of a file.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "each name says it")]
+pub struct KubernetesTable {
+    pub file: PathBuf,
+    pub settings: KubernetesSettings,
+}
+
 impl TargetFiles {
     /// The file that somebody named, or the usual ones: the user's, below `user_config`, and the system's.
     pub fn new(named: Option<PathBuf>, user_config: Option<PathBuf>) -> TargetFiles {
@@ -59,7 +68,7 @@ impl TargetFiles {
     pub fn find(&self, name: &TargetName) -> Result<TargetTable, TargetError> {
         let mut known = Vec::new();
         for path in &self.paths {
-            let Some(mut targets) = self.read(path)? else {
+            let Some(mut targets) = self.targets(path)? else {
                 continue;
             };
             match targets.remove(name) {
@@ -74,11 +83,24 @@ impl TargetFiles {
     pub fn all(&self) -> Result<Vec<TargetTable>, TargetError> {
         let mut tables = BTreeMap::new();
         for path in &self.paths {
-            for (name, table) in self.read(path)?.unwrap_or_default() {
+            for (name, table) in self.targets(path)?.unwrap_or_default() {
                 tables.entry(name).or_insert(table);
             }
         }
         Ok(tables.into_values().collect())
+    }
+
+    /// The cluster whose tokens are accepted: the first file that has the table says all of it.
+    pub fn kubernetes(&self) -> Result<Option<KubernetesTable>, TargetError> {
+        for path in &self.paths {
+            if let Some((document, _)) = self.read(path)?
+                && let Some(settings) = document.kubernetes
+            {
+                let file = path.clone();
+                return Ok(Some(KubernetesTable { file, settings }));
+            }
+        }
+        Ok(None)
     }
 
     /// Where they are looked for.
@@ -101,8 +123,27 @@ impl TargetFiles {
         }
     }
 
-    /// `None` where there is no such file and need be none.
-    fn read(&self, path: &Path) -> Result<Option<BTreeMap<TargetName, TargetTable>>, TargetError> {
+    fn targets(
+        &self,
+        path: &Path,
+    ) -> Result<Option<BTreeMap<TargetName, TargetTable>>, TargetError> {
+        let Some((document, text)) = self.read(path)? else {
+            return Ok(None);
+        };
+        let table = |(name, settings): (TargetName, Spanned<Settings>)| {
+            let table = TargetTable {
+                name: name.clone(),
+                file: path.to_owned(),
+                line: line(&text, settings.span().start),
+                settings: settings.into_inner(),
+            };
+            (name, table)
+        };
+        Ok(Some(document.target.into_iter().map(table).collect()))
+    }
+
+    /// The file and its text; `None` where there is no such file and need be none.
+    fn read(&self, path: &Path) -> Result<Option<(Document, String)>, TargetError> {
         let error = |fault: String| TargetError::File {
             path: path.to_owned(),
             line: None,
@@ -128,16 +169,7 @@ impl TargetFiles {
             // Not its Display, which quotes the line: there may be a proxy's password in it.
             fault: fault.message().to_owned(),
         })?;
-        let table = |(name, settings): (TargetName, Spanned<Settings>)| {
-            let table = TargetTable {
-                name: name.clone(),
-                file: path.to_owned(),
-                line: line(&text, settings.span().start),
-                settings: settings.into_inner(),
-            };
-            (name, table)
-        };
-        Ok(Some(document.target.into_iter().map(table).collect()))
+        Ok(Some((document, text)))
     }
 }
 
@@ -146,6 +178,7 @@ impl TargetFiles {
 struct Document {
     #[serde(default)]
     target: BTreeMap<TargetName, Spanned<Settings>>,
+    kubernetes: Option<KubernetesSettings>,
 }
 
 fn line(text: &str, offset: usize) -> usize {
@@ -247,6 +280,8 @@ mod tests {
             ("ca-bundle = \"ca.pem\"", "absolute"),
             ("fips = \"yes\"", "boolean"),
             ("proxy = \"ftp://u:s3cret@x\"", "http://"),
+            ("service-accounts = [\"*/*\"]", "NAMESPACE/NAME"),
+            ("role-session-name = \"{pod}\"", "{namespace}"),
             ("identity = \"a\"\nidentity = \"b\"", "duplicate key"),
         ];
         for (line, expected) in cases {
@@ -267,6 +302,33 @@ mod tests {
         ] {
             let error = files(text, "").files.all().unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_first_file_with_a_cluster_says_all_of_it() {
+        let cluster = "[kubernetes]\nissuer = \"https://c\"\nnode = \"n\"\n";
+        let other = "[kubernetes]\nissuer = \"https://other\"\naudience = \"a\"\n";
+        let table = |user: &str, system: &str| files(user, system).files.kubernetes();
+        assert!(table(WEB, "").unwrap().is_none());
+        let settings = table(cluster, other).unwrap().unwrap().settings;
+        assert_eq!(settings.issuer, "https://c");
+        assert_eq!(
+            (settings.audience.as_str(), settings.jwks),
+            ("roleseal", None)
+        );
+        let settings = table(WEB, other).unwrap().unwrap().settings;
+        assert_eq!(settings.audience, "a");
+        for wrong in [
+            "",
+            "issuer = \"i\"\nkeys = 1",
+            "issuer = \"i\"\njwks = \"http://x/\"",
+        ] {
+            let error = table(&format!("[kubernetes]\n{wrong}\n"), "").unwrap_err();
+            assert!(
+                matches!(error, TargetError::File { line: Some(_), .. }),
+                "{error}"
+            );
         }
     }
 

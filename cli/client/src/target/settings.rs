@@ -9,12 +9,14 @@ use std::str::FromStr;
 use clap::Args;
 use jiff::SignedDuration;
 use rolesanywhere::{
-    DEFAULT_DURATION, Endpoint, ProfileArn, Region, RoleArn, SessionDuration, SessionName,
-    Target as Arns, TrustAnchorArn,
+    DEFAULT_DURATION, Endpoint, ProfileArn, Region, RoleArn, SessionDuration, Target as Arns,
+    TrustAnchorArn,
 };
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
+use service_account::{AccountPattern, SessionNameTemplate};
 
+use super::role_session_name::RoleSessionName;
 use super::{Route, Target, TargetError, TargetName};
 use crate::environment::Environment;
 use crate::proxy::{ProxySetting, ProxyWord};
@@ -49,7 +51,7 @@ pub struct Settings {
     /// The role session's name, where the profile accepts one [default: the certificate's serial]
     #[arg(long, value_name = "NAME")]
     #[serde(deserialize_with = "text")]
-    pub role_session_name: Option<SessionName>,
+    pub role_session_name: Option<RoleSessionName>,
     /// An instance property, where the profile requires some; may be repeated
     #[arg(long = "instance-property", value_name = "K=V", value_parser = instance_property)]
     #[serde(deserialize_with = "table")]
@@ -81,6 +83,9 @@ pub struct Settings {
     #[arg(skip)]
     #[serde(deserialize_with = "absolute")]
     pub socket: Option<PathBuf>,
+    /// The service accounts whose pods may have it from `roleseal serve --kubernetes`; has no option.
+    #[arg(skip)]
+    pub service_accounts: Vec<AccountPattern>,
 }
 
 impl Settings {
@@ -89,6 +94,10 @@ impl Settings {
         let instance_properties = match self.instance_properties.is_empty() {
             true => other.instance_properties,
             false => self.instance_properties,
+        };
+        let service_accounts = match self.service_accounts.is_empty() {
+            true => other.service_accounts,
+            false => self.service_accounts,
         };
         Settings {
             identity: self.identity.or(other.identity),
@@ -105,12 +114,24 @@ impl Settings {
             ca_bundle: self.ca_bundle.or(other.ca_bundle),
             proxy: self.proxy.or(other.proxy),
             socket: self.socket.or(other.socket),
+            service_accounts,
         }
     }
 
     /// Whether they name what a session is asked for, or a part of it.
     pub fn name_arns(&self) -> bool {
         self.role_arn.is_some() || self.profile_arn.is_some() || self.trust_anchor_arn.is_some()
+    }
+
+    /// Takes out the template of the role session's name, for a caller that fills it in: a target has none.
+    pub fn take_template(&mut self) -> Option<SessionNameTemplate> {
+        match self.role_session_name.take() {
+            Some(RoleSessionName::Template(template)) => Some(template),
+            other => {
+                self.role_session_name = other;
+                None
+            }
+        }
     }
 
     /// The target that they describe, with the environment and the defaults for what they leave open;
@@ -150,6 +171,16 @@ impl Settings {
             self.dual_stack,
             environment,
         )?;
+        let session_name = match self.role_session_name {
+            None => None,
+            Some(RoleSessionName::Fixed(name)) => Some(name),
+            Some(RoleSessionName::Template(template)) => {
+                return Err(format!(
+                    "role-session-name = \"{template}\" is a template: only \"roleseal serve --kubernetes\" has a \
+                     service account to fill in"
+                ));
+            }
+        };
         let proxy = match self.proxy {
             Some(setting) => setting.proxy(),
             None => ProxyWord::of(environment, endpoint.host())?.proxy(),
@@ -162,7 +193,7 @@ impl Settings {
                 target: arns,
                 endpoint,
                 duration: self.session_duration.unwrap_or(DEFAULT_DURATION),
-                session_name: self.role_session_name,
+                session_name,
                 instance_properties: unique(self.instance_properties)?,
             },
             route: Route {
@@ -242,7 +273,7 @@ fn duration(text: &str) -> Result<SessionDuration, String> {
     seconds.try_into()
 }
 
-fn text<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+pub(super) fn text<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     T: FromStr<Err: fmt::Display>,
     D: Deserializer<'de>,
@@ -252,7 +283,9 @@ where
 }
 
 /// A file is read from any directory.
-fn absolute<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+pub(super) fn absolute<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<PathBuf>, D::Error> {
     let path = PathBuf::deserialize(deserializer)?;
     if path.is_absolute() {
         Ok(Some(path))
