@@ -14,14 +14,14 @@ use client::environment::Environment;
 use client::exit::Exit;
 use client::moment::Moment;
 use client::progress::Progress;
-use client::refresher::Status;
+use client::refresher::{Start, Status};
 use client::sessions::Sessions;
 use client::target::{Settings, Target, TargetError, TargetName};
 use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::common::Common;
+use crate::common::{Common, StartArguments};
 use crate::endpoint::server;
 use crate::endpoint::{
     Container, Imds, ListenAddress, ListenError, Listener, Router, Secret, Served,
@@ -57,6 +57,8 @@ pub(crate) struct ServeArguments {
     /// Share sessions with no other roleseal
     #[arg(long)]
     no_cache: bool,
+    #[command(flatten)]
+    start: StartArguments,
 }
 
 /// Why nothing is served.
@@ -111,6 +113,7 @@ pub(crate) fn run(common: &Common, wanted: ServeArguments) -> Result<(), ServeEr
         .or_else(|| environment.runtime_directory());
     let files = TokenFiles::open(directory)?;
     let (names, hops) = (wanted.target, wanted.hop_limit);
+    let start = wanted.start.start(&environment);
     let cache = match wanted.no_cache {
         true => None,
         false => Cache::usual(&environment, &log),
@@ -120,7 +123,15 @@ pub(crate) fn run(common: &Common, wanted: ServeArguments) -> Result<(), ServeEr
     runtime.block_on(async {
         // Before anything is told to the world: a signal that comes early is not lost.
         let signals = Signals::new()?;
-        let site = site(found, imds.as_ref(), &sessions, &files, &listeners, &log)?;
+        let site = site(
+            found,
+            imds.as_ref(),
+            &sessions,
+            start,
+            &files,
+            &listeners,
+            &log,
+        )?;
         if site.imds.is_some() {
             for listener in &listeners {
                 listener.limit_hops(hops)?;
@@ -183,6 +194,7 @@ fn site(
     targets: Vec<Target>,
     imds_target: Option<&TargetName>,
     sessions: &Arc<Sessions>,
+    start: Start,
     files: &TokenFiles,
     listeners: &[Listener],
     log: &Progress,
@@ -204,7 +216,7 @@ fn site(
         let as_imds = imds_target.is_some_and(|imds| imds.as_ref() == name);
         let teller = log.clone();
         let told = move |status: &Status| tell(&teller, &name, status);
-        let served = Arc::new(Served::start(sessions, target, told)?);
+        let served = Arc::new(Served::start(sessions, target, start, told)?);
         if as_imds {
             warn_of_short_sessions(log, &served.target());
             imds = Some(Imds::new(Arc::clone(&served)).map_err(io::Error::from)?);
