@@ -108,8 +108,8 @@ const CLOCK_SET: Duration = Duration::from_secs(60);
 const TIMEOUT: Duration = Duration::from_secs(65);
 
 impl SessionRefresher {
-    /// Begins with the cache's session, or to ask. After each try and check `told` hears how it stands, in the thread that asks: to write the
-    /// session somewhere, or a log line.
+    /// Begins with the cache's session, or to ask. After each try and check `told` hears how it stands, in the
+    /// thread that asks: to write the session somewhere, or a log line.
     pub fn start(
         sessions: Arc<Sessions>,
         target: Target,
@@ -226,6 +226,7 @@ impl Inner {
         let now = Moment::now();
         match (cached, start) {
             (Some(session), _) => {
+                (state.hurry, state.awaited) = (false, false); // who waits for it is told
                 state.status.note(Ok(session), now, fastrand::f64());
                 let status = state.status.clone();
                 drop(state);
