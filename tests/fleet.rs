@@ -39,8 +39,9 @@ fn key(serving: &Serving) -> String {
 }
 
 /// `roleseal serve` with a cache.
-fn serve_with_cache(web: Web, runtime: &Path) -> Serving {
-    let mut command = command(&web.scene, &["--target=web", "--listen=127.0.0.1:0"]);
+fn serve_with_cache(web: Web, runtime: &Path, splay: &str) -> Serving {
+    let arguments = ["--target=web", "--listen=127.0.0.1:0", splay];
+    let mut command = command(&web.scene, &arguments);
     command.env("XDG_RUNTIME_DIR", runtime);
     Serving::start_command(web, command)
 }
@@ -48,12 +49,13 @@ fn serve_with_cache(web: Web, runtime: &Path) -> Serving {
 #[test]
 fn a_restart_with_a_valid_session_makes_no_request() {
     let runtime = in_memory();
-    let serving = serve_with_cache(Web::start(), runtime.path());
+    let serving = serve_with_cache(Web::start(), runtime.path(), "--splay=0");
     let first = key(&serving);
     assert_eq!(serving.service().create_session_requests(), 1);
     let Serving { process, web } = serving;
     process.stop().unwrap();
-    let serving = serve_with_cache(web, runtime.path());
+    // Nobody waits, and there is a session at once.
+    let serving = serve_with_cache(web, runtime.path(), "--splay=3600");
     let next = until_state(&serving, "ok");
     assert_eq!(key(&serving), first);
     assert_eq!(serving.service().create_session_requests(), 1);
