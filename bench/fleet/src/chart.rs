@@ -23,8 +23,7 @@ const BEFORE: RGBColor = RGBColor(200, 80, 60);
 const POLICY: RGBColor = RGBColor(40, 120, 200);
 const TEXT: RGBColor = RGBColor(110, 110, 110);
 
-/// Draws the outage of an hour and the boot of all hosts, each with a quota of 100/s and sessions of 1 h, and with one of
-/// 10/s and sessions of 12 h.
+/// Draws the outage of an hour, with sessions of 1 h and of 12 h, and the boot of all hosts.
 pub(crate) fn draw(file: &Path, scenarios: &[Scenario]) -> Result<()> {
     let cases = [
         (Trouble::Outage(3600.0), 1, 100),
@@ -58,9 +57,9 @@ fn requests(cell: &Cell, title: &str, curves: &[Curve]) -> Result<()> {
     let range = (LEAST..MOST).log_scale();
     let mut chart = ChartBuilder::on(cell)
         .margin(10)
-        .x_label_area_size(30)
-        .y_label_area_size(60)
-        .caption(title, ("sans-serif", 13, &TEXT))
+        .x_label_area_size(40)
+        .y_label_area_size(75)
+        .caption(title, ("sans-serif", 19, &TEXT))
         .build_cartesian_2d(0.0..MINUTES, range)?;
     chart
         .configure_mesh()
@@ -68,7 +67,7 @@ fn requests(cell: &Cell, title: &str, curves: &[Curve]) -> Result<()> {
         .light_line_style(TRANSPARENT)
         .bold_line_style(TEXT.mix(0.3))
         .axis_style(TEXT)
-        .label_style(("sans-serif", 11, &TEXT))
+        .label_style(("sans-serif", 16, &TEXT))
         .x_desc("minutes")
         .y_desc("requests a second")
         .y_labels(5)
@@ -87,7 +86,7 @@ fn requests(cell: &Cell, title: &str, curves: &[Curve]) -> Result<()> {
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::UpperRight)
-        .label_font(("sans-serif", 11, &TEXT))
+        .label_font(("sans-serif", 16, &TEXT))
         .draw()?;
     Ok(())
 }
@@ -95,8 +94,8 @@ fn requests(cell: &Cell, title: &str, curves: &[Curve]) -> Result<()> {
 fn hosts(cell: &Cell, curves: &[Curve]) -> Result<()> {
     let mut chart = ChartBuilder::on(cell)
         .margin(10)
-        .x_label_area_size(30)
-        .y_label_area_size(60)
+        .x_label_area_size(40)
+        .y_label_area_size(75)
         .build_cartesian_2d(0.0..MINUTES, 0.0..f64::from(HOSTS))?;
     chart
         .configure_mesh()
@@ -104,7 +103,7 @@ fn hosts(cell: &Cell, curves: &[Curve]) -> Result<()> {
         .light_line_style(TRANSPARENT)
         .bold_line_style(TEXT.mix(0.3))
         .axis_style(TEXT)
-        .label_style(("sans-serif", 11, &TEXT))
+        .label_style(("sans-serif", 16, &TEXT))
         .x_desc("minutes")
         .y_desc("hosts without a session")
         .y_label_formatter(&|hosts| format!("{hosts:.0}"))
