@@ -3,6 +3,7 @@
 # make check   format, imports, words, dependencies, alert rules, manifests, lints, documentation
 # make bench   what a signature costs, beside the token alone; writes docs/benchmarks.md
 # make soak    ten minutes of faults, kills, reloads and hostile clients, and docs/soak.md; MINUTES=10
+# make fleet   100,000 hosts in simulated time, through outages; writes the figures of docs/fleet.md, fails if a target is missed
 # make man     the manual pages of roleseal, in target/man
 # make vm      the packages on Debian with systemd and a TPM, in a virtual machine: SCENARIOS="install tpm", KERNEL=5.10 or 6.12,
 #              RELEASE=trixie, ACCEL=tcg for software emulation
@@ -18,7 +19,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench soak vm man fuzz package image test-packages packages rust root
+.PHONY: help demo test check bench fleet soak vm man fuzz package image test-packages packages rust root
 
 PACKAGES := build-essential ca-certificates pkg-config libssl-dev openssl softhsm2 opensc opensc-pkcs11 \
 	p11-kit-modules libnss3 libnss3-tools curl python3-venv systemd \
@@ -61,6 +62,9 @@ check: packages
 bench: packages
 	cargo build --release --workspace --bins
 	target/release/roleseal-bench docs/benchmarks.md
+
+fleet: rust
+	cargo run --release -p roleseal-fleet
 
 MINUTES := 10
 soak: packages

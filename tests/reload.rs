@@ -142,7 +142,7 @@ fn identities_come_and_go_without_a_lost_request() {
 }
 
 /// A certificate for the key of `web`, or for another key.
-fn issue(web: &Web, key: &Path) -> String {
+pub(crate) fn issue(web: &Web, key: &Path) -> String {
     issue_as(web, key, &LeafSpec::new("web"))
 }
 

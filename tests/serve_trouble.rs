@@ -1,5 +1,5 @@
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hsm_fixtures::{Fault, Process, Service};
 
@@ -98,8 +98,7 @@ fn endure(first: Trouble, second: Trouble) {
         .map(|client| until("there is a session", || client.ask()));
 
     second.begin(serving.service());
-    let refused = serving.service().create_session_requests();
-    let (mut seen, began) = (Vec::new(), Instant::now());
+    let mut seen = Vec::new();
     until("it is noticed", || {
         clients.iter_mut().for_each(|client| drop(client.ask()));
         let state = serving.state();
@@ -112,12 +111,6 @@ fn endure(first: Trouble, second: Trouble) {
         until("its session has ended", || {
             client.ask().is_none().then_some(())
         });
-    }
-    if second == Trouble::Answers(Fault::Status(403)) {
-        // serve and exec ask once and then every 15 s.
-        let tries = serving.service().create_session_requests() - refused;
-        let most = 2 * (1 + began.elapsed().as_secs() / 15);
-        assert!(tries <= most, "{tries} in {:?}", began.elapsed());
     }
     Trouble::end(serving.service());
     for (client, key) in clients.iter_mut().zip(keys) {

@@ -49,6 +49,10 @@ impl Serving {
 
     pub(crate) fn start_with(web: Web, arguments: &[&str]) -> Serving {
         let command = command(&web.scene, arguments);
+        Serving::start_command(web, command)
+    }
+
+    pub(crate) fn start_command(web: Web, command: Command) -> Serving {
         let process = Process::spawn(command, &web.scene.path("serve.log")).unwrap();
         let serving = Serving { process, web };
         until("it serves", || {

@@ -29,6 +29,7 @@ mod enroll_users; // the same without root, and as root for the agent's user
 mod exec; // commands with credentials: environment, signals, exit status
 mod faults; // every fault that a PKCS#11 module can have, under load
 mod fences; // what a hostile library is denied inside each process
+mod fleet; // what a host costs AWS: requests for each refresh, refusal, throttling and restart
 mod foreign_tokens; // tokens, certificates and clients made by others
 mod hardening; // what agent, launcher and token programs may still do, and how they end
 mod help; // the words of --help, as tests/help has them

@@ -142,7 +142,7 @@ fn profiles_are_kept_fresh_for_the_aws_cli_and_boto3() {
         .set_read_timeout(Some(Duration::from_secs(60)))
         .unwrap();
     let watch = stage.watch(&["web", "batch"]);
-    let mut command = stage.update(&["--target", "web", "--target", "batch"]);
+    let mut command = stage.update(&["--target", "web", "--target", "batch", "--splay", "0"]);
     command.env("NOTIFY_SOCKET", &socket);
     let update = Process::spawn(command, &stage.scene.path("update.log")).unwrap();
     let mut told = String::new();

@@ -1,7 +1,9 @@
 //! What the commands share: the options that every command takes, and the session of a command that wants one.
 
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use client::Diagnostic;
@@ -9,6 +11,7 @@ use client::cache::Cache;
 use client::environment::Environment;
 use client::exit::Exit;
 use client::progress::Progress;
+use client::refresher::Start;
 use client::session::Session;
 use client::sessions::Sessions;
 use client::target::{Settings, Target, TargetError, TargetFiles, TargetName};
@@ -41,6 +44,29 @@ pub(crate) struct SessionArguments {
     /// Ask for a new session, and keep it for no other call
     #[arg(long)]
     pub(crate) no_cache: bool,
+}
+
+/// When a daemon makes its first request.
+#[derive(Debug, Args)]
+pub(crate) struct StartArguments {
+    /// Send the first request at a random moment within so many seconds, unless a client waits or a session is
+    /// cached [default: 30 under systemd and Kubernetes; 0 at a terminal and elsewhere]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(..=3600))]
+    splay: Option<u16>,
+}
+
+/// A fleet that boots at once shall not be there at once.
+const SPLAY: u16 = 30;
+
+impl StartArguments {
+    /// When the first request is due.
+    pub(crate) fn start(&self, environment: &Environment) -> Start {
+        let usual = || match environment.is_service() && !io::stderr().is_terminal() {
+            true => SPLAY,
+            false => 0,
+        };
+        Start::Within(Duration::from_secs(self.splay.unwrap_or_else(usual).into()))
+    }
 }
 
 /// Why a command failed that has no failures of its own.

@@ -23,7 +23,7 @@ use client::environment::Environment;
 use client::exit::Exit;
 use client::moment::Moment;
 use client::progress::Progress;
-use client::refresher::Status;
+use client::refresher::{Start, Status};
 use client::session::Session;
 use client::sessions::{Sessions, Shared};
 use client::target::TargetError;
@@ -111,7 +111,7 @@ pub(crate) fn run(common: &Common, wanted: ExecArguments) -> Result<ExitCode, Ex
             tell(&log, status);
         }
     };
-    let served = Served::start(&sessions, target, told)?;
+    let served = Served::start(&sessions, target, Start::Awaited, told)?;
     let served = Arc::new(served);
     first_session(&served, &mut signals)??;
 

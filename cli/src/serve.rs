@@ -15,14 +15,14 @@ use client::cache::Cache;
 use client::environment::Environment;
 use client::exit::Exit;
 use client::progress::Progress;
-use client::refresher::Status;
+use client::refresher::{Start, Status};
 use client::sessions::Sessions;
 use client::target::{Settings, Target, TargetError, TargetName};
 use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::common::Common;
+use crate::common::{Common, StartArguments};
 use crate::endpoint::server;
 use crate::endpoint::{
     Allowed, Container, Imds, ListenAddress, ListenError, Listener, Router, Secret, Served,
@@ -67,6 +67,8 @@ pub(crate) struct ServeArguments {
     /// Share sessions with no other roleseal
     #[arg(long)]
     no_cache: bool,
+    #[command(flatten)]
+    start: StartArguments,
 }
 
 /// Why nothing is served.
@@ -145,10 +147,19 @@ fn serve_targets(
         .or_else(|| environment.runtime_directory());
     let files = TokenFiles::open(directory)?;
     let (names, hops) = (wanted.target, wanted.hop_limit);
+    let start = wanted.start.start(environment);
     server::runtime()?.block_on(async {
         // Before anything is told to the world: a signal that comes early is not lost.
         let signals = Signals::new()?;
-        let site = site(found, imds.as_ref(), sessions, &files, &listeners, log)?;
+        let site = site(
+            found,
+            imds.as_ref(),
+            sessions,
+            start,
+            &files,
+            &listeners,
+            log,
+        )?;
         if site.imds.is_some() {
             for listener in &listeners {
                 listener.limit_hops(hops)?;
@@ -177,12 +188,13 @@ fn serve_pods(
     let find = || Cluster::find(common, environment, &wanted.target, wanted.node.as_deref());
     let found = find()?;
     let listeners = listeners(wanted)?;
+    let start = wanted.start.start(environment);
     server::runtime()?.block_on(async {
         let signals = Signals::new()?;
         for listener in &listeners {
             found.say(listener.address(), log);
         }
-        let cluster = found.start(None, sessions, log)?;
+        let cluster = found.start(None, sessions, start, log)?;
         let service_accounts = ServiceAccounts::start(cluster, log.clone());
         let site = Router {
             containers: Vec::new(),
@@ -193,7 +205,7 @@ fn serve_pods(
         sd_notify::notify(&[NotifyState::Ready])?;
         let reload = || {
             let old = service_accounts.cluster();
-            let new = find().and_then(|found| Ok(found.start(Some(&old), sessions, log)?));
+            let new = find().and_then(|found| Ok(found.start(Some(&old), sessions, start, log)?));
             match new {
                 Ok(new) => {
                     service_accounts.replace(new);
@@ -263,6 +275,7 @@ fn site(
     targets: Vec<Target>,
     imds_target: Option<&TargetName>,
     sessions: &Arc<Sessions>,
+    start: Start,
     files: &TokenFiles,
     listeners: &[Listener],
     log: &Progress,
@@ -284,7 +297,7 @@ fn site(
         let as_imds = imds_target.is_some_and(|imds| imds.as_ref() == name);
         let teller = log.clone();
         let told = move |status: &Status| tell(&teller, &name, status);
-        let served = Arc::new(Served::start(sessions, target, told)?);
+        let served = Arc::new(Served::start(sessions, target, start, told)?);
         if as_imds {
             warn_of_short_sessions(log, &served.target());
             imds = Some(Imds::new(Arc::clone(&served)).map_err(io::Error::from)?);

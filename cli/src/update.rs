@@ -19,7 +19,7 @@ use client::target::{Settings, Target, TargetError, TargetName};
 use jiff::Timestamp;
 use thiserror::Error;
 
-use crate::common::Common;
+use crate::common::{Common, StartArguments};
 use crate::credentials_file::{CredentialsFile, FileError, ProfileName};
 
 /// Which sessions go into which profiles.
@@ -46,6 +46,8 @@ pub(crate) struct UpdateArguments {
     /// Keep the sessions for no other command (those of --once never are)
     #[arg(long)]
     no_cache: bool,
+    #[command(flatten)]
+    start: StartArguments,
 }
 
 pub(crate) const EXAMPLE: &str = "\
@@ -114,6 +116,7 @@ pub(crate) fn run(common: &Common, wanted: UpdateArguments) -> Result<(), Update
         false => Cache::usual(&environment, &progress),
     };
     let once = wanted.once;
+    let start = wanted.start.start(&environment);
     let pairs = pairs(common, &environment, wanted)?;
     if let Some(warning) = file.check(pairs.iter().map(|pair| &pair.profile))? {
         progress.warn(&warning);
@@ -127,7 +130,7 @@ pub(crate) fn run(common: &Common, wanted: UpdateArguments) -> Result<(), Update
     let sessions = Sessions::new(cache, progress.clone());
     match once {
         true => write_once(&file, &pairs, &sessions, &progress),
-        false => keeping::keep(file, pairs, sessions, progress),
+        false => keeping::keep(file, pairs, sessions, start, progress),
     }
 }
 

@@ -252,6 +252,9 @@ async fn handle_request(State(judge): State<Arc<Judge>>, request: Request) -> Re
         let length = answer.body.len().into();
         response.headers_mut().insert("content-length", length);
     }
+    if let Some(Fault::RetryAfter { seconds, .. }) = fault {
+        response.headers_mut().insert("retry-after", seconds.into());
+    }
     response
 }
 

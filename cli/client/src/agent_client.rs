@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use wire::{Client, ClientError, Identity, Refusal, Rule, UnsignedRequest};
+use wire::{Client, ClientError, Identity, Refusal, Rule, State, UnsignedRequest};
 
 use crate::diagnostic::Diagnostic;
 use crate::exit::Exit;
@@ -75,6 +75,21 @@ pub fn certificate(socket: &Path, identity: Option<&str>) -> Certificate {
         Some(Ok(identities)) => certificate_of(&identities, identity),
         _ => Certificate::Unknown,
     }
+}
+
+/// What a user sees of the identities that a request could be signed with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seen(Vec<(String, Option<String>, State)>);
+
+/// Looks at name, serial and state of an identity, or of all. `None` where the agent does not tell. This needs no token.
+pub(crate) fn look(socket: &Path, identity: Option<&str>) -> Option<Seen> {
+    let socket = socket.to_owned();
+    let identities = timeout(GLANCE, move || identities(&socket))?.ok()?;
+    let wanted = |one: &Identity| identity.is_none_or(|name| one.name == name);
+    let seen = identities.into_iter().filter(wanted);
+    Some(Seen(
+        seen.map(|one| (one.name, one.serial, one.state)).collect(),
+    ))
 }
 
 fn certificate_of(identities: &[Identity], wanted: Option<&str>) -> Certificate {

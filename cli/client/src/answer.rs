@@ -11,6 +11,8 @@ pub struct Answer {
     pub error_type: Option<String>,
     /// `Date`
     pub date: Option<String>,
+    /// `Retry-After`
+    pub retry_after: Option<String>,
     /// Credentials, where all went well.
     pub body: SecretSlice<u8>,
 }

@@ -1,8 +1,10 @@
 //! An answer of AWS that is not a session: what it says, and what it usually means.
 
 use std::fmt;
+use std::time::Duration;
 
 use jiff::Timestamp;
+use jiff::fmt::rfc2822;
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 
@@ -17,7 +19,29 @@ pub struct AwsRefusal {
     message: Option<String>,
     /// Where AWS does not tolerate it.
     skew: Option<ClockSkew>,
+    retry_after: Option<Duration>,
 }
+
+/// Throttling, as botocore has it (retries/standard.py), whatever the status.
+const THROTTLING: [&str; 14] = [
+    "BandwidthLimitExceeded",
+    "EC2ThrottledException",
+    "LimitExceededException",
+    "PriorRequestNotComplete",
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "RequestThrottled",
+    "RequestThrottledException",
+    "SlowDown",
+    "ThrottledException",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequestsException",
+    "TransactionInProgressException",
+];
+
+/// Others that pass, as botocore has it.
+const TRANSIENT: [&str; 2] = ["RequestTimeout", "RequestTimeoutException"];
 
 impl std::error::Error for AwsRefusal {}
 
@@ -28,12 +52,29 @@ impl AwsRefusal {
             kind: answer.error_type.as_deref().map(bare_kind),
             message: message(answer.body.expose_secret()),
             skew: ClockSkew::intolerable(answer.date.as_deref(), now),
+            retry_after: retry_after(answer, now),
         }
     }
 
     /// Returns whether the same request may succeed in a moment.
     pub fn passing(&self) -> bool {
-        self.status == 429 || (500..600).contains(&self.status)
+        self.throttled() || (500..600).contains(&self.status) || self.is_of(&TRANSIENT)
+    }
+
+    /// Returns whether the account has used up its quota.
+    pub fn throttled(&self) -> bool {
+        self.status == 429 || self.is_of(&THROTTLING)
+    }
+
+    /// The pause that AWS asks for.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    fn is_of(&self, kinds: &[&str]) -> bool {
+        self.kind
+            .as_deref()
+            .is_some_and(|kind| kinds.contains(&kind))
     }
 
     /// Returns what to do, about the clock first, where it is off.
@@ -79,10 +120,12 @@ impl AwsRefusal {
         if let Some((cause, _)) = by_words.into_iter().find(|(_, words)| about(words)) {
             return Some(cause);
         }
+        if self.throttled() {
+            return Some(Cause::Throttled);
+        }
         match (self.kind.as_deref(), self.status) {
             (Some("AccessDeniedException"), _) => Some(Cause::Denied),
             (Some("ResourceNotFoundException"), _) => Some(Cause::NotFound),
-            (Some("ThrottlingException"), _) | (_, 429) => Some(Cause::Throttled),
             (_, 300..400) => Some(Cause::Redirect),
             (_, 500..) => Some(Cause::Service),
             (None, _) => Some(Cause::Stranger),
@@ -162,6 +205,17 @@ impl fmt::Display for AwsRefusal {
     }
 }
 
+/// Seconds, or a date, which is compared with that of the answer (RFC 9110, section 10.2.3).
+fn retry_after(answer: &Answer, now: Timestamp) -> Option<Duration> {
+    let value = answer.retry_after.as_deref()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let time = |date: &str| Some(rfc2822::parse(date).ok()?.timestamp());
+    let sent = answer.date.as_deref().and_then(time).unwrap_or(now);
+    Duration::try_from(time(value)?.duration_since(sent)).ok()
+}
+
 /// The service adds the kind's URL after a colon.
 fn bare_kind(header: &str) -> String {
     header.split(':').next().unwrap_or_default().to_owned()
@@ -190,6 +244,7 @@ mod tests {
             status,
             error_type: kind.map(str::to_owned),
             date: date.map(str::to_owned),
+            retry_after: None,
             body: body.as_bytes().to_vec().into(),
         };
         AwsRefusal::from_answer(&answer, "2026-01-01T00:00:00Z".parse().unwrap())
@@ -275,6 +330,49 @@ mod tests {
             refusal(400, invalid, None, r#"{"message":"odd"}"#).hint(),
             None
         );
+    }
+
+    #[test]
+    fn throttling_is_recognized_by_its_kind_whatever_the_status() {
+        for (status, kind) in THROTTLING
+            .into_iter()
+            .flat_map(|kind| [(400, kind), (503, kind)])
+        {
+            let refusal = refusal(status, Some(kind), None, "");
+            assert!(refusal.throttled() && refusal.passing(), "{status} {kind}");
+        }
+        assert!(refusal(429, None, None, "").throttled());
+        let timeout = refusal(400, Some("RequestTimeout"), None, "");
+        assert!(timeout.passing() && !timeout.throttled());
+        let invalid = refusal(400, Some("ValidationException"), None, "");
+        assert!(!invalid.passing());
+    }
+
+    #[test]
+    fn retry_after_is_in_seconds_or_a_date() {
+        let pause = |value: &str, date: Option<&str>| {
+            let answer = Answer {
+                status: 429,
+                error_type: None,
+                date: date.map(str::to_owned),
+                retry_after: Some(value.to_owned()),
+                body: Vec::new().into(),
+            };
+            let now = "2026-01-01T00:00:00Z".parse().unwrap();
+            AwsRefusal::from_answer(&answer, now).retry_after()
+        };
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(pause(" 20", None), seconds(20));
+        let at = "Thu, 01 Jan 2026 00:01:00 GMT";
+        assert_eq!(pause(at, None), seconds(60));
+        assert_eq!(
+            pause(at, Some("Thu, 01 Jan 2026 00:00:50 GMT")),
+            seconds(10)
+        );
+        assert_eq!(pause("Wed, 31 Dec 2025 00:00:00 GMT", None), None);
+        for odd in ["-1", "1.5", "soon", ""] {
+            assert_eq!(pause(odd, None), None, "{odd}");
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
 use crate::exit::Exit;
 use crate::progress::Progress;
+use crate::refresh_policy::{Schedule, SetbackKind};
 use crate::session::Session;
 
 /// The directory, held open: whoever replaces it later replaces nothing for us.
@@ -128,7 +129,8 @@ impl Cache {
     }
 }
 
-/// What a process that failed leaves in its lock file, for those that waited for it.
+/// What a process that failed leaves in its lock file, for those that waited for it, and for those that can do without
+/// a new session for a while.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Failure {
     pub(crate) at: Timestamp,
@@ -137,6 +139,18 @@ pub struct Failure {
     pub(crate) message: String,
     #[serde(default)]
     pub(crate) hint: Option<String>,
+    pub(crate) kind: SetbackKind,
+    /// Of all tries since the last session.
+    pub(crate) schedule: Schedule,
+    /// The next try is due.
+    pub(crate) next: Timestamp,
+}
+
+impl Failure {
+    /// Whether the next try is not yet due.
+    pub(crate) fn is_recent(&self) -> bool {
+        (self.at..self.next).contains(&Timestamp::now())
+    }
 }
 
 /// A message has some hundred bytes.
@@ -149,12 +163,22 @@ impl Lock {
         if !self.waited {
             return None;
         }
+        self.last_failure().filter(|failure| failure.at >= begin)
+    }
+
+    /// How the last try failed, if it did.
+    pub(crate) fn last_failure(&mut self) -> Option<Failure> {
         let mut text = Vec::new();
+        self.held.file().rewind().ok()?;
         files::read_to(self.held.file(), FAILURE_LIMIT, &mut text).ok()?;
         let failure: Failure = serde_json::from_slice(&text).ok()?;
         // One from after now was left by a clock that has been set back since, and tells nothing.
-        let since = begin..=Timestamp::now();
-        since.contains(&failure.at).then_some(failure)
+        (failure.at <= Timestamp::now()).then_some(failure)
+    }
+
+    /// Forgets failures: there is a session.
+    pub(crate) fn clear(&mut self) {
+        let _ = self.held.file().set_len(0); // an old failure only delays a try
     }
 
     /// Leaves how this process failed. Where that cannot be written, the others ask for themselves.

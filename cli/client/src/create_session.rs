@@ -25,8 +25,23 @@ const BACKOFF: Backoff = Backoff {
     cap: Duration::from_secs(4),
 };
 
-/// More would only add load to a service in trouble.
-const TRIES: u32 = 5;
+/// How often a request is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tries {
+    /// Nobody waits for the outcome: the caller repeats it by its own schedule.
+    Once,
+    /// Somebody waits: up to five times. More would only add load to a service in trouble.
+    Several,
+}
+
+impl Tries {
+    fn most(self) -> u32 {
+        match self {
+            Tries::Once => 1,
+            Tries::Several => 5,
+        }
+    }
+}
 
 /// A slow token may leave no time of the deadline's: what it has signed is sent all the same.
 const SIGNED: Duration = Duration::from_secs(10);
@@ -38,6 +53,7 @@ const WHOLE_SECONDS: Duration = Duration::from_secs(1);
 pub(crate) fn create_session(
     target: &Target,
     deadline: Instant,
+    most: Tries,
     progress: &Progress,
 ) -> Result<Session, Error> {
     let http = Http::new(&target.route)?;
@@ -48,9 +64,10 @@ pub(crate) fn create_session(
             Ok(session) => return Ok(session),
             Err(error) => error,
         };
-        let pause = BACKOFF.pause(tries, fastrand::f64());
-        let in_time = Instant::now() + pause < deadline;
-        if !error.passing() || tries == TRIES || !in_time {
+        let asked = error.setback().retry_after.unwrap_or_default();
+        let pause = BACKOFF.pause(tries, fastrand::f64()).saturating_add(asked);
+        let in_time = pause < deadline.saturating_duration_since(Instant::now());
+        if !error.passing() || tries == most.most() || !in_time {
             return Err(error.after(tries));
         }
         thread::sleep(pause);

@@ -158,6 +158,7 @@ mod tests {
             status: 201,
             error_type: None,
             date: None,
+            retry_after: None,
             body: body.as_bytes().to_vec().into(),
         };
         Credentials::from_answer(&answer, "2026-01-01T00:00:00Z".parse().unwrap())

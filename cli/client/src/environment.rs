@@ -29,7 +29,7 @@ Environment, where neither an option nor the target says it:
                    true for these variants of AWS's endpoint
 Sessions are kept in $XDG_RUNTIME_DIR/roleseal, or $RUNTIME_DIRECTORY/roleseal, if in memory (tmpfs).";
 
-const VARIABLES: [&str; 16] = [
+const VARIABLES: [&str; 18] = [
     "ROLESEAL_SOCKET",
     "ROLESEAL_TARGETS",
     "XDG_RUNTIME_DIR",
@@ -44,6 +44,8 @@ const VARIABLES: [&str; 16] = [
     "NO_PROXY",
     "AWS_USE_FIPS_ENDPOINT",
     "AWS_USE_DUALSTACK_ENDPOINT",
+    "INVOCATION_ID",
+    "NOTIFY_SOCKET",
     "KUBERNETES_SERVICE_HOST",
     "KUBERNETES_SERVICE_PORT",
 ];
@@ -144,6 +146,13 @@ impl Environment {
         self.flag("AWS_USE_DUALSTACK_ENDPOINT")
     }
 
+    /// Whether systemd or Kubernetes started this process: others may do so on many hosts at once.
+    pub fn is_service(&self) -> bool {
+        ["INVOCATION_ID", "NOTIFY_SOCKET", "KUBERNETES_SERVICE_HOST"]
+            .iter()
+            .any(|name| self.variable(name).is_some())
+    }
+
     fn choose_socket(&self, exists: impl Fn(&Path) -> bool) -> PathBuf {
         let users_own = || {
             let directory = self.directory("XDG_RUNTIME_DIR")?;
@@ -230,6 +239,14 @@ pub(crate) mod tests {
         let none = runtime([("XDG_RUNTIME_DIR", "x"), service]);
         assert_eq!(none, Some("/run/web".into()));
         assert_eq!(runtime([("RUNTIME_DIRECTORY", "web"), home]), None);
+    }
+
+    #[test]
+    fn a_service_is_known_by_what_started_it() {
+        for name in ["INVOCATION_ID", "NOTIFY_SOCKET", "KUBERNETES_SERVICE_HOST"] {
+            assert!(environment([(name, "x")]).is_service());
+        }
+        assert!(!environment([("HOME", "/home/u")]).is_service());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::credentials::AnswerError;
 use crate::diagnostic::Diagnostic;
 use crate::exit::Exit;
 use crate::http::HttpError;
+use crate::refresh_policy::{Setback, SetbackKind};
 use crate::target::TargetError;
 
 /// Why there is no session.
@@ -34,6 +35,7 @@ pub enum Error {
         message: String,
         hint: Option<String>,
         exit: u8,
+        kind: SetbackKind,
     },
     /// The thread that asked ended without an outcome.
     #[error("the request for a session ended without an outcome: this is a fault of roleseal")]
@@ -49,6 +51,7 @@ impl From<Failure> for Error {
             message: failure.message,
             hint: failure.hint,
             exit: failure.exit,
+            kind: failure.kind,
         }
     }
 }
@@ -87,6 +90,7 @@ impl Error {
     pub fn aws_refusal(&self) -> Option<&AwsRefusal> {
         match self {
             Error::Answer(AnswerError::Refused(refusal)) => Some(refusal),
+            Error::Persistent { error, .. } => error.aws_refusal(),
             _ => None,
         }
     }
@@ -108,9 +112,33 @@ impl Error {
         }
     }
 
-    /// Returns whether AWS refuses the request until its configuration, or the request, changes.
-    pub(crate) fn refused_by_aws(&self) -> bool {
-        self.aws_refusal().is_some_and(|refusal| !refusal.passing())
+    /// Returns what it means for the next try.
+    pub(crate) fn setback(&self) -> Setback {
+        Setback {
+            kind: self.setback_kind(),
+            retry_after: self.aws_refusal().and_then(AwsRefusal::retry_after),
+        }
+    }
+
+    fn setback_kind(&self) -> SetbackKind {
+        match self {
+            Error::Http(error) if error.stage().is_some() => SetbackKind::Unavailable,
+            Error::Answer(AnswerError::Refused(refusal)) if refusal.throttled() => {
+                SetbackKind::Throttled
+            }
+            Error::Answer(AnswerError::Refused(refusal)) if !refusal.passing() => {
+                SetbackKind::Refused
+            }
+            Error::Answer(_) => SetbackKind::Unavailable,
+            Error::Persistent { error, .. } => error.setback_kind(),
+            Error::Elsewhere { kind, .. } => *kind,
+            Error::Target(_)
+            | Error::Agent(_)
+            | Error::Http(_)
+            | Error::Cache(_)
+            | Error::Lost
+            | Error::Pending => SetbackKind::Local,
+        }
     }
 
     /// Returns this error with the number of tries.

@@ -148,6 +148,7 @@ fn read(mut response: ureq::http::Response<ureq::Body>) -> Result<Answer, ureq::
         status: response.status().as_u16(),
         error_type: text("x-amzn-errortype"),
         date: text("date"),
+        retry_after: text("retry-after"),
         body: response
             .body_mut()
             .with_config()

@@ -3,7 +3,7 @@
 //! The path of a session: options, the targets file and the [`environment`] become a [`target`]; [`sessions`] finds
 //! its session in the [`cache`] or asks for one by `create_session`: the agent signs a [`request`] by
 //! [`agent_client`], [`http`] sends it, AWS's [`answer`] becomes [`credentials`] or an [`aws_refusal`].
-//! [`refresher`] keeps a session fresh for as long as somebody hands it out.
+//! [`refresher`] keeps a session fresh for as long as somebody hands it out, by [`refresh_policy`].
 
 pub mod agent_client;
 pub mod answer;
@@ -21,6 +21,7 @@ pub mod input;
 pub mod moment;
 pub mod progress;
 pub mod proxy;
+pub mod refresh_policy;
 pub mod refresher;
 pub mod request;
 pub mod retry;

@@ -6,11 +6,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
+use crate::agent_client::{self, Seen};
+use crate::create_session::Tries;
 use crate::error::Error;
 use crate::moment::Moment;
-use crate::retry::Backoff;
+use crate::refresh_policy::{Schedule, SetbackKind};
 use crate::session::Session;
 use crate::sessions::{Sessions, Shared};
 use crate::target::Target;
@@ -33,9 +35,24 @@ struct State {
     outcomes: u64,
     /// Somebody needs a session before the next try is due.
     hurry: bool,
+    /// Somebody waits for the first one.
+    awaited: bool,
+    /// Somebody has changed something since the latest try began.
+    again: bool,
     /// The agent is being asked about the session at hand.
     checking: bool,
+    /// This host after the latest try, if that failed.
+    seen: Option<Local>,
     stop: bool,
+}
+
+/// When the first try is made, where no valid session is in the cache.
+#[derive(Debug, Clone, Copy)]
+pub enum Start {
+    /// Somebody waits for it.
+    Awaited,
+    /// Within that time, or once somebody needs a session.
+    Within(Duration),
 }
 
 /// What a listener hears.
@@ -54,7 +71,8 @@ pub struct Status {
     pub session: Option<Arc<Session>>,
     /// The tries that have failed since.
     pub failure: Option<Failure>,
-    /// When the next try is due; none before the first has ended.
+    schedule: Schedule,
+    /// When the next try is due; none before the first.
     next: Option<Next>,
 }
 
@@ -76,43 +94,42 @@ pub struct Failure {
     pub tries: u32,
 }
 
-/// A service that is back should be noticed within seconds at first, and within a minute after hours.
-const BACKOFF: Backoff = Backoff {
-    base: Duration::from_secs(2),
-    cap: Duration::from_secs(60),
-};
-
-/// Until the next try after AWS has said no: somebody has to change something first.
-const REFUSED: Duration = Duration::from_secs(15);
-
-/// However short a session is, AWS is not asked more often.
-const AT_LEAST: Duration = Duration::from_secs(1);
-
 /// While a machine sleeps, so does the clock of waits, but not the one of sessions; and that one may be set:
 /// look now and then. A clock that is wrong for long costs no more requests than that.
 const LOOK: Duration = Duration::from_secs(30);
+
+/// How often this host is looked at for a change that could end a failure. The agent answers in a millisecond.
+const LOCAL_LOOK: Duration = Duration::from_secs(10);
+
+/// A wall clock that moved so much against the other was set, or the host was suspended.
+const CLOCK_SET: Duration = Duration::from_secs(60);
 
 /// Who needs a session waits so long for a try to end, which takes a minute at most.
 const TIMEOUT: Duration = Duration::from_secs(65);
 
 impl SessionRefresher {
-    /// Begins to ask. After each try and check `told` hears how it stands, in the thread that asks: to write the
-    /// session somewhere, or a log line.
+    /// Begins with the cache's session, or to ask. After each try and check `told` hears how it stands, in the
+    /// thread that asks: to write the session somewhere, or a log line.
     pub fn start(
         sessions: Arc<Sessions>,
         target: Target,
+        start: Start,
         told: impl Fn(Event) + Send + Sync + 'static,
     ) -> io::Result<SessionRefresher> {
+        let state = State {
+            awaited: matches!(start, Start::Awaited),
+            ..State::default()
+        };
         let inner = Arc::new(Inner {
             sessions,
             target,
-            state: Mutex::default(),
+            state: Mutex::new(state),
             changed: Condvar::new(),
             told: Box::new(told),
         });
         let keeper = Arc::clone(&inner);
         let thread = thread::Builder::new().name(inner.target.shown().to_owned());
-        thread.spawn(move || keeper.keep())?;
+        thread.spawn(move || keeper.keep(start))?;
         Ok(SessionRefresher(inner))
     }
 
@@ -137,8 +154,7 @@ impl SessionRefresher {
                 return Err(Arc::new(Error::Lost));
             }
             if !checking {
-                state.hurry = true;
-                self.0.changed.notify_all();
+                self.0.hurry(&mut state);
             }
             state = self.0.wait(state, left);
         }
@@ -150,10 +166,18 @@ impl SessionRefresher {
         let mut state = self.0.state();
         let outcome = state.status.at_hand(Moment::now());
         if outcome.is_none() && !self.0.begin_check(&mut state) && !state.hurry {
-            state.hurry = true;
-            self.0.changed.notify_all();
+            self.0.hurry(&mut state);
         }
         outcome
+    }
+
+    /// Tries at once, where the latest try failed: somebody has changed something.
+    pub fn retry(&self) {
+        let mut state = self.0.state();
+        if state.status.failure.is_some() {
+            state.again = true;
+            self.0.changed.notify_all();
+        }
     }
 
     /// Has the agent asked about the session at hand, where that is due; the listener hears of it.
@@ -175,20 +199,67 @@ impl Drop for SessionRefresher {
 }
 
 impl Inner {
-    fn keep(&self) {
+    fn keep(&self, start: Start) {
+        self.begin(start);
         while self.wait_until_due() {
-            let old = self.state().status.session.clone();
-            let outcome = match &old {
-                Some(old) => self.sessions.renew(&self.target, old),
-                None => self.sessions.get(&self.target),
-            };
+            let outcome = self.attempt();
+            // Before the pause begins: a change during it is seen.
+            let refused = |error: &Arc<Error>| error.setback().kind == SetbackKind::Refused;
+            let seen = outcome
+                .as_ref()
+                .err()
+                .map(|error| self.look(refused(error)));
             let mut state = self.state();
-            state.hurry = false;
+            (state.hurry, state.awaited) = (false, false);
+            state.seen = seen;
             state.status.note(outcome, Moment::now(), fastrand::f64());
             let status = state.status.clone();
             drop(state);
             self.tell(Event::Ended(&status));
         }
+    }
+
+    /// Takes the cache's session, if there is a valid one.
+    fn begin(&self, start: Start) {
+        let cached = self.sessions.cached(&self.target);
+        let mut state = self.state();
+        let now = Moment::now();
+        match (cached, start) {
+            (Some(session), _) => {
+                (state.hurry, state.awaited) = (false, false); // who waits for it is told
+                state.status.note(Ok(session), now, fastrand::f64());
+                let status = state.status.clone();
+                drop(state);
+                self.tell(Event::Ended(&status));
+            }
+            (None, Start::Within(splay)) if !splay.is_zero() => {
+                let pause = Schedule::start(splay, fastrand::f64());
+                state.status.set_next(pause, now);
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// Several tries only for who waits for the first session: all others come back by the schedule.
+    fn attempt(&self) -> Shared {
+        let state = self.state();
+        let valid = |session: &&Arc<Session>| session.valid(Moment::now());
+        let old = state.status.session.as_ref().filter(valid).cloned();
+        let first = state.status.session.is_none() && state.status.failure.is_none();
+        let tries = match first && state.awaited {
+            true => Tries::Several,
+            false => Tries::Once,
+        };
+        drop(state);
+        match &old {
+            Some(old) => self.sessions.renew(&self.target, old),
+            None => self.sessions.create(&self.target, tries),
+        }
+    }
+
+    fn hurry(&self, state: &mut State) {
+        (state.hurry, state.awaited) = (true, true);
+        self.changed.notify_all();
     }
 
     fn tell(&self, event: Event) {
@@ -236,16 +307,48 @@ impl Inner {
 
     /// `false` to stop.
     fn wait_until_due(&self) -> bool {
+        let mut looked = Instant::now();
         let mut state = self.state();
         loop {
             if state.stop {
                 return false;
             }
             let left = state.status.wait(Moment::now());
+            if state.again {
+                (state.again, state.status.schedule) = (false, Schedule::default());
+                return true;
+            }
             if left.is_zero() || state.hurry {
                 return true;
             }
-            state = self.wait(state, left.min(LOOK));
+            if state.status.failed_at_aws() && looked.elapsed() >= LOCAL_LOOK {
+                let refused = state.status.refused();
+                drop(state);
+                let seen = self.look(refused);
+                looked = Instant::now();
+                state = self.state();
+                let state = &mut *state;
+                let before = state.seen.get_or_insert(seen.clone());
+                state.again |= before.differs(&seen);
+                if before.agent.is_none() {
+                    before.agent = seen.agent;
+                }
+                continue;
+            }
+            let look = match state.status.failed_at_aws() {
+                true => LOCAL_LOOK,
+                false => LOOK,
+            };
+            state = self.wait(state, left.min(look));
+        }
+    }
+
+    fn look(&self, at_agent: bool) -> Local {
+        let identity = self.target.session.identity.as_deref();
+        let agent = || agent_client::look(&self.target.socket, identity);
+        Local {
+            agent: at_agent.then(agent).flatten(),
+            clock: Moment::now(),
         }
     }
 
@@ -258,6 +361,30 @@ impl Inner {
             .wait_timeout(state, time)
             .unwrap_or_else(PoisonError::into_inner)
             .0
+    }
+}
+
+/// What of this host could end a failure at AWS.
+#[derive(Debug, Clone)]
+struct Local {
+    /// `None` while the agent does not tell.
+    agent: Option<Seen>,
+    clock: Moment,
+}
+
+impl Local {
+    fn differs(&self, now: &Local) -> bool {
+        let agent = match (&self.agent, &now.agent) {
+            (Some(before), Some(now)) => before != now,
+            _ => false,
+        };
+        let wall = now.clock.wall.duration_since(self.clock.wall);
+        let steady = now
+            .clock
+            .steady
+            .saturating_duration_since(self.clock.steady);
+        let moved = wall - SignedDuration::try_from(steady).unwrap_or(SignedDuration::MAX);
+        agent || moved.unsigned_abs() > CLOCK_SET
     }
 }
 
@@ -308,7 +435,8 @@ impl Status {
     fn note(&mut self, outcome: Shared, now: Moment, random: f64) {
         let wait = match outcome {
             Ok(session) => {
-                let wait = renewal(&session, now, random);
+                let at_hand = session.at_hand(now).unwrap_or_default();
+                let wait = self.schedule.succeeded(at_hand, random);
                 self.session = Some(session);
                 self.failure = None;
                 wait
@@ -321,10 +449,11 @@ impl Status {
                     Some(failure) => (failure.since, failure.tries.saturating_add(1)),
                     None => (now.wall, 1),
                 };
-                let pause = match error.refused_by_aws() {
-                    true => REFUSED,
-                    false => BACKOFF.steady_pause(tries, random),
-                };
+                let at_hand = self
+                    .session
+                    .as_ref()
+                    .and_then(|session| session.at_hand(now));
+                let pause = self.schedule.failed(error.setback(), at_hand, random);
                 self.failure = Some(Failure {
                     error,
                     since,
@@ -333,18 +462,31 @@ impl Status {
                 pause
             }
         };
+        self.set_next(wait, now);
+    }
+
+    fn set_next(&mut self, wait: Duration, now: Moment) {
         self.next = Some(Next {
-            due: now.steady + wait.max(AT_LEAST),
+            due: now.steady + wait,
             at_the_earliest: now.steady + LOOK,
         });
     }
-}
 
-/// Within the third of a margin before it stops being fresh: many hosts that started together shall not
-/// come together for ever.
-fn renewal(session: &Session, now: Moment, random: f64) -> Duration {
-    let ahead = session.margin().mul_f64(1.0 + random.clamp(0.0, 1.0) / 3.0);
-    session.left(now).saturating_sub(ahead)
+    fn setback(&self) -> Option<SetbackKind> {
+        let failure = self.failure.as_ref()?;
+        Some(failure.error.setback().kind)
+    }
+
+    /// Whether AWS refused the latest try: until something changes, the next one fails alike.
+    fn refused(&self) -> bool {
+        self.setback() == Some(SetbackKind::Refused)
+    }
+
+    /// Whether a clock that is set could end the failure: signatures, TLS and sessions need a right one.
+    fn failed_at_aws(&self) -> bool {
+        self.setback()
+            .is_some_and(|kind| kind != SetbackKind::Local)
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use crate::credentials::Credentials;
 use crate::moment::Moment;
+use crate::refresh_policy::{self, AtHand};
 
 /// A session that AWS vended. `Debug` shows no secret.
 #[derive(Debug)]
@@ -27,10 +28,6 @@ pub struct Session {
 
 /// How long a session is used without asking the agent whether its policy still permits it.
 const UNCHECKED: Duration = Duration::from_secs(60);
-
-/// AWS's tools ask anew once less than this is left (botocore does so 15 minutes ahead, others later):
-/// what has less would make them ask for every call.
-const MARGIN: Duration = Duration::from_mins(15);
 
 impl Session {
     /// One that was `asked` for just now. `begin` is AWS's time then: this host's clock may be wrong.
@@ -88,7 +85,7 @@ impl Session {
     /// Whether it may still be handed to somebody who will use it for a while: until 15 minutes, or a quarter
     /// of its life, before its end.
     pub fn fresh(&self, now: Moment) -> bool {
-        self.left(now) > self.margin()
+        self.left(now) > refresh_policy::margin(self.life)
     }
 
     /// Returns whether the agent has to be asked before this is used again: it has a say once a minute.
@@ -105,9 +102,10 @@ impl Session {
         *self.checked.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 
-    /// How long before its end it stops being fresh.
-    pub(crate) fn margin(&self) -> Duration {
-        MARGIN.min(self.life / 4)
+    /// This session as the refresh policy has it, while it is valid.
+    pub(crate) fn at_hand(&self, now: Moment) -> Option<AtHand> {
+        let (life, left) = (self.life, self.left(now));
+        (!left.is_zero()).then_some(AtHand { life, left })
     }
 }
 

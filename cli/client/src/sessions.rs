@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use crate::agent_client::{self, Certificate};
 use crate::cache::{Cache, CacheError, Failure, Lock};
-use crate::create_session::create_session;
+use crate::create_session::{Tries, create_session};
 use crate::diagnostic::Diagnostic;
 use crate::error::Error;
 use crate::moment::Moment;
@@ -24,11 +24,12 @@ pub struct Sessions {
     create: Create,
     cache: Option<Cache>,
     progress: Progress,
-    flights: Mutex<HashMap<String, Arc<Call>>>,
+    calls: Mutex<HashMap<String, Arc<Call>>>,
 }
 
 /// What asks AWS; another in tests.
-pub(crate) type Create = Box<dyn Fn(&Target, Instant) -> Result<Session, Error> + Send + Sync>;
+pub(crate) type Create =
+    Box<dyn Fn(&Target, Instant, Tries) -> Result<Session, Error> + Send + Sync>;
 
 /// Why there is no session; shared by all who wanted it.
 pub type Shared = Result<Arc<Session>, Arc<Error>>;
@@ -40,6 +41,9 @@ const TOTAL: Duration = Duration::from_secs(30);
 /// Another process that fails at its own deadline shall still be able to say so.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// An AWS tool that gets a session with less asks again at once: botocore, from ten minutes on, before each call.
+const IN_NEED: Duration = Duration::from_mins(5);
+
 /// Who waited in vain for a process that was killed still has so much time for a request.
 const AT_LEAST: Duration = Duration::from_secs(10);
 
@@ -47,7 +51,8 @@ impl Sessions {
     /// Without a cache, sessions stay within the process.
     pub fn new(cache: Option<Cache>, progress: Progress) -> Sessions {
         let told = progress.clone();
-        let create = move |target: &Target, deadline| create_session(target, deadline, &told);
+        let create =
+            move |target: &Target, deadline, tries| create_session(target, deadline, tries, &told);
         Sessions::by(Box::new(create), cache, progress)
     }
 
@@ -56,29 +61,59 @@ impl Sessions {
             create,
             cache,
             progress,
-            flights: Mutex::default(),
+            calls: Mutex::default(),
         }
     }
 
-    /// A fresh session: the one at hand, or a new one. Waits 30 s for AWS, at most, and as long for the
-    /// agent.
+    /// A fresh session: the one at hand, or a new one. While AWS does not give one, an old one that has more than five
+    /// minutes left. Waits 30 s for AWS, at most, and as long for the agent.
     pub fn get(&self, target: &Target) -> Shared {
-        self.run_once(target, &|session, now| session.fresh(now))
+        let wanted = Wanted {
+            will_do: &|session, now| session.fresh(now),
+            tries: Tries::Several,
+            in_need: Some(IN_NEED),
+        };
+        self.run_once(target, &wanted)
     }
 
-    /// A fresh session that is newer than `old`: for who renews ahead of time.
+    /// The same for who repeats failed tries by a schedule, and has used up old sessions.
+    pub(crate) fn create(&self, target: &Target, tries: Tries) -> Shared {
+        let wanted = Wanted {
+            will_do: &|session, now| session.fresh(now),
+            tries,
+            in_need: None,
+        };
+        self.run_once(target, &wanted)
+    }
+
+    /// A fresh session that is newer than `old`: for who renews ahead of time. One try.
     pub fn renew(&self, target: &Target, old: &Session) -> Shared {
         // By AWS's clock: ours may have been set back since.
         let end = old.credentials.expiration;
-        self.run_once(target, &|session, now| {
-            session.fresh(now) && session.credentials.expiration > end
-        })
+        let wanted = Wanted {
+            will_do: &|session, now| session.fresh(now) && session.credentials.expiration > end,
+            tries: Tries::Once,
+            in_need: None,
+        };
+        self.run_once(target, &wanted)
+    }
+
+    /// The valid session of the cache, fresh or not, without a request to AWS.
+    pub(crate) fn cached(&self, target: &Target) -> Option<Arc<Session>> {
+        let key = target.key();
+        let cache = self.cache.as_ref()?;
+        let turn = || cache.lock(&key, Instant::now() + agent_client::GLANCE).ok();
+        let valid = |session: &Session, now| session.valid(now);
+        let session = kept(cache, target, &key, &valid, Timestamp::now(), turn)?;
+        let session = Arc::new(session);
+        self.call(&key).state().latest = Some(Arc::clone(&session));
+        Some(session)
     }
 
     /// Drops the session of a target that is not wanted any more.
     pub fn forget(&self, target: &Target) {
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        flights.remove(&target.key());
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.remove(&target.key());
     }
 
     /// Asks the agent whether this user may still have the session, which is used on. An error is the refusal: then
@@ -90,7 +125,7 @@ impl Sessions {
         session.check(begin);
         refused.map_err(|error| {
             let key = target.key();
-            self.flight(&key).state().latest = None;
+            self.call(&key).state().latest = None;
             if let Some(cache) = &self.cache {
                 cache.remove(&key);
             }
@@ -99,41 +134,43 @@ impl Sessions {
     }
 
     /// The latest session if it will do. Otherwise one thread asks, and the others get what it gets.
-    fn run_once(&self, target: &Target, will_do: WillDo) -> Shared {
+    fn run_once(&self, target: &Target, wanted: &Wanted) -> Shared {
         let key = target.key();
-        let flight = self.flight(&key);
-        let mut state = flight.state();
+        let call = self.call(&key);
+        let mut state = call.state();
         let now = Moment::now();
-        let good = |session: &&Arc<Session>| will_do(session, now) && !session.unchecked(now);
+        let good =
+            |session: &&Arc<Session>| (wanted.will_do)(session, now) && !session.unchecked(now);
         if let Some(session) = state.latest.as_ref().filter(good) {
             return Ok(Arc::clone(session));
         }
-        if state.flying {
-            let landed = state.landed;
-            while state.landed == landed {
-                state = flight
-                    .landing
+        if state.running {
+            let completed = state.completed;
+            while state.completed == completed {
+                state = call
+                    .completion
                     .wait(state)
                     .unwrap_or_else(PoisonError::into_inner);
             }
             return state.outcome();
         }
-        state.flying = true;
+        state.running = true;
         drop(state);
-        let landing = CompletionGuard(&flight);
-        let outcome = self.obtain(target, &key, will_do);
-        landing.with(outcome)
+        let guard = CompletionGuard(&call);
+        let outcome = self.obtain(target, &key, wanted);
+        guard.complete(outcome)
     }
 
     /// From the cache or from AWS.
-    fn obtain(&self, target: &Target, key: &str, will_do: WillDo) -> Result<Session, Error> {
+    fn obtain(&self, target: &Target, key: &str, wanted: &Wanted) -> Result<Session, Error> {
         let (begin, began) = (Timestamp::now(), Instant::now());
         let deadline = began + TOTAL;
+        let create = |deadline, tries| (self.create)(target, deadline, tries);
         let Some(cache) = &self.cache else {
-            return (self.create)(target, deadline);
+            return create(deadline, wanted.tries);
         };
         let unlocked = || cache.lock(key, Instant::now() + agent_client::GLANCE).ok();
-        if let Some(session) = kept(cache, target, key, will_do, begin, unlocked) {
+        if let Some(session) = kept(cache, target, key, wanted.will_do, begin, unlocked) {
             return Ok(session);
         }
         self.progress
@@ -143,40 +180,85 @@ impl Sessions {
             Err(error @ CacheError::Busy { .. }) => return Err(error.into()),
             Err(error) => {
                 self.progress.warn(&error);
-                return (self.create)(target, deadline);
+                return create(deadline, wanted.tries);
             }
         };
-        if let Some(session) = kept(cache, target, key, will_do, begin, || None) {
-            return Ok(session);
+        let usable = |session: &Session, now| wanted.may_use(session, now);
+        let old = kept(cache, target, key, &usable, begin, || None);
+        let old = match old {
+            Some(session) if (wanted.will_do)(&session, Moment::now()) => return Ok(session),
+            old => old,
+        };
+        let recent = lock.last_failure().is_some_and(|last| last.is_recent());
+        if recent && let Some(old) = old {
+            return Ok(old);
         }
+        let tries = match old {
+            Some(_) => Tries::Once,
+            None => wanted.tries,
+        };
         if let Some(failure) = lock.failure_since(begin) {
             return Err(failure.into());
         }
         let deadline = deadline.max(Instant::now() + AT_LEAST);
-        let outcome = (self.create)(target, deadline);
+        let outcome = create(deadline, tries);
         self.keep(cache, key, &mut lock, &outcome);
-        outcome
+        match (outcome, old) {
+            (Err(error), Some(old)) if !error.refused_by_agent() => {
+                self.progress.warn(&error);
+                Ok(old)
+            }
+            (outcome, _) => outcome,
+        }
     }
 
     fn keep(&self, cache: &Cache, key: &str, lock: &mut Lock, outcome: &Result<Session, Error>) {
         match outcome {
             Ok(session) => {
+                lock.clear();
                 if let Err(error) = cache.store(key, session) {
                     self.progress.warn(&error);
                 }
             }
-            Err(error) => lock.leave(&Failure {
-                at: Timestamp::now(),
-                exit: error.exit() as u8,
-                message: error.to_string(),
-                hint: error.hint(),
-            }),
+            Err(error) => {
+                let at = Moment::now();
+                let mut schedule = lock
+                    .last_failure()
+                    .map(|last| last.schedule)
+                    .unwrap_or_default();
+                let at_hand = cache.load(key).and_then(|session| session.at_hand(at));
+                let pause = schedule.failed(error.setback(), at_hand, fastrand::f64());
+                lock.leave(&Failure {
+                    at: at.wall,
+                    exit: error.exit() as u8,
+                    message: error.to_string(),
+                    hint: error.hint(),
+                    kind: error.setback().kind,
+                    schedule,
+                    next: at.wall + pause,
+                });
+            }
         }
     }
 
-    fn flight(&self, key: &str) -> Arc<Call> {
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(flights.entry(key.to_owned()).or_default())
+    fn call(&self, key: &str) -> Arc<Call> {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(calls.entry(key.to_owned()).or_default())
+    }
+}
+
+/// What a caller wants, and what it can do with instead.
+struct Wanted<'f> {
+    will_do: WillDo<'f>,
+    tries: Tries,
+    /// An old session with more time left will do where there is no new one.
+    in_need: Option<Duration>,
+}
+
+impl Wanted<'_> {
+    fn may_use(&self, session: &Session, now: Moment) -> bool {
+        let in_need = self.in_need.is_some_and(|least| session.left(now) > least);
+        in_need || (self.will_do)(session, now)
     }
 }
 
@@ -229,15 +311,15 @@ fn kept(
 #[derive(Default)]
 struct Call {
     state: Mutex<State>,
-    landing: Condvar,
+    completion: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     /// A thread is asking.
-    flying: bool,
-    /// How many times one came back.
-    landed: u64,
+    running: bool,
+    /// How many times one had an outcome.
+    completed: u64,
     latest: Option<Arc<Session>>,
     /// Why the last one brought none.
     failure: Option<Arc<Error>>,
@@ -250,7 +332,7 @@ impl Call {
 }
 
 impl State {
-    /// What the last flight brought.
+    /// The outcome of the last request.
     fn outcome(&self) -> Shared {
         match (&self.failure, &self.latest) {
             (Some(failure), _) => Err(Arc::clone(failure)),
@@ -259,9 +341,9 @@ impl State {
         }
     }
 
-    fn land(&mut self, outcome: Result<Session, Error>) {
-        self.flying = false;
-        self.landed += 1;
+    fn complete(&mut self, outcome: Result<Session, Error>) {
+        self.running = false;
+        self.completed += 1;
         match outcome {
             Ok(session) => {
                 self.latest = Some(Arc::new(session));
@@ -276,9 +358,9 @@ impl State {
 struct CompletionGuard<'f>(&'f Call);
 
 impl CompletionGuard<'_> {
-    fn with(self, outcome: Result<Session, Error>) -> Shared {
+    fn complete(self, outcome: Result<Session, Error>) -> Shared {
         let mut state = self.0.state();
-        state.land(outcome);
+        state.complete(outcome);
         state.outcome()
     }
 }
@@ -286,11 +368,11 @@ impl CompletionGuard<'_> {
 impl Drop for CompletionGuard<'_> {
     fn drop(&mut self) {
         let mut state = self.0.state();
-        if state.flying {
-            state.land(Err(Error::Lost)); // it panicked
+        if state.running {
+            state.complete(Err(Error::Lost)); // it panicked
         }
         drop(state);
-        self.0.landing.notify_all();
+        self.0.completion.notify_all();
     }
 }
 

@@ -109,6 +109,7 @@ pub(super) mod tests {
             status: 403,
             error_type: Some("AccessDeniedException".to_owned()),
             date: None,
+            retry_after: None,
             body: format!("{{\"message\":{message:?}}}").into_bytes().into(),
         };
         Err(Credentials::from_answer(&answer, Timestamp::now())

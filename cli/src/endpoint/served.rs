@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use client::moment::Moment;
-use client::refresher::{Event, SessionRefresher, Status};
+use client::refresher::{Event, SessionRefresher, Start, Status};
 use client::sessions::{Sessions, Shared};
 use client::target::Target;
 
@@ -36,11 +36,12 @@ impl Served {
     pub(crate) fn start(
         sessions: &Arc<Sessions>,
         target: Target,
+        start: Start,
         told: impl Fn(&Status) + Send + Sync + 'static,
     ) -> io::Result<Served> {
         let (name, told) = (target.shown().to_owned(), Arc::new(told) as Told);
         let (tries, _) = watch::channel(());
-        let refresher = refresher(sessions, target, &told, &tries)?;
+        let refresher = refresher(sessions, target, start, &told, &tries)?;
         Ok(Served {
             name,
             sessions: Arc::clone(sessions),
@@ -51,12 +52,14 @@ impl Served {
         })
     }
 
-    /// Serves the sessions of another target from now on. `false` if it is the same one.
+    /// Serves the sessions of another target from now on. `false` if it is the same one; a failed try is then repeated.
     pub(crate) fn change(&self, target: Target) -> io::Result<bool> {
         if target.key() == self.target().key() {
+            self.refresher().retry();
             return Ok(false);
         }
-        let new = refresher(&self.sessions, target, &self.told, &self.tries)?;
+        let start = Start::Within(Duration::ZERO);
+        let new = refresher(&self.sessions, target, start, &self.told, &self.tries)?;
         *self
             .refresher
             .write()
@@ -107,11 +110,12 @@ impl Served {
 fn refresher(
     sessions: &Arc<Sessions>,
     target: Target,
+    start: Start,
     told: &Told,
     tries: &watch::Sender<()>,
 ) -> io::Result<SessionRefresher> {
     let (told, tries) = (Arc::clone(told), tries.clone());
-    SessionRefresher::start(Arc::clone(sessions), target, move |event| {
+    SessionRefresher::start(Arc::clone(sessions), target, start, move |event| {
         if let Event::Ended(status) = event {
             told(status);
         }

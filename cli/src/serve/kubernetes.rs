@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use client::environment::Environment;
 use client::progress::Progress;
-use client::refresher::Status;
+use client::refresher::{Start, Status};
 use client::sessions::Sessions;
 use client::target::{KeyLocation, KubernetesSettings, Target, TargetName, TargetTable};
 use service_account::{AccountPattern, Expected, SessionNameTemplate};
@@ -128,6 +128,7 @@ impl Cluster {
         self,
         old: Option<&endpoint::Cluster>,
         sessions: &Arc<Sessions>,
+        start: Start,
         log: &Progress,
     ) -> io::Result<endpoint::Cluster> {
         let keys = match old.map(|old| &old.keys) {
@@ -139,7 +140,7 @@ impl Cluster {
                 let same = |offer: &&Offer| offer.name() == one.target.shown();
                 Some(old.offers.iter().find(same)?.offered.clone())
             });
-            one.offer(offered, sessions, log)
+            one.offer(offered, sessions, start, log)
         });
         Ok(endpoint::Cluster {
             offers: offers.collect::<io::Result<_>>()?,
@@ -171,6 +172,7 @@ impl PodTarget {
         self,
         old: Option<Offered>,
         sessions: &Arc<Sessions>,
+        start: Start,
         log: &Progress,
     ) -> io::Result<Offer> {
         let name = self.target.shown().to_owned();
@@ -187,7 +189,7 @@ impl PodTarget {
             }
             (None, _) => {
                 let told = move |status: &Status| tell(&log, &name, status);
-                Offered::Shared(Arc::new(Served::start(sessions, self.target, told)?))
+                Offered::Shared(Arc::new(Served::start(sessions, self.target, start, told)?))
             }
             (Some(template), _) => {
                 let told = move |session: &str, status: &Status| {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use client::Diagnostic;
 use client::moment::Moment;
 use client::progress::{self, Progress};
-use client::refresher::{self, SessionRefresher, Status};
+use client::refresher::{self, SessionRefresher, Start, Status};
 use client::retry::Backoff;
 use client::session::Session;
 use client::sessions::Sessions;
@@ -44,6 +44,7 @@ pub(super) fn keep(
     file: CredentialsFile,
     pairs: Vec<Pair>,
     sessions: Sessions,
+    start: Start,
     progress: Progress,
 ) -> Result<(), UpdateError> {
     let (tell, events) = mpsc::channel();
@@ -57,7 +58,7 @@ pub(super) fn keep(
                 let _ = tell.send(Event::Told(index, status.clone())); // at the end nobody listens
             }
         };
-        let one = SessionRefresher::start(Arc::clone(&sessions), pair.target, told);
+        let one = SessionRefresher::start(Arc::clone(&sessions), pair.target, start, told);
         refreshers.push(one?);
         profiles.push(Profile::new(pair.profile));
     }

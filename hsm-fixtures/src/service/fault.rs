@@ -18,6 +18,13 @@ pub enum Fault {
     /// An error of this HTTP status, in AWS's form: 403 `AccessDeniedException`, 429 `ThrottlingException`, 500
     /// `InternalServerException`, 503 from a load balancer, in HTML.
     Status(u16),
+    /// The same with a `Retry-After` header.
+    RetryAfter {
+        /// As in [`Fault::Status`].
+        status: u16,
+        /// The pause that is asked for.
+        seconds: u32,
+    },
     /// No answer, as long as the client waits.
     Hang,
     /// 201 with something that is no session.
@@ -76,6 +83,7 @@ impl Fault {
             body: json!({ "message": message }).to_string(),
         };
         match self {
+            Fault::RetryAfter { status, .. } => Fault::Status(status).answer(),
             Fault::Status(429) => Some(aws(429, "ThrottlingException", "Rate exceeded")),
             Fault::Status(503) => Some(Answer {
                 status: 503,

@@ -187,6 +187,9 @@ fn who_waited_shares_the_failure_and_nobody_else() {
         at,
         exit: 6,
         message: message.into(),
+        kind: SetbackKind::Refused,
+        schedule: Schedule::default(),
+        next: at,
     };
     lock.leave(&failure(begin, "a longer one, which is replaced"));
     lock.leave(&failure(begin, "refused"));
@@ -199,7 +202,6 @@ fn who_waited_shares_the_failure_and_nobody_else() {
     });
     assert!(waiting.waited);
     assert!(waiting.failure_since(later).is_none());
-    waiting.held.file().rewind().unwrap();
     let shared = waiting.failure_since(begin).unwrap();
     assert_eq!((shared.exit, shared.message.as_str()), (6, "refused"));
     drop(waiting);
@@ -210,7 +212,6 @@ fn who_waited_shares_the_failure_and_nobody_else() {
     next.waited = true;
     let ahead = Timestamp::now() + jiff::SignedDuration::from_hours(1);
     next.leave(&failure(ahead, "refused"));
-    next.held.file().rewind().unwrap();
     assert!(next.failure_since(begin).is_none());
 }
 

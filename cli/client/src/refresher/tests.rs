@@ -27,12 +27,25 @@ fn failure() -> Shared {
     Err(Arc::new(Error::Lost))
 }
 
+fn unavailable() -> Shared {
+    Err(Arc::new(elsewhere(SetbackKind::Unavailable)))
+}
+
+fn elsewhere(kind: SetbackKind) -> Error {
+    Error::Elsewhere {
+        message: "on purpose".into(),
+        hint: None,
+        exit: 6,
+        kind,
+    }
+}
+
 #[test]
-fn a_session_is_renewed_up_to_five_minutes_before_it_stops_being_fresh() {
-    for (random, next) in [(0.0, at(45, 0)), (0.6, at(42, 0)), (1.0, at(40, 0))] {
+fn a_session_is_renewed_within_its_window() {
+    for (random, next) in [(0.0, at(30, 0)), (0.5, at(37, 30)), (1.0, at(45, 0))] {
         let mut status = Status::default();
-        status.note(hour("A"), at(0, 1), random);
-        assert_eq!(status.next(at(0, 1)), Some(next.wall));
+        status.note(hour("A"), at(0, 0), random);
+        assert_eq!(status.next(at(0, 0)), Some(next.wall));
         assert!(status.wait(next).is_zero());
     }
     // However short or old it is, not at once again.
@@ -45,21 +58,43 @@ fn a_session_is_renewed_up_to_five_minutes_before_it_stops_being_fresh() {
 fn failures_are_counted_and_the_session_stays() {
     let mut status = Status::default();
     status.note(hour("A"), at(0, 1), 0.0);
-    status.note(failure(), at(45, 0), 1.0);
-    assert_eq!(status.wait(at(45, 0)), Duration::from_secs(2));
+    status.note(unavailable(), at(45, 0), 1.0);
+    assert_eq!(status.wait(at(45, 0)), Duration::from_secs(60));
     for minute in 46..50 {
-        status.note(failure(), at(minute, 0), 0.0);
+        status.note(unavailable(), at(minute, 0), 1.0);
     }
     let failed = status.failure.clone().unwrap();
     assert_eq!((failed.since, failed.tries), (at(45, 0).wall, 5));
-    assert_eq!(status.wait(at(49, 0)), Duration::from_secs(16));
+    assert_eq!(status.wait(at(49, 0)), Duration::from_mins(11)); // until it ends
     assert_eq!(
         status.session.as_ref().unwrap().credentials.access_key_id,
         "A"
     );
+    // Without a session somebody waits for it.
+    status.note(unavailable(), at(60, 0), 1.0);
+    assert_eq!(status.wait(at(60, 0)), Duration::from_secs(450));
     status.note(hour("B"), at(50, 0), 0.0);
     assert!(status.failure.is_none());
     assert_eq!(status.session.unwrap().credentials.access_key_id, "B");
+}
+
+#[test]
+fn a_change_of_this_host_is_seen() {
+    let local = |agent, clock| Local { agent, clock };
+    let before = local(None, at(0, 0));
+    assert!(!before.differs(&local(None, at(1, 0))));
+    for hours in [-2, 2] {
+        assert!(before.differs(&local(None, off(at(1, 0), hours))));
+    }
+    let mut status = Status::default();
+    assert!(!status.failed_at_aws());
+    status.note(failure(), at(1, 0), 0.0);
+    assert!(!status.failed_at_aws());
+    status.note(unavailable(), at(1, 0), 0.0);
+    assert!(status.failed_at_aws() && !status.refused());
+    let refused = Err(Arc::new(elsewhere(SetbackKind::Refused)));
+    status.note(refused, at(1, 0), 0.0);
+    assert!(status.failed_at_aws() && status.refused());
 }
 
 #[test]
@@ -84,8 +119,8 @@ fn a_jump_of_the_wall_clock_costs_a_renewal_at_most_a_look() {
     let mut status = Status::default();
     status.note(hour("A"), at(0, 1), 0.0);
     // Set back: by the clock of waits it is due all the same.
-    assert!(!status.wait(off(at(44, 59), -2)).is_zero());
-    assert!(status.wait(off(at(45, 0), -2)).is_zero());
+    assert!(!status.wait(off(at(29, 59), -2)).is_zero());
+    assert!(status.wait(off(at(30, 0), -2)).is_zero());
     // Set forward, or suspended: the session has ended.
     assert!(status.at_hand(off(at(2, 0), 2)).is_none());
     assert!(status.wait(off(at(2, 0), 2)).is_zero());
@@ -105,7 +140,8 @@ fn a_failure_is_told_to_who_asks_and_to_the_listener() {
     let sessions = Arc::new(Sessions::new(None, Progress::quiet()));
     let nowhere = target("endpoint = \"https://localhost:1\"\nidentity = \"web\"");
     let (tell, told) = mpsc::channel();
-    let refresher = SessionRefresher::start(sessions, nowhere, move |event| {
+    let now = Start::Within(Duration::ZERO);
+    let refresher = SessionRefresher::start(sessions, nowhere, now, move |event| {
         if let Event::Ended(status) = event {
             let _ = tell.send(status.failure.clone().unwrap().tries);
         }
@@ -139,9 +175,10 @@ fn a_session_is_renewed_ahead_kept_through_failures_and_not_beyond_its_end() {
         }
     };
     let create = Mutex::new(create);
-    let create = move |_: &Target, _| create.lock().unwrap()();
+    let create = move |_: &Target, _, _| create.lock().unwrap()();
     let sessions = Sessions::by(Box::new(create), None, Progress::quiet());
-    let refresher = SessionRefresher::start(Arc::new(sessions), target(""), |_| {}).unwrap();
+    let sessions = Arc::new(sessions);
+    let refresher = SessionRefresher::start(sessions, target(""), Start::Awaited, |_| {}).unwrap();
     let mut seen: Vec<String> = Vec::new();
     let deadline = Instant::now() + Duration::from_secs(60);
     while Instant::now() < deadline && seen.last().is_none_or(|last| last != "none") {
@@ -163,4 +200,61 @@ fn a_session_is_renewed_ahead_kept_through_failures_and_not_beyond_its_end() {
         seen == ["A1", "none"] || seen == ["A1", "A3", "none"],
         "{seen:?}"
     );
+}
+
+/// The tries that a refresher makes, one after the other: `None` is a pause.
+fn tries_of(start: Start, outcomes: Vec<bool>) -> (SessionRefresher, mpsc::Receiver<Tries>) {
+    let (tell, told) = mpsc::channel();
+    let outcomes = Mutex::new(outcomes.into_iter());
+    let create = move |_: &Target, _, tries| {
+        let _ = tell.send(tries);
+        match outcomes.lock().unwrap().next() {
+            Some(true) => {
+                let now = Moment::now();
+                let end = now.wall + SignedDuration::from_secs(1);
+                Ok(Session::new(
+                    credentials("A", &end.to_string()),
+                    now,
+                    None,
+                    None,
+                ))
+            }
+            _ => Err(elsewhere(SetbackKind::Unavailable)),
+        }
+    };
+    let sessions = Arc::new(Sessions::by(Box::new(create), None, Progress::quiet()));
+    let refresher = SessionRefresher::start(sessions, target(""), start, |_| {}).unwrap();
+    (refresher, told)
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+#[test]
+fn several_tries_are_for_who_waits_for_the_first_session() {
+    let (awaited, tries) = tries_of(Start::Awaited, vec![true, false]);
+    assert_eq!(tries.recv_timeout(LONG), Ok(Tries::Several));
+    assert_eq!(tries.recv_timeout(LONG), Ok(Tries::Once)); // ahead of its end
+    assert_eq!(tries.recv_timeout(LONG), Ok(Tries::Once)); // after it
+    drop(awaited);
+    let (_alone, tries) = tries_of(Start::Within(Duration::ZERO), vec![]);
+    assert_eq!(tries.recv_timeout(LONG), Ok(Tries::Once));
+    assert_eq!(tries.recv_timeout(LONG), Ok(Tries::Once));
+}
+
+#[test]
+fn the_first_try_waits_for_the_splay_or_for_who_needs_a_session() {
+    let (refresher, tries) = tries_of(Start::Within(Duration::MAX / 2), vec![true]);
+    assert!(refresher.at_hand().is_none());
+    assert_eq!(tries.recv_timeout(LONG), Ok(Tries::Several));
+}
+
+#[test]
+fn a_failed_try_is_repeated_at_once_when_something_has_changed() {
+    let (refresher, tries) = tries_of(Start::Within(Duration::ZERO), vec![false; 100]);
+    tries.recv_timeout(LONG).unwrap();
+    refresher.session().unwrap_err();
+    for _ in 0..20 {
+        refresher.retry(); // without it, pauses grow to minutes
+        tries.recv_timeout(LONG).unwrap();
+    }
 }

@@ -6,15 +6,16 @@ use std::thread;
 use tempfile::TempDir;
 
 use super::*;
+use crate::refresh_policy::SetbackKind;
 use crate::session::tests::credentials;
 use crate::target::tests::target;
 
 /// Counts what is asked for; each session lasts an hour from now and is named by its number.
-struct Source(Arc<AtomicU64>);
+struct Source(Arc<AtomicU64>, Arc<Mutex<Option<Tries>>>);
 
 impl Source {
     fn new() -> Source {
-        Source(Arc::default())
+        Source(Arc::default(), Arc::default())
     }
 
     fn count(&self) -> u64 {
@@ -30,10 +31,11 @@ impl Source {
         cache: Option<Cache>,
         make: impl Fn(u64) -> Result<Session, Error> + Send + Sync + 'static,
     ) -> Sessions {
-        let count = Arc::clone(&self.0);
-        let create = move |_: &Target, _| {
+        let (count, last) = (Arc::clone(&self.0), Arc::clone(&self.1));
+        let create = move |_: &Target, _, tries| {
             let number = count.fetch_add(1, Ordering::SeqCst) + 1;
             thread::sleep(Duration::from_millis(20)); // long enough for others to come meanwhile
+            *last.lock().unwrap() = Some(tries);
             make(number)
         };
         Sessions::by(Box::new(create), cache, Progress::quiet())
@@ -54,10 +56,15 @@ fn hour_from(number: u64, minutes: i64) -> Session {
 }
 
 fn refusal() -> Error {
+    failure(SetbackKind::Refused)
+}
+
+fn failure(kind: SetbackKind) -> Error {
     Error::Elsewhere {
         message: "refused".into(),
         hint: None,
         exit: 6,
+        kind,
     }
 }
 
@@ -241,4 +248,76 @@ fn nobody_waits_for_a_thread_that_panicked() {
     let got = |outcome: &thread::Result<Shared>| outcome.is_ok();
     assert_eq!(outcomes.iter().filter(|outcome| !got(outcome)).count(), 1);
     assert!(engine.get(&target("")).is_ok());
+}
+
+/// One that was asked for so many minutes ago, in a cache.
+fn runtime_with(age: i64) -> TempDir {
+    let (source, runtime) = (Source::new(), runtime());
+    let old = source.sessions_by(cache(&runtime), move |_| Ok(hour_from(0, -age)));
+    assert_eq!(key(&old.get(&target(""))), "A0");
+    runtime
+}
+
+#[test]
+fn an_old_session_is_good_in_need_while_more_than_five_minutes_are_left() {
+    use SetbackKind::{Refused, Unavailable};
+    for (age, kind, good) in [
+        (50, Unavailable, true),
+        (50, Refused, true),
+        (56, Unavailable, false),
+    ] {
+        let (source, runtime) = (Source::new(), runtime_with(age));
+        let fail = || source.sessions_by(cache(&runtime), move |_| Err(failure(kind)));
+        let first = fail().get(&target(""));
+        let expected = if good { Tries::Once } else { Tries::Several };
+        assert_eq!(*source.1.lock().unwrap(), Some(expected));
+        assert_eq!(
+            first.is_ok_and(|one| one.credentials.access_key_id == "A0"),
+            good
+        );
+        // The next one makes no request before the pause is over.
+        assert_eq!(fail().get(&target("")).is_ok(), good);
+        assert_eq!(source.count(), if good { 1 } else { 2 });
+    }
+    // Otherwise it is replaced.
+    let (source, runtime) = (Source::new(), runtime_with(50));
+    assert_eq!(
+        key(&source.sessions(cache(&runtime)).get(&target(""))),
+        "A1"
+    );
+}
+
+#[test]
+fn a_session_ends_the_pauses_of_failures() {
+    let (source, runtime) = (Source::new(), runtime_with(50));
+    let fail = |_| Err(failure(SetbackKind::Unavailable));
+    let engine = source.sessions_by(cache(&runtime), fail);
+    let target = target("");
+    let old = engine.get(&target).unwrap();
+    for _ in 0..5 {
+        assert!(engine.renew(&target, &old).is_err());
+    }
+    let lock = || {
+        cache(&runtime)
+            .unwrap()
+            .lock(&target.key(), Instant::now() + TOTAL)
+            .unwrap()
+    };
+    assert!(lock().last_failure().unwrap().is_recent());
+    assert_eq!(
+        key(&source.sessions(cache(&runtime)).renew(&target, &old)),
+        "A7"
+    );
+    assert!(lock().last_failure().is_none());
+}
+
+#[test]
+fn what_is_valid_in_the_cache_is_taken_without_a_request() {
+    for (age, valid) in [(10, true), (50, true), (61, false)] {
+        let (source, runtime) = (Source::new(), runtime_with(age));
+        let engine = source.sessions(cache(&runtime));
+        assert_eq!(engine.cached(&target("")).is_some(), valid, "{age}");
+        assert_eq!(source.count(), 0);
+    }
+    assert!(Source::new().sessions(None).cached(&target("")).is_none());
 }

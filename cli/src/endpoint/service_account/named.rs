@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use client::refresher::Status;
+use client::refresher::{Start, Status};
 use client::sessions::Sessions;
 use client::target::Target;
 use service_account::{ServiceAccount, SessionNameTemplate};
@@ -79,7 +79,7 @@ impl Named {
         target.session.session_name = Some(name.clone());
         let (told, shown) = (Arc::clone(&self.told), name.to_string());
         let told = move |status: &Status| told(&shown, status);
-        let new = Arc::new(Served::start(&self.sessions, target, told)?);
+        let new = Arc::new(Served::start(&self.sessions, target, Start::Awaited, told)?);
         served.insert(name.to_string(), Arc::clone(&new), now);
         Ok(new)
     }

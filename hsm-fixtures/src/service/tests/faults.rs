@@ -37,14 +37,21 @@ fn faults_come_in_turn_and_go() {
         assert_eq!(status(&head), expected);
         assert!(head.contains(kind) && body.contains(text), "{head}\n{body}");
     }
+    stage.service.fail_next([Fault::RetryAfter {
+        status: 429,
+        seconds: 7,
+    }]);
+    let (head, _) = stage.ask();
+    assert_eq!(status(&head), "429");
+    assert!(head.contains("retry-after: 7"), "{head}");
     assert_eq!(stage.service.sessions_created(), 0);
-    assert_eq!(stage.service.create_session_requests(), 5);
+    assert_eq!(stage.service.create_session_requests(), 6);
     stage.session();
     assert_eq!(stage.service.sessions_created(), 1);
 
     stage.service.set_fault(Some(Fault::Status(503)));
     assert_eq!([(); 2].map(|()| status(&stage.ask().0)), ["503"; 2]);
-    let vended = stage.service.decisions()[5].clone();
+    let vended = stage.service.decisions()[6].clone();
     assert!(vended.is_success(), "{vended}");
     stage.service.set_fault(None);
     let session = stage.session();
