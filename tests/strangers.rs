@@ -6,6 +6,7 @@ use hsm_fixtures::{Agent, KeyKind, LimitsConfig};
 use serde_json::{Value, json};
 
 use crate::agent::{Lab, Web, as_this_user, call_on, connect_as, log_with, request, sign};
+use crate::enroll_users::install;
 
 /// Users that no host has.
 const STRANGER: u32 = 4_000_001;
@@ -137,10 +138,12 @@ fn in_namespace(lab: Lab, rules: &str) -> Web {
         .write("agent.toml", &with_rules(&lab, rules))
         .unwrap();
     let agent = lab.scene.agent_command(&file).unwrap();
+    // Its root may not go through a directory of a user whom it does not have.
+    let program = install(&lab.scene).join("roleseal-agent");
     let mut command: Command = lab.scene.command("unshare");
     command
         .args(["--user", "--map-root-user"])
-        .arg(agent.get_program())
+        .arg(program)
         .args(agent.get_args());
     let (socket, log) = (lab.scene.socket(), lab.scene.path("agent.log"));
     Web {
