@@ -114,8 +114,10 @@ impl Schedule {
         let left = at_hand.map_or(Duration::MAX, |session| session.left);
         let longest = self.longest.min(left.max(growth.cap / 3));
         let asked = setback.retry_after.unwrap_or_default();
-        let pause = asked.min(LONGEST_RETRY_AFTER) + longest.mul_f64(jitter);
-        pause.max(AT_LEAST)
+        let asked = asked
+            .min(LONGEST_RETRY_AFTER)
+            .min(left.saturating_sub(longest));
+        (asked + longest.mul_f64(jitter)).max(AT_LEAST)
     }
 }
 
@@ -280,6 +282,17 @@ mod tests {
         };
         let pauses = [14, 13, 11, 7, 3, 0].map(&mut pause);
         assert_eq!(pauses, [1, 2, 4, 7, 5, 5]);
+        // Whatever AWS asks for.
+        let retry_after = Some(LONGEST_RETRY_AFTER);
+        let away = Setback {
+            retry_after,
+            ..setback(SetbackKind::Unavailable)
+        };
+        for left in [14, 10, 6].map(Duration::from_mins) {
+            let session = AtHand { life: HOUR, left };
+            let pause = Schedule::default().failed(away, Some(session), 1.0);
+            assert!(pause <= left && pause >= left / 2, "{pause:?}");
+        }
     }
 
     #[test]

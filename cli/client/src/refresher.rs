@@ -200,7 +200,7 @@ impl Drop for SessionRefresher {
 
 impl Inner {
     fn keep(&self, start: Start) {
-        self.begin(start);
+        let mut old = self.begin(start);
         while self.wait_until_due() {
             let outcome = self.attempt();
             // Before the pause begins: a change during it is seen.
@@ -212,6 +212,9 @@ impl Inner {
             let mut state = self.state();
             (state.hurry, state.awaited) = (false, false);
             state.seen = seen;
+            if let (Err(_), Some(old)) = (&outcome, old.take()) {
+                state.status.session.get_or_insert(old); // better than none
+            }
             state.status.note(outcome, Moment::now(), fastrand::f64());
             let status = state.status.clone();
             drop(state);
@@ -219,12 +222,16 @@ impl Inner {
         }
     }
 
-    /// Takes the cache's session, if there is a valid one.
-    fn begin(&self, start: Start) {
+    /// Takes the cache's session, if there is a fresh one. Returns one that ends soon: a new one is better.
+    fn begin(&self, start: Start) -> Option<Arc<Session>> {
         let cached = self.sessions.cached(&self.target);
         let mut state = self.state();
         let now = Moment::now();
-        match (cached, start) {
+        let (fresh, old) = match cached {
+            Some(session) if session.fresh(now) => (Some(session), None),
+            old => (None, old),
+        };
+        match (fresh, start) {
             (Some(session), _) => {
                 (state.hurry, state.awaited) = (false, false); // who waits for it is told
                 state.status.note(Ok(session), now, fastrand::f64());
@@ -238,6 +245,7 @@ impl Inner {
             }
             (None, _) => {}
         }
+        old
     }
 
     /// Several tries only for who waits for the first session: all others come back by the schedule.

@@ -221,6 +221,9 @@ impl Sessions {
                 }
             }
             Err(error) => {
+                if error.refused_by_agent() {
+                    cache.remove(key); // so that nobody uses it up
+                }
                 let at = Moment::now();
                 let mut schedule = lock
                     .last_failure()
@@ -349,7 +352,12 @@ impl State {
                 self.latest = Some(Arc::new(session));
                 self.failure = None;
             }
-            Err(error) => self.failure = Some(Arc::new(error)),
+            Err(error) => {
+                if error.refused_by_agent() {
+                    self.latest = None; // the one before it is not permitted, either
+                }
+                self.failure = Some(Arc::new(error));
+            }
         }
     }
 }

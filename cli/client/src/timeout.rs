@@ -5,13 +5,14 @@ use std::thread;
 use std::time::Duration;
 
 /// The answer, if it comes in that time. The question is asked in a thread of its own, which otherwise ends
-/// with the process.
+/// with the process. Where there can be no further thread, there is no answer.
 pub fn timeout<T: Send + 'static>(
     time: Duration,
     question: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
     let (answer, answered) = mpsc::channel();
-    thread::spawn(move || answer.send(question()));
+    let asked = thread::Builder::new().spawn(move || answer.send(question()));
+    asked.ok()?;
     answered.recv_timeout(time).ok()
 }
 

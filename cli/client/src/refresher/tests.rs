@@ -3,6 +3,7 @@ use std::sync::mpsc;
 use jiff::SignedDuration;
 
 use super::*;
+use crate::cache::Cache;
 use crate::progress::Progress;
 use crate::session::tests::{credentials, moment, session};
 use crate::target::tests::target;
@@ -256,5 +257,32 @@ fn a_failed_try_is_repeated_at_once_when_something_has_changed() {
     for _ in 0..20 {
         refresher.retry(); // without it, pauses grow to minutes
         tries.recv_timeout(LONG).unwrap();
+    }
+}
+
+#[test]
+fn a_session_of_the_cache_that_ends_soon_is_replaced_and_used_where_that_fails() {
+    for (answers, expected) in [(true, "new"), (false, "old")] {
+        let runtime = tempfile::tempdir_in("/dev/shm").unwrap();
+        let cache = || Cache::open(runtime.path()).unwrap();
+        let now = Moment::now();
+        let session = move |key, begin, end| {
+            let at = |minutes| now.wall + SignedDuration::from_mins(minutes);
+            let wall = at(begin);
+            let credentials = credentials(key, &at(end).to_string());
+            Session::new(credentials, Moment { wall, ..now }, None, None)
+        };
+        let key = target("").key();
+        let cached = cache().unwrap();
+        cached.store(&key, &session("old", -50, 10)).unwrap();
+        let create = move |_: &Target, _, _| match answers {
+            true => Ok(session("new", 0, 60)),
+            false => Err(elsewhere(SetbackKind::Unavailable)),
+        };
+        let sessions = Sessions::by(Box::new(create), cache(), Progress::quiet());
+        let start = Start::Awaited;
+        let refresher = SessionRefresher::start(Arc::new(sessions), target(""), start, |_| {});
+        let got = refresher.unwrap().session().unwrap();
+        assert_eq!(got.credentials.access_key_id, expected);
     }
 }

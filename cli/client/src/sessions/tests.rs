@@ -68,6 +68,15 @@ fn failure(kind: SetbackKind) -> Error {
     }
 }
 
+fn denial() -> Error {
+    let refusal = wire::Refusal::NotPermitted {
+        rule: wire::Rule::Caller,
+        message: "denied".into(),
+    };
+    let error = wire::ClientError::Refused(refusal);
+    agent_client::AgentError::new("/nowhere".as_ref(), error).into()
+}
+
 fn key(session: &Shared) -> &str {
     &session.as_ref().unwrap().credentials.access_key_id
 }
@@ -232,6 +241,24 @@ fn a_failed_renewal_keeps_what_is_valid() {
     let old = engine.get(&target("")).unwrap();
     assert!(engine.renew(&target(""), &old).is_err());
     assert_eq!(key(&engine.get(&target(""))), "A1");
+}
+
+#[test]
+fn what_the_agent_refuses_to_renew_is_used_no_more() {
+    for cached in [false, true] {
+        let (source, runtime) = (Source::new(), runtime());
+        let cache = || cache(&runtime).filter(|_| cached);
+        let engine = source.sessions_by(cache(), |number| match number {
+            1 => Ok(hour(1)),
+            _ => Err(denial()),
+        });
+        let old = engine.get(&target("")).unwrap();
+        assert!(engine.renew(&target(""), &old).is_err());
+        assert!(engine.get(&target("")).is_err());
+        // Nor by another process.
+        let other = source.sessions_by(cache(), |_| Err(failure(SetbackKind::Unavailable)));
+        assert!(other.get(&target("")).is_err());
+    }
 }
 
 #[test]
