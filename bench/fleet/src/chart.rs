@@ -69,7 +69,9 @@ fn requests(cell: &Cell, title: &str, curves: &[Curve]) -> Result<()> {
         .axis_style(TEXT)
         .label_style(("sans-serif", 16, &TEXT))
         .x_desc("minutes")
+        .x_label_formatter(&|minutes| format!("{minutes:.0}"))
         .y_desc("requests a second")
+        .y_label_formatter(&|rate| format!("{rate:.0}"))
         .y_labels(5)
         .draw()?;
     for (figures, color, name) in curves {
@@ -105,6 +107,7 @@ fn hosts(cell: &Cell, curves: &[Curve]) -> Result<()> {
         .axis_style(TEXT)
         .label_style(("sans-serif", 16, &TEXT))
         .x_desc("minutes")
+        .x_label_formatter(&|minutes| format!("{minutes:.0}"))
         .y_desc("hosts without a session")
         .y_label_formatter(&|hosts| format!("{hosts:.0}"))
         .draw()?;
