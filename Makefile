@@ -22,7 +22,7 @@ SHELL := /bin/bash
 .PHONY: help demo test check bench fleet soak vm man fuzz package image test-packages packages rust root
 
 PACKAGES := build-essential ca-certificates pkg-config libssl-dev openssl softhsm2 opensc opensc-pkcs11 \
-	p11-kit-modules libnss3 libnss3-tools curl python3-venv systemd \
+	p11-kit-modules libnss3 libnss3-tools curl iproute2 python3-venv systemd \
 	libtss2-dev swtpm swtpm-tools tpm2-tools tpm2-openssl
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 VENV := target/venv
