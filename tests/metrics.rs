@@ -98,13 +98,7 @@ impl Scrape {
             let cells: Vec<&str> = row.split('|').map(str::trim).collect();
             let (name, kind) = (cells[0].trim_matches('`'), cells[1]);
             let family = name.strip_suffix("_total").unwrap_or(name);
-            let family = family.strip_suffix("_info").unwrap_or(family);
-            let kinds = if name.ends_with("_info") {
-                "info"
-            } else {
-                kind
-            };
-            assert_eq!(self.0["types"][family], kinds, "{name}");
+            assert_eq!(self.0["types"][family], kind, "{name}");
             let mut labels: BTreeSet<&str> =
                 cells[2].split(", ").map(|l| l.trim_matches('`')).collect();
             labels.remove("");

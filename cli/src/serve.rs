@@ -43,7 +43,7 @@ pub(crate) struct ServeArguments {
     /// 127.0.0.1:9911]
     #[arg(long, value_name = "ADDRESS")]
     listen: Vec<ListenAddress>,
-    /// Serve metrics for Prometheus at ADDRESS:PORT or unix:/PATH, to everybody who can connect
+    /// Serve metrics for Prometheus at ADDRESS:PORT or unix:/PATH, to every client that can connect
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<ListenAddress>,
     /// Allow addresses that other hosts can reach; credentials cross the network in clear text

@@ -41,7 +41,7 @@ pub(crate) struct UpdateArguments {
     /// Write new credentials once, and end
     #[arg(long)]
     once: bool,
-    /// Serve metrics for Prometheus at ADDRESS:PORT or unix:/PATH, to everybody who can connect
+    /// Serve metrics for Prometheus at ADDRESS:PORT or unix:/PATH, to every client that can connect
     #[arg(long, value_name = "ADDRESS", conflicts_with = "once")]
     metrics: Option<ListenAddress>,
     /// Overwrite keys in the profile that roleseal has not written

@@ -18,7 +18,6 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
-use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use service_account::Refusal;
 
@@ -119,11 +118,11 @@ impl Metrics {
             started,
         );
         let ours = self.registry.sub_registry_with_prefix("roleseal");
-        ours.register(
-            "build",
-            "The version of roleseal",
-            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
-        );
+        // Not an Info: readers of the older text format, such as promtool, stop at that type.
+        let build = Family::<[(&str, &str); 1], Gauge>::default();
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        build.get_or_create(&version).set(1);
+        ours.register("build_info", "The version of roleseal", build);
         ours.register(
             "session_tries",
             "Tries to get a session",
@@ -385,4 +384,56 @@ impl Collector for Now {
 
 fn seconds(time: Timestamp) -> f64 {
     time.as_duration().as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use client::refresher::Failure;
+
+    use super::*;
+    use crate::test_support::session;
+
+    fn at(time: &str) -> Timestamp {
+        time.parse().unwrap()
+    }
+
+    #[test]
+    fn of_several_sessions_the_worst_counts() {
+        let [begin, first, last] =
+            ["12:00", "13:00", "14:00"].map(|t| format!("2026-01-01T{t}:00Z"));
+        let with_session = |end: &str| Status {
+            session: Some(Arc::new(session("A", &begin, end))),
+            ..Status::default()
+        };
+        let failed = Status {
+            failure: Some(Failure {
+                error: Arc::new(client::Error::Lost),
+                since: at(&begin),
+                tries: 3,
+            }),
+            ..with_session(&first)
+        };
+        let state = |statuses: &[&Status], now: &str| {
+            let now = Moment {
+                wall: at(now),
+                ..Moment::now()
+            };
+            let one = |status: &&Status| ("web".to_owned(), vec![(*status).clone()]);
+            let targets = statuses.iter().map(one).collect();
+            let snapshot = Snapshot {
+                targets,
+                keys: None,
+            };
+            let state = Now::of(snapshot, now).targets.remove("web").unwrap();
+            (state.valid, state.failed_tries, state.expiry)
+        };
+        let good = with_session(&last);
+        for both in [[&good, &failed], [&failed, &good]] {
+            assert_eq!(state(&both, &begin), (true, 3, Some(at(&first))));
+            assert_eq!(state(&both, &first), (false, 3, Some(at(&first))));
+        }
+        assert_eq!(state(&[&good], &first), (true, 0, Some(at(&last))));
+        let none = Status::default();
+        assert_eq!(state(&[&none], &begin), (false, 0, None));
+    }
 }
