@@ -401,18 +401,17 @@ mod tests {
     fn of_several_sessions_the_worst_counts() {
         let [begin, first, last] =
             ["12:00", "13:00", "14:00"].map(|t| format!("2026-01-01T{t}:00Z"));
-        let with_session = |end: &str| Status {
-            session: Some(Arc::new(session("A", &begin, end))),
-            ..Status::default()
+        let with_session = |end: &str| {
+            let mut status = Status::default();
+            status.session = Some(Arc::new(session("A", &begin, end)));
+            status
         };
-        let failed = Status {
-            failure: Some(Failure {
-                error: Arc::new(client::Error::Lost),
-                since: at(&begin),
-                tries: 3,
-            }),
-            ..with_session(&first)
-        };
+        let mut failed = with_session(&first);
+        failed.failure = Some(Failure {
+            error: Arc::new(client::Error::Lost),
+            since: at(&begin),
+            tries: 3,
+        });
         let state = |statuses: &[&Status], now: &str| {
             let now = Moment {
                 wall: at(now),
