@@ -1,5 +1,5 @@
 mod api_server;
-mod issuer;
+pub(crate) mod issuer;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -26,13 +26,13 @@ use api_server::ApiServer;
 use issuer::{ISSUER, Issuer, NODE, base64, claims};
 
 /// `roleseal serve --kubernetes`. Fields are dropped in this order.
-struct Pods {
-    process: Process,
-    web: Web,
+pub(crate) struct Pods {
+    pub(crate) process: Process,
+    pub(crate) web: Web,
 }
 
 /// The rules of the usual targets.
-const RULES: [(&str, &str); 2] = [
+pub(crate) const RULES: [(&str, &str); 2] = [
     ("web", "service-accounts = [\"payments/api\", \"shop/*\"]\n"),
     (
         "second",
@@ -41,7 +41,7 @@ const RULES: [(&str, &str); 2] = [
 ];
 
 /// Writes targets that pods may have, and the cluster.
-fn write(scene: &Scene, kubernetes: &str, rules: [(&str, &str); 2]) -> PathBuf {
+pub(crate) fn write(scene: &Scene, kubernetes: &str, rules: [(&str, &str); 2]) -> PathBuf {
     let mut text = std::fs::read_to_string(write_targets(scene)).unwrap();
     for (target, rules) in rules {
         let table = format!("[target.{target}]\n");
@@ -51,7 +51,7 @@ fn write(scene: &Scene, kubernetes: &str, rules: [(&str, &str); 2]) -> PathBuf {
     scene.write("targets.toml", &text).unwrap()
 }
 
-fn serve(scene: &Scene, targets: &Path, more: &[&str]) -> Command {
+pub(crate) fn serve(scene: &Scene, targets: &Path, more: &[&str]) -> Command {
     let targets = targets.display().to_string();
     let mut arguments = vec!["serve", "--kubernetes", "--targets", &targets];
     arguments.extend(more);
@@ -59,7 +59,7 @@ fn serve(scene: &Scene, targets: &Path, more: &[&str]) -> Command {
 }
 
 /// The keys in a file.
-fn in_file(scene: &Scene, issuer: &Issuer) -> String {
+pub(crate) fn in_file(scene: &Scene, issuer: &Issuer) -> String {
     let path = scene.write("jwks.json", &issuer.jwks()).unwrap();
     format!("jwks = \"{}\"\nnode = \"{NODE}\"\n", path.display())
 }
@@ -69,7 +69,12 @@ impl Pods {
         Pods::start_with(web, kubernetes, RULES, &["--listen=127.0.0.1:0"])
     }
 
-    fn start_with(web: Web, kubernetes: &str, rules: [(&str, &str); 2], more: &[&str]) -> Pods {
+    pub(crate) fn start_with(
+        web: Web,
+        kubernetes: &str,
+        rules: [(&str, &str); 2],
+        more: &[&str],
+    ) -> Pods {
         let targets = write(&web.scene, kubernetes, rules);
         let command = serve(&web.scene, &targets, more);
         let process = Process::spawn(command, &web.scene.path("serve.log")).unwrap();
@@ -79,7 +84,7 @@ impl Pods {
         pods
     }
 
-    fn until_log(&self, text: &str) {
+    pub(crate) fn until_log(&self, text: &str) {
         until(text, || {
             assert!(self.process.is_running(), "{}", self.process.log());
             self.process.log().contains(text).then_some(())
@@ -99,12 +104,12 @@ impl Pods {
         address.parse().unwrap()
     }
 
-    fn http(&self) -> Http {
+    pub(crate) fn http(&self) -> Http {
         Http::tcp(self.address())
     }
 
     /// Asks once, on a connection of its own.
-    fn ask(&self, path: &str, token: &str) -> Answer {
+    pub(crate) fn ask(&self, path: &str, token: &str) -> Answer {
         self.http().get(path, &[("Authorization", token)])
     }
 
@@ -201,7 +206,7 @@ fn a_pod_gets_the_roles_of_its_service_account_and_no_others() {
 }
 
 /// Tokens that are not accepted, each with what is wrong.
-fn bad_tokens(issuer: &Issuer) -> Vec<(&'static str, String)> {
+pub(crate) fn bad_tokens(issuer: &Issuer) -> Vec<(&'static str, String)> {
     let other = Issuer::rs256(); // with the same key id
     let good = claims("payments", "api", "api-0");
     let changed = |pointer: &str, value: Value| {
@@ -457,7 +462,7 @@ fn what_does_not_fit_ends_the_server_at_its_start() {
     );
 }
 
-const TEMPLATE: &str = "role-session-name = \"{namespace}.{service-account}\"\n";
+pub(crate) const TEMPLATE: &str = "role-session-name = \"{namespace}.{service-account}\"\n";
 
 #[test]
 fn cloudtrail_names_the_workload() {

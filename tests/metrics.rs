@@ -34,7 +34,7 @@ fn start_lab(Lab { scene, config }: Lab) -> (Web, String) {
 }
 
 /// What Prometheus's own reader makes of a scrape.
-struct Scrape(Value);
+pub(crate) struct Scrape(Value);
 
 impl Scrape {
     fn of(port: &str) -> Scrape {
@@ -46,6 +46,10 @@ impl Scrape {
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
+        Scrape::read(body)
+    }
+
+    pub(crate) fn read(body: &str) -> Scrape {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scrape.py");
         let mut python = Command::new(venv("python"));
         python.env_clear().arg(script).stdin(Stdio::piped());
@@ -58,12 +62,12 @@ impl Scrape {
         Scrape(serde_json::from_slice(&output.stdout).unwrap())
     }
 
-    fn samples(&self) -> &[Value] {
+    pub(crate) fn samples(&self) -> &[Value] {
         self.0["samples"].as_array().unwrap()
     }
 
     /// The value of the one sample of that name with these labels among others.
-    fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    pub(crate) fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let found: Vec<&Value> = self
             .samples()
             .iter()
@@ -75,6 +79,49 @@ impl Scrape {
             .collect();
         assert!(found.len() <= 1, "{found:?}");
         found.first().map(|sample| sample[2].as_f64().unwrap())
+    }
+
+    /// These series are those of the first table below that heading of docs/metrics.md, with its types and labels.
+    pub(crate) fn is_documented(&self, heading: &str) {
+        let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
+        let docs = fs::read_to_string(docs).unwrap();
+        let (_, section) = docs.split_once(&format!("{heading}\n")).unwrap();
+        let (_, table) = section
+            .split_once("| series | type | labels | meaning |\n")
+            .unwrap();
+        let mut documented = BTreeSet::new();
+        for row in table
+            .lines()
+            .skip(1)
+            .map_while(|row| row.strip_prefix("| "))
+        {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            let (name, kind) = (cells[0].trim_matches('`'), cells[1]);
+            let family = name.strip_suffix("_total").unwrap_or(name);
+            assert_eq!(self.0["types"][family], kind, "{name}");
+            let mut labels: BTreeSet<&str> =
+                cells[2].split(", ").map(|l| l.trim_matches('`')).collect();
+            labels.remove("");
+            for sample in self.samples() {
+                let full = sample[0].as_str().unwrap();
+                if full == name || kind == "histogram" && full == format!("{name}_count") {
+                    let keys = sample[1].as_object().unwrap().keys();
+                    assert_eq!(keys.map(String::as_str).collect::<BTreeSet<_>>(), labels);
+                }
+            }
+            documented.insert(name.to_owned());
+        }
+        let served: BTreeSet<String> = self
+            .samples()
+            .iter()
+            .map(|sample| {
+                let name = sample[0].as_str().unwrap();
+                let of_histogram = ["_bucket", "_count", "_sum"];
+                let family = of_histogram.iter().find_map(|end| name.strip_suffix(end));
+                family.unwrap_or(name).to_owned()
+            })
+            .collect();
+        assert_eq!(served, documented);
     }
 
     fn requests(&self, identity: &str, outcome: &str) -> Option<f64> {
@@ -282,50 +329,7 @@ fn the_series_are_those_that_are_documented() {
         };
         (seen("failure", "web").is_some() && seen("success", "batch").is_some()).then_some(scrape)
     });
-    let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
-    let docs = fs::read_to_string(docs).unwrap();
-    let (_, table) = docs
-        .split_once("| series | type | labels | meaning |\n")
-        .unwrap();
-    let mut documented = BTreeSet::new();
-    for row in table
-        .lines()
-        .skip(1)
-        .map_while(|row| row.strip_prefix("| "))
-    {
-        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-        let (name, kind) = (cells[0].trim_matches('`'), cells[1]);
-        let family = name.strip_suffix("_total").unwrap_or(name);
-        let family = family.strip_suffix("_info").unwrap_or(family);
-        let kinds = if name.ends_with("_info") {
-            "info"
-        } else {
-            kind
-        };
-        assert_eq!(scrape.0["types"][family], kinds, "{name}");
-        let mut labels: BTreeSet<&str> =
-            cells[2].split(", ").map(|l| l.trim_matches('`')).collect();
-        labels.remove("");
-        for sample in scrape.samples() {
-            let full = sample[0].as_str().unwrap();
-            if full == name || kind == "histogram" && full == format!("{name}_count") {
-                let keys = sample[1].as_object().unwrap().keys();
-                assert_eq!(keys.map(String::as_str).collect::<BTreeSet<_>>(), labels);
-            }
-        }
-        documented.insert(name.to_owned());
-    }
-    let served: BTreeSet<String> = scrape
-        .samples()
-        .iter()
-        .map(|sample| {
-            let name = sample[0].as_str().unwrap();
-            let of_histogram = ["_bucket", "_count", "_sum"];
-            let family = of_histogram.iter().find_map(|end| name.strip_suffix(end));
-            family.unwrap_or(name).to_owned()
-        })
-        .collect();
-    assert_eq!(served, documented);
+    scrape.is_documented("## roleseal-agent");
     let token = scrape
         .samples()
         .iter()

@@ -17,6 +17,7 @@ mod access; // who may not open what: each says which file, and what its user la
 mod audit; // the log: every decision, nothing secret, nothing forged, and a reader that hangs
 mod aws_setup; // the AWS side as script, template and Terraform file, each read by what it is for
 mod check; // --check with the eyes of the agent's user
+mod client_metrics; // Prometheus of serve and update: tries, sessions, tokens of pods, counted exactly
 mod clients; // the AWS CLI and boto3 by credential_process, all at once and for long
 mod clock; // a wall clock that is set, while credentials are handed out
 mod credentials; // from a key on a token to credentials that work, for every kind of key

@@ -16,7 +16,6 @@ use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use token::Pkcs11Uri;
 use token::link::Open;
@@ -103,11 +102,11 @@ impl Metrics {
             started,
         );
         let ours = self.registry.sub_registry_with_prefix("roleseal");
-        ours.register(
-            "build",
-            "The agent's version",
-            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
-        );
+        // Not an Info: readers of the older text format, such as promtool, stop at that type.
+        let build = Family::<[(&str, &str); 1], Gauge>::default();
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        build.get_or_create(&version).set(1);
+        ours.register("build_info", "The agent's version", build);
         ours.register(
             "requests",
             "CreateSession requests that were decided",

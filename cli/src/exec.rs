@@ -32,7 +32,8 @@ use thiserror::Error;
 
 use crate::common::{Common, SessionArguments};
 use crate::endpoint::{
-    Allowed, Container, ListenAddress, ListenError, Listener, Router, Secret, Served, server,
+    Allowed, Container, ListenAddress, ListenError, Listener, Router, Secret, Served, TargetCounts,
+    server,
 };
 
 use signals::Signals;
@@ -111,7 +112,8 @@ pub(crate) fn run(common: &Common, wanted: ExecArguments) -> Result<ExitCode, Ex
             tell(&log, status);
         }
     };
-    let served = Served::start(&sessions, target, Start::Awaited, told)?;
+    let uncounted = TargetCounts::default();
+    let served = Served::start(&sessions, target, Start::Awaited, uncounted, told)?;
     let served = Arc::new(served);
     first_session(&served, &mut signals)??;
 
@@ -161,9 +163,7 @@ fn serve(served: &Arc<Served>) -> Result<(String, SecretString), ExecError> {
     let expected = Secret::new(&secret).map_err(io::Error::from)?;
     let site = Router {
         containers: vec![Container::new(Arc::clone(served), expected)],
-        imds: None,
-        service_accounts: None,
-        health: false,
+        ..Router::default()
     };
     let runtime = server::runtime()?;
     thread::Builder::new()

@@ -25,8 +25,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::common::{Common, StartArguments};
 use crate::endpoint::server;
 use crate::endpoint::{
-    Allowed, Container, Imds, ListenAddress, ListenError, Listener, Router, Secret, Served,
-    ServiceAccounts,
+    Allowed, Container, Imds, ListenAddress, ListenError, Listener, Metrics, MetricsServer, Router,
+    Scrape, Secret, Served, ServiceAccounts, Snapshot,
 };
 
 use kubernetes::{Cluster, KubernetesError};
@@ -43,6 +43,9 @@ pub(crate) struct ServeArguments {
     /// 127.0.0.1:9911]
     #[arg(long, value_name = "ADDRESS")]
     listen: Vec<ListenAddress>,
+    /// Serve metrics for Prometheus at ADDRESS:PORT or unix:/PATH, to every client that can connect
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<ListenAddress>,
     /// Allow addresses that other hosts can reach; credentials cross the network in clear text
     #[arg(long)]
     allow_remote: bool,
@@ -142,6 +145,12 @@ fn serve_targets(
     let found = targets(common, environment, &wanted.target)?;
     let imds = imds_target(&wanted)?;
     let listeners = listeners(&wanted)?;
+    let metrics_server = wanted
+        .metrics
+        .as_ref()
+        .map(MetricsServer::bind)
+        .transpose()?;
+    let metrics = Arc::new(Metrics::default());
     let directory = wanted
         .token_directory
         .or_else(|| environment.runtime_directory());
@@ -158,7 +167,7 @@ fn serve_targets(
             start,
             &files,
             &listeners,
-            log,
+            (&metrics, log),
         )?;
         if site.imds.is_some() {
             for listener in &listeners {
@@ -168,6 +177,10 @@ fn serve_targets(
         sd_notify::notify(&[NotifyState::Ready])?;
         let all = site.containers.iter().map(Container::served);
         let all: Vec<_> = all.map(Arc::clone).collect();
+        let scraped = all.clone();
+        let scrape = Scrape::new(&metrics, move || snapshot(&scraped));
+        let running = metrics_server.map(|server| server.start(scrape, log));
+        let _running = running.transpose()?;
         let reload = || {
             let found = targets(common, environment, &names);
             reload(found, &all, log);
@@ -188,24 +201,34 @@ fn serve_pods(
     let find = || Cluster::find(common, environment, &wanted.target, wanted.node.as_deref());
     let found = find()?;
     let listeners = listeners(wanted)?;
+    let metrics_server = wanted
+        .metrics
+        .as_ref()
+        .map(MetricsServer::bind)
+        .transpose()?;
+    let metrics = Arc::new(Metrics::default());
     let start = wanted.start.start(environment);
     server::runtime()?.block_on(async {
         let signals = Signals::new()?;
         for listener in &listeners {
             found.say(listener.address(), log);
         }
-        let cluster = found.start(None, sessions, start, log)?;
-        let service_accounts = ServiceAccounts::start(cluster, log.clone());
+        let cluster = found.start(None, sessions, start, &metrics, log)?;
+        let service_accounts = ServiceAccounts::start(cluster, &metrics, log.clone());
         let site = Router {
-            containers: Vec::new(),
-            imds: None,
             service_accounts: Some(Arc::clone(&service_accounts)),
             health: true,
+            ..Router::default()
         };
+        let scraped = Arc::clone(&service_accounts);
+        let scrape = Scrape::new(&metrics, move || scraped.snapshot());
+        let running = metrics_server.map(|server| server.start(scrape, log));
+        let _running = running.transpose()?;
         sd_notify::notify(&[NotifyState::Ready])?;
         let reload = || {
             let old = service_accounts.cluster();
-            let new = find().and_then(|found| Ok(found.start(Some(&old), sessions, start, log)?));
+            let new = find()
+                .and_then(|found| Ok(found.start(Some(&old), sessions, start, &metrics, log)?));
             match new {
                 Ok(new) => {
                     service_accounts.replace(new);
@@ -278,7 +301,7 @@ fn site(
     start: Start,
     files: &TokenFiles,
     listeners: &[Listener],
-    log: &Progress,
+    (metrics, log): (&Metrics, &Progress),
 ) -> Result<Router, ServeError> {
     let (mut containers, mut imds) = (Vec::new(), None);
     for target in targets {
@@ -296,8 +319,9 @@ fn site(
         }
         let as_imds = imds_target.is_some_and(|imds| imds.as_ref() == name);
         let teller = log.clone();
+        let counts = metrics.served_target(&name);
         let told = move |status: &Status| tell(&teller, &name, status);
-        let served = Arc::new(Served::start(sessions, target, start, told)?);
+        let served = Arc::new(Served::start(sessions, target, start, counts, told)?);
         if as_imds {
             warn_of_short_sessions(log, &served.target());
             imds = Some(Imds::new(Arc::clone(&served)).map_err(io::Error::from)?);
@@ -314,9 +338,17 @@ fn site(
     Ok(Router {
         containers,
         imds,
-        service_accounts: None,
         health: true,
+        ..Router::default()
     })
+}
+
+fn snapshot(all: &[Arc<Served>]) -> Snapshot {
+    let one = |served: &Arc<Served>| (served.name().to_owned(), vec![served.status()]);
+    Snapshot {
+        targets: all.iter().map(one).collect(),
+        keys: None,
+    }
 }
 
 /// botocore trusts instance metadata for 25 minutes at most, renews from 15 minutes before that, and so uses a

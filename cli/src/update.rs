@@ -21,6 +21,7 @@ use thiserror::Error;
 
 use crate::common::{Common, StartArguments};
 use crate::credentials_file::{CredentialsFile, FileError, ProfileName};
+use crate::endpoint::{ListenAddress, ListenError, MetricsServer};
 
 /// Which sessions go into which profiles.
 #[derive(Debug, Args)]
@@ -40,6 +41,9 @@ pub(crate) struct UpdateArguments {
     /// Write new credentials once, and end
     #[arg(long)]
     once: bool,
+    /// Serve metrics for Prometheus at ADDRESS:PORT or unix:/PATH, to every client that can connect
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "once")]
+    metrics: Option<ListenAddress>,
     /// Overwrite keys in the profile that roleseal has not written
     #[arg(long)]
     force: bool,
@@ -73,6 +77,8 @@ pub(crate) enum UpdateError {
         profile: ProfileName,
         error: Arc<client::Error>,
     },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     #[error("cannot keep the credentials file fresh: {0}")]
     Io(#[from] io::Error),
 }
@@ -82,7 +88,7 @@ impl Diagnostic for UpdateError {
         match self {
             UpdateError::Target(_) => Exit::Usage,
             UpdateError::Profile { error, .. } => error.exit(),
-            UpdateError::File(_) | UpdateError::Io(_) => Exit::Failed,
+            UpdateError::File(_) | UpdateError::Listen(_) | UpdateError::Io(_) => Exit::Failed,
         }
     }
 
@@ -91,6 +97,7 @@ impl Diagnostic for UpdateError {
             UpdateError::Target(error) => error.hint(),
             UpdateError::File(error) => error.hint(),
             UpdateError::Profile { error, .. } => error.hint(),
+            UpdateError::Listen(error) => error.hint(),
             UpdateError::Io(_) => None,
         }
     }
@@ -116,6 +123,7 @@ pub(crate) fn run(common: &Common, wanted: UpdateArguments) -> Result<(), Update
         false => Cache::usual(&environment, &progress),
     };
     let once = wanted.once;
+    let metrics = wanted.metrics.clone();
     let start = wanted.start.start(&environment);
     let pairs = pairs(common, &environment, wanted)?;
     if let Some(warning) = file.check(pairs.iter().map(|pair| &pair.profile))? {
@@ -130,7 +138,10 @@ pub(crate) fn run(common: &Common, wanted: UpdateArguments) -> Result<(), Update
     let sessions = Sessions::new(cache, progress.clone());
     match once {
         true => write_once(&file, &pairs, &sessions, &progress),
-        false => keeping::keep(file, pairs, sessions, start, progress),
+        false => {
+            let metrics = metrics.as_ref().map(MetricsServer::bind).transpose()?;
+            keeping::keep(file, pairs, sessions, start, metrics, progress)
+        }
     }
 }
 

@@ -62,6 +62,46 @@ pub enum Refusal {
     Signature,
 }
 
+impl Refusal {
+    /// Every [`kind`](Self::kind).
+    pub const KINDS: [&'static str; 14] = [
+        "too_long",
+        "malformed",
+        "algorithm",
+        "critical",
+        "no_key_id",
+        "issuer",
+        "audience",
+        "expired",
+        "not_yet",
+        "subject",
+        "node",
+        "unknown_key",
+        "key_algorithm",
+        "signature",
+    ];
+
+    /// Returns the name of this kind of refusal, for counters.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Refusal::TooLong => "too_long",
+            Refusal::Malformed(_) => "malformed",
+            Refusal::Algorithm(_) => "algorithm",
+            Refusal::Critical => "critical",
+            Refusal::NoKeyId => "no_key_id",
+            Refusal::Issuer(_) => "issuer",
+            Refusal::Audience => "audience",
+            Refusal::Expired => "expired",
+            Refusal::NotYet => "not_yet",
+            Refusal::Subject(_) => "subject",
+            Refusal::Node(_) => "node",
+            Refusal::UnknownKey(_) => "unknown_key",
+            Refusal::KeyAlgorithm => "key_algorithm",
+            Refusal::Signature => "signature",
+        }
+    }
+}
+
 /// The largest token that is read, in bytes: those of Kubernetes have some 1.3 KiB.
 pub const TOKEN_LIMIT: usize = 8 * 1024;
 

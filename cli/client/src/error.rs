@@ -120,7 +120,8 @@ impl Error {
         }
     }
 
-    fn setback_kind(&self) -> SetbackKind {
+    /// Returns who has to do something about it.
+    pub fn setback_kind(&self) -> SetbackKind {
         match self {
             Error::Http(error) if error.stage().is_some() => SetbackKind::Unavailable,
             Error::Answer(AnswerError::Refused(refusal)) if refusal.throttled() => {

@@ -60,6 +60,8 @@ pub enum Start {
 pub enum Event<'s> {
     /// A try has ended, or the agent has withdrawn its permission, and how it stands now.
     Ended(&'s Status),
+    /// The cache had a valid session at the start.
+    Cached(&'s Status),
     /// The agent has been asked, and has nothing against the session at hand.
     Checked,
 }
@@ -237,7 +239,7 @@ impl Inner {
                 state.status.note(Ok(session), now, fastrand::f64());
                 let status = state.status.clone();
                 drop(state);
-                self.tell(Event::Ended(&status));
+                self.tell(Event::Cached(&status));
             }
             (None, Start::Within(splay)) if !splay.is_zero() => {
                 let pause = Schedule::start(splay, fastrand::f64());

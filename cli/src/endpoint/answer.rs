@@ -19,6 +19,12 @@ pub(super) fn text(text: impl Into<String>) -> Answer {
     answer(StatusCode::OK, "text/plain", text.into().into_bytes())
 }
 
+/// Metrics, in the text format of OpenMetrics 1.0.
+pub(super) fn open_metrics(text: String) -> Answer {
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    answer(StatusCode::OK, content_type, text.into_bytes())
+}
+
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
     match serde_json::to_vec(value) {
         Ok(json) => answer(status, "application/json", json),

@@ -74,9 +74,9 @@ pub(crate) enum ListenError {
     Remote(String),
     #[error("{0} is neither a loopback address nor one of 169.254.170.23 and [fd00:ec2::23]")]
     NotOfNode(String),
-    #[error("another roleseal listens at {}: stop it, or choose another address with --listen", .0.display())]
+    #[error("another roleseal listens at {}: stop it, or choose another address", .0.display())]
     Taken(PathBuf),
-    #[error("{} exists and is not a socket: remove it, or choose another address with --listen", .0.display())]
+    #[error("{} exists and is not a socket: remove it, or choose another address", .0.display())]
     NotASocket(PathBuf),
     #[error("cannot listen at {0}: {1}")]
     Io(String, io::Error),

@@ -8,8 +8,9 @@ use std::time::Instant;
 use tokio::sync::{Notify, oneshot};
 
 /// All connections of a server.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Room {
+    limit: usize,
     seats: Mutex<Seats>,
     /// Told when a connection ends.
     left: Notify,
@@ -40,10 +41,16 @@ pub(super) struct Place {
     id: u64,
 }
 
-/// As many clients as a large host has at once; each costs two descriptors' worth of memory, some 20 KiB.
-const CONNECTIONS: usize = 512;
-
 impl Room {
+    /// Has room for so many.
+    pub(super) fn new(limit: usize) -> Room {
+        Room {
+            limit,
+            seats: Mutex::default(),
+            left: Notify::new(),
+        }
+    }
+
     /// Takes a place for a connection, and what is done when another needs it. Waits where all are in the hands of
     /// clients with tokens.
     pub(super) async fn enter(self: &Arc<Room>) -> (Place, oneshot::Receiver<()>) {
@@ -64,7 +71,7 @@ impl Room {
 
     fn try_enter(self: &Arc<Room>, now: Instant) -> Option<(Place, oneshot::Receiver<()>)> {
         let mut seats = self.seats();
-        if seats.taken.len() >= CONNECTIONS {
+        if seats.taken.len() >= self.limit {
             let idlest = seats.idlest()?;
             seats.taken.remove(&idlest);
         }
@@ -131,8 +138,10 @@ mod tests {
 
     type Entered = (Place, oneshot::Receiver<()>);
 
+    const CONNECTIONS: usize = 64;
+
     fn full() -> (Arc<Room>, Vec<Entered>) {
-        let room = Arc::new(Room::default());
+        let room = Arc::new(Room::new(CONNECTIONS));
         let start = Instant::now();
         let entered = (0..CONNECTIONS).map(|_| room.try_enter(start).unwrap());
         let entered = entered.collect();

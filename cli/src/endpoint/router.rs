@@ -11,9 +11,11 @@ use super::container::Container;
 use super::guard::{Reached, guard};
 use super::health::Health;
 use super::imds::Imds;
+use super::metrics::Scrape;
 use super::service_account::ServiceAccounts;
 
 /// Everything that is served.
+#[derive(Default)]
 pub(crate) struct Router {
     pub(crate) containers: Vec<Container>,
     pub(crate) imds: Option<Imds>,
@@ -21,14 +23,36 @@ pub(crate) struct Router {
     pub(crate) service_accounts: Option<Arc<ServiceAccounts>>,
     /// Whether `/healthz` is there.
     pub(crate) health: bool,
+    /// In the place of everything else.
+    pub(crate) metrics: Option<Scrape>,
 }
 
+/// As many clients as a large host has at once; each costs two descriptors' worth of memory, some 20 KiB.
+const CONNECTIONS: usize = 512;
+
+/// Nobody but Prometheus reads metrics.
+const SCRAPES: usize = 16;
+
 impl Router {
+    /// How many may be open at once.
+    pub(super) fn connections(&self) -> usize {
+        match self.metrics {
+            Some(_) => SCRAPES,
+            None => CONNECTIONS,
+        }
+    }
+
     pub(super) async fn answer(&self, request: &Parts, reached: Reached) -> Answer {
         if let Err((status, message)) = guard(request, reached) {
             return refusal(status, message);
         }
         let path = request.uri.path().trim_end_matches('/');
+        if let Some(scrape) = &self.metrics {
+            return match path {
+                "/metrics" => scrape.answer(request),
+                _ => not_found(),
+            };
+        }
         if path == "/healthz" && self.health {
             return self.health(request, reached);
         }

@@ -14,19 +14,21 @@ use client::sessions::{Sessions, Shared};
 use client::target::Target;
 
 use super::health::TargetHealth;
+use super::metrics::TargetCounts;
 
 /// A target that is served.
 pub(crate) struct Served {
     name: String,
     sessions: Arc<Sessions>,
     told: Told,
+    counts: TargetCounts,
     refresher: RwLock<Arc<SessionRefresher>>,
     handed_out: AtomicU64,
     /// Something changes after each try and check.
     tries: watch::Sender<()>,
 }
 
-type Told = Arc<dyn Fn(&Status) + Send + Sync>;
+type Told = Arc<dyn Fn(Event) + Send + Sync>;
 
 /// No AWS tool waits longer for an endpoint.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -37,15 +39,27 @@ impl Served {
         sessions: &Arc<Sessions>,
         target: Target,
         start: Start,
+        counts: TargetCounts,
         told: impl Fn(&Status) + Send + Sync + 'static,
     ) -> io::Result<Served> {
-        let (name, told) = (target.shown().to_owned(), Arc::new(told) as Told);
+        let name = target.shown().to_owned();
+        let tried = counts.clone();
+        let told = move |event: Event| match event {
+            Event::Ended(status) => {
+                tried.tried(status);
+                told(status);
+            }
+            Event::Cached(status) => told(status),
+            Event::Checked => {}
+        };
+        let told = Arc::new(told) as Told;
         let (tries, _) = watch::channel(());
         let refresher = refresher(sessions, target, start, &told, &tries)?;
         Ok(Served {
             name,
             sessions: Arc::clone(sessions),
             told,
+            counts,
             refresher: RwLock::new(Arc::new(refresher)),
             handed_out: AtomicU64::new(0),
             tries,
@@ -75,8 +89,10 @@ impl Served {
         loop {
             tries.mark_unchanged(); // what comes after this line is waited for below
             if let Some(outcome) = self.refresher().at_hand() {
-                let got_one = u64::from(outcome.is_ok());
-                self.handed_out.fetch_add(got_one, Ordering::Relaxed);
+                if outcome.is_ok() {
+                    self.handed_out.fetch_add(1, Ordering::Relaxed);
+                    self.counts.served();
+                }
                 return outcome;
             }
             if !matches!(timeout_at(deadline, tries.changed()).await, Ok(Ok(()))) {
@@ -85,9 +101,14 @@ impl Served {
         }
     }
 
+    /// How it stands.
+    pub(crate) fn status(&self) -> Status {
+        self.refresher().status()
+    }
+
     /// How it stands, with the number of times that somebody got a session since the start.
     pub(super) fn health(&self, now: Moment, in_full: bool) -> TargetHealth {
-        let status = self.refresher().status();
+        let status = self.status();
         let handed_out = self.handed_out.load(Ordering::Relaxed);
         TargetHealth::of(&self.name, (&status, handed_out), now, in_full)
     }
@@ -116,9 +137,7 @@ fn refresher(
 ) -> io::Result<SessionRefresher> {
     let (told, tries) = (Arc::clone(told), tries.clone());
     SessionRefresher::start(Arc::clone(sessions), target, start, move |event| {
-        if let Event::Ended(status) = event {
-            told(status);
-        }
+        told(event);
         tries.send_replace(());
     })
 }

@@ -51,7 +51,7 @@ pub(crate) async fn serve(
     site: Router,
     end: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let room = Arc::new(Room::default());
+    let room = Arc::new(Room::new(site.connections()));
     let (ending, ended) = watch::channel(());
     let site = Arc::new(site);
     let doors: Vec<_> = listeners

@@ -24,6 +24,7 @@ use service_account::{AccountPattern, Caller, Expected, Refusal, ServiceAccount}
 
 use super::answer::{Answer, Authorized, credentials, method_not_allowed, not_found, refusal};
 use super::health::{Health, TargetHealth};
+use super::metrics::{Metrics, Snapshot, TokenOutcome};
 use super::served::Served;
 
 pub(crate) use keys::{KeySource, Keys};
@@ -35,6 +36,7 @@ use lines::Lines;
 pub(crate) struct ServiceAccounts {
     cluster: RwLock<Arc<Cluster>>,
     lines: Mutex<Lines<Event>>,
+    metrics: Arc<Metrics>,
     log: Progress,
 }
 
@@ -89,10 +91,16 @@ const FLUSH: Duration = Duration::from_secs(1);
 
 impl ServiceAccounts {
     /// Serves this cluster, in the runtime that this is called in.
-    pub(crate) fn start(cluster: Cluster, log: Progress) -> Arc<ServiceAccounts> {
+    pub(crate) fn start(
+        cluster: Cluster,
+        metrics: &Arc<Metrics>,
+        log: Progress,
+    ) -> Arc<ServiceAccounts> {
+        metrics.expect_tokens();
         let all = Arc::new(ServiceAccounts {
             cluster: RwLock::new(Arc::new(cluster)),
             lines: Mutex::default(),
+            metrics: Arc::clone(metrics),
             log,
         });
         let kept = Arc::downgrade(&all);
@@ -139,6 +147,7 @@ impl ServiceAccounts {
         match self.caller(&cluster, request).await {
             Ok(caller) => self.serve(&cluster, &caller, wanted).await,
             Err(NoCaller::NoKeys) => {
+                self.metrics.token(TokenOutcome::NoKeys);
                 self.refuse(
                     Event::NoKeys,
                     "the keys of the cluster have not been read yet",
@@ -146,10 +155,12 @@ impl ServiceAccounts {
                 unavailable()
             }
             Err(NoCaller::NoToken) => {
+                self.metrics.token(TokenOutcome::NoToken);
                 self.refuse(Event::NoToken, "it has no Authorization header, or several");
                 unauthorized()
             }
             Err(NoCaller::Refused(why)) => {
+                self.metrics.token(TokenOutcome::Refused(why.kind()));
                 self.refuse(Event::Refused(discriminant(&why)), &format!("token: {why}"));
                 unauthorized()
             }
@@ -191,11 +202,13 @@ impl ServiceAccounts {
         let offer = match cluster.choose(account, wanted) {
             Ok(offer) => offer,
             Err(why) => {
+                self.metrics.token(TokenOutcome::Denied);
                 self.refuse(Event::Denied(account.clone()), &why);
                 let message = "no permission for these credentials";
                 return refusal(StatusCode::FORBIDDEN, message);
             }
         };
+        self.metrics.token(TokenOutcome::Accepted);
         let session = match offer.session(account).await {
             Ok(session) => session,
             Err(why) => {
@@ -241,6 +254,22 @@ impl ServiceAccounts {
 
     fn lines(&self) -> MutexGuard<'_, Lines<Event>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The sessions of each target, and the keys.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let cluster = self.cluster();
+        let targets = cluster.offers.iter().map(|offer| {
+            let statuses = match &offer.offered {
+                Offered::Shared(served) => vec![served.status()],
+                Offered::Named(named) => named.all().iter().map(|one| one.status()).collect(),
+            };
+            (offer.name().to_owned(), statuses)
+        });
+        Snapshot {
+            targets: targets.collect(),
+            keys: Some(cluster.keys.count()),
+        }
     }
 
     /// How it stands with the keys and each target.

@@ -15,7 +15,9 @@ use thiserror::Error;
 use super::ServeError;
 use super::status_line::tell;
 use crate::common::Common;
-use crate::endpoint::{self, KeySource, Keys, Named, Offer, Offered, Served, ServiceAccounts};
+use crate::endpoint::{
+    self, KeySource, Keys, Metrics, Named, Offer, Offered, Served, ServiceAccounts,
+};
 
 /// A cluster and the targets of its pods, as the files have them.
 pub(super) struct Cluster {
@@ -129,6 +131,7 @@ impl Cluster {
         old: Option<&endpoint::Cluster>,
         sessions: &Arc<Sessions>,
         start: Start,
+        metrics: &Metrics,
         log: &Progress,
     ) -> io::Result<endpoint::Cluster> {
         let keys = match old.map(|old| &old.keys) {
@@ -140,7 +143,7 @@ impl Cluster {
                 let same = |offer: &&Offer| offer.name() == one.target.shown();
                 Some(old.offers.iter().find(same)?.offered.clone())
             });
-            one.offer(offered, sessions, start, log)
+            one.offer(offered, sessions, start, metrics, log)
         });
         Ok(endpoint::Cluster {
             offers: offers.collect::<io::Result<_>>()?,
@@ -173,9 +176,11 @@ impl PodTarget {
         old: Option<Offered>,
         sessions: &Arc<Sessions>,
         start: Start,
+        metrics: &Metrics,
         log: &Progress,
     ) -> io::Result<Offer> {
         let name = self.target.shown().to_owned();
+        let counts = metrics.served_target(&name);
         let log = log.clone();
         let offered = match (self.template, old) {
             (None, Some(Offered::Shared(served))) => {
@@ -189,13 +194,15 @@ impl PodTarget {
             }
             (None, _) => {
                 let told = move |status: &Status| tell(&log, &name, status);
-                Offered::Shared(Arc::new(Served::start(sessions, self.target, start, told)?))
+                let served = Served::start(sessions, self.target, start, counts, told)?;
+                Offered::Shared(Arc::new(served))
             }
             (Some(template), _) => {
                 let told = move |session: &str, status: &Status| {
                     tell(&log, &format!("{name} ({session})"), status);
                 };
-                Offered::Named(Arc::new(Named::new(self.target, template, sessions, told)))
+                let named = Named::new(self.target, template, sessions, counts, told);
+                Offered::Named(Arc::new(named))
             }
         };
         Ok(Offer {

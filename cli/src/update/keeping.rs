@@ -1,5 +1,6 @@
 //! Profiles that are kept fresh until somebody ends this: a thread for each target asks, this one writes.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
@@ -19,6 +20,7 @@ use signal_hook::iterator::Signals;
 
 use super::{Pair, UpdateError};
 use crate::credentials_file::{CredentialsFile, FileError, ProfileName};
+use crate::endpoint::{Metrics, MetricsServer, RunningMetricsServer, Scrape, Snapshot};
 
 /// Whoever reads credentials a second before their end can use them no more: they go then.
 const LAST: Duration = Duration::from_secs(1);
@@ -45,23 +47,34 @@ pub(super) fn keep(
     pairs: Vec<Pair>,
     sessions: Sessions,
     start: Start,
+    metrics_server: Option<MetricsServer>,
     progress: Progress,
 ) -> Result<(), UpdateError> {
     let (tell, events) = mpsc::channel();
     stop_by_signal(tell.clone())?;
     let sessions = Arc::new(sessions);
+    let metrics = Arc::new(Metrics::default());
     let (mut profiles, mut refreshers) = (Vec::new(), Vec::new());
     for (index, pair) in pairs.into_iter().enumerate() {
         let tell = tell.clone();
+        let counts = metrics.target(pair.target.shown());
         let told = move |event: refresher::Event| {
-            if let refresher::Event::Ended(status) = event {
-                let _ = tell.send(Event::Told(index, status.clone())); // at the end nobody listens
-            }
+            let status = match event {
+                refresher::Event::Ended(status) => {
+                    counts.tried(status);
+                    status
+                }
+                refresher::Event::Cached(status) => status,
+                refresher::Event::Checked => return,
+            };
+            let _ = tell.send(Event::Told(index, status.clone())); // at the end nobody listens
         };
         let one = SessionRefresher::start(Arc::clone(&sessions), pair.target, start, told);
         refreshers.push(one?);
         profiles.push(Profile::new(pair.profile));
     }
+    let refreshers = Arc::new(refreshers);
+    let _running = serve_metrics(metrics_server, &metrics, &refreshers, &progress)?;
     let mut keeper = ProfileRefresher {
         file,
         profiles,
@@ -73,7 +86,23 @@ pub(super) fn keep(
     Ok(())
 }
 
-fn stop_by_signal(tell: Sender<Event>) -> std::io::Result<()> {
+fn serve_metrics(
+    server: Option<MetricsServer>,
+    metrics: &Arc<Metrics>,
+    refreshers: &Arc<Vec<SessionRefresher>>,
+    progress: &Progress,
+) -> io::Result<Option<RunningMetricsServer>> {
+    let refreshers = Arc::clone(refreshers);
+    let target = |one: &SessionRefresher| (one.target().shown().to_owned(), vec![one.status()]);
+    let snapshot = move || Snapshot {
+        targets: refreshers.iter().map(target).collect(),
+        keys: None,
+    };
+    let scrape = Scrape::new(metrics, snapshot);
+    server.map(|one| one.start(scrape, progress)).transpose()
+}
+
+fn stop_by_signal(tell: Sender<Event>) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     thread::Builder::new().spawn(move || {
         for _ in signals.forever() {

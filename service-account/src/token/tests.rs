@@ -362,3 +362,25 @@ fn keys_that_do_not_fit_are_ignored() {
         );
     }
 }
+
+#[test]
+fn every_kind_of_refusal_has_a_name_of_its_own() {
+    let text = String::new;
+    let all = [
+        Refusal::TooLong,
+        Refusal::Malformed(text()),
+        Refusal::Algorithm(Algorithm::HS256),
+        Refusal::Critical,
+        Refusal::NoKeyId,
+        Refusal::Issuer(text()),
+        Refusal::Audience,
+        Refusal::Expired,
+        Refusal::NotYet,
+        Refusal::Subject(text()),
+        Refusal::Node(text()),
+        Refusal::UnknownKey(text()),
+        Refusal::KeyAlgorithm,
+        Refusal::Signature,
+    ];
+    assert_eq!(all.map(|refusal| refusal.kind()), Refusal::KINDS);
+}

@@ -198,6 +198,11 @@ impl Keys {
         }
     }
 
+    /// How many there are; none before the first read.
+    pub(super) fn count(&self) -> usize {
+        self.current().map_or(0, |keys| keys.count())
+    }
+
     /// How it stands with them.
     pub(super) fn health(&self, in_full: bool) -> KeysHealth {
         let state = self.0.state();

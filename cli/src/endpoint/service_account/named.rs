@@ -11,6 +11,7 @@ use client::target::Target;
 use service_account::{ServiceAccount, SessionNameTemplate};
 use thiserror::Error;
 
+use super::super::metrics::TargetCounts;
 use super::super::served::Served;
 use super::recent::{ENTRIES, Recent};
 
@@ -19,6 +20,7 @@ pub(crate) struct Named {
     target: Target,
     template: SessionNameTemplate,
     sessions: Arc<Sessions>,
+    counts: TargetCounts,
     told: Told,
     served: Mutex<Recent<Arc<Served>>>,
 }
@@ -42,12 +44,14 @@ impl Named {
         target: Target,
         template: SessionNameTemplate,
         sessions: &Arc<Sessions>,
+        counts: TargetCounts,
         told: impl Fn(&str, &Status) + Send + Sync + 'static,
     ) -> Named {
         Named {
             target,
             template,
             sessions: Arc::clone(sessions),
+            counts,
             told: Arc::new(told),
             served: Mutex::default(),
         }
@@ -79,7 +83,8 @@ impl Named {
         target.session.session_name = Some(name.clone());
         let (told, shown) = (Arc::clone(&self.told), name.to_string());
         let told = move |status: &Status| told(&shown, status);
-        let new = Arc::new(Served::start(&self.sessions, target, Start::Awaited, told)?);
+        let (start, counts) = (Start::Awaited, self.counts.clone());
+        let new = Arc::new(Served::start(&self.sessions, target, start, counts, told)?);
         served.insert(name.to_string(), Arc::clone(&new), now);
         Ok(new)
     }
