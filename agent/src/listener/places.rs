@@ -13,7 +13,7 @@ use config::Limits;
 pub(super) struct Places {
     named: Part,
     unnamed: Part,
-    /// Clients without a place, whose groups are being asked about.
+    /// Clients without a place, whose groups and units are being asked about.
     door: Part,
 }
 
@@ -56,8 +56,11 @@ const SPARE: u32 = 16;
 /// Beyond the table, connections of root and of the agent's own user.
 const OWN: u32 = 16;
 
-/// Clients at the door; half of them may be of one user. Each has a thread while the user database is asked.
+/// Clients at the door. Each has a thread while the user database or the launcher is asked.
 const DOOR: u32 = 128;
+
+/// Of them, those of one user: a few strangers do not fill it.
+const DOOR_EACH: u32 = DOOR / 8;
 
 impl Places {
     /// Says what becomes of a client. `own`: it is root or the agent's own user. `idle` is asked only where there is no room.
@@ -103,7 +106,7 @@ impl Places {
 
     /// Lets a client wait at the door until its user's groups are known, if there are not too many.
     pub(super) fn enter_door(&mut self, uid: u32) -> bool {
-        let fits = self.door.all < DOOR && self.door.of(uid) < DOOR / 2;
+        let fits = self.door.all < DOOR && self.door.of(uid) < DOOR_EACH;
         if fits {
             self.door.enter(uid);
         }
