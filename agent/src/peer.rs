@@ -175,7 +175,9 @@ impl Peer {
             }
             Err(_) => return Ok((Process::default(), Evidence::Descriptor)), // it is gone
         };
-        let process = self.accounts.process(self.pid, self.connected, UNIT_LIMIT)?;
+        let process = self
+            .accounts
+            .process(self.pid, self.connected, UNIT_LIMIT)?;
         let mut events = [PollFd::new(&pidfd, PollFlags::IN)]; // readable from its end on
         match poll(&mut events, Some(&Timespec::default())) {
             Ok(0) => Ok((process, evidence)),

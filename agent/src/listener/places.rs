@@ -329,13 +329,13 @@ mod tests {
     }
 
     #[test]
-    fn half_of_the_door_is_for_other_users() {
+    fn few_users_do_not_fill_the_door() {
         let mut places = Places::default();
         let entered = (0..1000).filter(|_| places.enter_door(1)).count();
-        assert_eq!(entered, DOOR as usize / 2);
+        assert_eq!(entered, DOOR_EACH as usize);
         assert!(places.enter_door(2));
         let entered = (3..1000).filter(|uid| places.enter_door(*uid)).count();
-        assert_eq!(entered, DOOR as usize / 2 - 1);
+        assert_eq!(entered, (DOOR - DOOR_EACH) as usize - 1);
         places.leave_door(1);
         assert!(!places.enter_door(2) || places.door.of(2) == 2);
         assert!(!places.enter_door(3000));

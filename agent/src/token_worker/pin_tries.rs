@@ -319,12 +319,7 @@ impl Record {
     }
 
     /// Records a try that was not made yet, or says why it cannot.
-    fn begin(
-        &mut self,
-        pin: &PinFingerprint,
-        owner: &PinOwner,
-        before: Failures,
-    ) -> Permission {
+    fn begin(&mut self, pin: &PinFingerprint, owner: &PinOwner, before: Failures) -> Permission {
         if let Some(fault) = &self.fault {
             return Permission::Unrecorded(fault.clone());
         }
@@ -351,10 +346,17 @@ impl Record {
     /// Says that there are too many records for another one of this owner, and which to remove.
     fn beyond_limits(&self, owner: &PinOwner) -> Option<String> {
         let mut counts = BTreeMap::new();
-        for identity in self.tries.values().flat_map(|tried| &tried.record.identities) {
+        for identity in self
+            .tries
+            .values()
+            .flat_map(|tried| &tried.record.identities)
+        {
             *counts.entry(identity).or_insert(0) += 1;
         }
-        let own = owner.identities.iter().filter_map(|one| counts.get_key_value(one));
+        let own = owner
+            .identities
+            .iter()
+            .filter_map(|one| counts.get_key_value(one));
         let most = own.max_by_key(|(_, count)| **count);
         let (identity, count) = match most {
             Some((identity, count)) if *count >= LIMIT_EACH => (*identity, *count),
