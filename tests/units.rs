@@ -434,7 +434,7 @@ fn strangers_that_keep_all_their_places_busy_keep_no_unit_out() {
         slice.add(client.child.id(), "payments.service");
         let over = AtomicBool::new(false);
         let errors = std::thread::scope(|scope| {
-            scope.spawn(|| knock(&web, 64, &over));
+            scope.spawn(|| knock(&web, 20, &over));
             let sign = |_| {
                 let reply = client.call("SignCreateSession", &request(&web.scene));
                 error_of(&reply).to_owned()

@@ -190,7 +190,9 @@ impl Table {
     /// Asks in a thread for the groups and the unit of a client that would be refused without them: strangers must not have
     /// the place of a user whom a group or a unit names.
     fn ask_at_door(&self, stream: UnixStream, mut peer: Peer, agent: &Arc<Agent>) {
-        let Some(door) = Door::enter(&self.places, peer.uid) else {
+        let may_enter = agent.may_look_up(peer.uid);
+        let door = may_enter.then(|| Door::enter(&self.places, peer.uid));
+        let Some(door) = door.flatten() else {
             return refuse(stream, &peer, agent);
         };
         let (table, agent) = (self.clone(), Arc::clone(agent));
