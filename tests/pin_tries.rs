@@ -414,6 +414,34 @@ fn a_try_that_a_full_or_read_only_disk_does_not_record_is_not_made() {
     }
 }
 
+/// The packages' directory, of an agent that configures no other: where it cannot be written to, what it has counts.
+#[test]
+fn a_refusal_counts_where_the_directory_can_only_be_read() {
+    if as_root::by_sudo!() {
+        return;
+    }
+    let mut place = Place::new(WRONG);
+    place.config.state = None;
+    let state = place.scene.path("state");
+    let script = "mount -t tmpfs tmpfs /var/lib; mkdir /var/lib/roleseal; mount --bind \"$0\" /var/lib/roleseal
+        mount -o \"remount,bind,$1\" /var/lib/roleseal; shift; exec \"$@\"";
+    for mode in ["rw", "ro", "ro"] {
+        let agent = place.command();
+        let mut command = place.scene.command("unshare");
+        command.envs(place.faulty.env());
+        command
+            .args(["--mount", "sh", "-ec", script])
+            .arg(&state)
+            .arg(mode);
+        command.arg(agent.get_program()).args(agent.get_args());
+        let agent = place.start_by(command);
+        assert_eq!(place.state(), "pinRejected", "{mode}");
+        stop(agent);
+    }
+    assert_eq!(place.logins(), 1);
+    assert_eq!(place.records().len(), 1);
+}
+
 /// systemd's place comes before the configured one.
 #[test]
 fn the_state_is_where_systemd_says() {

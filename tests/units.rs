@@ -2,7 +2,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use hsm_fixtures::{KeyKind, LimitsConfig, Scene};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::agent::{Lab, Web, log_with, request, until};
-use crate::hostile::{scrape, start_with, strangers};
+use crate::hostile::{knock, scrape, start_with, strangers};
 use crate::others::{error_of, open_to_others};
 use crate::strangers::with_rules;
 
@@ -95,14 +95,17 @@ impl Drop for Slice {
 }
 
 /// Makes each line a call on a connection of its own. With `leave`, the process that has connected ends, and another one that
-/// has inherited the connection goes on.
+/// has inherited the connection goes on; with `keep`, the connections stay open.
 const CLIENT: &str = r#"
 import os, socket, sys
+kept = []
 for line in iter(sys.stdin.readline, ""):
     stream = socket.socket(socket.AF_UNIX)
     stream.connect(sys.argv[1])
     if sys.argv[2:] == ["leave"] and os.fork():
         os._exit(0)
+    if sys.argv[2:] == ["keep"]:
+        kept.append(stream)
     stream.sendall(line.strip().encode() + b"\0")
     reply = b""
     while not reply.endswith(b"\0"):
@@ -166,11 +169,16 @@ impl Drop for Client {
 
 /// An agent with these rules for its one identity.
 fn start(rules: &str) -> Web {
-    let mut lab = Lab::new(KeyKind::EcP256);
-    lab.config.limits = Some(LimitsConfig {
+    let limits = LimitsConfig {
         requests_per_second_unnamed: Some(1000),
         ..LimitsConfig::default()
-    });
+    };
+    start_with_limits(rules, limits)
+}
+
+fn start_with_limits(rules: &str, limits: LimitsConfig) -> Web {
+    let mut lab = Lab::new(KeyKind::EcP256);
+    lab.config.limits = Some(limits);
     let text = with_rules(&lab, rules);
     let web = lab.start();
     let said = web.reload_text(&text);
@@ -259,6 +267,9 @@ fn a_connection_whose_process_has_ended_is_of_no_unit() {
     if as_root::by_sudo!() {
         return;
     }
+    if !is_identified() {
+        return;
+    }
     let Some(slice) = Slice::new() else { return };
     let web = start("units = [\"payments.service\"]\n");
     let mut client = Client::start(&web.scene, DAEMON, &["leave"]);
@@ -278,6 +289,9 @@ fn a_process_with_the_number_of_a_caller_that_has_ended_is_not_the_caller() {
     if as_root::by_sudo!() {
         return;
     }
+    if !is_identified() {
+        return;
+    }
     let last = "/proc/sys/kernel/ns_last_pid";
     if fs::write(last, fs::read(last).unwrap_or_default()).is_err() {
         eprintln!("the next process has no number of choice here: not tested");
@@ -285,8 +299,7 @@ fn a_process_with_the_number_of_a_caller_that_has_ended_is_not_the_caller() {
     }
     let Some(slice) = Slice::new() else { return };
     let web = start("units = [\"payments.service\"]\n");
-    let mut refused = None;
-    while refused.is_none() {
+    let refused = until("the successor has the number", || {
         let mut client = Client::start(&web.scene, DAEMON, &["leave"]);
         kill_process(pid_of(&web), Signal::STOP).unwrap();
         client.send("SignCreateSession", &request(&web.scene));
@@ -297,9 +310,48 @@ fn a_process_with_the_number_of_a_caller_that_has_ended_is_not_the_caller() {
         }
         kill_process(pid_of(&web), Signal::CONT).unwrap();
         let reply = client.read();
-        refused = successor.map(|_| reply["parameters"]["rule"].clone());
+        successor.map(|_| reply["parameters"]["rule"].clone())
+    });
+    assert_eq!(refused, "caller");
+}
+
+/// Before Linux 6.5, a rule with units alone permits nobody.
+fn is_identified() -> bool {
+    let script = "import socket; socket.socketpair()[0].getsockopt(socket.SOL_SOCKET, 77)";
+    let status = Command::new("python3").args(["-c", script]).status();
+    let is_identified = status.unwrap().success();
+    if !is_identified {
+        eprintln!("the kernel has no SO_PEERPIDFD: not tested");
     }
-    assert_eq!(refused, Some("caller".into()));
+    is_identified
+}
+
+/// Each is admitted before its unit is known.
+#[test]
+fn a_unit_has_no_more_connections_than_its_user_may_have() {
+    if as_root::by_sudo!() || !is_identified() {
+        return;
+    }
+    let Some(slice) = Slice::new() else { return };
+    let limits = LimitsConfig {
+        connections_per_user: Some(2),
+        ..LimitsConfig::default()
+    };
+    let web = start_with_limits("units = [\"payments.service\"]\n", limits);
+    let client = |uid| {
+        let client = Client::start(&web.scene, uid, &["keep"]);
+        slice.add(client.child.id(), "payments.service");
+        client
+    };
+    let errors = |mut client: Client| {
+        let mut call = || error_of(&client.call("ListIdentities", &json!({}))).to_owned();
+        let errors = [call(), call(), call(), call()];
+        (client, errors)
+    };
+    let (_daemon, refused) = errors(client(DAEMON));
+    assert_eq!(refused, ["", "", "Busy", "Busy"]);
+    let (_other, refused) = errors(client(OTHER));
+    assert_eq!(refused, ["", "", "Busy", "Busy"]);
 }
 
 fn pid_of(web: &Web) -> Pid {
@@ -380,10 +432,18 @@ fn strangers_that_keep_all_their_places_busy_keep_no_unit_out() {
         });
         let mut client = Client::start(&web.scene, DAEMON, &[]);
         slice.add(client.child.id(), "payments.service");
-        for _ in 0..20 {
-            let reply = client.call("SignCreateSession", &request(&web.scene));
-            assert_eq!(error_of(&reply), "");
-        }
+        let over = AtomicBool::new(false);
+        let errors = std::thread::scope(|scope| {
+            scope.spawn(|| knock(&web, 20, &over));
+            let sign = |_| {
+                let reply = client.call("SignCreateSession", &request(&web.scene));
+                error_of(&reply).to_owned()
+            };
+            let errors: Vec<_> = (0..20).map(sign).collect();
+            over.store(true, Ordering::Relaxed);
+            errors
+        });
+        assert_eq!(errors, [""; 20]);
         drop(taken);
         journal.end(web);
     }

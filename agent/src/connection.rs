@@ -77,8 +77,9 @@ impl Connection {
         self.unfinished
     }
 
-    /// Answers calls for as long as they come. Before each answer `named` gets whether a rule names the client.
-    pub fn serve(&mut self, agent: &Agent, mut named: impl FnMut(bool)) -> Next {
+    /// Answers calls for as long as they come. Before each answer `may_stay` gets the client, after it was found out
+    /// whether a rule names it, and says whether it still has a place.
+    pub fn serve(&mut self, agent: &Agent, mut may_stay: impl FnMut(&Peer) -> bool) -> Next {
         loop {
             let linger = match self.peer.named && self.unfinished.is_none() {
                 true => LINGER,
@@ -98,7 +99,10 @@ impl Connection {
             };
             self.unfinished = None;
             self.find_name(agent);
-            named(self.peer.named);
+            if !may_stay(&self.peer) {
+                let _ = send(&mut self.client, &[Reply::Refused(no_place())]); // it may be gone
+                return Next::Close;
+            }
             if self.serve_one(&frame, agent) == Next::Close {
                 return Next::Close;
             }
@@ -119,8 +123,9 @@ impl Connection {
     /// Asks whether a rule names the client now; a user database or a launcher that does not answer changes nothing.
     fn find_name(&mut self, agent: &Agent) {
         let identities = agent.identities();
-        if identities.name_units() {
-            self.peer.find_unit(&self.client);
+        match identities.name_units() {
+            true => self.peer.find_unit(&self.client),
+            false => self.peer.forget_unit(),
         }
         let named = identities.know(&self.peer);
         if named || !self.peer.has_unknowns() {
@@ -195,6 +200,15 @@ impl Connection {
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.client.as_fd()
+    }
+}
+
+/// The answer to a client that gets no place, or loses its own.
+pub fn no_place() -> Refusal {
+    Refusal::Busy {
+        message: "the agent has as many connections as it takes, or as it takes from one user: close some, \
+                  or try again later"
+            .to_owned(),
     }
 }
 

@@ -41,7 +41,7 @@ struct Inner {
 }
 
 /// How long the launcher may take. To start a program takes milliseconds, on a busy machine a second.
-pub(crate) const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// How long it may take to look up a process for the log alone: the client waits.
 pub(crate) const LOG_LIMIT: Duration = Duration::from_millis(500);

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use listenfd::ListenFd;
 use wire::{Refusal, Reply, Transport, codec};
 
-use crate::connection::{Connection, Next};
+use crate::connection::{Connection, Next, no_place};
 use crate::log::{self, Level, Refused};
 use crate::metrics::OpenConnection;
 use crate::panics::contain;
@@ -124,10 +124,10 @@ impl Listener {
             for event in events {
                 // The client concerned is dropped; the others are served.
                 contain(|| match event {
-                    Event::Ready(open) => serve(open, agent, waiting),
+                    Event::Ready(open) => self.table.serve(open, agent),
                     // Who began a message learns why the connection is closed.
                     Event::Late(open) if open.connection.unfinished().is_some() => {
-                        serve(open, agent, waiting);
+                        self.table.serve(open, agent);
                     }
                     Event::Late(idle) => drop(idle),
                     Event::Watched(CLIENT) => self.accept(agent, &mut failing),
@@ -190,7 +190,9 @@ impl Table {
     /// Asks in a thread for the groups and the unit of a client that would be refused without them: strangers must not have
     /// the place of a user whom a group or a unit names.
     fn ask_at_door(&self, stream: UnixStream, mut peer: Peer, agent: &Arc<Agent>) {
-        let Some(door) = Door::enter(&self.places, peer.uid) else {
+        let may_enter = agent.may_look_up(peer.uid);
+        let door = may_enter.then(|| Door::enter(&self.places, peer.uid));
+        let Some(door) = door.flatten() else {
             return refuse(stream, &peer, agent);
         };
         let (table, agent) = (self.clone(), Arc::clone(agent));
@@ -224,7 +226,39 @@ impl Table {
             uid: peer.uid,
             named: peer.named,
         };
-        let own = peer.uid == 0 || peer.uid == geteuid().as_raw();
+        let places = Arc::clone(&self.places);
+        let is_entered = self.enter(holder, None, agent);
+        is_entered.then_some(Place { places, holder })
+    }
+
+    /// Has the place counted as a named user's if its client turned out to be one, or no more; returns whether there is
+    /// room for it.
+    fn rename(&self, place: &mut Place, named: bool, agent: &Agent) -> bool {
+        let holder = Holder {
+            named,
+            ..place.holder
+        };
+        if holder == place.holder {
+            return true;
+        }
+        let is_entered = match named {
+            true => self.enter(holder, Some(place.holder), agent),
+            false => {
+                let mut places = lock(&self.places);
+                places.leave(place.holder);
+                places.enter(holder);
+                true
+            }
+        };
+        if is_entered {
+            place.holder = holder;
+        }
+        is_entered
+    }
+
+    /// Counts a connection, if there is room or can be made: a new one, or one that had another place.
+    fn enter(&self, holder: Holder, before: Option<Holder>, agent: &Agent) -> bool {
+        let own = holder.uid == 0 || holder.uid == geteuid().as_raw();
         let limits = agent.identities().limits;
         let idle = || {
             let all = self.waiting.idle(|open| open.place.holder).into_iter();
@@ -233,24 +267,46 @@ impl Table {
         };
         for _ in 0..TRIES {
             let mut places = lock(&self.places);
+            if let Some(before) = before {
+                places.leave(before);
+            }
             let verdict = places.judge(holder, own, &limits, idle);
-            if verdict == Verdict::Admit {
-                places.enter(holder);
-                drop(places);
-                let places = Arc::clone(&self.places);
-                return Some(Place { places, holder });
+            match verdict {
+                Verdict::Admit => places.enter(holder),
+                _ => before.into_iter().for_each(|before| places.enter(before)),
             }
             drop(places);
             match verdict {
+                Verdict::Admit => return true,
                 Verdict::InPlaceOf(id) => {
                     if self.waiting.take(id).is_some() {
                         agent.metrics.connection_evicted();
                     }
                 }
-                Verdict::Admit | Verdict::Refuse => break,
+                Verdict::Refuse => break,
             }
         }
-        None
+        false
+    }
+
+    /// Gives the connection a thread until its client is silent.
+    fn serve(&self, mut open: Open, agent: &Arc<Agent>) {
+        let (table, agent) = (self.clone(), Arc::clone(agent));
+        let refused = open.connection.refused(NOT_SERVED);
+        let serve = move || {
+            let place = &mut open.place;
+            let next = open.connection.serve(&agent, |peer| {
+                let may_stay = table.rename(place, peer.named, &agent);
+                if !may_stay {
+                    count_refused(peer, &agent);
+                }
+                may_stay
+            });
+            if next == Next::Wait {
+                wait(&table.waiting, open);
+            }
+        };
+        start_thread(refused, serve);
     }
 }
 
@@ -276,20 +332,6 @@ fn wait(waiting: &Waiting<Open>, open: Open) {
             log::warn(&format!("cannot wait for a client: {error}"));
         });
     }
-}
-
-/// Gives the connection a thread until its client is silent.
-fn serve(mut open: Open, agent: &Arc<Agent>, waiting: &Arc<Waiting<Open>>) {
-    let (agent, waiting) = (Arc::clone(agent), Arc::clone(waiting));
-    let refused = open.connection.refused(NOT_SERVED);
-    let serve = move || {
-        let place = &mut open.place;
-        let next = open.connection.serve(&agent, |named| place.name(named));
-        if next == Next::Wait {
-            wait(&waiting, open);
-        }
-    };
-    start_thread(refused, serve);
 }
 
 fn start_thread(refused: Refused, run: impl FnOnce() + Send + 'static) {
@@ -335,17 +377,17 @@ const WINDOW: Duration = Duration::from_secs(2);
 const SLOW_CLIENT: Duration = Duration::from_millis(100);
 
 fn refuse(stream: UnixStream, peer: &Peer, agent: &Agent) {
+    count_refused(peer, agent);
+    let busy = Reply::Refused(no_place());
+    // An empty socket takes it at once; nothing is waited for here.
+    let _ = Transport::new(stream).send(codec::encode_reply(&busy), Duration::from_millis(1));
+}
+
+fn count_refused(peer: &Peer, agent: &Agent) {
     log::refused(peer.refused("connection_refused"), || {
         log::event(Level::Warn, "connection_refused", peer.fields());
     });
     agent.metrics.connection_refused();
-    let busy = Reply::Refused(Refusal::Busy {
-        message: "the agent has as many connections as it takes, or as it takes from one user: close some, \
-                  or try again later"
-            .to_owned(),
-    });
-    // An empty socket takes it at once; nothing is waited for here.
-    let _ = Transport::new(stream).send(codec::encode_reply(&busy), Duration::from_millis(1));
 }
 
 /// A connection's place among those that may be open; given back on drop.
@@ -353,18 +395,6 @@ fn refuse(stream: UnixStream, peer: &Peer, agent: &Agent) {
 struct Place {
     places: Arc<Mutex<Places>>,
     holder: Holder,
-}
-
-impl Place {
-    /// Its user turned out to be named, or not to be any more.
-    fn name(&mut self, named: bool) {
-        if self.holder.named != named {
-            let mut places = lock(&self.places);
-            places.leave(self.holder);
-            self.holder.named = named;
-            places.enter(self.holder);
-        }
-    }
 }
 
 impl Drop for Place {

@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::accounts::Accounts;
-use crate::launcher::{LIMIT, LOG_LIMIT};
+use crate::launcher::LOG_LIMIT;
 use crate::log::{self, Fields, Refused};
 use config::UnitName;
 use config::process::{self, Process};
@@ -47,8 +47,8 @@ enum Unit {
     Unasked,
     /// As it was at that time; `None` outside of all units, or where the process has ended.
     Known(Option<UnitName>, Evidence, Instant),
-    /// The last question got no answer.
-    Unknown,
+    /// The last question got no answer at that time.
+    Unknown(Instant),
 }
 
 /// How the process that connected is told from others.
@@ -62,6 +62,12 @@ pub(crate) enum Evidence {
 
 /// How long a unit is known: only root moves a process to another one.
 const UNIT_GOOD_FOR: Duration = Duration::from_secs(60);
+
+/// For the launcher's answer, which takes less than a millisecond: callers whom no unit names wait for it, too.
+const UNIT_LIMIT: Duration = Duration::from_secs(2);
+
+/// A launcher in trouble is asked no more often about one connection.
+const UNIT_PAUSE: Duration = Duration::from_secs(1);
 
 impl Peer {
     /// By SO_PEERCRED, as of when it connected; its user's groups by `accounts`, as of the last minute.
@@ -124,13 +130,19 @@ impl Peer {
 
     /// Asks for the unit of the process that connected at the other end of `socket`, unless it is known.
     pub(crate) fn find_unit(&mut self, socket: impl AsFd) {
-        if matches!(&self.unit, Unit::Known(.., at) if at.elapsed() < UNIT_GOOD_FOR) {
+        if self.unit.is_settled() {
             return;
         }
-        let (asked, found) = (Instant::now(), self.read_process(&socket));
+        let asked = Instant::now();
+        let found = self.read_process(&socket);
+        self.take_unit(asked, found);
+    }
+
+    fn take_unit(&mut self, asked: Instant, found: Result<(Process, Evidence), String>) {
         self.unit = match found {
-            Ok((process, evidence)) => {
+            Ok((mut process, evidence)) => {
                 let unit = process.unit.clone();
+                process.unit = process.unit.filter(|_| evidence == Evidence::Descriptor);
                 self.process = OnceLock::from(process);
                 Unit::Known(unit, evidence, asked)
             }
@@ -141,9 +153,17 @@ impl Peer {
                         "cannot determine the unit of uid={uid} pid={pid}: {error}"
                     ));
                 });
-                Unit::Unknown
+                if let Some(process) = self.process.get_mut() {
+                    process.unit = None;
+                }
+                Unit::Unknown(Instant::now())
             }
         };
+    }
+
+    /// No rule asks for the unit any more.
+    pub(crate) fn forget_unit(&mut self) {
+        self.unit = Unit::Unasked;
     }
 
     /// Reads about the process that connected, and no other: its number has been its own as long as it has not ended.
@@ -155,7 +175,9 @@ impl Peer {
             }
             Err(_) => return Ok((Process::default(), Evidence::Descriptor)), // it is gone
         };
-        let process = self.accounts.process(self.pid, self.connected, LIMIT)?;
+        let process = self
+            .accounts
+            .process(self.pid, self.connected, UNIT_LIMIT)?;
         let mut events = [PollFd::new(&pidfd, PollFlags::IN)]; // readable from its end on
         match poll(&mut events, Some(&Timespec::default())) {
             Ok(0) => Ok((process, evidence)),
@@ -181,13 +203,13 @@ impl Peer {
     pub(crate) fn unit(&self) -> Option<(&UnitName, Evidence)> {
         match &self.unit {
             Unit::Known(unit, evidence, _) => Some((unit.as_ref()?, *evidence)),
-            Unit::Unasked | Unit::Unknown => None,
+            Unit::Unasked | Unit::Unknown(_) => None,
         }
     }
 
     /// Returns whether its user's groups, or the unit of its process, have just been asked for without an answer.
     pub fn has_unknowns(&self) -> bool {
-        matches!(self.unit, Unit::Unknown) || self.accounts.has_unknown_groups(self.uid)
+        matches!(self.unit, Unit::Unknown(_)) || self.accounts.has_unknown_groups(self.uid)
     }
 
     /// Its process, for the log: the program's name in brackets is one that the process may have given to itself. Asked
@@ -196,7 +218,7 @@ impl Peer {
         self.process.get_or_init(|| {
             let found = self.accounts.process(self.pid, self.connected, LOG_LIMIT);
             let mut process = found.unwrap_or_default();
-            if matches!(self.unit, Unit::Known(..)) {
+            if !matches!(self.unit, Unit::Unasked) {
                 process.unit = None; // a rule could not rely on it
             }
             process
@@ -210,6 +232,17 @@ impl Peer {
             ("gid", self.gid.into()),
             ("pid", self.pid.into()),
         ]
+    }
+}
+
+impl Unit {
+    /// Returns whether nobody is to be asked now.
+    fn is_settled(&self) -> bool {
+        match self {
+            Unit::Unasked => false,
+            Unit::Known(.., at) => at.elapsed() < UNIT_GOOD_FOR,
+            Unit::Unknown(at) => at.elapsed() < UNIT_PAUSE,
+        }
     }
 }
 
@@ -228,5 +261,48 @@ impl Peer {
             *evidence = Evidence::Number;
         }
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(stream: &UnixStream) -> Peer {
+        Peer::of(stream, &Accounts::own()).unwrap()
+    }
+
+    #[test]
+    fn a_launcher_without_an_answer_is_not_asked_about_a_unit_again_at_once() {
+        let (stream, _other) = UnixStream::pair().unwrap();
+        let mut peer = peer(&stream);
+        let asked = Instant::now();
+        peer.unit = Unit::Unknown(asked);
+        peer.find_unit(&stream);
+        assert!(matches!(peer.unit, Unit::Unknown(at) if at == asked));
+        assert!(peer.has_unknowns());
+        // Without a rule for units, that refuses nothing.
+        peer.forget_unit();
+        assert!(!peer.has_unknowns());
+    }
+
+    #[test]
+    fn the_log_has_no_unit_that_is_not_sure() {
+        let unit = || Some("payments.service".parse().unwrap());
+        let process = |unit| Process {
+            unit,
+            ..Process::default()
+        };
+        let (stream, _other) = UnixStream::pair().unwrap();
+        let mut peer = peer(&stream);
+        peer.process = OnceLock::from(process(unit()));
+        assert_eq!(peer.process().unit, unit()); // a hint, without a rule
+        peer.take_unit(Instant::now(), Err("no answer".to_owned()));
+        assert_eq!(peer.process().unit, None);
+        for (evidence, logged) in [(Evidence::Number, None), (Evidence::Descriptor, unit())] {
+            peer.take_unit(Instant::now(), Ok((process(unit()), evidence)));
+            assert_eq!(peer.process().unit, logged);
+            assert_eq!(peer.unit(), Some((&unit().unwrap(), evidence)));
+        }
     }
 }

@@ -31,6 +31,8 @@ pub struct Agent {
     rates: Rates,
     /// Of callers whom no rule names.
     unnamed_rates: Rates,
+    /// Of clients who would be refused without an answer about their groups or unit.
+    lookup_rates: Rates,
     /// Whose turn it is of those who exceed that.
     turn: Mutex<()>,
     requests: Mutex<Requests>,
@@ -47,6 +49,10 @@ struct Requests {
 /// How long callers whom no rule names wait, one after the other, when they have exceeded their rate: together they
 /// are refused a thousand times a second at most, and the processor is for the others.
 const PACE: Duration = Duration::from_millis(1);
+
+/// Clients of one user in a second about whom somebody is asked before they are refused a connection. The launcher answers
+/// thousands.
+const LOOKUPS: u32 = 100;
 
 /// A request that is under way, until it is dropped.
 #[derive(Debug)]
@@ -72,6 +78,7 @@ impl Agent {
             pin_tries,
             rates: Rates::default(),
             unnamed_rates: Rates::default(),
+            lookup_rates: Rates::default(),
             turn: Mutex::default(),
             requests: Mutex::default(),
             done: Condvar::new(),
@@ -129,6 +136,12 @@ impl Agent {
                  (limits.requests-per-second-unnamed of the agent's configuration): try again in a second"
             ),
         })
+    }
+
+    /// Returns whether the groups and the unit of a client may be asked for, which would be refused a connection otherwise.
+    #[must_use]
+    pub fn may_look_up(&self, uid: u32) -> bool {
+        self.lookup_rates.take(uid, LOOKUPS, Instant::now())
     }
 
     /// Waits for as long as a caller has to that has exceeded its rate.

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use files::{NewFile, Place, Storage, directory};
 use jiff::Timestamp;
-use rustix::fs::{Access, Dir, Mode, OFlags, access, openat};
+use rustix::fs::{Access, Dir, Mode, OFlags, access, fstat, openat};
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use token::{PinFingerprint, PinKey};
@@ -82,17 +82,19 @@ const SIZE_LIMIT: u64 = 128 * 1024;
 const TOKEN_LIMIT: usize = 1000;
 
 /// Where the agent keeps its state: where systemd says (`StateDirectory=`), else as configured, else in the packages'
-/// directory if it belongs to this user and can be written to.
+/// directory if it belongs to this user and can be written to, or has records.
 pub fn state_directory(configured: Option<&Path>) -> Option<PathBuf> {
-    let own = |path: &PathBuf| {
-        let metadata = std::fs::metadata(path);
-        metadata.is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == geteuid().as_raw())
-            && access(path, Access::WRITE_OK).is_ok()
-    };
-    let packaged = || Some(PathBuf::from(STATE)).filter(own);
+    let packaged = || Some(PathBuf::from(STATE)).filter(|path| is_usable(path));
     by_systemd()
         .or_else(|| configured.map(Path::to_owned))
         .or_else(packaged)
+}
+
+/// Records count where no more can be written, too: a PIN that was refused is not tried.
+fn is_usable(state: &Path) -> bool {
+    let metadata = std::fs::metadata(state);
+    metadata.is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == geteuid().as_raw())
+        && (access(state, Access::WRITE_OK).is_ok() || state.join(NAME).is_dir())
 }
 
 /// Where an agent of this configuration may keep its state, whoever started it.
@@ -143,6 +145,11 @@ impl PinRecords {
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Returns whether it was removed since it was opened: what is written to it is lost.
+    pub fn is_removed(&self) -> bool {
+        fstat(&self.directory).is_ok_and(|stat| stat.st_nlink == 0)
     }
 
     /// Reads everything.
@@ -267,6 +274,23 @@ mod tests {
         }
         let found = records.read().unwrap();
         assert!(matches!(found.key, FoundKey::Missing) && found.records.is_empty());
+    }
+
+    /// On a file system that is mounted read-only, or in a directory that belongs to this user alone by its number.
+    #[test]
+    fn records_in_a_directory_that_cannot_be_written_to_count() {
+        let state = tempfile::tempdir().unwrap();
+        assert!(is_usable(state.path()));
+        assert!(!is_usable(&state.path().join("absent")));
+        let records = PinRecords::make(state.path()).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode;
+        std::fs::set_permissions(state.path(), mode(0o500)).unwrap();
+        let with_records = is_usable(state.path());
+        std::fs::set_permissions(state.path(), mode(0o700)).unwrap();
+        assert!(with_records);
+        assert!(!records.is_removed());
+        std::fs::remove_dir(records.path()).unwrap();
+        assert!(records.is_removed());
     }
 
     #[test]

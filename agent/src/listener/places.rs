@@ -13,7 +13,7 @@ use config::Limits;
 pub(super) struct Places {
     named: Part,
     unnamed: Part,
-    /// Clients without a place, whose groups are being asked about.
+    /// Clients without a place, whose groups and units are being asked about.
     door: Part,
 }
 
@@ -56,8 +56,11 @@ const SPARE: u32 = 16;
 /// Beyond the table, connections of root and of the agent's own user.
 const OWN: u32 = 16;
 
-/// Clients at the door; half of them may be of one user. Each has a thread while the user database is asked.
+/// Clients at the door. Each has a thread while the user database or the launcher is asked.
 const DOOR: u32 = 128;
+
+/// Of them, those of one user: a few strangers do not fill it.
+const DOOR_EACH: u32 = DOOR / 8;
 
 impl Places {
     /// Says what becomes of a client. `own`: it is root or the agent's own user. `idle` is asked only where there is no room.
@@ -103,7 +106,7 @@ impl Places {
 
     /// Lets a client wait at the door until its user's groups are known, if there are not too many.
     pub(super) fn enter_door(&mut self, uid: u32) -> bool {
-        let fits = self.door.all < DOOR && self.door.of(uid) < DOOR / 2;
+        let fits = self.door.all < DOOR && self.door.of(uid) < DOOR_EACH;
         if fits {
             self.door.enter(uid);
         }
@@ -326,13 +329,13 @@ mod tests {
     }
 
     #[test]
-    fn half_of_the_door_is_for_other_users() {
+    fn few_users_do_not_fill_the_door() {
         let mut places = Places::default();
         let entered = (0..1000).filter(|_| places.enter_door(1)).count();
-        assert_eq!(entered, DOOR as usize / 2);
+        assert_eq!(entered, DOOR_EACH as usize);
         assert!(places.enter_door(2));
         let entered = (3..1000).filter(|uid| places.enter_door(*uid)).count();
-        assert_eq!(entered, DOOR as usize / 2 - 1);
+        assert_eq!(entered, (DOOR - DOOR_EACH) as usize - 1);
         places.leave_door(1);
         assert!(!places.enter_door(2) || places.door.of(2) == 2);
         assert!(!places.enter_door(3000));

@@ -6,7 +6,7 @@
 
 mod line;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
@@ -43,6 +43,8 @@ struct Record {
     /// Why nothing is recorded in the state directory, so that no PIN is tried.
     fault: Option<String>,
     tries: BTreeMap<PinFingerprint, Tried>,
+    /// PINs that a token has accepted, and not refused since.
+    good: BTreeSet<PinFingerprint>,
     /// Tries that the token has not answered yet.
     under_way: usize,
 }
@@ -139,6 +141,7 @@ impl PinTries {
             disk: None,
             fault: None,
             tries: BTreeMap::new(),
+            good: BTreeSet::new(),
             under_way: 0,
         };
         Ok(PinTries {
@@ -163,8 +166,8 @@ impl PinTries {
     }
 
     /// Whether this PIN may be tried, where the token counts failures so. If it may, the try is recorded from here on,
-    /// and on the disk where there is one; but for a PIN that was good before. What its identities had before is
-    /// forgotten.
+    /// and on the disk where there is one; but for a PIN that was good before. One that was good for another worker needs
+    /// no room on the disk. What its identities had before is forgotten.
     pub(super) fn begin(
         &self,
         pin: &PinFingerprint,
@@ -178,15 +181,24 @@ impl PinTries {
             Some(tried) => record.try_again(&tried, owner, failures),
             None if was_good => Permission::Try,
             None => match record.begin(pin, owner, failures) {
-                Ok(()) => Permission::Try,
-                Err(why) => Permission::Unrecorded(why),
+                Permission::Unrecorded(_) | Permission::TooManyRecords(_)
+                    if record.good.contains(pin) =>
+                {
+                    record.insert(pin, owner, failures);
+                    Permission::Try
+                }
+                permission => permission,
             },
         }
     }
 
     /// The token has accepted this PIN.
     pub(super) fn accept(&self, pin: &PinFingerprint) {
-        self.lock().forget(pin);
+        let mut record = self.lock();
+        record.forget(pin);
+        if record.good.len() < LIMIT {
+            record.good.insert(pin.clone());
+        }
     }
 
     /// The try was not made, or its answer was another one than a refusal: what an earlier try has left stays.
@@ -208,6 +220,7 @@ impl PinTries {
     /// Has no worker try this PIN again.
     pub(super) fn refuse(&self, pin: &PinFingerprint, owner: &PinOwner) {
         let mut record = self.lock();
+        record.good.remove(pin);
         if !record.tries.contains_key(pin) {
             record.insert(pin, owner, Failures::Untold); // a good one until now
         }
@@ -306,32 +319,58 @@ impl Record {
     }
 
     /// Records a try that was not made yet, or says why it cannot.
-    fn begin(
-        &mut self,
-        pin: &PinFingerprint,
-        owner: &PinOwner,
-        before: Failures,
-    ) -> Result<(), String> {
+    fn begin(&mut self, pin: &PinFingerprint, owner: &PinOwner, before: Failures) -> Permission {
         if let Some(fault) = &self.fault {
-            return Err(fault.clone());
+            return Permission::Unrecorded(fault.clone());
         }
-        let is_owners = |tried: &&Tried| {
-            let identities = &tried.record.identities;
-            owner.identities.iter().any(|one| identities.contains(one))
-        };
-        let own = self.tries.values().filter(is_owners).count();
-        if self.tries.len() >= LIMIT || own >= LIMIT_EACH {
-            return Err(format!(
-                "there are {own} records of refused PINs of this identity, and {} in all: roleseal-admin pin retry \
-                 IDENTITY",
-                self.tries.len()
-            ));
+        if let Some(why) = self.beyond_limits(owner) {
+            return Permission::TooManyRecords(why);
         }
         self.insert(pin, owner, before);
-        self.store(pin).map_err(|error| {
-            self.tries.remove(pin);
-            format!("{error}; mend that: the agent tries again each minute")
-        })
+        match self.store(pin) {
+            Ok(()) => Permission::Try,
+            Err(error) => {
+                self.tries.remove(pin);
+                let mut remedy = "mend that: the agent tries again each minute";
+                if let Some(disk) = &self.disk {
+                    let _ = disk.remove(pin); // it is there if the disk failed after the rename
+                    if disk.is_removed() {
+                        remedy = "the directory was removed: restart the agent";
+                    }
+                }
+                Permission::Unrecorded(format!("{error}; {remedy}"))
+            }
+        }
+    }
+
+    /// Says that there are too many records for another one of this owner, and which to remove.
+    fn beyond_limits(&self, owner: &PinOwner) -> Option<String> {
+        let mut counts = BTreeMap::new();
+        for identity in self
+            .tries
+            .values()
+            .flat_map(|tried| &tried.record.identities)
+        {
+            *counts.entry(identity).or_insert(0) += 1;
+        }
+        let own = owner
+            .identities
+            .iter()
+            .filter_map(|one| counts.get_key_value(one));
+        let most = own.max_by_key(|(_, count)| **count);
+        let (identity, count) = match most {
+            Some((identity, count)) if *count >= LIMIT_EACH => (*identity, *count),
+            _ if self.tries.len() < LIMIT => return None,
+            _ => match counts.into_iter().max_by_key(|(_, count)| *count) {
+                Some(most) => most,
+                None => return Some(format!("there are {LIMIT} damaged records of refused PINs")),
+            },
+        };
+        Some(format!(
+            "there are {} records of refused PINs, {count} of them of identity {identity:?}: roleseal-admin pin retry \
+             {identity}",
+            self.tries.len()
+        ))
     }
 
     fn insert(&mut self, pin: &PinFingerprint, owner: &PinOwner, before: Failures) {
@@ -413,6 +452,9 @@ impl Record {
     fn load(&mut self) {
         let Some(disk) = &self.disk else { return };
         let path = disk.path().display().to_string();
+        if disk.is_removed() {
+            return self.fail(format!("{path} was removed: restart the agent"));
+        }
         let found = match disk.read() {
             Ok(found) => found,
             Err(error) => {

@@ -205,12 +205,13 @@ impl PinGuard<'_> {
                 "the answer to the first try of the PIN was lost, so it counts as refused and is not tried again",
             )),
             ToToken::Pin(Permission::Unrecorded(why)) => Err(TokenError::Wait {
-                text: format!(
-                    "{}: the PIN is not tried, since the try cannot be recorded: {why}",
-                    untried.name
-                ),
+                text: untried.unrecorded(&why),
                 seconds: UNRECORDED_WAIT,
             }),
+            // Only an operator ends it: to look each minute would disturb the token's other keys for nothing.
+            ToToken::Pin(Permission::TooManyRecords(why)) => {
+                Err(TokenError::Unusable(untried.unrecorded(&why)))
+            }
             _ => Err(nonsense()),
         }
     }
@@ -235,6 +236,13 @@ impl PinGuard<'_> {
 }
 
 impl UntriedPins<'_> {
+    fn unrecorded(&self, why: &str) -> String {
+        format!(
+            "{}: the PIN is not tried, since the try cannot be recorded: {why}",
+            self.name
+        )
+    }
+
     fn forbidden(&self, why: &str) -> TokenError {
         let (name, take_over) = (self.name, self.take_over);
         TokenError::PinRejected(format!(

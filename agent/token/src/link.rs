@@ -91,8 +91,10 @@ pub enum Permission {
     Refused,
     /// It was tried, and whether the token has refused it is unknown.
     Unanswered,
-    /// The try cannot be recorded, and why.
+    /// The try cannot be recorded now, and why.
     Unrecorded(String),
+    /// The try is not recorded before an operator removes records, and why.
+    TooManyRecords(String),
 }
 
 /// Which token to open, and what on it. Each kind of token has a program of its own.

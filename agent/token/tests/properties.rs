@@ -188,6 +188,7 @@ fn to_token() -> impl Strategy<Value = ToToken> {
         Just(Permission::Refused),
         Just(Permission::Unanswered),
         text().prop_map(Permission::Unrecorded),
+        text().prop_map(Permission::TooManyRecords),
     ];
     prop_oneof![
         open.prop_map(|(open, pin_key)| ToToken::Open { open, pin_key }),

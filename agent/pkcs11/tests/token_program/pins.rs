@@ -76,6 +76,7 @@ fn a_pin_that_the_agent_forbids_is_not_tried() {
         Permission::Refused,
         Permission::Unanswered,
         Permission::Unrecorded("the disk is full".to_owned()),
+        Permission::TooManyRecords("100 records".to_owned()),
     ] {
         let store = Store::new();
         store.generate("EC:prime256v1", "01", "web", &[]);
@@ -94,10 +95,12 @@ fn a_pin_that_the_agent_forbids_is_not_tried() {
         let FromToken::Opened(Err(error)) = answer else {
             panic!("{answer:?}")
         };
-        let passes = matches!(permission, Permission::Unrecorded(_));
-        match error {
-            TokenError::PinRejected(_) => assert!(!passes),
-            TokenError::Wait { text, .. } => assert!(passes && text.contains("disk is full")),
+        match (permission, error) {
+            (Permission::Refused | Permission::Unanswered, TokenError::PinRejected(_)) => {}
+            (Permission::Unrecorded(why), TokenError::Wait { text, .. })
+            | (Permission::TooManyRecords(why), TokenError::Unusable(text)) => {
+                assert!(text.contains(&why), "{text}");
+            }
             other => panic!("{other:?}"),
         }
         assert!(program.end().success());

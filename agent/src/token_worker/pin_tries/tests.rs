@@ -60,6 +60,10 @@ fn is_unrecorded(permission: &Permission) -> bool {
     matches!(permission, Permission::Unrecorded(_))
 }
 
+fn is_beyond_limits(permission: &Permission, named: &str) -> bool {
+    matches!(permission, Permission::TooManyRecords(why) if why.ends_with(named))
+}
+
 #[test]
 fn a_try_is_on_the_disk_before_it_is_made() {
     let (lab, tries) = Lab::new();
@@ -219,12 +223,13 @@ fn invented_pins_push_no_record_out() {
     for number in 0..LIMIT_EACH {
         assert_eq!(invent("liar", number), Permission::Try);
     }
-    assert!(is_unrecorded(&invent("liar", LIMIT_EACH)));
+    assert!(is_beyond_limits(&invent("liar", LIMIT_EACH), " liar"));
     for number in 0..LIMIT {
         invent(&format!("liar {number}"), number);
     }
     assert_eq!(tries.lock().tries.len(), LIMIT);
-    assert!(is_unrecorded(&invent("batch", 0)));
+    // Whose records make room is said to those who have none.
+    assert!(is_beyond_limits(&invent("batch", 0), " liar"));
     assert_eq!(tries.begin(&wrong, &web, FLAG, false), Permission::Refused);
     // Its successor is tried: the record of the first goes.
     let right = pin(&tries, "right");
@@ -251,4 +256,43 @@ fn what_cannot_be_recorded_is_not_tried() {
     tries.read_again(); // of a directory that is gone
     let pin = pin(&tries, "1234");
     assert!(is_unrecorded(&tries.begin(&pin, &web, FLAG, false)));
+}
+
+/// As after a reload that has a token opened by another worker, while the disk is full.
+#[test]
+fn a_pin_that_was_accepted_needs_no_room_on_the_disk_until_it_is_refused() {
+    let (_lab, tries) = Lab::new();
+    let web = owner(&["web"]);
+    let right = pin(&tries, "right");
+    assert_eq!(tries.begin(&right, &web, FLAG, false), Permission::Try);
+    tries.accept(&right);
+    std::fs::remove_dir_all(tries.directory().unwrap()).unwrap();
+    assert_eq!(tries.begin(&right, &web, FLAG, false), Permission::Try);
+    assert!(tries.is_recorded("web")); // in memory: a lost answer counts
+    tries.accept(&right);
+    // The token's PIN was changed: it is tried once.
+    assert_eq!(tries.begin(&right, &web, FLAG, false), Permission::Try);
+    tries.refuse(&right, &web);
+    assert_eq!(tries.begin(&right, &web, FLAG, false), Permission::Refused);
+    tries.lock().forget(&right);
+    assert!(is_unrecorded(&tries.begin(&right, &web, FLAG, false)));
+}
+
+#[test]
+fn a_directory_that_was_removed_takes_a_restart() {
+    let (lab, tries) = Lab::new();
+    let web = owner(&["web"]);
+    let wrong = pin(&tries, "wrong");
+    tries.begin(&wrong, &web, FLAG, false);
+    tries.refuse(&wrong, &web);
+    std::fs::remove_dir_all(tries.directory().unwrap()).unwrap();
+    let right = pin(&tries, "right");
+    let begin = || match tries.begin(&right, &web, FLAG, false) {
+        Permission::Unrecorded(why) => assert!(why.contains("restart the agent"), "{why}"),
+        other => panic!("{other:?}"),
+    };
+    begin();
+    drop(PinRecords::make(lab.0.path()).unwrap()); // which is another one
+    tries.read_again();
+    begin();
 }
