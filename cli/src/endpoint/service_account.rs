@@ -208,7 +208,8 @@ impl ServiceAccounts {
         let line = line(offer.name(), caller, &session);
         self.note(Event::Served(caller.clone()), &line);
         let mut answer = credentials(&session);
-        answer.extensions_mut().insert(Authorized);
+        let authorized = Authorized::Account(account.to_string());
+        answer.extensions_mut().insert(authorized);
         answer
     }
 
