@@ -217,6 +217,7 @@ impl Inner {
             drop(state);
             self.tell(Event::Ended(&status));
         }
+        self.sessions.forget(&self.target);
     }
 
     /// Takes the cache's session, if there is a valid one.
