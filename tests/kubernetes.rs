@@ -1,5 +1,6 @@
 mod api_server;
 pub(crate) mod issuer;
+mod tenants;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

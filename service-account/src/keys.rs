@@ -31,9 +31,6 @@ pub enum KeySetError {
     /// It is no JWK set.
     #[error("not a JWK set: {0}")]
     Malformed(#[from] serde_json::Error),
-    /// It has other keys, such as those of RSA with less than 2048 bits.
-    #[error("no key for RS256 (RSA of 2048 bits or more) or ES256 (P-256) with an id")]
-    NoneUsable,
 }
 
 /// The largest JWK set that is read, in bytes: a key takes half a KiB, and a cluster has two or three.
@@ -49,7 +46,7 @@ const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 const COORDINATE: usize = 32;
 
 impl KeySet {
-    /// Reads a JWK set. Keys of other types or for other purposes are ignored, and those without an id.
+    /// Reads a JWK set. Keys of other types or for other purposes are ignored, and those without an id: it may be empty.
     pub fn parse(json: &[u8]) -> Result<KeySet, KeySetError> {
         #[derive(Deserialize)]
         struct Document {
@@ -61,10 +58,7 @@ impl KeySet {
         for (id, key) in document.keys.into_iter().filter_map(usable).take(KEYS) {
             keys.entry(id).or_insert(key);
         }
-        match keys.is_empty() {
-            true => Err(KeySetError::NoneUsable),
-            false => Ok(KeySet(keys)),
-        }
+        Ok(KeySet(keys))
     }
 
     /// Returns how many keys there are.

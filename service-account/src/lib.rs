@@ -17,4 +17,4 @@ pub use keys::{KEY_SET_LIMIT, KeySet, KeySetError};
 pub use pattern::AccountPattern;
 pub use refresh::{Pace, Refresh};
 pub use session_name::SessionNameTemplate;
-pub use token::{Expected, Refusal, TOKEN_LIMIT, Unverified};
+pub use token::{Expected, Refusal, TOKEN_LIMIT, Unverified, quoted};

@@ -24,6 +24,13 @@ impl AccountPattern {
     }
 }
 
+impl AccountPattern {
+    /// Returns an account that is meant: `example` for any name.
+    pub fn example(&self) -> Option<ServiceAccount> {
+        ServiceAccount::new(&self.namespace, self.name.as_deref().unwrap_or("example"))
+    }
+}
+
 impl FromStr for AccountPattern {
     type Err = &'static str;
 
@@ -74,6 +81,7 @@ mod tests {
             let pattern: AccountPattern = text.parse().unwrap();
             assert_eq!(pattern.matches(&api), matches, "{text}");
             assert_eq!(pattern.to_string(), text);
+            assert!(pattern.matches(&pattern.example().unwrap()), "{text}");
         }
         for text in [
             "",

@@ -34,7 +34,7 @@ pub struct Unverified<'t> {
 pub enum Refusal {
     #[error("it has more than {TOKEN_LIMIT} bytes")]
     TooLong,
-    #[error("it is no JWT: {0}")]
+    #[error("it is no JWT: {0:?}")]
     Malformed(String),
     #[error("its algorithm is {0:?}, not RS256 or ES256")]
     Algorithm(Algorithm),
@@ -232,7 +232,8 @@ impl Unverified<'_> {
     }
 }
 
-fn quoted(mut text: String) -> String {
+/// Cuts a text of somebody else's, for a message that quotes it.
+pub fn quoted(mut text: String) -> String {
     if text.len() > QUOTED {
         text.truncate(text.floor_char_boundary(QUOTED));
         text.push('…');

@@ -222,6 +222,7 @@ impl Inner {
             drop(state);
             self.tell(Event::Ended(&status));
         }
+        self.sessions.forget(&self.target);
     }
 
     /// Takes the cache's session, if there is a fresh one. Returns one that ends soon: a new one is better.

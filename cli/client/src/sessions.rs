@@ -110,10 +110,17 @@ impl Sessions {
         Some(session)
     }
 
-    /// Drops the session of a target that is not wanted any more.
-    pub fn forget(&self, target: &Target) {
+    /// Drops the session of a target that is not wanted any more. Another user of the target keeps its own, and asks anew
+    /// when that is due.
+    pub(crate) fn forget(&self, target: &Target) {
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         calls.remove(&target.key());
+    }
+
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> usize {
+        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.len()
     }
 
     /// Asks the agent whether this user may still have the session, which is used on. An error is the refusal: then

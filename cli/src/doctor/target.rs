@@ -46,7 +46,8 @@ impl ResolvedTarget {
         let of_file = in_file
             .as_ref()
             .and_then(|settings| settings.socket.clone());
-        let settings = common.over(options.or(in_file.unwrap_or_default()));
+        let mut settings = common.over(options.or(in_file.unwrap_or_default()));
+        settings.fill_in_example();
         let wanted = name.is_some() || settings.name_arns();
         let identity = settings.identity.clone();
         let socket = settings.socket.clone();
@@ -99,10 +100,14 @@ pub(super) fn finding(resolved: &ResolvedTarget) -> Finding {
         Some(Ok(target)) => target,
     };
     let session = &target.session;
+    let as_name = session.session_name.as_ref();
     let detail = format!(
-        "{}: {} for {} s, by {}; its ARNs agree",
+        "{}: {}{} for {} s, by {}; its ARNs agree",
         resolved.source(),
         session.target.role(),
+        as_name
+            .map(|name| format!(" as {name}"))
+            .unwrap_or_default(),
         session.duration.seconds(),
         session.endpoint,
     );

@@ -11,9 +11,14 @@ use serde::Serialize;
 
 pub(super) type Answer = Response<Full<Bytes>>;
 
-/// An answer's mark: the request showed a target's token.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Authorized;
+/// An answer's mark: the token that the request showed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Authorized {
+    /// A target's own.
+    Owner,
+    /// One of a service account.
+    Account(String),
+}
 
 pub(super) fn text(text: impl Into<String>) -> Answer {
     answer(StatusCode::OK, "text/plain", text.into().into_bytes())

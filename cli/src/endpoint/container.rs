@@ -47,7 +47,7 @@ impl Container {
             Ok(session) => credentials(&session),
             Err(error) => refusal(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
         };
-        answer.extensions_mut().insert(Authorized);
+        answer.extensions_mut().insert(Authorized::Owner);
         answer
     }
 }

@@ -83,6 +83,16 @@ impl Health {
 }
 
 impl State {
+    /// Of the sessions of one target: as long as not all are alike, one that fails or begins is its service account's alone.
+    fn of_all(each: impl Iterator<Item = State> + Clone) -> State {
+        let (best, worst) = (each.clone().min(), each.max());
+        match (best.unwrap_or(State::Ok), worst.unwrap_or(State::Ok)) {
+            (best, worst) if best == worst => best,
+            (State::Ok, State::Starting) => State::Ok,
+            _ => State::Degraded,
+        }
+    }
+
     /// Whether whoever asks gets credentials.
     pub(crate) fn gives_credentials(self) -> bool {
         matches!(self, State::Ok | State::Degraded)
@@ -131,7 +141,7 @@ impl TargetHealth {
 }
 
 impl TargetHealth {
-    /// Of a target with several sessions: the worst state, and what is next. Without a session, nobody has asked for one.
+    /// Of a target with several sessions: the state of all, and what is next. Without a session, nobody has asked for one.
     pub(super) fn of_all(name: &str, each: Vec<TargetHealth>) -> TargetHealth {
         let first =
             |time: fn(&TargetHealth) -> Option<Timestamp>| each.iter().filter_map(time).min();
@@ -142,7 +152,7 @@ impl TargetHealth {
         );
         TargetHealth {
             name: name.to_owned(),
-            state: each.iter().map(|one| one.state).max().unwrap_or(State::Ok),
+            state: State::of_all(each.iter().map(|one| one.state)),
             served,
             expiration,
             next_try,
@@ -190,6 +200,25 @@ mod tests {
         let elsewhere = TargetHealth::of("web", (&status, 7), moment(end), false);
         assert_eq!(elsewhere.error, None);
         assert_eq!(elsewhere.failing_since, Some(at(begin)));
+    }
+
+    #[test]
+    fn one_service_account_makes_no_target_fail() {
+        use State::{Degraded, Failing, Ok, Starting};
+        for (each, all) in [
+            (&[][..], Ok),
+            (&[Ok, Ok], Ok),
+            (&[Starting], Starting),
+            (&[Ok, Starting], Ok),
+            (&[Ok, Failing], Degraded),
+            (&[Ok, Degraded], Degraded),
+            (&[Degraded, Failing], Degraded),
+            (&[Ok, Starting, Failing], Degraded),
+            (&[Starting, Failing], Degraded),
+            (&[Failing, Failing], Failing),
+        ] {
+            assert_eq!(State::of_all(each.iter().copied()), all, "{each:?}");
+        }
     }
 
     #[test]

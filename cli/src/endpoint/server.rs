@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use super::answer::Authorized;
 use super::guard::Reached;
 use super::listener::{Listener, Open};
-use super::room::{Place, Room};
+use super::room::{Clients, Place, Room};
 use super::router::Router;
 
 /// For a request's head, and between two requests: a slow or silent client makes room for others.
@@ -51,7 +52,11 @@ pub(crate) async fn serve(
     site: Router,
     end: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let room = Arc::new(Room::new(site.connections()));
+    let clients = match &site.service_accounts {
+        Some(_) => Clients::Tenants,
+        None => Clients::Trusted,
+    };
+    let room = Arc::new(Room::new(site.connections(), clients));
     let (ending, ended) = watch::channel(());
     let site = Arc::new(site);
     let doors: Vec<_> = listeners
@@ -94,25 +99,26 @@ impl AcceptLoop {
     }
 
     async fn accept_tcp(&self, listener: &tokio::net::TcpListener) -> io::Result<()> {
-        let (stream, _) = listener.accept().await?;
+        let (stream, peer) = listener.accept().await?;
         let _ = stream.set_nodelay(true); // else an answer may wait 40 ms for an acknowledgement
         if let Ok(address) = stream.local_addr() {
-            self.admit(stream, Reached::Tcp(address.ip())).await;
+            let reached = Reached::Tcp(address.ip());
+            self.admit(stream, reached, Some(peer.ip())).await;
         }
         Ok(())
     }
 
     async fn accept_unix(&self, listener: &tokio::net::UnixListener) -> io::Result<()> {
         let (stream, _) = listener.accept().await?;
-        self.admit(stream, Reached::Unix).await;
+        self.admit(stream, Reached::Unix, None).await;
         Ok(())
     }
 
-    async fn admit<S>(&self, stream: S, reached: Reached)
+    async fn admit<S>(&self, stream: S, reached: Reached, peer: Option<IpAddr>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (place, evicted) = self.room.enter().await;
+        let (place, evicted) = self.room.enter(peer).await;
         let (site, mut ended) = (Arc::clone(&self.site), self.ended.clone());
         tokio::spawn(async move {
             tokio::select! {
@@ -137,7 +143,7 @@ async fn converse<S>(
         let (parts, _body) = hyper::Request::into_parts(request); // no document takes one
         place.begin();
         let answer = site.answer(&parts, reached).await;
-        place.end(answer.extensions().get::<Authorized>().is_some());
+        place.end(answer.extensions().get::<Authorized>().cloned());
         Ok::<_, Infallible>(answer)
     });
     let mut connection = pin!(

@@ -20,7 +20,7 @@ use hyper::header::AUTHORIZATION;
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 use jiff::Timestamp;
-use service_account::{AccountPattern, Caller, Expected, Refusal, ServiceAccount};
+use service_account::{AccountPattern, Caller, Expected, Refusal, ServiceAccount, quoted};
 
 use super::answer::{Answer, Authorized, credentials, method_not_allowed, not_found, refusal};
 use super::health::{Health, TargetHealth};
@@ -148,10 +148,7 @@ impl ServiceAccounts {
             Ok(caller) => self.serve(&cluster, &caller, wanted).await,
             Err(NoCaller::NoKeys) => {
                 self.metrics.token(TokenOutcome::NoKeys);
-                self.refuse(
-                    Event::NoKeys,
-                    "the keys of the cluster have not been read yet",
-                );
+                self.refuse(Event::NoKeys, "no key of the cluster is known");
                 unavailable()
             }
             Err(NoCaller::NoToken) => {
@@ -221,7 +218,8 @@ impl ServiceAccounts {
         let line = line(offer.name(), caller, &session);
         self.note(Event::Served(caller.clone()), &line);
         let mut answer = credentials(&session);
-        answer.extensions_mut().insert(Authorized);
+        let authorized = Authorized::Account(account.to_string());
+        answer.extensions_mut().insert(authorized);
         answer
     }
 
@@ -295,7 +293,10 @@ impl Cluster {
         if let Some(wanted) = wanted {
             return permitted
                 .find(|offer| offer.name() == wanted)
-                .ok_or_else(|| format!("{account} may not have the target {wanted:?}"));
+                .ok_or_else(|| {
+                    let wanted = quoted(wanted.to_owned());
+                    format!("{account} may not have the target {wanted:?}")
+                });
         }
         match (permitted.next(), permitted.next()) {
             (Some(only), None) => Ok(only),
@@ -314,6 +315,18 @@ impl Offer {
         match &self.offered {
             Offered::Shared(served) => served.name(),
             Offered::Named(named) => named.name(),
+        }
+    }
+
+    /// Repeats requests for sessions that failed.
+    pub(crate) fn retry(&self) {
+        match &self.offered {
+            Offered::Shared(served) => served.refresher().retry(),
+            Offered::Named(named) => {
+                for served in named.all() {
+                    served.refresher().retry();
+                }
+            }
         }
     }
 

@@ -136,6 +136,16 @@ fn a_token_of_the_cluster_names_its_holder() {
 }
 
 #[test]
+fn a_refusal_has_one_line_whatever_the_token_says() {
+    let issuer = Issuer::new(2048);
+    let header = json!({ "alg": "x\nroleseal: target web", "kid": "ec" });
+    let token = issuer.sign("ec", &header, &claims());
+    let refusal = outcome(&issuer.keys(), &token, NOW).unwrap_err();
+    let line = refusal.to_string();
+    assert!(!line.contains('\n') && line.contains("\\n"), "{line}");
+}
+
+#[test]
 fn each_claim_has_to_be_right() {
     let issuer = Issuer::new(2048);
     let keys = issuer.keys();
@@ -342,10 +352,7 @@ fn keys_that_do_not_fit_are_ignored() {
         json!(7),
         without_id,
     ];
-    assert!(matches!(
-        set(unusable.clone()),
-        Err(KeySetError::NoneUsable)
-    ));
+    assert_eq!(set(unusable.clone()).unwrap().count(), 0);
     let keys = set([unusable, vec![issuer.jwk("ec")]].concat()).unwrap();
     assert_eq!(keys.count(), 1);
     assert!(outcome(&keys, &issuer.token("ec", &claims()), NOW).is_ok());

@@ -286,3 +286,26 @@ fn a_session_of_the_cache_that_ends_soon_is_replaced_and_used_where_that_fails()
         assert_eq!(got.credentials.access_key_id, expected);
     }
 }
+
+#[test]
+fn the_session_of_a_target_that_is_dropped_is_not_kept() {
+    let create = |_: &Target, _, _| {
+        let now = Moment::now();
+        let end = now.wall + SignedDuration::from_hours(1);
+        let credentials = credentials("A", &end.to_string());
+        Ok(Session::new(credentials, now, None, None))
+    };
+    let sessions = Sessions::by(Box::new(create), None, Progress::quiet());
+    let sessions = Arc::new(sessions);
+    let start = Start::Awaited;
+    let refresher =
+        SessionRefresher::start(Arc::clone(&sessions), target(""), start, |_| {}).unwrap();
+    refresher.session().unwrap();
+    assert_eq!(sessions.count(), 1);
+    drop(refresher);
+    let deadline = Instant::now() + LONG;
+    while sessions.count() > 0 {
+        assert!(Instant::now() < deadline);
+        thread::yield_now();
+    }
+}

@@ -134,6 +134,17 @@ impl Settings {
         }
     }
 
+    /// Fills in the first service account that may have the target, for a check of what its pods will get.
+    pub fn fill_in_example(&mut self) {
+        let account = self.service_accounts.first();
+        if let Some(account) = account.and_then(AccountPattern::example)
+            && let Some(RoleSessionName::Template(template)) = &self.role_session_name
+            && let Ok(name) = template.fill(&account)
+        {
+            self.role_session_name = Some(RoleSessionName::Fixed(name));
+        }
+    }
+
     /// The target that they describe, with the environment and the defaults for what they leave open;
     /// or why they do not fit together.
     pub fn target(

@@ -26,11 +26,13 @@ use super::super::health::{KeysHealth, State as HealthState};
 pub(crate) enum KeySource {
     /// A file that an administrator keeps.
     File(PathBuf),
-    /// The API server.
+    /// The API server, or another.
     Server {
         url: String,
-        ca_bundle: PathBuf,
-        token_file: PathBuf,
+        /// `None` for the system's.
+        ca_bundle: Option<PathBuf>,
+        /// The token to show.
+        token_file: Option<PathBuf>,
     },
 }
 
@@ -85,6 +87,9 @@ const SERVER_PACE: Pace = Pace {
     after_failures: Duration::from_secs(60),
 };
 
+/// Of a set with other keys only, or with none.
+const NONE_USABLE: &str = "no key for RS256 (RSA of 2048 bits or more) or ES256 (P-256) with an id";
+
 /// For the API server's whole answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -123,37 +128,49 @@ impl KeySource {
                 url,
                 ca_bundle,
                 token_file,
-            } => get(url, ca_bundle, token_file)?,
+            } => get(url, ca_bundle.as_deref(), token_file.as_deref())?,
         };
         Ok(KeySet::parse(&set)?)
     }
 }
 
 /// Kubernetes replaces both files now and then: they are read anew.
-fn get(url: &str, ca_bundle: &Path, token_file: &Path) -> Result<Vec<u8>, KeysError> {
-    let token = input::read_text(token_file, TOKEN_LIMIT as u64);
-    let token = token.map_err(|error| KeysError::Token {
-        path: token_file.to_owned(),
-        error,
-    })?;
-    let token = SecretString::from(token.trim_ascii());
+fn get(
+    url: &str,
+    ca_bundle: Option<&Path>,
+    token_file: Option<&Path>,
+) -> Result<Vec<u8>, KeysError> {
+    let token = token_file.map(read_token).transpose()?;
     let route = Route {
-        ca_bundle: Some(ca_bundle.to_owned()),
+        ca_bundle: ca_bundle.map(Path::to_owned),
         proxy: None,
     };
-    let answer = Http::new(&route)?.get(url, Some(&token), READ_TIMEOUT)?;
+    let answer = Http::new(&route)?.get(url, token.as_ref(), READ_TIMEOUT)?;
     match answer.status {
         200 => Ok(answer.body.expose_secret().to_vec()),
         status => Err(KeysError::Status(status)),
     }
 }
 
+fn read_token(path: &Path) -> Result<SecretString, KeysError> {
+    let token = input::read_text(path, TOKEN_LIMIT as u64);
+    let token = token.map_err(|error| KeysError::Token {
+        path: path.to_owned(),
+        error,
+    })?;
+    Ok(SecretString::from(token.trim_ascii()))
+}
+
 impl Keys {
-    /// Begins to read.
-    pub(crate) fn start(source: KeySource, log: Progress) -> io::Result<Keys> {
+    /// Begins to read. Until that succeeds, the `known` keys are in use.
+    pub(crate) fn start(
+        source: KeySource,
+        known: Option<Arc<KeySet>>,
+        log: Progress,
+    ) -> io::Result<Keys> {
         let (reads, _) = watch::channel(());
         let state = State {
-            keys: None,
+            keys: known,
             refresh: Refresh::new(source.pace()),
             reading: false,
             failure: None,
@@ -177,9 +194,10 @@ impl Keys {
         &self.0.source
     }
 
-    /// The latest keys that could be read.
-    pub(super) fn current(&self) -> Option<Arc<KeySet>> {
-        self.0.state().keys.clone()
+    /// The latest keys that could be read; `None` where there are none.
+    pub(crate) fn current(&self) -> Option<Arc<KeySet>> {
+        let keys = self.0.state().keys.clone();
+        keys.filter(|keys| keys.count() > 0)
     }
 
     /// Has the keys read again for a token whose key is not among them, as soon as that is due. Waits for a read that is
@@ -206,7 +224,9 @@ impl Keys {
     /// How it stands with them.
     pub(super) fn health(&self, in_full: bool) -> KeysHealth {
         let state = self.0.state();
-        let health = match (&state.keys, &state.failure) {
+        let has_keys = state.keys.as_ref().map(|keys| keys.count() > 0);
+        let health = match (has_keys, &state.failure) {
+            (Some(false), _) => HealthState::Failing,
             (Some(_), None) => HealthState::Ok,
             (Some(_), Some(_)) => HealthState::Degraded,
             (None, None) => HealthState::Starting,
@@ -254,8 +274,8 @@ impl Inner {
                 .note(outcome.is_ok(), Instant::now(), fastrand::f64());
             match outcome {
                 Ok(keys) => {
-                    state.keys = Some(Arc::new(keys));
-                    state.failure = None;
+                    state.failure = (keys.count() == 0).then(|| NONE_USABLE.to_owned());
+                    state.keys = Some(Arc::new(keys)); // without one, those of before are withdrawn
                 }
                 Err(error) => state.failure = Some(error.to_string()),
             }
@@ -271,6 +291,13 @@ impl Inner {
         drop(state);
         let from = self.source.shown();
         match outcome {
+            Ok(keys) if keys.count() == 0 => {
+                if had.is_none_or(|had| had.count() > 0) {
+                    self.log.warn(&format!(
+                        "the set of keys from {from} has {NONE_USABLE}; no token is accepted until it has one"
+                    ));
+                }
+            }
             Ok(keys) if failed || had.as_ref().is_none_or(|had| !had.same_ids(keys)) => {
                 let count = keys.count();
                 self.log
@@ -278,8 +305,8 @@ impl Inner {
             }
             Err(error) if !failed => {
                 let until = match had {
-                    Some(_) => "those at hand are used until it can",
-                    None => "no token is accepted until it can",
+                    Some(had) if had.count() > 0 => "those at hand are used until it can",
+                    _ => "no token is accepted until it can",
                 };
                 let hint = match error {
                     KeysError::Http(error) => error.hint(),
@@ -319,5 +346,58 @@ impl Inner {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const JWKS: &str = r#"{ "keys": [{ "kty": "EC", "crv": "P-256", "kid": "one",
+        "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0" }] }"#; // RFC 7515, A.3
+
+    fn until(what: &str, is_so: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !is_so() {
+            assert!(Instant::now() < deadline, "{what}");
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_set_without_keys_withdraws_them_and_an_unreadable_one_does_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().canonicalize().unwrap().join("jwks.json");
+        let start =
+            |known| Keys::start(KeySource::File(path.clone()), known, Progress::quiet()).unwrap();
+        let state = |keys: &Keys| keys.health(true).state;
+        fs::write(&path, JWKS).unwrap();
+        let keys = start(None);
+        until("they are read", || keys.current().is_some());
+        let known = keys.current();
+        let again = || {
+            if keys.0.state().refresh.want() {
+                keys.0.changed.notify_all();
+            }
+        };
+        fs::write(&path, "{").unwrap();
+        again();
+        until("it fails", || state(&keys) == HealthState::Degraded);
+        assert!(keys.current().is_some());
+        fs::write(&path, r#"{ "keys": [] }"#).unwrap();
+        again();
+        until("they are withdrawn", || {
+            state(&keys) == HealthState::Failing
+        });
+        assert!(keys.current().is_none());
+
+        // Another source begins with the keys of the first.
+        fs::remove_file(&path).unwrap();
+        let keys = start(known);
+        assert!(keys.current().is_some());
+        until("it fails", || state(&keys) == HealthState::Degraded);
+        assert!(keys.current().is_some());
     }
 }

@@ -77,8 +77,7 @@ impl Named {
         if let Some(served) = served.get(&name.to_string(), now) {
             return Ok(served);
         }
-        let gone = served.make_room(now).map_err(|()| NamedError::Full)?;
-        self.forget(gone.as_slice());
+        drop(served.make_room(now).map_err(|()| NamedError::Full)?);
         let mut target = self.target.clone();
         target.session.session_name = Some(name.clone());
         let (told, shown) = (Arc::clone(&self.told), name.to_string());
@@ -92,14 +91,7 @@ impl Named {
     /// Drops the sessions that nobody has asked for during a session's life.
     pub(super) fn drop_idle(&self, now: Instant) {
         let life = Duration::from_secs(self.target.session.duration.seconds().into());
-        let idle = self.lock().idle(now, life);
-        self.forget(&idle);
-    }
-
-    fn forget(&self, gone: &[Arc<Served>]) {
-        for served in gone {
-            self.sessions.forget(&served.target());
-        }
+        drop(self.lock().idle(now, life));
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Served>> {
