@@ -147,3 +147,25 @@ fn what_does_not_fit_is_an_error_that_says_why() {
     let text = nothing.unwrap_err().to_string();
     assert!(text.starts_with("--role-arn is missing"), "{text}");
 }
+
+#[test]
+fn a_template_is_filled_in_with_the_first_service_account() {
+    for (accounts, name) in [
+        ("[\"payments/api\", \"shop/*\"]", Some("payments.api")),
+        ("[\"shop/*\"]", Some("shop.example")),
+        ("[]", None),
+    ] {
+        let mut settings: Settings = toml::from_str(&format!(
+            "role-session-name = \"{{namespace}}.{{service-account}}\"\nservice-accounts = {accounts}"
+        ))
+        .unwrap();
+        settings.fill_in_example();
+        let filled = name.map(|name| RoleSessionName::Fixed(name.parse().unwrap()));
+        let is_filled = filled.is_some();
+        assert_eq!(
+            settings.role_session_name == filled,
+            is_filled,
+            "{accounts}"
+        );
+    }
+}
