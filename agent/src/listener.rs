@@ -228,7 +228,7 @@ impl Table {
         };
         let places = Arc::clone(&self.places);
         let is_entered = self.enter(holder, None, agent);
-        is_entered.then_some(Place { places, holder })
+        is_entered.then(|| Place { places, holder }) // a place leaves on drop
     }
 
     /// Has the place counted as a named user's if its client turned out to be one, or no more; returns whether there is
@@ -413,7 +413,7 @@ impl Door {
     fn enter(places: &Arc<Mutex<Places>>, uid: u32) -> Option<Door> {
         let places = Arc::clone(places);
         let entered = lock(&places).enter_door(uid);
-        entered.then_some(Door { places, uid })
+        entered.then(|| Door { places, uid }) // likewise
     }
 }
 

@@ -57,10 +57,10 @@ const SPARE: u32 = 16;
 const OWN: u32 = 16;
 
 /// Clients at the door. Each has a thread while the user database or the launcher is asked.
-const DOOR: u32 = 128;
+const DOOR: u32 = 256;
 
 /// Of them, those of one user: a few strangers do not fill it.
-const DOOR_EACH: u32 = DOOR / 8;
+const DOOR_EACH: u32 = DOOR / 4;
 
 impl Places {
     /// Says what becomes of a client. `own`: it is root or the agent's own user. `idle` is asked only where there is no room.
