@@ -134,24 +134,6 @@ pub(crate) fn strangers(web: &Web, count: usize, bytes: &[u8]) -> Vec<UnixStream
     (0..count).map(connect).collect()
 }
 
-/// Two users without a rule, each with so many connections at a time that are refused, until it is over.
-pub(crate) fn knock(web: &Web, count: usize, over: &AtomicBool) {
-    let socket = web.scene.socket();
-    std::thread::scope(|scope| {
-        for at in 0..2 * count {
-            let (socket, uid) = (&socket, STRANGER + u32::from(at < count));
-            scope.spawn(move || {
-                become_user(uid);
-                while !over.load(Ordering::Relaxed) {
-                    if let Ok(mut stream) = UnixStream::connect(socket) {
-                        let _ = stream.read(&mut [0; 1024]); // its refusal, or its end
-                    }
-                }
-            });
-        }
-    });
-}
-
 fn signed_for_member(web: &Web) {
     let mut connection = connect_as(&web.scene, MEMBER, ANOTHER_GROUP);
     let reply = call_on(&mut connection, "SignCreateSession", request(&web.scene));

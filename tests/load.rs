@@ -7,7 +7,7 @@ use hsm_fixtures::{Agent, FaultyModule, KeyKind, LimitsConfig, Scene};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::agent::{Lab, Web, json_of, read_reply, request, sign, token_programs, until};
+use crate::agent::{Lab, Web, call_on, json_of, read_reply, request, sign, token_programs, until};
 use crate::policy::{NOBODY, as_nobody};
 
 const CALL: &str = "org.roleseal.Agent.SignCreateSession";
@@ -261,6 +261,23 @@ fn the_end_finishes_what_is_under_way() {
     for stream in &mut waiting {
         assert!(signed(&read_reply(stream)));
     }
+    web.agent.stop().unwrap();
+}
+
+/// So that a restart, as of an upgrade, refuses nobody.
+#[test]
+fn the_end_serves_who_has_just_connected() {
+    let web = Lab::new(KeyKind::EcP256).start();
+    let mut connected = UnixStream::connect(web.scene.socket()).unwrap();
+    // Who comes later has been accepted, too.
+    assert!(signed(&sign(&web.scene.socket(), request(&web.scene))));
+    let agent = Pid::from_raw(web.agent.process().id().cast_signed()).unwrap();
+    kill_process(agent, Signal::TERM).unwrap();
+    until("the socket is removed", || {
+        (!web.scene.socket().exists()).then_some(())
+    });
+    let reply = call_on(&mut connected, "SignCreateSession", request(&web.scene));
+    assert!(signed(&reply), "{reply}");
     web.agent.stop().unwrap();
 }
 

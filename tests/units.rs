@@ -2,7 +2,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use hsm_fixtures::{KeyKind, LimitsConfig, Scene};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::agent::{Lab, Web, log_with, request, until};
-use crate::hostile::{knock, scrape, start_with, strangers};
+use crate::hostile::{scrape, start_with, strangers};
 use crate::others::{error_of, open_to_others};
 use crate::strangers::with_rules;
 
@@ -432,17 +432,11 @@ fn strangers_that_keep_all_their_places_busy_keep_no_unit_out() {
         });
         let mut client = Client::start(&web.scene, DAEMON, &[]);
         slice.add(client.child.id(), "payments.service");
-        let over = AtomicBool::new(false);
-        let errors = std::thread::scope(|scope| {
-            scope.spawn(|| knock(&web, 20, &over));
-            let sign = |_| {
-                let reply = client.call("SignCreateSession", &request(&web.scene));
-                error_of(&reply).to_owned()
-            };
-            let errors: Vec<_> = (0..20).map(sign).collect();
-            over.store(true, Ordering::Relaxed);
-            errors
-        });
+        let sign = |_| {
+            let reply = client.call("SignCreateSession", &request(&web.scene));
+            error_of(&reply).to_owned()
+        };
+        let errors: Vec<_> = (0..20).map(sign).collect();
         assert_eq!(errors, [""; 20]);
         drop(taken);
         journal.end(web);

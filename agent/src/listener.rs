@@ -64,6 +64,9 @@ const NOT_SERVED: &str = "not_served";
 /// Idle connections that are tried for a client's place: something may just have arrived on some.
 const TRIES: usize = 8;
 
+/// For the listener's thread to finish what it does.
+const STOP_DEADLINE: Duration = Duration::from_secs(1);
+
 /// After the system has refused what it will not refuse for ever.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -134,6 +137,7 @@ impl Listener {
                     Event::Watched(_) => {
                         waiting.forget(&self.socket);
                         waiting.forget(&self.stop.0);
+                        let _ = self.stop.0.shutdown(Shutdown::Write); // tells `stop`
                     }
                 });
             }
@@ -161,7 +165,8 @@ impl Listener {
     /// Takes no more clients, and removes the socket, if it is ours, so that they see at once that nobody is
     /// there. At systemd's they wait for the next agent.
     pub fn stop(&self) {
-        let _ = self.stop.1.shutdown(Shutdown::Both); // it cannot fail but by being so already
+        let _ = self.stop.1.shutdown(Shutdown::Write); // it cannot fail but by being so already
+        let _ = wait_to_read(&self.stop.1, Instant::now() + STOP_DEADLINE); // late, or told
         if let Some(path) = &self.path {
             let _ = fs::remove_file(path); // somebody else may have done it
         }

@@ -32,6 +32,9 @@ use signal_hook::iterator::Signals;
 use thiserror::Error;
 use wire::Refusal;
 
+/// How long clients that are connected at the end have to begin a request: one that has just connected does so at once.
+const LAST_CALL: Duration = Duration::from_millis(500);
+
 /// How long requests that are under way at the end may take: a signature takes a second at the most.
 /// systemd waits 45 s for all (TimeoutStopSec=).
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
@@ -264,6 +267,9 @@ fn reload(
 fn end(listener: &Listener, agent: &Agent) {
     log::info("ending");
     listener.stop();
+    if agent.metrics.has_connections() {
+        std::thread::sleep(LAST_CALL);
+    }
     let unfinished = agent.drain(Instant::now() + DRAIN_DEADLINE);
     if unfinished > 0 {
         log::warn(&format!("{unfinished} requests were not finished in time"));

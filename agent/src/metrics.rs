@@ -169,6 +169,11 @@ impl Metrics {
         OpenConnection(self.connections.clone())
     }
 
+    /// Returns whether a client is connected.
+    pub fn has_connections(&self) -> bool {
+        self.connections.get() > 0
+    }
+
     /// Counts a connection that was one too many.
     pub fn connection_refused(&self) {
         self.connections_refused.inc();

@@ -357,7 +357,13 @@ mod tests {
         let start = |cluster: Cluster, old: Option<&endpoint::Cluster>| {
             let start = Start::Within(Duration::from_secs(600));
             cluster
-                .start(old, &sessions, start, &Metrics::default(), &Progress::quiet())
+                .start(
+                    old,
+                    &sessions,
+                    start,
+                    &Metrics::default(),
+                    &Progress::quiet(),
+                )
                 .unwrap()
         };
         let of = |cluster: &endpoint::Cluster, at: usize| match &cluster.offers[at].offered {
