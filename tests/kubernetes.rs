@@ -1,6 +1,8 @@
 mod api_server;
+mod crowd; // a thousand pods, and ten thousand bad tokens
 pub(crate) mod issuer;
-mod tenants;
+mod node; // where the server runs, and the clients of AWS
+mod tenants; // pods that do not trust each other
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -8,8 +10,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use hsm_fixtures::{KeyKind, Process, Scene, Service};
 use openssl::hash::MessageDigest;
@@ -65,9 +67,25 @@ pub(crate) fn in_file(scene: &Scene, issuer: &Issuer) -> String {
     format!("jwks = \"{}\"\nnode = \"{NODE}\"\n", path.display())
 }
 
+/// A machine under load takes half a minute.
+const LATEST: Duration = Duration::from_secs(240);
+
 impl Pods {
     fn start(web: Web, kubernetes: &str) -> Pods {
         Pods::start_with(web, kubernetes, RULES, &["--listen=127.0.0.1:0"])
+    }
+
+    /// The target `web` alone, with a session for each service account.
+    fn start_named(issuer: &Issuer) -> Pods {
+        let scene = Scene::with_service(|service| {
+            service.profiles[0].accept_role_session_name = true;
+        });
+        let web = Lab::of(scene.unwrap(), KeyKind::EcP256).start();
+        let kubernetes = in_file(&web.scene, issuer);
+        let named = format!("{TEMPLATE}{}", RULES[0].1);
+        let rules = [("web", named.as_str()), RULES[1]];
+        let more = ["--listen=127.0.0.1:0", "--target=web"];
+        Pods::start_with(web, &kubernetes, rules, &more)
     }
 
     pub(crate) fn start_with(
@@ -467,20 +485,8 @@ pub(crate) const TEMPLATE: &str = "role-session-name = \"{namespace}.{service-ac
 
 #[test]
 fn cloudtrail_names_the_workload() {
-    let scene = Scene::with_service(|service| {
-        service.profiles[0].accept_role_session_name = true;
-    });
-    let web = Lab::of(scene.unwrap(), KeyKind::EcP256).start();
     let issuer = Issuer::rs256();
-    let kubernetes = in_file(&web.scene, &issuer);
-    let named = format!("{TEMPLATE}{}", RULES[0].1);
-    let rules = [("web", named.as_str()), RULES[1]];
-    let pods = Pods::start_with(
-        web,
-        &kubernetes,
-        rules,
-        &["--listen=127.0.0.1:0", "--target=web"],
-    );
+    let pods = Pods::start_named(&issuer);
     assert_eq!(pods.http().get("/healthz", &[]).status, 200);
     assert_eq!(pods.service().sessions_created(), 0); // nobody has asked
     let (api, front) = (
@@ -532,296 +538,4 @@ fn cloudtrail_names_the_workload() {
         "{namespace}.{service-account}"
     );
     assert_eq!(web.unwrap()["serviceAccounts"][0], "payments/api");
-}
-
-const PODS: usize = 1000;
-const AT_ONCE: usize = 32;
-
-#[test]
-fn a_thousand_pods_cost_one_request_a_target_and_refresh() {
-    let issuer = Issuer::rs256();
-    let web = short_sessions(24);
-    let kubernetes = in_file(&web.scene, &issuer);
-    let pods = Pods::start(web, &kubernetes);
-    let clients: Vec<_> = (0..PODS)
-        .map(|number| {
-            let (namespace, account) = match number % 2 {
-                0 => ("payments", "api"),
-                _ => ("batch", "nightly"),
-            };
-            issuer.sign(&claims(namespace, account, &format!("pod-{number}")))
-        })
-        .collect();
-    let (next, deadline) = (
-        AtomicUsize::new(0),
-        Instant::now() + Duration::from_secs(240),
-    );
-    let (address, begin) = (pods.address(), Instant::now());
-    let client = || {
-        let mut keys = [BTreeSet::new(), BTreeSet::new()];
-        // Every pod asks once, and all go on until they have seen a refresh.
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            if number >= PODS && keys.iter().all(|keys| keys.len() > 1) {
-                return keys;
-            }
-            assert!(Instant::now() < deadline, "{number} requests");
-            let authorization = [("Authorization", clients[number % PODS].as_str())];
-            let answer = Http::tcp(address).get("/v1/credentials", &authorization);
-            keys[number % 2].insert(key_of(&answer));
-        }
-    };
-    let all: Vec<_> = std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(client)).collect();
-        clients
-            .into_iter()
-            .map(|client| client.join().unwrap())
-            .collect()
-    });
-    let log = pods.process.log();
-    for (at, target) in ["web", "second"].into_iter().enumerate() {
-        let keys: BTreeSet<_> = all.iter().flat_map(|keys| keys[at].clone()).collect();
-        let refreshes = log
-            .matches(&format!("target {target}: a session until"))
-            .count();
-        assert!((2..=refreshes).contains(&keys.len()), "{target}: {keys:?}");
-    }
-    let refreshes = log.matches(": a session until").count() as u64;
-    assert_eq!(pods.service().create_session_requests(), refreshes, "{log}");
-    // A session of 24 s is refreshed after 16 s at the earliest.
-    let most = 2 * (2 + begin.elapsed().as_secs() / 12);
-    assert!(refreshes <= most, "{refreshes} in {:?}", begin.elapsed());
-}
-
-const BAD: usize = 10_000;
-
-/// A machine under load takes half a minute.
-const LATEST: Duration = Duration::from_secs(240);
-
-#[test]
-fn ten_thousand_bad_tokens_cost_neither_the_api_server_nor_the_log_nor_the_pods() {
-    let issuer = Issuer::rs256();
-    let web = Web::start();
-    let server = ApiServer::start(&web.scene, issuer.jwks());
-    let kubernetes = server.settings(&web.scene);
-    let more = ["--listen=127.0.0.1:0", "--node", NODE];
-    let pods = Pods::start_with(web, &kubernetes, RULES, &more);
-    let good = issuer.token("payments", "api");
-    let key = key_of(&pods.ask("/v1/credentials", &good));
-    let before = pods.process.log().lines().count();
-    let begin = Instant::now();
-    let bad = bad_tokens(&issuer);
-    let left = AtomicUsize::new(BAD);
-    let asked = std::thread::scope(|scope| {
-        let flood = || {
-            let mut http = pods.http();
-            let next = |left: usize| left.checked_sub(1);
-            while let Ok(number) = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) {
-                let (what, token) = &bad[number % bad.len()];
-                let answer = http.get("/v1/credentials/web", &[("Authorization", token)]);
-                assert_eq!(answer.status, 401, "{what}");
-            }
-        };
-        for _ in 0..4 {
-            scope.spawn(flood);
-        }
-        let mut asked = 0;
-        while left.load(Ordering::Relaxed) > 0 && begin.elapsed() < LATEST {
-            assert_eq!(key_of(&pods.ask("/v1/credentials", &good)), key);
-            asked += 1;
-        }
-        asked
-    });
-    let seconds = begin.elapsed().as_secs();
-    println!(
-        "{BAD} bad tokens and {asked} good ones in {:?}",
-        begin.elapsed()
-    );
-    assert!(asked > 0);
-    assert!(
-        server.asked() <= 2 + seconds / 10,
-        "{} times",
-        server.asked()
-    );
-    // Of each kind of refusal and of the pod 6 a second; there are 13 kinds.
-    let lines = pods.process.log().lines().count() - before;
-    assert!(lines as u64 <= 14 * 6 * (seconds + 2), "{lines} lines");
-    assert!(pods.service().sessions_created() <= 2);
-}
-
-/// One boto3 client goes on while its sessions end and its token is replaced.
-#[test]
-fn clients_of_aws_go_on_while_their_token_is_replaced() {
-    let issuer = Issuer::rs256();
-    let web = short_sessions(16);
-    let kubernetes = in_file(&web.scene, &issuer);
-    let pods = Pods::start(web, &kubernetes);
-    let file = pods
-        .web
-        .scene
-        .write("token", &issuer.token("payments", "api"))
-        .unwrap();
-    let identity = |file: &Path| {
-        let mut aws = pods.client("aws", file);
-        aws.args(["sts", "get-caller-identity", "--region=eu-central-1"]);
-        aws.output().unwrap()
-    };
-    let arn = json_of(&identity(&file))["Arn"].clone();
-    assert!(
-        arn.as_str().unwrap().contains("assumed-role/web-deploy/"),
-        "{arn}"
-    );
-    let other = issuer.token("payments", "other");
-    let stranger = pods.web.scene.write("other", &other).unwrap();
-    assert!(!identity(&stranger).status.success());
-
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("refresh.py");
-    let is_over = AtomicBool::new(false);
-    let seen = std::thread::scope(|scope| {
-        // As the kubelet does: another file in its place, whose predecessor is worth nothing any more.
-        scope.spawn(|| {
-            for number in 0.. {
-                if is_over.load(Ordering::Relaxed) {
-                    break;
-                }
-                let mut next = claims("payments", "api", &format!("api-{number}"));
-                // With the minute of leeway, it is good for ten seconds: none is for two sessions.
-                next["exp"] = json!(next["iat"].as_u64().unwrap() - 40);
-                let new = pods
-                    .web
-                    .scene
-                    .write("token.new", &issuer.sign(&next))
-                    .unwrap();
-                std::fs::rename(new, &file).unwrap();
-                std::thread::sleep(Duration::from_millis(200)); // how often it is replaced
-            }
-        });
-        let output = pods.client("python", &file).arg(script).output();
-        is_over.store(true, Ordering::Relaxed);
-        json_of(&output.unwrap())
-    });
-    assert_eq!(seen["keys"].as_array().unwrap().len(), 3, "{seen}");
-    assert_eq!(seen["arns"].as_array().unwrap().len(), 1, "{seen}");
-}
-
-/// A variable for the test that runs again in a network namespace of its own.
-const INSIDE: &str = "ROLESEAL_TEST_INSIDE";
-
-#[test]
-fn pods_of_the_node_reach_it_at_the_addresses_of_eks() {
-    if as_root::by_sudo!() {
-        return;
-    }
-    if std::env::var_os(INSIDE).is_none() {
-        let name = "kubernetes::pods_of_the_node_reach_it_at_the_addresses_of_eks";
-        let mut again = Command::new("unshare");
-        again.arg("--net").arg(std::env::current_exe().unwrap());
-        again
-            .args(["--exact", name, "--nocapture"])
-            .env(INSIDE, "1");
-        let output = again.output().unwrap();
-        let stdout = String::from_utf8_lossy(&output.stdout);
-        assert!(stdout.contains("1 passed"), "{output:?}");
-        return;
-    }
-    for words in [
-        "link set lo up",
-        "address add 169.254.170.23/32 dev lo",
-        "address add fd00:ec2::23/128 dev lo",
-    ] {
-        let mut ip = Command::new("ip");
-        assert!(
-            ip.args(words.split(' ')).status().unwrap().success(),
-            "{words}"
-        );
-    }
-    let issuer = Issuer::rs256();
-    let web = Web::start();
-    let kubernetes = in_file(&web.scene, &issuer);
-    let more = [
-        "--listen=169.254.170.23:9911",
-        "--listen=[fd00:ec2::23]:9911",
-    ];
-    let pods = Pods::start_with(web, &kubernetes, RULES, &more);
-    let token = issuer.token("payments", "api");
-    let mut keys = BTreeSet::new();
-    for address in ["169.254.170.23:9911", "[fd00:ec2::23]:9911"] {
-        let mut http = Http::tcp(address.parse().unwrap());
-        let authorization = ("Authorization", token.as_str());
-        keys.insert(key_of(&http.get("/v1/credentials", &[authorization])));
-        let rebound = http.get("/v1/credentials", &[authorization, ("Host", "evil:9911")]);
-        assert_eq!(rebound.status, 403);
-        refused(&http.get("/v1/credentials", &[]), 401);
-    }
-    assert_eq!(keys.len(), 1);
-    // What the SDKs think of these addresses.
-    let file = pods.web.scene.write("token", &token).unwrap();
-    for address in ["169.254.170.23:9911", "[fd00:ec2::23]:9911"] {
-        let mut aws = pods.client("aws", &file);
-        let url = format!("http://{address}/v1/credentials/web");
-        aws.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", url);
-        let identity = aws.args(["sts", "get-caller-identity", "--region=eu-central-1"]);
-        let arn = json_of(&identity.output().unwrap())["Arn"].clone();
-        assert!(
-            arn.as_str().unwrap().contains("assumed-role/web-deploy/"),
-            "{arn}"
-        );
-    }
-}
-
-#[test]
-fn a_container_keeps_its_token_files_in_an_empty_dir() {
-    if as_root::by_sudo!() {
-        return;
-    }
-    let web = Web::start();
-    let scene = &web.scene;
-    let targets = write_targets(scene);
-    for open in [scene.dir(), &targets] {
-        std::fs::set_permissions(open, PermissionsExt::from_mode(0o755)).unwrap();
-    }
-    let volume = scene.path("volume");
-    std::fs::create_dir(&volume).unwrap();
-    std::fs::set_permissions(&volume, PermissionsExt::from_mode(0o777)).unwrap();
-    let words = [
-        "--no-new-privs",
-        "--bounding-set=-all",
-        "--inh-caps=-all",
-        "--clear-groups",
-        "--reuid=65534",
-        "--regid=65534",
-    ];
-    let targets = targets.display().to_string();
-    let arguments = [
-        "serve",
-        "--target=web",
-        "--listen=127.0.0.1:0",
-        "--targets",
-        &targets,
-    ];
-    // Whoever runs the tests may have a home that is closed to others.
-    let program = scene.path("roleseal");
-    copy_program(scene.roleseal(&arguments).unwrap().get_program(), &program);
-    let mut command = scene.command("setpriv");
-    command.args(words).arg(&program).args(arguments);
-    command.env("XDG_RUNTIME_DIR", &volume);
-    let _serving = Process::spawn(command, &scene.path("serve.log")).unwrap();
-    let token = volume.join("roleseal/web.token");
-    until("there is a token", || token.exists().then_some(()));
-    use std::os::unix::fs::MetadataExt;
-    for (path, mode) in [(token.parent().unwrap(), 0o700), (&token, 0o600)] {
-        let metadata = std::fs::metadata(path).unwrap();
-        assert_eq!((metadata.uid(), metadata.mode() & 0o777), (NOBODY, mode));
-    }
-
-    // A directory that another container made is none of ours.
-    let taken = scene.path("taken");
-    std::fs::create_dir_all(taken.join("roleseal")).unwrap();
-    let mut command = scene.command(&program);
-    command
-        .args(arguments)
-        .env("XDG_RUNTIME_DIR", &taken)
-        .uid(NOBODY)
-        .gid(NOBODY);
-    assert_eq!(command.output().unwrap().status.code(), Some(1));
 }

@@ -56,11 +56,11 @@ enum Unit {
 pub(crate) enum Evidence {
     /// By a descriptor of the kernel's (SO_PEERPIDFD, Linux 6.5).
     Descriptor,
-    /// By its number, on an older kernel: it may have been another process's when it connected, of the same user.
+    /// By its number, on an older kernel: another process may have had it when it connected.
     Number,
 }
 
-/// How long a unit is known: only root moves a process to another one.
+/// How long a unit is known: processes hardly ever move to another one.
 const UNIT_GOOD_FOR: Duration = Duration::from_secs(60);
 
 /// For the launcher's answer, which takes less than a millisecond: callers whom no unit names wait for it, too.

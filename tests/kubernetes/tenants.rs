@@ -5,10 +5,10 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use hsm_fixtures::{Fault, KeyKind, Scene};
+use hsm_fixtures::Fault;
 
-use super::{Issuer, LATEST, Pods, RULES, TEMPLATE, in_file, write};
-use crate::agent::{Lab, Web, until};
+use super::{Issuer, LATEST, Pods, in_file, write};
+use crate::agent::{Web, until};
 use crate::serving::key_of;
 
 /// As many as are open at once.
@@ -114,16 +114,8 @@ fn who_waits_for_a_session_gets_none_of_a_later_target() {
 
 #[test]
 fn a_reload_repeats_requests_of_names_that_failed() {
-    let scene = Scene::with_service(|service| {
-        service.profiles[0].accept_role_session_name = true;
-    });
-    let web = Lab::of(scene.unwrap(), KeyKind::EcP256).start();
     let issuer = Issuer::rs256();
-    let kubernetes = in_file(&web.scene, &issuer);
-    let named = format!("{TEMPLATE}{}", RULES[0].1);
-    let rules = [("web", named.as_str()), RULES[1]];
-    let more = ["--listen=127.0.0.1:0", "--target=web"];
-    let pods = Pods::start_with(web, &kubernetes, rules, &more);
+    let pods = Pods::start_named(&issuer);
     let (api, front) = (
         issuer.token("payments", "api"),
         issuer.token("shop", "front"),

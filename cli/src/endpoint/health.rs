@@ -138,9 +138,7 @@ impl TargetHealth {
                 .map(|failure| failure.error.report()),
         }
     }
-}
 
-impl TargetHealth {
     /// Of a target with several sessions: the state of all, and what is next. Without a session, nobody has asked for one.
     pub(super) fn of_all(name: &str, each: Vec<TargetHealth>) -> TargetHealth {
         let first =
